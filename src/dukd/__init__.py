@@ -1,0 +1,1 @@
+"""dukd: distil super-resolution networks."""

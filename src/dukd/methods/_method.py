@@ -1,0 +1,73 @@
+"""What a distillation method is: its numbers, and the losses they weigh."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Generator, Tensor, nn
+
+from dukd.networks._network import SRNetwork
+
+Losses = dict[str, Tensor]
+"""Named scalars, already weighted; their sum is minimised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A method of distillation: a frozen dataclass of its own hyper-parameters.
+
+    It holds no networks and no state: what trains, or is kept, beside the student lives in ``extras``.
+    """
+
+    name: ClassVar[str]
+    """Name in recipes, files and tables, such as ``dukd``."""
+    needs_teacher: ClassVar[bool] = True
+    """Whether ``losses`` asks the teacher."""
+
+    @abstractmethod
+    def losses(
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
+    ) -> Losses:
+        """Compare the student with the ground truth and the teacher, for one batch.
+
+        Args:
+            student: The network that learns.
+            teacher: The frozen one; its parameters take no gradient, so its answers to pictures carry no graph.
+            extras: What ``self.extras`` made.
+            lr: ``(n, 3, h, w)``, RGB in [0, 1].
+            hr: ``(n, 3, h * scale, w * scale)``.
+            rng: The only source of randomness, on the CPU.
+
+        Returns:
+            Scalars by name, each already weighted. A loss whose weight is 0 is left out, and not computed.
+        """
+
+    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+        """Make what is kept beside the student and thrown away at the end; it trains where it takes gradients.
+
+        Raises:
+            ValueError: If the method cannot serve this pair; the message says why and what would.
+        """
+        del student, teacher
+        return nn.Module()
+
+    def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
+        """Update what ``extras`` keeps, such as a slow copy of the student, after optimiser step ``step`` (from 1)."""
+        del student, extras, step
+
+    @property
+    def taps(self) -> tuple[float, ...]:
+        """Depths at which both networks are read; empty for methods that see outputs only."""
+        return ()
+
+    @property
+    def parts(self) -> tuple["Method", ...]:
+        """The methods whose losses are minimised one after the other on each batch: one, but for one ablation."""
+        return (self,)
