@@ -1,0 +1,22 @@
+"""What several test files share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real pictures and weights, which is no part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("the real pictures and weights are not beside the project (../shared/data)")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _fixed_global_seed() -> None:
+    """Networks are initialised from torch's global generator; tests are to be the same every time."""
+    torch.manual_seed(0)
