@@ -7,7 +7,7 @@ is synced: after a kill or a power cut at any instant the old or the new file is
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -16,7 +16,7 @@ _BLOCK = 1 << 20
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Generator[IO[bytes], None, None]:
     """Open a file for writing that takes the place of ``path`` only when the block ends without an exception.
 
     Args:
