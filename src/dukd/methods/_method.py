@@ -21,8 +21,6 @@ class Method(ABC):
 
     name: ClassVar[str]
     """Name in recipes, files and tables, such as ``dukd``."""
-    needs_teacher: ClassVar[bool] = True
-    """Whether ``losses`` asks the teacher."""
 
     @abstractmethod
     def losses(
@@ -61,6 +59,11 @@ class Method(ABC):
     def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
         """Update what ``extras`` keeps, such as a slow copy of the student, after optimiser step ``step`` (from 1)."""
         del student, extras, step
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether ``losses`` asks the teacher."""
+        return True
 
     @property
     def taps(self) -> tuple[float, ...]:
