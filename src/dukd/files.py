@@ -4,9 +4,11 @@ A file is written under a temporary name in its own folder, synced, renamed over
 is synced: after a kill or a power cut at any instant the old or the new file is there, never a torn one.
 """
 
+import errno
 import hashlib
 import os
 import secrets
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +37,7 @@ def replacing(path: Path) -> Generator[IO[bytes], None, None]:
         with temporary.open("x+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -54,6 +56,12 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def sync(path: Path) -> None:
+    """Make what was written to ``path`` so far survive a power cut."""
+    with Path(path).open("rb+") as file:
+        _fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside ``folder`` survive a power cut, where the system can."""
     if os.name != "posix":
@@ -61,8 +69,24 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems sync files only
+            raise
     finally:
         os.close(handle)
+
+
+def _fsync(handle: int) -> None:
+    if sys.platform == "darwin":  # macOS's fsync stops at the drive's own memory
+        import fcntl  # noqa: PLC0415 (does not exist on Windows)
+
+        try:
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        except OSError:
+            pass  # not every file system knows it
+        else:
+            return
+    os.fsync(handle)
 
 
 def sha256(path: Path) -> str:
