@@ -68,7 +68,7 @@ class DUKD(Logits):
     windows: int = 1
     """Windows per picture and batch; their distances are averaged."""
     placement: Literal["uniform", "tiles"] = "uniform"
-    """Where windows lie: anywhere, each picture at its own place; or on the released code's scale x scale grid, the same
+    """Where windows lie: anywhere, each picture at its own place; or on the released scale x scale grid, the same
     tile for the whole batch."""
     consistency: float = 0.3
     """Probability, in [0, 1], with which each augmentation changes what the student sees; 0 switches label consistency

@@ -1,0 +1,202 @@
+"""Typed configuration to YAML and back, strictly.
+
+The dataclasses are the schema. A scalar is read by the type of its field, never by YAML's own guesses, so ``1e-4`` is a
+number and ``no`` a name where names belong. Unknown and repeated keys are refused, the nearest name is offered, and
+every mistake is answered with file, line and column. Nothing in a file is ever executed.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path, PurePath
+from typing import Any, Literal, NoReturn, TypeVar, cast
+
+import yaml
+
+T = TypeVar("T")
+Kinds = Mapping[type, Callable[[], Mapping[str, type]]]
+"""For each abstract class, the concrete ones by their name in a file's ``type`` key."""
+
+_LARGEST = 1 << 20
+_DEEPEST = 50
+_TRUE, _FALSE, _NULL = {"true", "yes", "on"}, {"false", "no", "off"}, {"null", "~", ""}
+_ALIASES = {"lr": "learning_rate", "learning-rate": "learning_rate", "batch_size": "batch", "patch_size": "patch"}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be read; the message says where and what to write instead."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    source: str
+    kinds: Kinds
+
+    def fail(self, node: yaml.Node, what: str) -> NoReturn:
+        mark = node.start_mark
+        raise ConfigError(f"{self.source}:{mark.line + 1}:{mark.column + 1}: {what}")
+
+    def read(self, node: yaml.Node, kind: Any, key: str) -> Any:  # noqa: ANN401, C901, PLR0911  one branch per sort of type
+        origin = typing.get_origin(kind)
+        if origin in {typing.Union, types.UnionType}:
+            return self.read_union(node, typing.get_args(kind), key)
+        if kind in self.kinds:
+            return self.read_kind(node, kind, key)
+        if is_dataclass(kind):
+            return self.read_dataclass(node, cast("type", kind), key, skip=())
+        if origin is tuple:
+            return self.read_tuple(node, typing.get_args(kind), key)
+        text = self.scalar(node, key)
+        if origin is Literal:
+            choices = [str(c) for c in typing.get_args(kind)]
+            if text not in choices:
+                self.fail(node, f"{key} is {text!r}, but must be one of {', '.join(choices)}{_nearest(text, choices)}")
+            return text
+        if kind is bool:
+            if text.lower() not in _TRUE | _FALSE:
+                self.fail(node, f"{key} is {text!r}, but must be true or false")
+            return text.lower() in _TRUE
+        if kind in {int, float}:
+            try:
+                return kind(text.replace("_", "")) if kind is int else float(text)
+            except ValueError:
+                self.fail(node, f"{key} is {text!r}, but must be {'a whole number' if kind is int else 'a number'}")
+        return kind(text)
+
+    def scalar(self, node: yaml.Node, key: str) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            self.fail(node, f"{key} takes a single value here, not a list or a mapping")
+        return str(node.value)
+
+    def read_union(self, node: yaml.Node, choices: tuple[Any, ...], key: str) -> Any:  # noqa: ANN401
+        if isinstance(node, yaml.ScalarNode) and node.style is None and str(node.value).lower() in _NULL:
+            return None
+        return self.read(node, next(c for c in choices if c is not type(None)), key)
+
+    def read_tuple(self, node: yaml.Node, arguments: tuple[Any, ...], key: str) -> tuple[Any, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            self.fail(node, f"{key} takes a list, such as [a, b]")
+        children = cast("list[yaml.Node]", node.value)
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(children)
+        if len(children) != len(arguments):
+            self.fail(node, f"{key} takes {len(arguments)} values, but has {len(children)}")
+        return tuple(self.read(c, a, f"{key}[{i}]") for i, (c, a) in enumerate(zip(children, arguments, strict=True)))
+
+    def entries(self, node: yaml.Node, key: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, f"{key} takes a mapping of names to values")
+        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for name_node, value in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
+            name = self.scalar(name_node, f"a name in {key}")
+            if name in found:
+                self.fail(name_node, f"{key} has {name} twice")
+            found[name] = (name_node, value)
+        return found
+
+    def read_kind(self, node: yaml.Node, kind: type, key: str) -> Any:  # noqa: ANN401
+        known = self.kinds[kind]()
+        entries = self.entries(node, key)
+        if "type" not in entries:
+            self.fail(node, f"{key} needs a type, one of {', '.join(known)}")
+        type_node = entries["type"][1]
+        name = self.scalar(type_node, f"{key}.type")
+        if name not in known:
+            self.fail(type_node, f"{key}.type is {name!r}{_nearest(name, known)}; known are {', '.join(known)}")
+        return self.read_dataclass(node, known[name], key, skip=("type",))
+
+    def read_dataclass(self, node: yaml.Node, kind: type, key: str, skip: tuple[str, ...]) -> Any:  # noqa: ANN401
+        hints = typing.get_type_hints(kind)
+        known = {f.name: f for f in fields(kind) if f.init}
+        values: dict[str, Any] = {}
+        for name, (name_node, value) in self.entries(node, key).items():
+            if name in skip:
+                continue
+            if name not in known:
+                self.fail(name_node, f"{key} has no field {name!r}{_nearest(name, known)}")
+            values[name] = self.read(value, hints[name], f"{key}.{name}")
+        for name, field in known.items():
+            if name not in values and field.default is MISSING and field.default_factory is MISSING:
+                self.fail(node, f"{key} lacks the field {name}")
+        try:
+            return kind(**values)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            self.fail(node, f"{key}: {error}")
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    names = list(known)
+    alias = _ALIASES.get(name.lower())
+    close = [alias] if alias in names else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def load(text: str, kind: type[T], *, kinds: Kinds, source: str) -> T:
+    """Read a configuration.
+
+    Args:
+        text: YAML.
+        kind: The dataclass to make.
+        kinds: What may stand for abstract classes.
+        source: Name of the file, for messages.
+
+    Raises:
+        ConfigError: If the text is not YAML, or does not fit; with line and column.
+    """
+    if len(text) > _LARGEST:
+        raise ConfigError(f"{source}: {len(text)} characters are no configuration; at most {_LARGEST} are read")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
+                mark = event.start_mark
+                what = "aliases are not used here" if depth <= _DEEPEST else "nested too deeply"
+                raise ConfigError(f"{source}:{mark.line + 1}:{mark.column + 1}: {what}")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise ConfigError(f"{source}{where}: this is not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: this is not YAML: {str(error).splitlines()[0]}") from None
+    if node is None:
+        raise ConfigError(f"{source}: the file is empty")
+    return cast("T", _Reader(source, kinds).read(node, kind, kind.__name__.lower()))
+
+
+def plain(value: object, *, kinds: Kinds) -> object:
+    """Turn a configuration into dictionaries, lists and scalars, with a ``type`` where a class was chosen."""
+    if is_dataclass(value) and not isinstance(value, type):
+        chosen = any(isinstance(value, base) for base in kinds)
+        head: dict[str, object] = {"type": cast("Any", value).name} if chosen else {}
+        return head | {f.name: plain(getattr(value, f.name), kinds=kinds) for f in fields(value) if f.init}
+    if isinstance(value, tuple | list):
+        return [plain(v, kinds=kinds) for v in cast("tuple[object, ...]", value)]
+    if isinstance(value, PurePath):
+        return str(value)
+    return value
+
+
+def dump(value: object, *, kinds: Kinds) -> str:
+    """Write a configuration as YAML that `load` reads back to an equal one."""
+    return yaml.safe_dump(plain(value, kinds=kinds), sort_keys=False, allow_unicode=True, width=110)
+
+
+def read_file(path: Path, kind: type[T], *, kinds: Kinds) -> T:
+    """Read a configuration file; see `load`.
+
+    Raises:
+        ConfigError: Also if the file cannot be read or is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: this is no UTF-8 text") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    return load(text, kind, kinds=kinds, source=str(path))

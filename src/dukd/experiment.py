@@ -1,0 +1,173 @@
+"""A whole run as one value: what learns, from whom, by which method, on what, how, and how it is judged."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dukd import config, methods, networks
+from dukd.methods import Method, Scratch
+from dukd.networks import NetworkConfig
+
+KINDS: config.Kinds = {NetworkConfig: networks.known, Method: methods.known}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A trained network to learn from; which one it is, and its size, is read from its file."""
+
+    weights: Path
+    """File with the weights: safetensors, or a .pth that the safe loader takes."""
+    value_range: float | None = None
+    """Largest value the network computes with, 1 or 255, where the file does not say."""
+    mean: tuple[float, float, float] | None = None
+    """RGB mean in [0, 1] that the network subtracts, where the file does not say."""
+    residual_scale: float | None = None
+    """Factor of each residual block, where the file does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Training pictures, and how patches are cut from them."""
+
+    train: Path
+    """Folder of pictures in any layout the field uses, or a pack made by ``dukd prepare``."""
+    lr: Path | None = None
+    """Folder of low-resolution pictures, where it does not lie beside the others."""
+    packs: Path = Path("packs")
+    """Folder for packs that training makes from folders."""
+    patch: int = 48
+    """Side of the training crop of lr, in pixels."""
+    batch: int = 16
+    """Patches per step, over all processes."""
+    flips: bool = True
+    """Whether patches are flipped at random."""
+    rotations: bool = True
+    """Whether patches are transposed at random, which with flips makes every rotation."""
+    by_area: bool = False
+    """Whether large pictures are drawn more often; otherwise each picture is drawn once per epoch."""
+    period: int = 0
+    """Number of batches after which the same ones come again; 0 for never."""
+    workers: int = 1
+    """Threads that cut patches; the batches are the same for any number."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        for name in ("patch", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How the student is trained. The defaults are the paper's."""
+
+    steps: int = 250_000
+    """Optimiser steps."""
+    learning_rate: float = 1e-4
+    """Adam's rate, before the schedule."""
+    schedule: Literal["step", "cosine", "one-cycle", "constant"] = "step"
+    """How the rate changes: multiplied by ``decay`` at each milestone; along half a cosine to 0; up and down once."""
+    milestones: tuple[float, ...] = (0.4, 0.8)
+    """Where the step schedule decays, as fractions of the steps: at 100k and 200k of 250k in the paper."""
+    decay: float = 0.1
+    """Factor of the rate at each milestone."""
+    warm_up: int = 0
+    """Steps over which the rate rises linearly from 0."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's decay rates."""
+    weight_decay: float = 0.0
+    """Adam's weight decay."""
+    ema: float = 0.999
+    """Decay of the averaged student, which is evaluated and saved; 0 keeps the last weights instead."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 for none."""
+    accumulate: int = 1
+    """Number of equal parts in which a batch is computed, to save memory."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward passes; weights stay in float32."""
+    channels_last: bool = False
+    """Whether pictures lie in memory with their channels together: faster on many processors."""
+    compile: bool = False
+    """Whether networks go through torch.compile."""
+    seed: int = 10
+    """Seed of weights, patches and everything random."""
+    warm_start: Path | None = None
+    """Weights to start the student from, also those of another scale: what fits is taken."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        if self.steps < 1 or self.accumulate < 1:
+            raise ValueError(f"steps is {self.steps} and accumulate {self.accumulate}, but at least 1 is needed")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}, but must be above 0")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}, but must be in [0, 1)")
+        if any(not 0 < m <= 1 for m in self.milestones):
+            raise ValueError(f"milestones are fractions of the steps, in (0, 1], but got {self.milestones}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How often, and on what, the student is judged while it trains."""
+
+    sets: tuple[Path, ...] = ()
+    """Folders of pictures; the first one chooses the best student, so it should not be a test set."""
+    every: int = 5_000
+    """Steps between validations and saves."""
+    pictures: int = 0
+    """Pictures used of each set, evenly spaced; 0 for all."""
+    log_every: int = 100
+    """Steps between lines of the log."""
+    teacher_pictures: int = 5
+    """Pictures on which the teacher has to beat bicubic before training starts; 0 leaves the trial out."""
+    samples: int = 0
+    """Pictures of the first set of which crops are kept for the report."""
+    tensorboard: bool = False
+    """Whether a TensorBoard log is written beside the JSON lines (needs ``dukd[tensorboard]``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A whole run."""
+
+    student: NetworkConfig
+    """The network that learns."""
+    data: Data
+    """Training pictures."""
+    teacher: Teacher | None = None
+    """The network it learns from; none for methods that need none."""
+    method: Method = field(default_factory=Scratch)
+    """How it learns."""
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    """How it is trained."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """How it is judged."""
+
+    def __post_init__(self) -> None:
+        """Check what crosses the parts."""
+        if self.method.needs_teacher and self.teacher is None:
+            raise ValueError(f"the method {self.method.name} needs a teacher: name its weights with --teacher.weights")
+        if self.data.batch % self.optimisation.accumulate:
+            raise ValueError(
+                f"a batch of {self.data.batch} does not divide into {self.optimisation.accumulate} (accumulate)"
+            )
+        if self.optimisation.warm_up >= self.optimisation.steps:
+            raise ValueError(f"warm_up is {self.optimisation.warm_up}, but there are {self.optimisation.steps} steps")
+
+    def to_yaml(self) -> str:
+        """Write the experiment as YAML."""
+        return config.dump(self, kinds=KINDS)
+
+    @staticmethod
+    def from_yaml(text: str, *, source: str = "experiment.yaml") -> "Experiment":
+        """Read an experiment.
+
+        Raises:
+            dukd.config.ConfigError: If it does not fit; with line and column.
+        """
+        return config.load(text, Experiment, kinds=KINDS, source=source)
+
+    @staticmethod
+    def from_file(path: Path) -> "Experiment":
+        """Read an experiment from a YAML file; see `from_yaml`."""
+        return config.read_file(path, Experiment, kinds=KINDS)
