@@ -1,0 +1,152 @@
+"""SMFANet: local detail beside coarse, picture-wide modulation, at half a million parameters.
+
+Zheng, Sun, Dong, Pan, "SMFANet: A Lightweight Self-Modulation Feature Aggregation Network for Efficient Image
+Super-Resolution", ECCV 2024. Parameters are named as in the authors' code, whose files are read as they are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  the name everybody knows
+
+from dukd.networks._layers import check_numbers
+from dukd.networks._network import NetworkConfig, SRNetwork
+
+_COARSE = 8
+"""Pixels on a side of the cells whose maximum modulates the features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SMFANetConfig(NetworkConfig):
+    """The numbers of an SMFANet; the defaults are SMFANet+. It works on [0, 1] and subtracts no mean."""
+
+    name: ClassVar[str] = "smfanet"
+
+    width: int = 48
+    """Channels of the features."""
+    blocks: int = 12
+    """Feature modulation blocks."""
+    expansion: float = 2.0
+    """Channels inside the feed-forward network, as a multiple of the width."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no network."""
+        counts = {"scale": self.scale, "width": self.width, "blocks": self.blocks}
+        counts["channels of the partial convolution"] = int(self.width * self.expansion) // 4
+        check_numbers("SMFANet", counts=counts, value_range=1.0, mean=(0.0, 0.0, 0.0))
+
+    def build(self) -> "SMFANet":
+        """Make the network with freshly initialised weights."""
+        return SMFANet(self)
+
+
+def smfanet_plus(scale: int) -> SMFANetConfig:
+    """SMFANet+: 48 channels, 12 blocks, half a million parameters, about as good as EDSR's 43 million."""
+    return SMFANetConfig(scale=scale)
+
+
+def smfanet_small(scale: int) -> SMFANetConfig:
+    """SMFANet without the plus: 36 channels, 8 blocks."""
+    return SMFANetConfig(scale=scale, width=36, blocks=8)
+
+
+class SMFANet(SRNetwork):
+    """SMFANet; its stages are the blocks.
+
+    Each block takes the variance of its features over the whole picture, so every input pixel can change every output
+    pixel: no tile is exact. Pictures below 8 pixels have one coarse cell, where the authors' code fails.
+    """
+
+    def __init__(self, config: SMFANetConfig) -> None:
+        super().__init__(config, width=config.width, radius=None)
+        self.to_feat = nn.Conv2d(3, config.width, 3, padding=1)
+        self.feats = nn.Sequential(*(ModulationBlock(config.width, config.expansion) for _ in range(config.blocks)))
+        self.to_img = nn.Sequential(
+            nn.Conv2d(config.width, 3 * config.scale**2, 3, padding=1), nn.PixelShuffle(config.scale)
+        )
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        """The blocks; no convolution closes the body."""
+        return list(self.feats)
+
+    def begin(self, lr: Tensor) -> Tensor:
+        """Take the first convolution."""
+        return self.to_feat(lr)
+
+    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+        """Add the shallow features, upsample in one step."""
+        del lr
+        return self.to_img(features + shallow)
+
+
+class ModulationBlock(nn.Module):
+    """Self-modulation, then a feed-forward network, each on features of unit norm and beside the identity."""
+
+    def __init__(self, width: int, expansion: float) -> None:
+        super().__init__()
+        self.smfa = SelfModulation(width)
+        self.pcfn = PartialFeedForward(width, int(width * expansion))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, width, h, w)`` to the same shape."""
+        x = x + self.smfa(F.normalize(x))
+        return x + self.pcfn(F.normalize(x))
+
+
+class SelfModulation(nn.Module):
+    """Half of the channels is scaled by what coarse cells and the whole picture hold; the other half keeps detail."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear_0 = nn.Conv2d(width, 2 * width, 1)
+        self.linear_1 = nn.Conv2d(width, width, 1)
+        self.linear_2 = nn.Conv2d(width, width, 1)
+        self.lde = LocalDetail(width)
+        self.dw_conv = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.alpha = nn.Parameter(torch.ones(1, width, 1, 1))
+        self.belt = nn.Parameter(torch.zeros(1, width, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, width, h, w)`` to the same shape."""
+        detail, content = self.linear_0(x).chunk(2, dim=1)
+        h, w = content.shape[-2:]
+        coarse = self.dw_conv(F.adaptive_max_pool2d(content, (max(1, h // _COARSE), max(1, w // _COARSE))))
+        spread = content.var((-2, -1), correction=1 if h * w > 1 else 0, keepdim=True)
+        modulation = F.gelu(self.linear_1(coarse * self.alpha + spread * self.belt))
+        modulated = content * F.interpolate(modulation, size=(h, w), mode="nearest")
+        return self.linear_2(modulated + self.lde(detail))
+
+
+class LocalDetail(nn.Module):
+    """A depth-wise 3x3 convolution between two mixings of the channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv_0 = nn.Sequential(
+            nn.Conv2d(width, 2 * width, 3, padding=1, groups=width), nn.Conv2d(2 * width, 2 * width, 1)
+        )
+        self.conv_1 = nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, width, h, w)`` to the same shape."""
+        return self.conv_1(F.gelu(self.conv_0(x)))
+
+
+class PartialFeedForward(nn.Module):
+    """A feed-forward network that looks around a pixel in a quarter of its channels only."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.split = (inner // 4, inner - inner // 4)
+        self.conv_0 = nn.Conv2d(width, inner, 1)
+        self.conv_1 = nn.Conv2d(inner // 4, inner // 4, 3, padding=1)
+        self.conv_2 = nn.Conv2d(inner, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, width, h, w)`` to the same shape."""
+        around, alone = F.gelu(self.conv_0(x)).split(self.split, dim=1)
+        return self.conv_2(torch.cat((F.gelu(self.conv_1(around)), alone), dim=1))

@@ -1,0 +1,345 @@
+"""Files of weights: read every public layout of the networks here, write files that describe themselves.
+
+What this module writes is safetensors under BasicSR's names, with the network, its config and a SHA-256 of the tensors
+beside them. What it reads may come from anywhere, see ``_tensorfile``.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from dukd import files
+from dukd.networks._layers import Mean
+from dukd.networks._layouts import FREE_FIELDS, Layout, Recognised, describe, recognise, to_official
+from dukd.networks._network import NetworkConfig, SRNetwork
+from dukd.networks._tensorfile import TensorFile, WeightsError, load
+from dukd.networks.edsr import EDSRConfig
+from dukd.networks.smfanet import SMFANetConfig
+
+__all__ = ["Contents", "Layout", "WeightsError", "inspect", "read", "tensors_sha256", "write"]
+
+FORMAT = "1"
+"""Version of the metadata."""
+CONFIGS: tuple[type[NetworkConfig], ...] = (EDSRConfig, SMFANetConfig)
+"""The networks that can stand in a file."""
+_SHOWN_DIFFERENCES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What is in a file of weights."""
+
+    path: Path
+    """The file."""
+    network: str
+    """Name of the network, such as ``edsr``."""
+    config: NetworkConfig
+    """Its numbers."""
+    layout: Layout
+    """Whose names the tensors have; ``dukd`` where the file describes itself."""
+    wrapper: str | None
+    """Key under which the weights stand, or None."""
+    tensors: int
+    """Number of tensors."""
+    parameters: int
+    """Number of parameters of the network."""
+    dtypes: tuple[str, ...]
+    """Kinds of numbers stored, such as ``float32``."""
+    notes: tuple[str, ...]
+    """What had to be chosen or assumed, one sentence each."""
+    metadata: Mapping[str, str]
+    """Strings beside the tensors."""
+
+
+def _quiet(note: str) -> None:
+    """Report to nobody."""
+
+
+def read(
+    path: Path,
+    *,
+    scale: int | None = None,
+    config: NetworkConfig | None = None,
+    value_range: float | None = None,
+    mean: Mean | None = None,
+    residual_scale: float | None = None,
+    report: Callable[[str], None] = _quiet,
+) -> SRNetwork:
+    """Read a network from a file that may come from anywhere.
+
+    Which network it is, and its sizes, are told from the tensors; averaged weights are preferred. A number that no
+    tensor shows is taken from the file's metadata, else from the arguments, else from what the field does
+    (EDSR: 0 to 255, DIV2K's mean, residual scale 0.1 from 32 blocks or 256 channels on); an assumption is reported.
+
+    Args:
+        path: ``.safetensors``, or ``.pth`` and ``.pt`` as ``torch.save`` writes them.
+        scale: Required scale, or None for any.
+        config: Required network, or None for any. Numbers that the file does not settle are taken from it.
+        value_range: White inside the network, where the file does not say.
+        mean: RGB in [0, 1] subtracted from the input, where the file does not say.
+        residual_scale: Factor of EDSR's branches, where the file does not say.
+        report: Called with one sentence for each choice or assumption.
+
+    Returns:
+        The network, in float32, on the CPU, in training mode as modules are made.
+
+    Raises:
+        WeightsError: If the file is damaged or dangerous, holds another network or scale than required, lacks tensors,
+            has others, or holds a value that is not finite.
+    """
+    contents, tensors = _open(path, scale, config, value_range, mean, residual_scale)
+    for note in contents.notes:
+        report(note)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away; nobody's draws shall change for them
+        network = contents.config.build()
+    network.load_state_dict(tensors)
+    return network
+
+
+def inspect(
+    path: Path,
+    *,
+    value_range: float | None = None,
+    mean: Mean | None = None,
+    residual_scale: float | None = None,
+) -> Contents:
+    """Say what a file of weights holds.
+
+    Args:
+        path: As ``read`` takes it.
+        value_range: As ``read`` takes it.
+        mean: As ``read`` takes it.
+        residual_scale: As ``read`` takes it.
+
+    Raises:
+        WeightsError: As ``read`` raises it.
+    """
+    return _open(path, None, None, value_range, mean, residual_scale)[0]
+
+
+def write(
+    path: Path,
+    network: SRNetwork,
+    *,
+    layout: Layout = "dukd",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a network, whole or not at all.
+
+    Args:
+        path: ``.safetensors``, or for the layouts of others also ``.pth`` or ``.pt``.
+        network: What to write; it stays as it is.
+        layout: ``dukd`` describes itself. ``basicsr`` has the same names under the key ``params``. ``official`` is what
+            the authors' code loads: bare for EDSR and RCAN, under ``params`` for SwinIR and SMFANet.
+        metadata: Strings to keep beside the tensors, such as the teacher's SHA-256.
+
+    Raises:
+        WeightsError: If a value is not finite, the ending does not fit the layout, the layout cannot hold the network,
+            or a key of the metadata is taken.
+    """
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    _check_finite(path, tensors)
+    strings = _metadata(network, tensors, metadata or {})
+    if layout == "official":
+        tensors = to_official(network.config, tensors)
+    elif layout == "basicsr" and getattr(network.config, "skip", "none") != "none":
+        raise WeightsError("BasicSR's EDSR has no skip, so a file in its layout would give other pictures")
+    if path.suffix == ".safetensors":
+        files.write_bytes(path, safetensors.torch.save(tensors, strings if layout == "dukd" else {"format": "pt"}))
+    elif layout == "dukd" or path.suffix not in {".pth", ".pt"}:
+        raise WeightsError(f"{path} is to end in .safetensors" + ("" if layout == "dukd" else ", .pth or .pt"))
+    else:
+        bare = layout == "official" and isinstance(network.config, EDSRConfig)
+        with files.replacing(path) as file:
+            torch.save(tensors if bare else {"params": tensors, "dukd": strings}, file)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, kinds, shapes and bytes, whatever their order in a file."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _metadata(network: SRNetwork, tensors: Mapping[str, Tensor], extra: Mapping[str, str]) -> dict[str, str]:
+    ours = {
+        "format": "pt",
+        "dukd": FORMAT,
+        "network": network.config.name,
+        "config": json.dumps(asdict(network.config)),
+        "scale": str(network.scale),
+        "radius": "none" if network.radius is None else str(network.radius),
+        "sha256": tensors_sha256(tensors),
+    }
+    taken = ours.keys() & extra.keys()
+    if taken:
+        raise WeightsError(f"the metadata {', '.join(sorted(taken))} are written by dukd itself; use other names")
+    return ours | dict(extra)
+
+
+# Reading
+
+
+def _open(
+    path: Path,
+    scale: int | None,
+    wanted: NetworkConfig | None,
+    value_range: float | None,
+    mean: Mean | None,
+    residual_scale: float | None,
+) -> tuple[Contents, dict[str, Tensor]]:
+    path = Path(path)
+    file = load(path)
+    try:
+        found = recognise(file.tensors)
+        declared = _declared(file.metadata)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    given = {"value_range": value_range, "mean": mean, "residual_scale": residual_scale}
+    config, assumed = _settle(path, found, declared, wanted, {k: v for k, v in given.items() if v is not None})
+    if scale is not None and config.scale != scale:
+        raise WeightsError(f"{path}: this looks like {describe(config)}; asked for x{scale}")
+    _check_shapes(path, config, found.tensors)
+    _check_finite(path, found.tensors)
+    if declared is not None and file.metadata.get("sha256") != tensors_sha256(found.tensors):
+        raise WeightsError(f"{path} is damaged: its tensors are not those it was written with (SHA-256)")
+    contents = Contents(
+        path=path,
+        network=config.name,
+        config=config,
+        layout="dukd" if declared is not None and file.kind == "safetensors" else found.layout,
+        wrapper=file.wrapper,
+        tensors=len(file.tensors),
+        parameters=sum(tensor.numel() for tensor in found.tensors.values()),
+        dtypes=tuple(sorted({str(t.dtype).removeprefix("torch.") for t in file.tensors.values()})),
+        notes=_notes(file, config, assumed),
+        metadata=file.metadata,
+    )
+    return contents, found.tensors
+
+
+def _notes(file: TensorFile, config: NetworkConfig, assumed: Sequence[str]) -> tuple[str, ...]:
+    notes: list[str] = []
+    if file.others:
+        notes.append(f"read {file.wrapper}; the file also holds {', '.join(file.others)}")
+    if file.prefix:
+        notes.append(f"took {file.prefix!r} off every name")
+    notes += [f"assumed {name} = {getattr(config, name)}, which the file does not say" for name in assumed]
+    return tuple(notes)
+
+
+def _declared(metadata: Mapping[str, str]) -> NetworkConfig | None:
+    """Read the config that dukd wrote, or None where there is none."""
+    if "dukd" not in metadata:
+        return None
+    if metadata["dukd"] != FORMAT:
+        raise WeightsError(f"its metadata are of version {metadata['dukd']!r}; this version of dukd reads {FORMAT}")
+    kinds = {kind.name: kind for kind in CONFIGS}
+    name = metadata.get("network", "")
+    if name not in kinds:
+        raise WeightsError(f"its metadata name the network {name!r}, which is none of {', '.join(kinds)}")
+    try:
+        numbers: Any = json.loads(metadata["config"])
+        known = {field.name for field in fields(kinds[name])}
+        values = {key: _frozen(value) for key, value in cast("dict[str, object]", numbers).items()}
+        if values.keys() != known:
+            raise ValueError(f"{sorted(values.keys() ^ known)}")  # noqa: TRY301  wrapped below with the rest
+        return kinds[name](**cast("dict[str, Any]", values))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"the config in its metadata makes no {name} ({type(error).__name__}: {error})") from error
+
+
+def _frozen(value: object) -> object:
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+
+def _settle(
+    path: Path,
+    found: Recognised,
+    declared: NetworkConfig | None,
+    wanted: NetworkConfig | None,
+    given: Mapping[str, object],
+) -> tuple[NetworkConfig, tuple[str, ...]]:
+    """Fill in what no tensor shows: from the metadata, else the arguments, else the wish, else the field's habit."""
+    config = found.config
+    open_fields = {field.name for field in fields(config)} & set(FREE_FIELDS)
+    unknown = given.keys() - open_fields
+    if unknown:
+        raise WeightsError(f"{path}: this looks like {describe(config)}, which has no {', '.join(sorted(unknown))}")
+    settled: dict[str, object] = {name: getattr(config, name) for name in found.shown}
+    if declared is not None:
+        if type(declared) is not type(config) or _shape_fields(declared) != _shape_fields(config):
+            raise WeightsError(
+                f"{path}: its metadata say {describe(declared)}, but its tensors look like {describe(config)}"
+            )
+        settled |= {name: getattr(declared, name) for name in open_fields}
+    if wanted is not None and (type(wanted) is not type(config) or _shape_fields(wanted) != _shape_fields(config)):
+        differences = _differences(wanted, found.tensors)
+        raise WeightsError(
+            f"{path}: this looks like {describe(config)}; asked for {describe(wanted)} ({differences or 'other sizes'})"
+        )
+    wishes = dict(given)
+    if wanted is not None:
+        wishes = {name: getattr(wanted, name) for name in open_fields} | wishes
+    for name, value in wishes.items():
+        if name != "stochastic_depth" and name in settled and not _same(settled[name], value):
+            raise WeightsError(f"{path} says {name} = {settled[name]}; asked for {value}")
+    chosen = cast("dict[str, Any]", wishes | settled)
+    try:
+        config = replace(config, **chosen)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return config, tuple(sorted(found.assumed - chosen.keys()))
+
+
+def _same(a: object, b: object) -> bool:
+    """Whether two numbers, or two rows of numbers, are the same but for float32's rounding."""
+    if isinstance(a, (tuple, float)) and isinstance(b, (tuple, float, int)):
+        x, y = (torch.tensor(value, dtype=torch.float64) for value in (a, b))
+        return x.shape == y.shape and torch.allclose(x, y, rtol=1e-6, atol=0)
+    return a == b
+
+
+def _shape_fields(config: NetworkConfig) -> dict[str, object]:
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in FREE_FIELDS}
+
+
+def _differences(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> str:
+    """Say how tensors differ from what a config needs; empty where they do not."""
+    with torch.device("meta"):
+        needed = {name: tuple(tensor.shape) for name, tensor in config.build().state_dict().items()}
+    lines = [f"{name} is missing" for name in needed if name not in tensors]
+    lines += [f"{name} is not part of it" for name in tensors if name not in needed]
+    lines += [
+        f"{name} is {tuple(tensors[name].shape)} instead of {shape}"
+        for name, shape in needed.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    more = f" and {len(lines) - _SHOWN_DIFFERENCES} more" if len(lines) > _SHOWN_DIFFERENCES else ""
+    return "; ".join(lines[:_SHOWN_DIFFERENCES]) + more
+
+
+def _check_shapes(path: Path, config: NetworkConfig, tensors: Mapping[str, Tensor]) -> None:
+    differences = _differences(config, tensors)
+    if differences:
+        raise WeightsError(f"{path}: this looks like {describe(config)}, but {differences}")
+
+
+def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise WeightsError(f"{path}: tensor {name} holds {tensor.dtype}, not floating-point weights")
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise WeightsError(f"{path}: {bad} of {tensor.numel()} values of {name} are not finite")
