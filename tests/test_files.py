@@ -1,0 +1,106 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from crash_points import Stop, crash_points
+from dukd import files
+
+
+def test_a_file_appears_with_its_folder(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a" / "b" / "grüße.txt", "grüße\n")
+
+    assert (tmp_path / "a" / "b" / "grüße.txt").read_bytes() == b"gr\xc3\xbc\xc3\x9fe\n"
+
+
+def test_nothing_is_to_be_seen_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write_bytes(path, b"old")
+
+    with files.replacing(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_file_and_no_litter(tmp_path: Path, stop: type[BaseException]) -> None:
+    path = tmp_path / "file"
+    files.write_bytes(path, b"old")
+
+    with pytest.raises(stop), files.replacing(path) as file:  # noqa: PT012
+        file.write(b"half")
+        raise stop
+
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("stop", ["kill", "full disk", "power cut"])
+def test_no_crash_point_tears_a_file(tmp_path: Path, stop: Stop) -> None:
+    points = 0
+    for folder, stopped in crash_points(
+        stop,
+        prepare=lambda folder: files.write_text(folder / "file", "old" * 100),
+        write=lambda folder: files.write_text(folder / "file", "new" * 200),
+        folder=tmp_path,
+    ):
+        points += 1
+        content = (folder / "file").read_text()
+        assert content in {"old" * 100, "new" * 200}
+        assert stopped or content == "new" * 200
+
+    assert points == {"kill": 6, "full disk": 6, "power cut": 30}[stop]  # open, write, fsync, rename, fsync; untouched
+
+
+def test_the_harness_finds_a_file_written_in_place(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        with (folder / "file").open("wb") as file:
+            file.write(b"new" * 200)
+
+    torn = sum(
+        (folder / "file").read_bytes() not in {b"old", b"new" * 200}
+        for folder, _ in crash_points("kill", lambda folder: (folder / "file").write_bytes(b"old"), write, tmp_path)
+    )
+
+    assert torn == 1
+
+
+def test_long_names_leave_room_for_the_temporary_one(tmp_path: Path) -> None:
+    files.write_bytes(tmp_path / ("x" * 250), b"content")
+
+    assert (tmp_path / ("x" * 250)).read_bytes() == b"content"
+
+
+def test_folders_that_cannot_be_synced_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+    code = errno.EINVAL
+    files.sync_folder(tmp_path)
+
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        files.sync_folder(tmp_path)
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    """FIPS 180-2, appendix B.1."""
+    (tmp_path / "abc").write_bytes(b"abc")
+
+    assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_sha256_of_more_than_one_block(tmp_path: Path) -> None:
+    """A million letters a: FIPS 180-2, appendix B.3; the block is 1 MiB, so twice as many are hashed in two."""
+    (tmp_path / "a").write_bytes(b"a" * 1_000_000)
+    assert files.sha256(tmp_path / "a").startswith("cdc76e5c9914fb92")
+
+    (tmp_path / "a").write_bytes(b"a" * 2_000_000)
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(b"a" * 2_000_000).hexdigest()
