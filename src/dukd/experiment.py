@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dukd import config, methods, networks
+from dukd import config
+from dukd.kinds import known
 from dukd.methods import Method, Scratch
 from dukd.networks import NetworkConfig
 
-KINDS: config.Kinds = {NetworkConfig: networks.known, Method: methods.known}
+KINDS: config.Kinds = {NetworkConfig: lambda: known(NetworkConfig), Method: lambda: known(Method)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,207 @@
+"""Named experiments: the papers' tables, small ones for a computer without a GPU, and the demo.
+
+A name is ``<networks>-x<scale>-<method>``, such as ``edsr-x4-dukd``: the networks decide student, teacher and training,
+the method is any of `dukd.methods`, or two joined by a plus, such as ``fakd+dukd``. A recipe is a function that returns
+an `Experiment`; ``dataclasses.replace`` makes another from it.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dukd import networks
+from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+from dukd.kinds import known
+from dukd.methods import DUKD, Combined, Logits, Method, ReleasedDUKD, Scratch
+from dukd.networks import EDSRConfig, NetworkConfig
+from dukd.networks._network import SCALES
+
+Maker = Callable[[int, Method], Experiment]
+
+DATASETS = Path("datasets")
+"""Where recipes look for data sets; any path can be given in its place."""
+WEIGHTS = Path("weights")
+"""Where recipes look for teachers; any file can be given in its place."""
+
+
+def edsr(scale: int, method: Method) -> Experiment:
+    """EDSR 64 x 32 from EDSR-L 256 x 32 (DUKD, AugKD: EDSR rows); 250k steps of 16 patches on DIV2K."""
+    digest = {2: "be38e77d", 3: "3660f70d", 4: "76ee1c8f"}.get(scale, "")
+    weights = WEIGHTS / f"EDSR_Lx{scale}_f256b32_DIV2K_official-{digest}.pth"
+    return _paper(
+        networks.edsr_student(scale), Teacher(weights=weights), _weighted(method, 5.0, 2 if scale == 2 else 1)
+    )  # noqa: PLR2004
+
+
+def rcan(scale: int, method: Method) -> Experiment:
+    """RCAN 10 x 6 from RCAN 10 x 20 (RCAN rows)."""
+    weights = WEIGHTS / f"RCAN_BIX{scale}.pt"
+    return _paper(networks.rcan_student(scale), Teacher(weights=weights), _weighted(method, 2.0 if scale == 3 else 1.0))  # noqa: PLR2004
+
+
+def swinir(scale: int, method: Method) -> Experiment:
+    """SwinIR 60 x 24 from SwinIR 180 x 36 trained on DIV2K (SwinIR rows)."""
+    weights = WEIGHTS / f"001_classicalSR_DIV2K_s48w8_SwinIR-M_x{scale}.pth"
+    return _paper(networks.swinir_student(scale), Teacher(weights=weights), _weighted(method, 5.0))
+
+
+def rcan_from_edsr(scale: int, method: Method) -> Experiment:
+    """RCAN 10 x 6 from EDSR-L (AugKD, table 4: across architectures)."""
+    return replace(rcan(scale, method), teacher=edsr(scale, method).teacher)
+
+
+def rcan_from_swinir(scale: int, method: Method) -> Experiment:
+    """RCAN 10 x 6 from SwinIR (AugKD, table 4: across architectures)."""
+    return replace(rcan(scale, method), teacher=swinir(scale, method).teacher)
+
+
+def edsr_from_swinir(scale: int, method: Method) -> Experiment:
+    """EDSR 64 x 32 from SwinIR: a convolutional student that learns from a transformer."""
+    return replace(edsr(scale, method), teacher=swinir(scale, method).teacher)
+
+
+def _paper(student: NetworkConfig, teacher: Teacher, method: Method) -> Experiment:
+    """The protocol of DUKD's tables: methods.md section 3.1."""
+    sets = ("DIV2K_valid_HR", "Set5", "Set14", "BSD100", "Urban100")
+    return Experiment(
+        student=student,
+        teacher=teacher if method.needs_teacher else None,
+        method=method,
+        data=Data(train=DATASETS / "DIV2K"),
+        evaluation=Evaluation(sets=tuple(DATASETS / s for s in sets)),
+    )
+
+
+def small(scale: int, method: Method) -> Experiment:
+    """EDSR 32 x 5 from EDSR 64 x 5, for a computer without a GPU: 2,500 steps of 16 patches."""
+    weights = WEIGHTS / f"edsr_f64b5_x{scale}_basicsr.safetensors"
+    teacher = Teacher(weights=weights, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
+    return _quick(EDSRConfig(scale=scale, width=32, blocks=5, skip="nearest"), teacher, method)
+
+
+def tiny(scale: int, method: Method) -> Experiment:
+    """EDSR 32 x 4 from SMFANet+, which is half a million parameters and as good as EDSR-L: for a computer without a GPU."""
+    teacher = Teacher(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
+    return _quick(EDSRConfig(scale=scale, width=32, blocks=4, skip="nearest"), teacher, method)
+
+
+def _quick(student: NetworkConfig, teacher: Teacher, method: Method) -> Experiment:
+    return Experiment(
+        student=student,
+        teacher=teacher if method.needs_teacher else None,
+        method=method,
+        data=Data(train=DATASETS / "train"),
+        optimisation=Optimisation(
+            steps=2_500, learning_rate=2e-3, schedule="one-cycle", precision="bfloat16", channels_last=True, ema=0.99
+        ),
+        evaluation=Evaluation(sets=(DATASETS / "valid",), every=500, log_every=50),
+    )
+
+
+def edsr_teacher(scale: int, method: Method) -> Experiment:
+    """EDSR-L 256 x 32 itself, from nothing: how a teacher is made (methods other than scratch make little sense)."""
+    return replace(edsr(scale, method), student=networks.edsr_teacher(scale))
+
+
+def rcan_teacher(scale: int, method: Method) -> Experiment:
+    """RCAN 10 x 20 itself, from nothing."""
+    return replace(rcan(scale, method), student=networks.rcan_teacher(scale))
+
+
+def swinir_teacher(scale: int, method: Method) -> Experiment:
+    """SwinIR 180 x 36 itself, from nothing."""
+    return replace(swinir(scale, method), student=networks.swinir_teacher(scale))
+
+
+def _weighted(method: Method, reconstruction: float, windows: int = 1) -> Method:
+    """The released configurations' weights of the ground truth and number of windows: methods.md section 3.2."""
+    if type(method) in {DUKD, ReleasedDUKD} and method == type(method)():
+        return replace(method, reconstruction=reconstruction, zoom_out_reconstruction=reconstruction, windows=windows)
+    if isinstance(method, Combined):
+        return replace(method, upcycling=_weighted(method.upcycling, reconstruction, windows))
+    return method
+
+
+FAMILIES: dict[str, Maker] = {
+    "edsr": edsr,
+    "rcan": rcan,
+    "swinir": swinir,
+    "rcan-from-edsr": rcan_from_edsr,
+    "rcan-from-swinir": rcan_from_swinir,
+    "edsr-from-swinir": edsr_from_swinir,
+    "edsr-teacher": edsr_teacher,
+    "rcan-teacher": rcan_teacher,
+    "swinir-teacher": swinir_teacher,
+    "small": small,
+    "tiny": tiny,
+}
+"""What stands before the scale in a recipe's name."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named experiment."""
+
+    name: str
+    about: str
+    make: Callable[[], Experiment]
+
+
+def method_named(name: str) -> Method:
+    """Make a method with its defaults, such as ``dukd``, or one with DUKD's upcycled inputs, such as ``fakd+dukd``.
+
+    Raises:
+        ValueError: If there is none of that name; the nearest is offered.
+    """
+    base, plus, upcycling = name.partition("+")
+    makers = known(Method)
+    for part in (base, upcycling or "dukd"):
+        if part not in makers:
+            raise ValueError(f"there is no method {part!r}{_nearest(part, makers)}; known are {', '.join(makers)}")
+    if not plus:
+        return makers[base]()
+    if upcycling != "dukd":
+        raise ValueError(f"only dukd can follow a plus, as in {base}+dukd, but got {name!r}")
+    return Combined(base=makers[base]())
+
+
+def recipe(name: str) -> Recipe:
+    """Find a recipe by its name.
+
+    Raises:
+        ValueError: If there is none; the nearest is offered.
+    """
+    match = re.fullmatch(r"(?P<family>.+)-x(?P<scale>\d+)-(?P<method>.+)", name)
+    if match is None:
+        near = _nearest(name, names())
+        raise ValueError(
+            f"a recipe is called <networks>-x<scale>-<method>, such as edsr-x4-dukd, but got {name!r}{near}"
+        )
+    family, scale = match["family"], int(match["scale"])
+    if family not in FAMILIES:
+        near = _nearest(family, FAMILIES)
+        raise ValueError(f"there is no recipe for {family!r}{near}; known are {', '.join(FAMILIES)}")
+    if scale not in SCALES:
+        raise ValueError(f"recipes are for x2, x3 and x4, but got x{scale}")
+    method = method_named(match["method"])
+    maker = FAMILIES[family]
+    about = (maker.__doc__ or "").splitlines()[0]
+    return Recipe(name, about, lambda: maker(scale, method))
+
+
+def names() -> list[str]:
+    """The recipes that have a place in a table; every other method can stand at the end of a name too."""
+    ends = [Scratch.name, Logits.name, DUKD.name]
+    return [
+        f"{family}-x{scale}-{end}"
+        for family in FAMILIES
+        for scale in SCALES
+        for end in ([Scratch.name] if family.endswith("-teacher") else ends)
+    ]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
