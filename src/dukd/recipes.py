@@ -30,15 +30,15 @@ def edsr(scale: int, method: Method) -> Experiment:
     """EDSR 64 x 32 from EDSR-L 256 x 32 (DUKD, AugKD: EDSR rows); 250k steps of 16 patches on DIV2K."""
     digest = {2: "be38e77d", 3: "3660f70d", 4: "76ee1c8f"}.get(scale, "")
     weights = WEIGHTS / f"EDSR_Lx{scale}_f256b32_DIV2K_official-{digest}.pth"
-    return _paper(
-        networks.edsr_student(scale), Teacher(weights=weights), _weighted(method, 5.0, 2 if scale == 2 else 1)
-    )  # noqa: PLR2004
+    method = _weighted(method, 5.0, windows={2: 2}.get(scale, 1))
+    return _paper(networks.edsr_student(scale), Teacher(weights=weights), method)
 
 
 def rcan(scale: int, method: Method) -> Experiment:
     """RCAN 10 x 6 from RCAN 10 x 20 (RCAN rows)."""
     weights = WEIGHTS / f"RCAN_BIX{scale}.pt"
-    return _paper(networks.rcan_student(scale), Teacher(weights=weights), _weighted(method, 2.0 if scale == 3 else 1.0))  # noqa: PLR2004
+    method = _weighted(method, {3: 2.0}.get(scale, 1.0))
+    return _paper(networks.rcan_student(scale), Teacher(weights=weights), method)
 
 
 def swinir(scale: int, method: Method) -> Experiment:
@@ -82,7 +82,7 @@ def small(scale: int, method: Method) -> Experiment:
 
 
 def tiny(scale: int, method: Method) -> Experiment:
-    """EDSR 32 x 4 from SMFANet+, which is half a million parameters and as good as EDSR-L: for a computer without a GPU."""
+    """EDSR 32 x 4 from SMFANet+, half a million parameters and as good as EDSR-L: for a computer without a GPU."""
     teacher = Teacher(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
     return _quick(EDSRConfig(scale=scale, width=32, blocks=4, skip="nearest"), teacher, method)
 

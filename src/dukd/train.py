@@ -493,7 +493,7 @@ def _same_experiment(experiment: Experiment, directory: Path) -> None:
     ]
     if changed:
         raise checkpoint.CheckpointError(
-            f"{directory} was begun as another experiment: {'; '.join(changed)}. Resume it as it was, or choose a new name"
+            f"{directory} was begun as another experiment: {'; '.join(changed)}. Resume it as it was, or choose another"
         )
 
 

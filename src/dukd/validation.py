@@ -135,11 +135,8 @@ def busiest(hr: NDArray[np.uint8], size: int) -> tuple[int, int]:
     gray = hr.astype(np.float64).mean(2)
     detail = np.abs(np.diff(gray, axis=0))[:, :-1] + np.abs(np.diff(gray, axis=1))[:-1]
     h, w = detail.shape
-    corners = [
-        (t, x)
-        for t in range(0, max(1, h - size + 1), max(1, size // 2))
-        for x in range(0, max(1, w - size + 1), max(1, size // 2))
-    ]
+    step = max(1, size // 2)
+    corners = [(t, x) for t in range(0, max(1, h - size + 1), step) for x in range(0, max(1, w - size + 1), step)]
     return max(corners, key=lambda c: detail[c[0] : c[0] + size, c[1] : c[1] + size].sum())
 
 
