@@ -156,6 +156,7 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
             pixels, alpha = _read_png16(file)
             icc = image.info.get("icc_profile")
         else:
+            _refuse_lost_depth(image, file)
             image.load()
             mode, icc = image.mode, image.info.get("icc_profile")
             pixels, alpha = _decoded(image)
@@ -323,7 +324,6 @@ def _upright_exif(image: ImageFile.ImageFile, orientation: int) -> bytes | None:
 
 def _decoded(image: ImageFile.ImageFile) -> tuple[Pixels, Pixels | None]:
     """Pixels and alpha of a loaded picture, whatever its mode."""
-    _refuse_lost_depth(image)
     mode, transparent = image.mode, image.has_transparency_data
     if mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[..., None], None
@@ -343,15 +343,17 @@ def _decoded(image: ImageFile.ImageFile) -> tuple[Pixels, Pixels | None]:
     return levels[..., :-1], levels[..., -1]
 
 
-def _refuse_lost_depth(image: ImageFile.ImageFile) -> None:
+def _refuse_lost_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     """Refuse files of which Pillow would drop bits without a word."""
     if image.format == "TIFF":
         bits = cast(Mapping[int, tuple[int, ...]], image.tag_v2).get(258, (8,))  # type: ignore[attr-defined]  BitsPerSample
         if max(bits) > 8 and not image.mode.startswith("I;16"):  # noqa: PLR2004  bits
             raise _RefusedError(f"is a TIFF of {max(bits)} bits in {image.mode}; save it as a 16-bit PNG")
-    if image.format == "PPM" and image.fp is not None:
-        image.fp.seek(0)
-        found = _DEEP_PPM.match(image.fp.read(4096))
+    if image.format == "PPM":
+        position = file.tell()
+        file.seek(0)
+        found = _DEEP_PPM.match(file.read(4096))
+        file.seek(position)
         if found and int(found[1]) > 255:  # noqa: PLR2004  the highest 8-bit level
             raise _RefusedError("is a PPM of 16 bits in RGB; save it as a 16-bit PNG")
 
