@@ -1,10 +1,36 @@
 """Methods of distillation: one file each."""
 
 from dukd.methods._method import Losses, Method
+from dukd.methods.at import AT
 from dukd.methods.combined import Combined
 from dukd.methods.dukd import DUKD
+from dukd.methods.fakd import FAKD
+from dukd.methods.fitnet import FitNet
+from dukd.methods.frequency import Frequency
+from dukd.methods.fsp import FSP
 from dukd.methods.logits import Logits
+from dukd.methods.lsfd import LSFD
 from dukd.methods.released import ReleasedDUKD
+from dukd.methods.rkd import RKD
 from dukd.methods.scratch import Scratch
+from dukd.methods.srkd import SRKD
+from dukd.methods.vid import VID
 
-__all__ = ["DUKD", "Combined", "Logits", "Losses", "Method", "ReleasedDUKD", "Scratch"]
+__all__ = [
+    "AT",
+    "DUKD",
+    "FAKD",
+    "FSP",
+    "LSFD",
+    "RKD",
+    "SRKD",
+    "VID",
+    "Combined",
+    "FitNet",
+    "Frequency",
+    "Logits",
+    "Losses",
+    "Method",
+    "ReleasedDUKD",
+    "Scratch",
+]

@@ -1,0 +1,46 @@
+"""Attention transfer: where the teacher's features are strong, the student's should be.
+
+Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv:1612.03928, equation 2:
+
+    L = L_rec + beta / 2  sum over depths of  mean over pictures and pixels of (q_S - q_T)^2
+
+with q the energy map: squares summed over channels, unit norm over the picture. Width plays no part.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, normalize
+from typing_extensions import override
+
+from dukd.methods._features import FeatureMethod, Seen
+from dukd.methods._method import Losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class AT(FeatureMethod):
+    """Match the ground truth and the energy maps of the teacher's features."""
+
+    name: ClassVar[str] = "at"
+
+    attention: float = 1000.0
+    """Weight (beta) of half the mean squared difference of energy maps, summed over the depths."""
+    depths: tuple[float, ...] = (0.5, 1.0)
+    """Where to read both networks, as fractions of their depth, in (0, 1]."""
+
+    @override
+    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
+        distances = [mse_loss(energy(s), energy(t)) for s, t in zip(ours.features, theirs.features, strict=True)]
+        return {"attention": self.attention / 2 * torch.stack(distances).sum()}
+
+    @property
+    @override
+    def compares(self) -> bool:
+        return self.attention != 0
+
+
+def energy(features: Tensor) -> Tensor:
+    """Mean square over channels, unit norm over pixels: ``(n, c, h, w)`` to ``(n, h * w)``."""
+    return normalize(features.square().mean(1).flatten(1), dim=1)

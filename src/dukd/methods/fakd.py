@@ -1,0 +1,71 @@
+"""FAKD: pixels that are alike to the teacher should be alike to the student.
+
+He et al., "FAKD: Feature-Affinity Based Knowledge Distillation for Efficient Image Super-Resolution", ICIP 2020. The
+affinity of two places is the cosine of their feature vectors, so width plays no part:
+
+    L = 0.5 |S - hr| + 0.5 |S - T| + 10  sum over depths of  mean |A_S - A_T|,    A = F^T F, columns of F of length 1
+
+The copy of FAKD that DUKD's tables were made with rebuilds the feature loss with `torch.tensor`, which has no gradient:
+those rows are logits distillation (methods.md D16). Both copies read the last depth after the global skip was added in
+place (D19, D31); here it is read before.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, l1_loss
+from typing_extensions import override
+
+from dukd.methods._features import FeatureMethod, Seen, unit
+from dukd.methods._method import Losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAKD(FeatureMethod):
+    """Match the ground truth, the teacher's output and the spatial affinity of its features."""
+
+    name: ClassVar[str] = "fakd"
+
+    reconstruction: float = 0.5
+    """Weight of the mean absolute difference to the ground truth."""
+    imitation: float = 0.5
+    """Weight of the mean absolute difference to the teacher's output."""
+    affinity: float = 10.0
+    """Weight of the mean absolute difference of affinities, summed over the depths."""
+    pool: int = 1
+    """Side, in pixels, of the squares over which features are averaged first. A matrix has ``(h * w)^2`` entries
+    (21 MB per picture, depth and network at 48 x 48 in float32); pooling by 2 divides that by 16."""
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool < 1:
+            raise ValueError(f"fakd pools squares of at least one pixel, but pool is {self.pool}")
+
+    @override
+    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
+        distances = [
+            l1_loss(affinity(s, pool=self.pool), affinity(t, pool=self.pool))
+            for s, t in zip(ours.features, theirs.features, strict=True)
+        ]
+        return {"affinity": self.affinity * torch.stack(distances).sum()}
+
+    @property
+    @override
+    def compares(self) -> bool:
+        return self.affinity != 0
+
+
+def affinity(features: Tensor, *, pool: int = 1) -> Tensor:
+    """Cosine between the feature vectors of every two places: ``(n, c, h, w)`` to ``(n, h * w, h * w)``.
+
+    Args:
+        features: Of any width.
+        pool: Side of the squares averaged first; incomplete squares at the bottom and the right count as well.
+    """
+    if pool > 1:
+        features = avg_pool2d(features, pool, ceil_mode=True, count_include_pad=False)
+    columns = unit(features.flatten(2))
+    return columns.mT @ columns

@@ -1,0 +1,90 @@
+"""LSFD: match local features, most where the student's picture differs most from the teacher's.
+
+After Park and Kwak, "Local-Selective Feature Distillation for Single Image Super-Resolution", arXiv:2111.10988. The
+abstract says this much: FitNet, restricted to local feature information, with a soft attention over pixels that comes
+from the difference between teacher and student. The formulas here are our reading, not the authors':
+
+    local(F) = F - mean of F over a window around each pixel
+    a        = d^p / mean d^p,   d = |S(lr) - T(lr)| averaged over channels and the pixels that one pixel of lr becomes
+    L        = L_rec + w  mean over depths of  mean of a (local(r(F_S)) - local(F_T))^2
+
+with r a 1x1 regressor where widths differ. The attention carries no gradient: it chooses where to look, and is not to
+be lowered by making the outputs differ evenly.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+from typing_extensions import override
+
+from dukd.methods._features import FeatureMethod, Seen, adapter, in_own_units
+from dukd.methods._method import Losses
+from dukd.networks._network import SRNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSFD(FeatureMethod):
+    """Match the ground truth and the teacher's local features, where it matters (our reading of the paper)."""
+
+    name: ClassVar[str] = "lsfd"
+
+    local: float = 1.0
+    """Weight of the attended mean squared difference of local features, averaged over the depths."""
+    window: int = 5
+    """Side, in pixels of lr and odd, of the neighbourhood whose mean is taken out of the features."""
+    sharpness: float = 1.0
+    """Exponent of the difference in the attention; 0 attends everywhere alike."""
+    relative: bool = True
+    """Whether each network's features are first divided by their own root mean square over the batch; without, the
+    weight has to suit the range of values inside the networks (255 in EDSR, 1 in SwinIR)."""
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window < 3 or self.window % 2 == 0:  # noqa: PLR2004  one pixel has nothing around it
+            raise ValueError(f"lsfd takes an odd window of at least 3 pixels, but got {self.window}")
+        if self.sharpness < 0:
+            raise ValueError(f"lsfd takes a sharpness of at least 0, but got {self.sharpness}")
+
+    @override
+    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
+        regressed: list[Tensor] = extras(in_own_units(ours.features, relative=self.relative))
+        wanted = in_own_units(theirs.features, relative=self.relative)
+        terms: list[Tensor] = []
+        for s, t in zip(regressed, wanted, strict=True):
+            a = attention(ours.sr, theirs.sr, size=(t.shape[-2], t.shape[-1]), sharpness=self.sharpness)
+            terms.append((a * (local(s, self.window) - local(t, self.window)).square()).mean())
+        return {"local": self.local * torch.stack(terms).mean()}
+
+    @override
+    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+        return adapter(student, teacher, self)
+
+    @property
+    @override
+    def compares(self) -> bool:
+        return self.local != 0
+
+
+def local(features: Tensor, window: int) -> Tensor:
+    """Take the mean over a window around each pixel out of ``(n, c, h, w)``; at borders over what there is of it."""
+    return features - avg_pool2d(features, window, stride=1, padding=window // 2, count_include_pad=False)
+
+
+@torch.no_grad()
+def attention(ours: Tensor, theirs: Tensor, *, size: tuple[int, int], sharpness: float) -> Tensor:
+    """Weigh pixels by the difference of two outputs: ``(n, 3, H, W)`` each to ``(n, 1, h, w)`` of mean 1 per picture.
+
+    Args:
+        ours: The student's output.
+        theirs: The teacher's.
+        size: ``h, w`` of the features to weigh.
+        sharpness: Exponent of the difference; 0 makes every weight 1.
+    """
+    difference = adaptive_avg_pool2d((ours - theirs).abs().mean(1, keepdim=True), size)
+    relative = difference / difference.mean((-2, -1), keepdim=True).clamp_min(1e-12)
+    weights = relative.pow(sharpness)
+    return weights / weights.mean((-2, -1), keepdim=True).clamp_min(1e-12)
