@@ -1,10 +1,23 @@
 """From picture files to batches of patches."""
 
+from dukd.data.datasets import (
+    TEST_SETS,
+    benchmark,
+    bsd100,
+    df2k,
+    div2k,
+    flickr2k,
+    manga109,
+    set5,
+    set14,
+    urban100,
+)
 from dukd.data.pack import Pack, PackError, plan, prepare
 from dukd.data.pairs import Pair, Pairs, PairsError, find_pairs, join, load
 from dukd.data.patches import Batches, Patches, Resident, Stream, batches
 
 __all__ = [
+    "TEST_SETS",
     "Batches",
     "Pack",
     "PackError",
@@ -15,9 +28,18 @@ __all__ = [
     "Resident",
     "Stream",
     "batches",
+    "benchmark",
+    "bsd100",
+    "df2k",
+    "div2k",
     "find_pairs",
+    "flickr2k",
     "join",
     "load",
+    "manga109",
     "plan",
     "prepare",
+    "set5",
+    "set14",
+    "urban100",
 ]

@@ -15,7 +15,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dukd.data._reading import EXTENSIONS, ImageError, header, read_rgb8
+from dukd.images import EXTENSIONS, ImageError, header, read_rgb8
 from dukd.resize import imresize_uint8
 
 _SHOWN = 20
@@ -236,29 +236,32 @@ def _locate(source: Path, scale: int, *, recursive: bool) -> _Folders:
             modulus = int(found["modulus"] or 1)
             # Of GTmod2, GTmod12 and HR, the one cut to a multiple of this scale was the source of its pictures.
             fit = modulus if modulus % scale == 0 else -modulus
-            folders = _Folders(hr=child, lr=_lr_beside(source, found["prefix"], found["sub"] or "", scale))
+            folders = _Folders(
+                hr=child, lr=_lr_beside(source, found["prefix"], found["sub"] or "", scale, recursive=recursive)
+            )
             inside.setdefault(found["prefix"] + (found["sub"] or ""), []).append((fit, folders))
-    if (both := _child(source, f"image_SRF_{scale}")) and not inside:
+    if (both := subfolder(source, f"image_SRF_{scale}")) and not inside:
         return _Folders(hr=both, lr=both, hr_ending="_HR", lr_ending="_LR")
     best = [max(alternatives, key=lambda pair: pair[0])[1] for alternatives in inside.values()]
     if len(best) == 1 and not direct:
         return best[0]
+    if best and direct:
+        choice = f"name {shown(best[0].hr)}, or move the pictures beside it into a folder of their own"
+        raise PairsError(f"{shown(source)} holds both pictures and a set", [choice])
     if best:
-        names = [f"{shown(folders.hr)}" for folders in best] + (
-            [f"pictures of {shown(source)} itself"] if direct else []
-        )
-        raise PairsError(f"{shown(source)} holds more than one set", [f"name the one you mean: {', '.join(names)}"])
+        choice = f"name the one you mean: {', '.join(shown(folders.hr) for folders in best)}"
+        raise PairsError(f"{shown(source)} holds more than one set", [choice])
     if not direct and not recursive:
         raise PairsError(f"no pairs in {shown(source)}", [f"it holds no pictures{_folder_with_pictures(source)}"])
     if (found := _HR_FOLDER.fullmatch(source.absolute().name)) is not None:
-        beside = _lr_beside(source.absolute().parent, found["prefix"], found["sub"] or "", scale)
+        beside = _lr_beside(source.absolute().parent, found["prefix"], found["sub"] or "", scale, recursive=recursive)
         return _Folders(hr=source, lr=beside)
     if source.absolute().name.casefold() == f"image_srf_{scale}":
         return _Folders(hr=source, lr=source, hr_ending="_HR", lr_ending="_LR")
     return _Folders(hr=source, lr=None)
 
 
-def _lr_beside(root: Path, prefix: str, sub: str, scale: int) -> Path | None:
+def _lr_beside(root: Path, prefix: str, sub: str, scale: int, *, recursive: bool) -> Path | None:
     """Find the folder of low-resolution pictures that goes with ``<prefix>HR``."""
     bicubic = f"{prefix}LR_bicubic"
     places = (
@@ -271,19 +274,21 @@ def _lr_beside(root: Path, prefix: str, sub: str, scale: int) -> Path | None:
         f"{prefix}LRX{scale}{sub}",
         f"{prefix}LR{sub}",
     )
-    found = (place for name in places if (place := _child(root, name)) and any(_pictures(place, recursive=True)))
+    found = (
+        place for name in places if (place := subfolder(root, name)) and any(_pictures(place, recursive=recursive))
+    )
     return next(found, None)
 
 
 def _lr_given(folder: Path, scale: int) -> Path:
     if not folder.is_dir():
         raise PairsError(f"no pairs with {shown(folder)}", [f"there is no such folder{_nearest(folder)}"])
-    if not any(_pictures(folder, recursive=False)) and (inner := _child(folder, f"X{scale}")):
+    if not any(_pictures(folder, recursive=False)) and (inner := subfolder(folder, f"X{scale}")):
         return inner
     return folder
 
 
-def _child(root: Path, name: str) -> Path | None:
+def subfolder(root: Path, name: str) -> Path | None:
     """The folder ``name`` below ``root``, whatever the case of its letters."""
     folder = root
     for part in name.split("/"):
@@ -385,8 +390,8 @@ def _check(name: str, hr: Path, lr: Path | None, scale: int, problems: list[str]
         if path is not None:
             try:
                 head = header(path)
-            except (ImageError, OSError) as error:
-                problems.append(shown(f"{path.name} cannot be read: {error}"))
+            except ImageError as error:
+                problems.append(shown(str(error)))
                 return 0
             sizes.append((head.width, head.height))
     width, height = sizes[0][0] // scale, sizes[0][1] // scale
