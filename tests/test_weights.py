@@ -6,9 +6,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dukd.networks import EDSRConfig, NetworkConfig, SMFANetConfig, weights
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig, weights
 
-TINY = [EDSRConfig(scale=4, width=8, blocks=2, skip="nearest"), SMFANetConfig(scale=3, width=8, blocks=2)]
+TINY = [
+    EDSRConfig(scale=4, width=8, blocks=2, skip="nearest"),
+    RCANConfig(scale=2, width=8, groups=2, blocks=2, squeeze=4),
+    SwinIRConfig(scale=3, width=8, depths=(2, 3), heads=(2, 4), window=4),
+    SwinIRConfig(scale=4, width=8, depths=(2,), heads=(2,), window=4, upsampler="pixelshuffledirect"),
+    SMFANetConfig(scale=3, width=8, blocks=2),
+]
 
 
 @pytest.mark.parametrize("config", TINY, ids=lambda c: c.name)

@@ -3,19 +3,30 @@
 from dukd.networks._cost import macs
 from dukd.networks._network import NetworkConfig, SRNetwork
 from dukd.networks.edsr import EDSR, EDSRConfig, edsr_baseline, edsr_student, edsr_teacher
+from dukd.networks.rcan import RCAN, RCANConfig, rcan_student, rcan_teacher
 from dukd.networks.smfanet import SMFANet, SMFANetConfig, smfanet_plus, smfanet_small
+from dukd.networks.swinir import SwinIR, SwinIRConfig, swinir_light, swinir_student, swinir_teacher
 
 __all__ = [
     "EDSR",
+    "RCAN",
     "EDSRConfig",
     "NetworkConfig",
+    "RCANConfig",
     "SMFANet",
     "SMFANetConfig",
     "SRNetwork",
+    "SwinIR",
+    "SwinIRConfig",
     "edsr_baseline",
     "edsr_student",
     "edsr_teacher",
     "macs",
+    "rcan_student",
+    "rcan_teacher",
     "smfanet_plus",
     "smfanet_small",
+    "swinir_light",
+    "swinir_student",
+    "swinir_teacher",
 ]

@@ -4,6 +4,7 @@ BasicSR's names are ours. EDSR and RCAN as their authors published them differ i
 1x1 convolutions; SwinIR's files hold masks and indices that follow from its sizes.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,9 @@ from dukd.networks._layers import DIV2K_MEAN, Mean
 from dukd.networks._network import NetworkConfig
 from dukd.networks._tensorfile import WeightsError
 from dukd.networks.edsr import EDSRConfig
+from dukd.networks.rcan import RCANConfig
 from dukd.networks.smfanet import SMFANetConfig
+from dukd.networks.swinir import SwinIRConfig, relative_positions, shift_mask
 
 Layout = Literal["dukd", "basicsr", "official"]
 Tensors = Mapping[str, Tensor]
@@ -44,6 +47,12 @@ def describe(config: NetworkConfig) -> str:
     match config:
         case EDSRConfig():
             return f"EDSR x{config.scale}, {config.width} channels, {config.blocks} blocks"
+        case RCANConfig():
+            size = f"{config.width} channels, {config.groups} groups of {config.blocks} blocks"
+            return f"RCAN x{config.scale}, {size}"
+        case SwinIRConfig():
+            size = f"{config.width} channels, layers {'+'.join(map(str, config.depths))}, window {config.window}"
+            return f"SwinIR x{config.scale}, {size}, {config.upsampler}"
         case SMFANetConfig():
             return f"SMFANet x{config.scale}, {config.width} channels, {config.blocks} blocks"
         case _:
@@ -148,7 +157,7 @@ def _edsr_official(tensors: Tensors) -> Recognised:
     shift = _mean_shift(tensors)
     rest, value_range, mean = shift or (dict(tensors), 255.0, DIV2K_MEAN)
     shown = frozenset({"value_range", "mean"}) if shift else frozenset[str]()
-    renamed = {_rename(name, _EDSR_OFFICIAL): tensor for name, tensor in rest.items()}
+    renamed = _ours(rest, _EDSR_OFFICIAL)
     return Recognised(
         config=replace(_edsr_config(renamed), value_range=value_range, mean=mean),
         layout="official",
@@ -156,6 +165,80 @@ def _edsr_official(tensors: Tensors) -> Recognised:
         shown=shown,
         assumed=frozenset({"value_range", "mean", "residual_scale"}) - shown,
     )
+
+
+def _rcan_config(tensors: Tensors) -> RCANConfig:
+    width = _shape(tensors, "conv_first.weight", 4)[0]
+    return RCANConfig(
+        scale=_upsampler_scale(tensors),
+        width=width,
+        groups=_count(tensors, r"body\.(\d+)\.residual_group\."),
+        blocks=_count(tensors, r"body\.0\.residual_group\.(\d+)\.rcab\.0\.weight"),
+        squeeze=width // _shape(tensors, "body.0.residual_group.0.rcab.3.attention.1.weight", 4)[0],
+    )
+
+
+def _rcan_basicsr(tensors: Tensors) -> Recognised:
+    return Recognised(
+        config=_rcan_config(tensors),
+        layout="basicsr",
+        tensors=dict(tensors),
+        shown=frozenset(),
+        assumed=frozenset({"value_range", "mean"}),
+    )
+
+
+def _rcan_official(tensors: Tensors) -> Recognised:
+    shift = _mean_shift(tensors)
+    rest, value_range, mean = shift or (dict(tensors), 255.0, DIV2K_MEAN)
+    settled = frozenset({"value_range", "mean"})
+    renamed = _ours(rest, _RCAN_OFFICIAL)
+    return Recognised(
+        config=replace(_rcan_config(renamed), value_range=value_range, mean=mean),
+        layout="official",
+        tensors=renamed,
+        shown=settled if shift else frozenset[str](),
+        assumed=frozenset[str]() if shift else settled,
+    )
+
+
+def _swinir_official(tensors: Tensors) -> Recognised:
+    followed = ("attn_mask", "relative_position_index")  # from the sizes, so they are made anew
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(followed)}
+    for name, what in _OTHER_SWINIRS.items():
+        if name in kept:
+            raise WeightsError(f"{what} is not among what dukd has; classical and light models are")
+    width = _shape(kept, "conv_first.weight", 4)[0]
+    tables = [
+        _shape(kept, f"layers.{group}.residual_group.blocks.0.attn.relative_position_bias_table", 2)
+        for group in range(_count(kept, r"layers\.(\d+)\."))
+    ]
+    light = "conv_last.weight" not in kept
+    config = SwinIRConfig(
+        scale=_pixel_shuffle(_shape(kept, "upsample.0.weight", 4)[0], 3) if light else _upsampler_scale(kept),
+        width=width,
+        depths=tuple(
+            _count(kept, rf"layers\.{group}\.residual_group\.blocks\.(\d+)\.") for group in range(len(tables))
+        ),
+        heads=tuple(table[1] for table in tables),
+        window=(math.isqrt(tables[0][0]) + 1) // 2,
+        mlp_ratio=_shape(kept, "layers.0.residual_group.blocks.0.mlp.fc1.weight", 2)[0] / width,
+        upsampler="pixelshuffledirect" if light else "pixelshuffle",
+    )
+    return Recognised(
+        config=config,
+        layout="official" if len(kept) < len(tensors) else "basicsr",
+        tensors=kept,
+        shown=frozenset(),
+        assumed=frozenset({"value_range", "mean"}),
+    )
+
+
+_OTHER_SWINIRS = {
+    "conv_up1.weight": "the upsampler nearest+conv of SwinIR for real photographs",
+    "layers.0.conv.0.weight": "SwinIR's closing of groups by three convolutions",
+    "absolute_pos_embed": "SwinIR's absolute position embedding",
+}
 
 
 def _smfanet_official(tensors: Tensors) -> Recognised:
@@ -172,34 +255,54 @@ def _smfanet_official(tensors: Tensors) -> Recognised:
 _SIGNATURES: dict[str, Callable[[Tensors], Recognised]] = {
     r"body\.\d+\.conv1\.weight": _edsr_basicsr,
     r"body\.\d+\.body\.0\.weight": _edsr_official,
+    r"body\.\d+\.residual_group\.\d+\.rcab\.0\.weight": _rcan_basicsr,
+    r"body\.\d+\.body\.\d+\.body\.0\.weight": _rcan_official,
+    r"layers\.\d+\.residual_group\.blocks\.\d+\.attn\.qkv\.weight": _swinir_official,
     r"feats\.\d+\.smfa\.alpha": _smfanet_official,
 }
 
-# Names: (pattern in the authors' file, ours, pattern of ours, theirs), the first that fits
+# Names: the authors' to ours; p is weight or bias, the others are numbers, last and inner those that close a row
 
-_Names = Sequence[tuple[str, str, str, str]]
-_TAIL_AND_HEAD: _Names = (
-    (r"head\.0\.(.*)", r"conv_first.\1", r"conv_first\.(.*)", r"head.0.\1"),
-    (r"tail\.0\.(.*)", r"upsample.\1", r"upsample\.(.*)", r"tail.0.\1"),
-    (r"tail\.1\.(.*)", r"conv_last.\1", r"conv_last\.(.*)", r"tail.1.\1"),
-)
-_EDSR_OFFICIAL: _Names = (
-    *_TAIL_AND_HEAD,
-    (r"body\.(\d+)\.body\.0\.(.*)", r"body.\1.conv1.\2", r"body\.(\d+)\.conv1\.(.*)", r"body.\1.body.0.\2"),
-    (r"body\.(\d+)\.body\.2\.(.*)", r"body.\1.conv2.\2", r"body\.(\d+)\.conv2\.(.*)", r"body.\1.body.2.\2"),
-    (r"body\.\d+\.(weight|bias)", r"conv_after_body.\1", r"conv_after_body\.(.*)", r"body.LAST.\1"),
-)
+_ENDS = {"head.0.{p}": "conv_first.{p}", "tail.0.{n}.{p}": "upsample.{n}.{p}", "tail.1.{p}": "conv_last.{p}"}
+_EDSR_OFFICIAL = _ENDS | {
+    "body.{n}.body.0.{p}": "body.{n}.conv1.{p}",
+    "body.{n}.body.2.{p}": "body.{n}.conv2.{p}",
+    "body.{last}.{p}": "conv_after_body.{p}",
+}
+_RCAN_OFFICIAL = _ENDS | {
+    "body.{g}.body.{n}.body.0.{p}": "body.{g}.residual_group.{n}.rcab.0.{p}",
+    "body.{g}.body.{n}.body.2.{p}": "body.{g}.residual_group.{n}.rcab.2.{p}",
+    "body.{g}.body.{n}.body.3.conv_du.0.{p}": "body.{g}.residual_group.{n}.rcab.3.attention.1.{p}",
+    "body.{g}.body.{n}.body.3.conv_du.2.{p}": "body.{g}.residual_group.{n}.rcab.3.attention.3.{p}",
+    "body.{g}.body.{inner}.{p}": "body.{g}.conv.{p}",
+    "body.{last}.{p}": "conv_after_body.{p}",
+}
 
 
-def _rename(name: str, names: _Names) -> str:
-    for theirs, ours, _, _ in names:
-        if re.fullmatch(theirs, name):
-            return re.sub(theirs, ours, name)
+def _ours(tensors: Tensors, names: Mapping[str, str]) -> dict[str, Tensor]:
+    return {_renamed(name, names, {}): tensor for name, tensor in tensors.items()}
+
+
+def _theirs(tensors: Tensors, names: Mapping[str, str], numbers: Mapping[str, int]) -> dict[str, Tensor]:
+    turned = {ours: theirs for theirs, ours in names.items()}
+    return {_renamed(name, turned, numbers): tensor for name, tensor in tensors.items()}
+
+
+def _renamed(name: str, names: Mapping[str, str], numbers: Mapping[str, int]) -> str:
+    for old, new in names.items():
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(old)).replace(r"(?P<p>\d+)", "(?P<p>weight|bias)")
+        if found := re.fullmatch(pattern, name):
+            return new.format(**numbers, **found.groupdict())
     return name
 
 
-def to_official(config: NetworkConfig, tensors: Tensors) -> dict[str, Tensor]:
+def to_official(config: NetworkConfig, tensors: Tensors, *, training_size: int) -> dict[str, Tensor]:
     """Give tensors the names, and the companions, that the authors' code expects.
+
+    Args:
+        config: The network's numbers.
+        tensors: Its tensors, under our names.
+        training_size: Pixels on a side for which SwinIR's masks are made.
 
     Raises:
         WeightsError: If the authors' network cannot do what ours does.
@@ -208,19 +311,39 @@ def to_official(config: NetworkConfig, tensors: Tensors) -> dict[str, Tensor]:
         case EDSRConfig():
             if config.skip != "none":
                 raise WeightsError("the authors' EDSR has no skip, so a file in their layout would give other pictures")
-            return _with_mean_shift(config.value_range, config.mean, tensors, _EDSR_OFFICIAL, last=config.blocks)
+            renamed = _theirs(tensors, _EDSR_OFFICIAL, {"last": config.blocks})
+            return _mean_convolutions(config.value_range, config.mean) | renamed
+        case RCANConfig():
+            renamed = _theirs(tensors, _RCAN_OFFICIAL, {"last": config.groups, "inner": config.blocks})
+            return _mean_convolutions(config.value_range, config.mean) | renamed
+        case SwinIRConfig():
+            return dict(tensors) | _swinir_buffers(config, training_size)
         case _:
             return dict(tensors)
 
 
-def _with_mean_shift(
-    value_range: float, mean: Mean, tensors: Tensors, names: _Names, *, last: int
-) -> dict[str, Tensor]:
+def _mean_convolutions(value_range: float, mean: Mean) -> dict[str, Tensor]:
     shift = (torch.tensor(mean, dtype=torch.float64) * value_range).float()
     identity = torch.eye(3).reshape(3, 3, 1, 1)
-    renamed = {"sub_mean.weight": identity, "sub_mean.bias": -shift}
-    renamed |= {"add_mean.weight": identity.clone(), "add_mean.bias": shift}
-    for name, tensor in tensors.items():
-        theirs = next((re.sub(ours, new, name) for _, _, ours, new in names if re.fullmatch(ours, name)), name)
-        renamed[theirs.replace("LAST", str(last))] = tensor
-    return renamed
+    return {
+        "sub_mean.weight": identity,
+        "sub_mean.bias": -shift,
+        "add_mean.weight": identity.clone(),
+        "add_mean.bias": shift,
+    }
+
+
+def _swinir_buffers(config: SwinIRConfig, size: int) -> dict[str, Tensor]:
+    if size <= config.window or size % config.window:
+        raise WeightsError(
+            f"SwinIR's masks need a training size that is a multiple of the window {config.window} and above it, "
+            f"but got {size}"
+        )
+    buffers: dict[str, Tensor] = {}
+    for group, depth in enumerate(config.depths):
+        for number in range(depth):
+            block = f"layers.{group}.residual_group.blocks.{number}"
+            buffers[f"{block}.attn.relative_position_index"] = relative_positions(config.window)
+            if number % 2:
+                buffers[f"{block}.attn_mask"] = shift_mask(size, size, config.window, torch.zeros(()))
+    return buffers

@@ -21,13 +21,15 @@ from dukd.networks._layouts import FREE_FIELDS, Layout, Recognised, describe, re
 from dukd.networks._network import NetworkConfig, SRNetwork
 from dukd.networks._tensorfile import TensorFile, WeightsError, load
 from dukd.networks.edsr import EDSRConfig
+from dukd.networks.rcan import RCANConfig
 from dukd.networks.smfanet import SMFANetConfig
+from dukd.networks.swinir import SwinIRConfig
 
 __all__ = ["Contents", "Layout", "WeightsError", "inspect", "read", "tensors_sha256", "write"]
 
 FORMAT = "1"
 """Version of the metadata."""
-CONFIGS: tuple[type[NetworkConfig], ...] = (EDSRConfig, SMFANetConfig)
+CONFIGS: tuple[type[NetworkConfig], ...] = (EDSRConfig, RCANConfig, SwinIRConfig, SMFANetConfig)
 """The networks that can stand in a file."""
 _SHOWN_DIFFERENCES = 3
 
@@ -130,15 +132,19 @@ def write(
     *,
     layout: Layout = "dukd",
     metadata: Mapping[str, str] | None = None,
+    training_size: int = 64,
 ) -> None:
     """Write a network, whole or not at all.
 
     Args:
         path: ``.safetensors``, or for the layouts of others also ``.pth`` or ``.pt``.
         network: What to write; it stays as it is.
-        layout: ``dukd`` describes itself. ``basicsr`` has the same names under the key ``params``. ``official`` is what
-            the authors' code loads: bare for EDSR and RCAN, under ``params`` for SwinIR and SMFANet.
-        metadata: Strings to keep beside the tensors, such as the teacher's SHA-256.
+        layout: ``dukd`` describes itself. ``basicsr`` has the same names; its ``.pth`` keeps them under ``params``, and
+            describes itself too. ``official`` is what the authors' code loads: bare for EDSR and RCAN, under ``params``
+            for SwinIR and SMFANet.
+        metadata: Strings to keep beside the tensors, such as the teacher's SHA-256; not in a bare file.
+        training_size: Pixels on a side for which SwinIR's masks are made in the layouts of others, whose code loads a
+            file only if it is built for the same size; 64 and 48 are usual.
 
     Raises:
         WeightsError: If a value is not finite, the ending does not fit the layout, the layout cannot hold the network,
@@ -148,8 +154,8 @@ def write(
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     _check_finite(path, tensors)
     strings = _metadata(network, tensors, metadata or {})
-    if layout == "official":
-        tensors = to_official(network.config, tensors)
+    if layout == "official" or (layout == "basicsr" and isinstance(network.config, SwinIRConfig)):
+        tensors = to_official(network.config, tensors, training_size=training_size)
     elif layout == "basicsr" and getattr(network.config, "skip", "none") != "none":
         raise WeightsError("BasicSR's EDSR has no skip, so a file in its layout would give other pictures")
     if path.suffix == ".safetensors":
@@ -157,7 +163,7 @@ def write(
     elif layout == "dukd" or path.suffix not in {".pth", ".pt"}:
         raise WeightsError(f"{path} is to end in .safetensors" + ("" if layout == "dukd" else ", .pth or .pt"))
     else:
-        bare = layout == "official" and isinstance(network.config, EDSRConfig)
+        bare = layout == "official" and isinstance(network.config, EDSRConfig | RCANConfig)
         with files.replacing(path) as file:
             torch.save(tensors if bare else {"params": tensors, "dukd": strings}, file)
 
