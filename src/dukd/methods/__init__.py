@@ -3,6 +3,9 @@
 from dukd.methods._method import Losses, Method
 from dukd.methods.at import AT
 from dukd.methods.combined import Combined
+from dukd.methods.crosskd import CrossKD
+from dukd.methods.csd import CSD
+from dukd.methods.dckd import DCKD
 from dukd.methods.dukd import DUKD
 from dukd.methods.fakd import FAKD
 from dukd.methods.fitnet import FitNet
@@ -10,6 +13,9 @@ from dukd.methods.frequency import Frequency
 from dukd.methods.fsp import FSP
 from dukd.methods.logits import Logits
 from dukd.methods.lsfd import LSFD
+from dukd.methods.mcir import MCIR
+from dukd.methods.mipkd import MiPKD
+from dukd.methods.mtkd import MTKD, Aggregation
 from dukd.methods.released import ReleasedDUKD
 from dukd.methods.rkd import RKD
 from dukd.methods.scratch import Scratch
@@ -18,19 +24,26 @@ from dukd.methods.vid import VID
 
 __all__ = [
     "AT",
+    "CSD",
+    "DCKD",
     "DUKD",
     "FAKD",
     "FSP",
     "LSFD",
+    "MCIR",
+    "MTKD",
     "RKD",
     "SRKD",
     "VID",
+    "Aggregation",
     "Combined",
+    "CrossKD",
     "FitNet",
     "Frequency",
     "Logits",
     "Losses",
     "Method",
+    "MiPKD",
     "ReleasedDUKD",
     "Scratch",
 ]

@@ -60,6 +60,10 @@ class Method(ABC):
         """Update what ``extras`` keeps, such as a slow copy of the student, after optimiser step ``step`` (from 1)."""
         del student, extras, step
 
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that belong beside any number this method gives, such as what stands in for a missing file."""
+        return ()
+
     @property
     def needs_teacher(self) -> bool:
         """Whether ``losses`` asks the teacher."""

@@ -44,6 +44,10 @@ class Combined(Method):
     def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
         self.base.after_step(student=student, extras=extras, step=step)
 
+    @override
+    def notes(self) -> tuple[str, ...]:
+        return self.base.notes()
+
     @property
     @override
     def needs_teacher(self) -> bool:

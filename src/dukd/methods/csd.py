@@ -1,0 +1,137 @@
+"""CSD: nearer to the teacher's picture than to blurred pictures of other scenes, in a perceptual encoder's eyes.
+
+Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation", IJCAI 2021,
+arXiv:2105.11683.
+
+    L = w_rec |S(lr) - hr|  +  w_con sum_i w_i |f_i(S) - f_i(T)| / (sum_k |f_i(S) - f_i(n_k)| + 1e-7)
+
+with f_i the levels of VGG19 and n_k the bicubic enlargements of other pictures' lr. The released code draws the n_k
+from the first ten pictures of the batch, a picture's own among them (methods.md D36); here it never is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import l1_loss
+from typing_extensions import override
+
+from dukd.methods._method import Losses, Method
+from dukd.methods.encoders import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
+from dukd.networks._network import SRNetwork
+from dukd.resize import upscale
+
+EPSILON = 1e-7
+"""Keeps the quotient finite where the student's picture equals every negative."""
+PAPERS_NEGATIVES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CSD(Method):
+    """Match the ground truth; lie near the teacher and far from other pictures in a perceptual encoder's features."""
+
+    name: ClassVar[str] = "csd"
+
+    reconstruction: float = 1.0
+    """Weight of the mean absolute difference to the ground truth."""
+    contrast: float = 200 / 255
+    """Weight of the contrastive quotient: the paper's 200 beside a difference counted in 255 grey levels."""
+    negatives: int = 10
+    """Other pictures of the batch each picture is held against; a smaller batch gives one less than its size."""
+    vgg19: Path | None = None
+    """File with VGG19's weights by torchvision's names; without it, fixed filters stand in."""
+    vgg19_sha256: str = ""
+    """What that file must hash to, in hexadecimal; empty takes any."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        if self.negatives < 1:
+            raise ValueError(f"CSD holds a picture against at least one other, but negatives is {self.negatives}")
+
+    @override
+    def losses(
+        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+    ) -> Losses:
+        sr = student(lr)
+        losses: Losses = {}
+        if self.reconstruction:
+            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
+        if self.contrast:
+            target = teacher(lr)
+            losses["contrast"] = self.contrast * contrast_with_others(
+                _encoder(extras), sr, target, lr, self.others(lr, rng)
+            )
+        return losses
+
+    def others(self, lr: Tensor, rng: Generator) -> list[int]:
+        """Draw how far along the batch each picture's negatives lie: distinct, from 1 to ``n - 1``, so never itself.
+
+        Raises:
+            ValueError: If the batch holds one picture only.
+        """
+        n = lr.shape[0]
+        if n == 1:
+            raise ValueError("CSD's negatives are the other pictures of the batch, so it needs a batch of 2 or more")
+        return (1 + torch.randperm(n - 1, generator=rng)[: self.negatives]).tolist()
+
+    @override
+    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+        del student, teacher
+        return nn.ModuleDict({"encoder": vgg19(self.vgg19, self.vgg19_sha256)})
+
+    @override
+    def notes(self) -> tuple[str, ...]:
+        return encoder_notes(self.vgg19, "VGG19")
+
+    @property
+    @override
+    def needs_teacher(self) -> bool:
+        return self.contrast != 0
+
+
+def _encoder(extras: nn.Module) -> Encoder:
+    encoder = extras.get_submodule("encoder")
+    assert isinstance(encoder, Encoder)
+    return encoder
+
+
+def contrast_with_others(encoder: Encoder, sr: Tensor, target: Tensor, lr: Tensor, others: Sequence[int]) -> Tensor:
+    """Hold answers to the target's and against enlargements of other pictures of the batch.
+
+    Args:
+        encoder: Where pictures are compared.
+        sr: ``(n, 3, h * scale, w * scale)``, the student's answers.
+        target: Likewise, the teacher's; carries no gradient.
+        lr: ``(n, 3, h, w)``.
+        others: How far along the batch the negatives of each picture lie. The sum over them is scaled to the paper's
+            ten, so that the quotient does not depend on the batch.
+
+    Returns:
+        A scalar.
+    """
+    with torch.no_grad():
+        positive = encoder(target)
+        blurred = encoder(upscale(lr, sr.shape[-1] // lr.shape[-1]))
+    negatives = [[f.roll(-other, 0) for other in others] for f in blurred]
+    return contrast(encoder(sr), positive, negatives) * (len(others) / PAPERS_NEGATIVES)
+
+
+def contrast(anchor: Sequence[Tensor], positive: Sequence[Tensor], negatives: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Distance to the positive over the sum of distances to the negatives, weighted over levels.
+
+    Args:
+        anchor: Features ``(n, c_i, h_i, w_i)`` of the five levels, from fine to coarse.
+        positive: Features of what they should become, same shapes.
+        negatives: For each level, features of what they should not become.
+
+    Returns:
+        A scalar, at least 0; 0 where anchor and positive agree.
+    """
+    quotients = [
+        weight * l1_loss(a, p) / (torch.stack([l1_loss(a, n) for n in ns]).sum() + EPSILON)
+        for weight, a, p, ns in zip(LEVEL_WEIGHTS, anchor, positive, negatives, strict=True)
+    ]
+    return torch.stack(quotients).sum()
