@@ -454,7 +454,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_checkpoint_says_so(run: Run) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint to go on from \(nothing was saved yet\): start it anew"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint to go on from \(nothing was saved yet\): begin another"):
         run.load_state()
 
 

@@ -499,7 +499,9 @@ class Run:
                 using = self.state_file(step).name
                 return Loaded(step, state, [f"{problem}; using {using}" for problem in problems])
         found = "; ".join(problems) or "nothing was saved yet"
-        raise CheckpointError(f"{self.directory} has no checkpoint to go on from ({found}): start it anew")
+        raise CheckpointError(
+            f"{self.directory} has no checkpoint to go on from ({found}): begin another run, or delete it"
+        )
 
     def _read(self, step: int) -> tuple[int | None, dict[str, object]]:
         """The best step as of then, and the state."""

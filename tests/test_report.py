@@ -1,0 +1,329 @@
+# ruff: noqa: RUF001 (the times sign and the dash are meant)
+import csv
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dukd import charts
+from dukd.charts import Line, chart
+from dukd.report import ReportError, compare, report
+
+HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+def _row(model: str, label: str, psnr: Any, **more: Any) -> dict[str, Any]:
+    sets = {"Set5": {"psnr_y": psnr, "ssim_y": 0.9, "psnr_rgb": 30.0, "pictures": 5}}
+    return {"model": model, "label": label, "sets": sets, **more}
+
+
+def _run(
+    folder: Path,
+    name: str,
+    *,
+    method: str = "dukd",
+    psnr: Any = 32.0,
+    seed: int = 1,
+    steps: int = 100,
+    reached: int = 100,
+    scale: int = 2,
+    border: str = "2 px",
+    data: str = "aa",
+    teacher: str = "bb",
+    pictures: bool = False,
+    evaluated: bool = True,
+) -> Path:
+    run = folder / name
+    run.mkdir(parents=True)
+    (run / "experiment.yaml").write_text(
+        f"student: {{type: edsr, width: 64}}\nmethod: {{type: {method}}}\n"
+        f"optimisation: {{steps: {steps}, seed: {seed}}}\n"
+    )
+    facts = {"command": f"dukd train {name}", "dukd": "0.1.0", "data_digest": data, "teacher_sha256": teacher}
+    (run / "run.json").write_text(json.dumps(facts))
+    lines = [
+        line
+        for step in range(10, reached + 1, 10)
+        for line in (
+            {"kind": "train", "step": step, "losses": {"reconstruction": 1 / step}},
+            {"kind": "validation", "step": step, "sets": {"Set5": {"psnr_y": 30 + step / 100}}},
+        )
+    ]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tr')
+    if evaluated:
+        student = _row("student", "student", psnr, parameters=1_500_000, macs=10**9, seconds_per_picture=0.5)
+        rows = [_row("bicubic", "bicubic", 28.0), student, _row("teacher", "EDSR", 33.0, parameters=43_000_000)]
+        evaluation = {"protocol": {"border": border}, "scale": scale, "rows": rows}
+        (run / "evaluation.json").write_text(json.dumps(evaluation))
+    if pictures:
+        (run / "samples" / "cat").mkdir(parents=True)
+        labels = ["ground truth", "teacher", method, "bicubic"]
+        for label in labels:
+            Image.new("RGB", (3, 2)).save(run / "samples" / "cat" / f"{label}.png")
+        images = [{"label": label, "file": f"cat/{label}.png", "psnr_y": 25.126} for label in labels]
+        (run / "samples" / "index.json").write_text(json.dumps([{"sample": "cat", "images": images}]))
+    return run
+
+
+class _Page(HTMLParser):
+    """What a page loads, and which elements it has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "action"}]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+
+# Comparison
+
+
+def test_seeds_become_a_mean_and_a_deviation(tmp_path: Path) -> None:
+    """31.9 and 32.1: mean 32, deviation of a sample sqrt(0.02)."""
+    runs = [_run(tmp_path, "a", psnr=31.9, seed=1), _run(tmp_path, "b", psnr=32.1, seed=2)]
+
+    bicubic, student, teacher = compare(runs).rows
+
+    assert (bicubic.label, student.label, teacher.label) == ("bicubic", "dukd", "EDSR")
+    assert student.runs == ("a", "b")
+    psnr = student.sets["Set5"].values["psnr_y"]
+    assert psnr.n == 2
+    assert psnr.mean == pytest.approx(32.0)
+    assert psnr.deviation == pytest.approx(math.sqrt(0.02))
+
+
+def test_gain_and_share_of_the_gap(tmp_path: Path) -> None:
+    """Scratch 31, teacher 33, student 31.5: 3.5 dB over bicubic's 28, a quarter of the gap."""
+    runs = [_run(tmp_path, "a", method="scratch", psnr=31.0), _run(tmp_path, "b", psnr=31.5)]
+
+    rows = {row.label: row.sets["Set5"] for row in compare(runs).rows}
+
+    assert rows["dukd"].gain == pytest.approx(3.5)
+    assert rows["dukd"].gap_closed == pytest.approx(0.25)
+    assert rows["scratch"].gap_closed is None
+    assert rows["bicubic"].gain is None
+    assert rows["EDSR"].gain == pytest.approx(5.0)
+
+
+def test_a_baseline_that_was_evaluated_beside_it_serves_as_scratch(tmp_path: Path) -> None:
+    run = _run(tmp_path, "a", psnr=31.5, teacher="")
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["rows"].append(_row("baseline", "scratch", 31.0))
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+
+    table = compare([run, _run(tmp_path, "b", method="logits", psnr=32.0)])
+
+    assert [row.label for row in table.rows] == ["bicubic", "scratch", "dukd", "logits", "EDSR"]
+    assert [row.sets["Set5"].gap_closed for row in table.rows] == [None, None, 0.25, 0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"steps": 90}, "differ in steps do not belong into one table: a has 100, b has 90"),
+        ({"scale": 4}, "differ in scale .*: a has 2, b has 4"),
+        ({"border": "4 px"}, r"differ in the protocol \(border\) .*: a has 2 px, b has 4 px"),
+        ({"data": "cc"}, r"differ in training data \(data_digest\) .*: a has aa, b has cc"),
+        ({"teacher": "cc"}, r"differ in teacher \(teacher_sha256\) .*: a has bb, b has cc"),
+        ({"reached": 50}, "b stopped at step 50 of 100: resume it first"),
+        ({"evaluated": False}, r"b was not evaluated: it has no evaluation\.json"),
+        ({"psnr": "high"}, r"evaluation\.json: 'high' stands where a number belongs"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, other: dict[str, Any], message: str) -> None:
+    runs = [_run(tmp_path, "a"), _run(tmp_path, "b", method="logits", **other)]
+
+    with pytest.raises(ReportError, match=message):
+        compare(runs)
+
+
+def test_the_same_method_twice_is_told_apart_by_its_run(tmp_path: Path) -> None:
+    runs = [_run(tmp_path, "a"), _run(tmp_path, "b")]
+    (runs[1] / "experiment.yaml").write_text("method: {type: dukd, weight: 2}\noptimisation: {steps: 100}\n")
+
+    assert [row.label for row in compare(runs).rows] == ["bicubic", "dukd (a)", "dukd (b)", "EDSR"]
+
+
+def test_a_run_named_twice_is_refused(tmp_path: Path) -> None:
+    run = _run(tmp_path, "a")
+
+    with pytest.raises(ReportError, match="named twice"):
+        compare([run, run])
+
+
+def test_the_table_as_markdown(tmp_path: Path) -> None:
+    table = compare([_run(tmp_path, "a", method="scratch", psnr=31.0), _run(tmp_path, "b", psnr=31.5)])
+
+    assert table.to_markdown() == (
+        "| Model | Set5 | Gain | Gap closed | Parameters | MACs |\n"
+        "| :-- | --: | --: | --: | --: | --: |\n"
+        "| bicubic | 28.00 / 0.9000 | – | – | – | – |\n"
+        "| scratch | 31.00 / 0.9000 | +3.00 | – | 1.5 M | 1 G |\n"
+        "| dukd | 31.50 / 0.9000 | +3.50 | 25 % | 1.5 M | 1 G |\n"
+        "| EDSR | 33.00 / 0.9000 | +5.00 | – | 43 M | – |\n\n"
+        "PSNR-Y in dB / SSIM-Y. Gain over bicubic and share of the gap are in PSNR-Y on Set5. "
+        "×2; 100 steps; border: 2 px.\n"
+    )
+
+
+def test_the_table_as_data(tmp_path: Path) -> None:
+    table = compare([_run(tmp_path, "a", psnr="inf")])
+
+    lines = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert [line["label"] for line in lines] == ["bicubic", "dukd", "EDSR"]
+    assert lines[0]["psnr_y"] == "28.0"
+    assert lines[1]["parameters"] == "1500000"
+    rows = json.loads(table.to_json(), parse_constant=pytest.fail)["rows"]
+    assert rows[1]["sets"]["Set5"]["values"]["psnr_y"]["mean"] == "inf"
+
+
+# The page
+
+
+def test_the_page_stands_alone(tmp_path: Path) -> None:
+    text = report([_run(tmp_path, "a", pictures=True)], tmp_path / "out.html").read_text()
+    page = _Page(text)
+
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
+    assert len(page.links) == 4
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert "script" not in page.tags
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_the_page_shows_numbers_curves_pictures_and_origin(tmp_path: Path) -> None:
+    runs = [
+        _run(tmp_path, "a", method="scratch", psnr=31.0, pictures=True),
+        _run(tmp_path, "b", psnr=31.5, pictures=True),
+    ]
+
+    text = report(runs, tmp_path / "out.html", title="Two ways").read_text()
+
+    assert "<h1>Two ways</h1>" in text
+    assert "<strong>31.50</strong><small>0.9000 · +3.50</small>" in text
+    assert "<b>25 %</b>" in text
+    assert "28.7×" in text
+    assert "500 ms" in text
+    assert "border</dt><dd>2 px" in text
+    assert "b, step 100: 31.00" in text
+    assert "dukd train b" in text
+    captions = re.findall(r"<figcaption>([a-z ]+) <small>25\.13 dB", text)
+    assert captions == ["bicubic", "scratch", "dukd", "teacher", "ground truth"]
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    run = _run(tmp_path, "a <b onclick=x>", pictures=True)
+    (run / "run.json").write_text(json.dumps({"command": HOSTILE, "torch": [HOSTILE]}))
+    (run / "experiment.yaml").write_text(f"method: {{type: '{HOSTILE}'}}\n")
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["protocol"] = {HOSTILE: HOSTILE}
+    evaluation["rows"][0] |= {"label": HOSTILE, "sets": {HOSTILE: {"psnr_y": 1, "pictures": 1}}}
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    (run / "log.jsonl").write_text(
+        json.dumps({"kind": "train", "step": 1, "losses": {HOSTILE: 1, "x": HOSTILE, "\ud800": 2}})
+        + "\n"
+        + json.dumps({"kind": "validation", "step": 1, "sets": {HOSTILE: {"psnr_y": 1}, "y": 3}})
+        + "\n"
+    )
+    image = {"label": HOSTILE, "file": "cat/dukd.png"}
+    (run / "samples" / "index.json").write_text(json.dumps([{"sample": HOSTILE, "images": [image]}]))
+
+    text = report([run], tmp_path / "out.html", title=HOSTILE).read_text()
+    page = _Page(text)
+
+    assert page.handlers == []
+    assert all(link.startswith("data:") for link in page.links)
+    assert "<img src=x" not in text
+
+
+def test_pictures_outside_the_samples_are_not_shown(tmp_path: Path) -> None:
+    run = _run(tmp_path, "a", pictures=True)
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (1, 1)).save(secret)
+    for file in ("../../secret.png", str(secret)):
+        (run / "samples" / "index.json").write_text(
+            json.dumps([{"sample": "s", "images": [{"label": "l", "file": file}]}])
+        )
+        with pytest.raises(ReportError, match="lies outside samples"):
+            report([run], tmp_path / "out.html")
+
+
+@pytest.mark.parametrize("index", ["[1]", "{}x", '[{"sample": "s", "images": [{"label": 1}]}]', "null"])
+def test_a_damaged_list_of_samples_is_named(tmp_path: Path, index: str) -> None:
+    run = _run(tmp_path, "a", pictures=True)
+    (run / "samples" / "index.json").write_text(index)
+
+    with pytest.raises(ReportError, match=r"index\.json is no list of samples"):
+        report([run], tmp_path / "out.html")
+
+
+def test_a_file_that_is_no_png_is_refused(tmp_path: Path) -> None:
+    run = _run(tmp_path, "a", pictures=True)
+    (run / "samples" / "cat" / "dukd.png").write_bytes(b"<svg onload=x>")
+
+    with pytest.raises(ReportError, match=r"dukd\.png is no PNG"):
+        report([run], tmp_path / "out.html")
+
+
+def test_a_run_that_has_only_begun_is_reported(tmp_path: Path) -> None:
+    run = tmp_path / "a"
+    run.mkdir()
+    (run / "experiment.yaml").write_text("optimisation: {steps: 100}\n")
+
+    text = report([run], tmp_path / "out.html").read_text()
+
+    assert "a is at step 0 of 100" in text
+    assert "No run was evaluated yet" in text
+
+
+# Charts
+
+
+def test_points_lie_where_their_values_are() -> None:
+    """The axis reaches 6 % beyond the values 0 and 10 on each side: 5 is in its middle."""
+    svg = chart([Line("a", [(0, 0.0), (50, 5.0), (100, 10.0)], 0)], label="x")
+
+    middle = (12 + 300 - 40) / 2
+    assert f'cx="302.0" cy="{middle:.1f}"' in svg
+    assert "<title>a, step 50: 5.00</title>" in svg
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 100, [0, 20, 40, 60, 80, 100]), (29.9, 32.2, [30, 30.5, 31, 31.5, 32]), (-1, 1, [-1, -0.5, 0, 0.5, 1])],
+)
+def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert charts.ticks(low, high) == expected
+
+
+def test_odd_values_are_left_out() -> None:
+    points = [(1, math.nan), (2, math.inf), (3, 0.0), (4, -1.0), (5, 0.5)]
+
+    assert chart([Line("a", points, 0)], label="x", log=True).count("<circle") == 1
+    assert chart([Line("a", points[:4], 0)], label="<x>", log=True) == '<p class="none">No values of &lt;x&gt;.</p>'
+    assert "nan" not in chart([Line("a", [(0, 1.0)], 0), Line("b", [], 1)], label="x")
+
+
+def test_long_curves_are_thinned_to_means() -> None:
+    svg = chart([Line("a", [(step, float(step % 2)) for step in range(1, 32_001)], 0)], label="x")
+
+    assert svg.count("<circle") == 160
+    assert svg.count(": 0.50</title>") == 160
+
+
+@pytest.mark.parametrize(("value", "text"), [(250_000, "250k"), (1_500_000, "1.5M"), (20, "20"), (0, "0")])
+def test_steps_are_short(value: float, text: str) -> None:
+    assert charts.steps(value) == text
