@@ -485,3 +485,11 @@ def test_every_suffix_that_is_written_is_read(tmp_path: Path) -> None:
         write(tmp_path / f"a{suffix}", Picture(pixels=levels(3, 4, 3)))
         assert read(tmp_path / f"a{suffix}").pixels.shape == (3, 4, 3)
         assert suffix in EXTENSIONS
+
+
+def test_letters_that_look_like_exif_are_not_taken_for_it(tmp_path: Path) -> None:
+    """Pixels may hold the four letters by chance, near the end of the file, where a late eXIf is looked for."""
+    raw = png((2, 1, 8, 2, 0, 0, 0), bytes(7), (b"tEXt", b"k\0" + struct.pack(">I", 8) + b"eXIf" + exif_block(6)[6:]))
+    (tmp_path / "a.png").write_bytes(raw)
+
+    assert header(tmp_path / "a.png") == Header(2, 1, "RGB", 8)

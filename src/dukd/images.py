@@ -34,6 +34,7 @@ _ORIENTATION = 0x0112  # EXIF and TIFF tag
 _SWAPPED = (5, 6, 7, 8)  # orientations that exchange height and width
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEEP_PPM = re.compile(rb"P[36]\s(?:\s|#[^\n]*\n)*(?:\d+(?:\s|#[^\n]*\n)+){2}(\d+)\s")
+_TAIL = 1 << 16
 _FAST, _BEST = 1, 6  # levels of zlib
 
 
@@ -128,7 +129,9 @@ def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     """
     with _opened(path, max_pixels) as (image, file):
         width, height = image.size
-        if image.format != "TIFF" and _orientation(image, file) in _SWAPPED:  # Pillow has swapped TIFF's already
+        if (
+            image.format != "TIFF" and _orientation(image, file, whole=False) in _SWAPPED
+        ):  # Pillow has swapped TIFF's already
             width, height = height, width
         return Header(width, height, image.mode, 16 if _png_depth(image, file) == 16 else _depth(image))  # noqa: PLR2004
 
@@ -289,18 +292,31 @@ def _png_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
     return file.read(1)[0]
 
 
-def _orientation(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
-    """EXIF orientation, 1 to 8; the pixels are not decoded for it."""
+def _orientation(image: ImageFile.ImageFile, file: IO[bytes], *, whole: bool = True) -> int:
+    """EXIF orientation, 1 to 8; the pixels are not decoded for it, and not even read unless ``whole``."""
     if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif"}:
         # Pillow would decode the whole picture in search of a chunk behind it.
         position = file.tell()
-        exif = next((data for name, data in _chunks(file) if name == b"eXIf"), None)
+        exif = next((data for name, data in _chunks(file) if name == b"eXIf"), None) if whole else _late_exif(file)
         file.seek(position)
         if exif is None:
             return 1
         image.info["exif"] = exif
     value = image.getexif().get(_ORIENTATION, 1)
     return value if value in range(1, 9) else 1
+
+
+def _late_exif(file: IO[bytes]) -> bytes | None:
+    """The chunk eXIf in the last 64 KiB of a PNG, where older programs put it; Pillow sees one before the pixels."""
+    file.seek(max(0, file.seek(0, io.SEEK_END) - _TAIL))
+    tail = file.read()
+    place = tail.rfind(b"eXIf")
+    if place < 4:  # noqa: PLR2004  its length stands before it
+        return None
+    end = place + 4 + int.from_bytes(tail[place - 4 : place])
+    # Pixels may hold the same four letters by chance; the checksum tells.
+    intact = zlib.crc32(tail[place:end]) == int.from_bytes(tail[end : end + 4])
+    return tail[place + 4 : end] if intact else None
 
 
 def _turned(a: Pixels, orientation: int) -> Pixels:
