@@ -10,19 +10,19 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress, product
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dukd import images, metrics
+from dukd import augment, images, metrics
 from dukd.data.pairs import Pair, Pairs, load
 from dukd.files import Progress, silent
 from dukd.networks import macs
 from dukd.networks._network import SRNetwork
 from dukd.resize import imresize_uint8
-from dukd.upscale import self_ensemble as averaged
 
 PROTOCOL = {
     "luma": "BT.601 studio range as MATLAB's rgb2ycbcr, not rounded",
@@ -257,7 +257,7 @@ def _measure(
 
 def tensor(pixels: np.ndarray) -> Tensor:
     """``(h, w, 3)``, uint8, to ``(1, 3, h, w)`` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)[None].float() / 255
 
 
 @torch.no_grad()
@@ -277,11 +277,26 @@ def answer(
     try:
         started = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-            sr = averaged(network, x) if ensemble else network(x)
+            sr = self_ensemble(network, x) if ensemble else network(x)
         sr = sr.float().cpu()
         return sr, time.perf_counter() - started
     finally:
         network.train(was_training)
+
+
+def self_ensemble(network: SRNetwork, lr: Tensor) -> Tensor:
+    """Mean of the answers to the eight flips and rotations of ``lr``, each turned back; the ``+`` of the papers.
+
+    Args:
+        network: The network to ask.
+        lr: ``(n, 3, h, w)``, RGB in [0, 1].
+
+    Returns:
+        ``(n, 3, h * scale, w * scale)``, unclamped. Timofte et al., CVPR 2016, arXiv:1511.02228.
+    """
+    some = (augment.FLIP_ROWS, augment.FLIP_COLUMNS, augment.TRANSPOSE)
+    turns = [augment.compose(list(compress(some, chosen))) for chosen in product((False, True), repeat=len(some))]
+    return torch.stack([a.invert(network(a.apply(lr))) for a in turns]).mean(0)
 
 
 def _ready(folder: Path, pair: Pair, hr: np.ndarray) -> np.ndarray:

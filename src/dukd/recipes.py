@@ -78,13 +78,13 @@ def small(scale: int, method: Method) -> Experiment:
     """EDSR 32 x 5 from EDSR 64 x 5, for a computer without a GPU: 2,500 steps of 16 patches."""
     weights = WEIGHTS / f"edsr_f64b5_x{scale}_basicsr.safetensors"
     teacher = Teacher(weights=weights, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
-    return _quick(EDSRConfig(scale=scale, width=32, blocks=5, skip="nearest"), teacher, method)
+    return _quick(EDSRConfig(scale=scale, width=32, blocks=5, value_range=1.0, skip="nearest"), teacher, method)
 
 
 def tiny(scale: int, method: Method) -> Experiment:
     """EDSR 32 x 4 from SMFANet+, half a million parameters and as good as EDSR-L: for a computer without a GPU."""
     teacher = Teacher(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
-    return _quick(EDSRConfig(scale=scale, width=32, blocks=4, skip="nearest"), teacher, method)
+    return _quick(EDSRConfig(scale=scale, width=32, blocks=4, value_range=1.0, skip="nearest"), teacher, method)
 
 
 def _quick(student: NetworkConfig, teacher: Teacher, method: Method) -> Experiment:
@@ -159,7 +159,7 @@ def method_named(name: str) -> Method:
     makers = known(Method)
     for part in (base, upcycling or "dukd"):
         if part not in makers:
-            raise ValueError(f"there is no method {part!r}{_nearest(part, makers)}; known are {', '.join(makers)}")
+            raise ValueError(f"there is no method {part!r}{nearest(part, makers)}; known are {', '.join(makers)}")
     if not plus:
         return makers[base]()
     if upcycling != "dukd":
@@ -175,13 +175,13 @@ def recipe(name: str) -> Recipe:
     """
     match = re.fullmatch(r"(?P<family>.+)-x(?P<scale>\d+)-(?P<method>.+)", name)
     if match is None:
-        near = _nearest(name, names())
+        near = nearest(name, names())
         raise ValueError(
             f"a recipe is called <networks>-x<scale>-<method>, such as edsr-x4-dukd, but got {name!r}{near}"
         )
     family, scale = match["family"], int(match["scale"])
     if family not in FAMILIES:
-        near = _nearest(family, FAMILIES)
+        near = nearest(family, FAMILIES)
         raise ValueError(f"there is no recipe for {family!r}{near}; known are {', '.join(FAMILIES)}")
     if scale not in SCALES:
         raise ValueError(f"recipes are for x2, x3 and x4, but got x{scale}")
@@ -202,6 +202,7 @@ def names() -> list[str]:
     ]
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean ...?`` with the most similar of some names, or nothing if none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

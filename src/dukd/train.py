@@ -7,7 +7,6 @@ killed therefore continues from its last checkpoint to the same bits it would ha
 
 import copy
 import hashlib
-import importlib.metadata
 import math
 import os
 import platform
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from dukd import checkpoint, config
+from dukd._version import __version__
 from dukd.checkpoint import Run
 from dukd.data.pack import Pack, prepare
 from dukd.data.pairs import find_pairs
@@ -339,7 +339,7 @@ class _Session:
         pack, teacher = self.patches.pack, self.teacher
         has_teacher = bool(self.teacher_sha256)
         return {
-            "dukd": importlib.metadata.version("dukd"),
+            "dukd": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "platform": platform.platform(),

@@ -87,8 +87,11 @@ class EDSR(SRNetwork):
 
     def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
         """Add the shallow features, upsample, go back to [0, 1]."""
-        sr = self.range.leave(self.conv_last(self.upsample(features + shallow)))
-        return sr + F.interpolate(lr, scale_factor=self.scale, mode="nearest") if self.skip == "nearest" else sr
+        values = self.conv_last(self.upsample(features + shallow))
+        if self.skip == "none":
+            return self.range.leave(values)
+        # The enlarged input holds the mean already.
+        return F.interpolate(lr, scale_factor=self.scale, mode="nearest") + values / self.range.value_range
 
 
 class ResidualBlock(nn.Module):

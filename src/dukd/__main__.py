@@ -1,0 +1,5 @@
+"""``python -m dukd`` is ``dukd``."""
+
+from dukd.cli import main
+
+main()
