@@ -14,7 +14,7 @@ from dukd.kinds import known
 from dukd.methods import AT, FAKD, FSP, LSFD, RKD, SRKD, VID, Combined, FitNet, Frequency, Method
 from dukd.methods._features import FeatureMethod, Seen, in_own_units, unit
 from dukd.methods.at import energy
-from dukd.methods.fakd import affinity
+from dukd.methods.fakd import affinity, affinity_distance
 from dukd.methods.frequency import band_distance, haar
 from dukd.methods.fsp import flows
 from dukd.methods.lsfd import attention, local
@@ -307,7 +307,7 @@ def test_hint_sees_more_than_the_mean_over_channels() -> None:
     ours = torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1)
 
     assert_close(ours.mean(1), (-ours).mean(1))
-    assert FitNet().compare(nn.Identity(), Seen(ours, [ours]), Seen(ours, [-ours]))["hint"] > 1
+    assert FitNet(hint=1.0).compare(nn.Identity(), Seen(ours, [ours]), Seen(ours, [-ours]))["hint"] > 1
 
 
 def test_a_regressor_undoes_a_linear_map() -> None:
@@ -567,6 +567,17 @@ def test_affinity_ignores_rotations_of_channels_and_the_length_of_each_vector() 
     assert_close(affinity(turned), affinity(x), rtol=1e-6, atol=1e-7)  # the guard against zeros
 
 
+def test_matrices_made_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = maps(5, 3, 4, 6).requires_grad_(), maps(5, 4, 4, 6, seed=1)
+    expected = (affinity(ours) - affinity(theirs)).abs().mean()
+    (gradient,) = torch.autograd.grad(expected, ours)
+    monkeypatch.setattr("dukd.methods.fakd._ENTRIES", 2 * 24**2)  # two pictures, two, one
+    measured = affinity_distance(ours, theirs)
+
+    assert_close(measured, expected)
+    assert_close(torch.autograd.grad(measured, ours), (gradient,))
+
+
 def test_pooling_keeps_what_is_constant_in_its_squares() -> None:
     x = maps(1, 3, 2, 3)
 
@@ -641,7 +652,7 @@ def test_attention_carries_no_gradient() -> None:
 
 def test_attention_weighs_each_pixel() -> None:
     """Outputs and features differ in one corner, whose attention is 16; three quarters of it are local."""
-    method = LSFD(relative=False, window=3, sharpness=1.0, depths=(1.0,))
+    method = LSFD(local=1.0, relative=False, window=3, sharpness=1.0, depths=(1.0,))
     zero = torch.zeros(1, 1, 4, 4)
     bump = zero.clone()
     bump[..., 0, 0] = 1.0

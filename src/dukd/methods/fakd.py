@@ -16,10 +16,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, l1_loss
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from dukd.methods._features import FeatureMethod, Seen, unit
 from dukd.methods._method import Losses
+
+_ENTRIES = 1 << 24
+"""Of all the affinity matrices that are held at a time: 64 MB in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,8 @@ class FAKD(FeatureMethod):
     affinity: float = 10.0
     """Weight of the mean absolute difference of affinities, summed over the depths."""
     pool: int = 1
-    """Side, in pixels, of the squares over which features are averaged first. A matrix has ``(h * w)^2`` entries
-    (21 MB per picture, depth and network at 48 x 48 in float32); pooling by 2 divides that by 16."""
+    """Side, in pixels, of the squares over which features are averaged first. A matrix has ``(h * w)^2`` entries, 5.3
+    million at 48 x 48; pooling by 2 divides that by 16."""
 
     @override
     def __post_init__(self) -> None:
@@ -47,8 +51,7 @@ class FAKD(FeatureMethod):
     @override
     def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
         distances = [
-            l1_loss(affinity(s, pool=self.pool), affinity(t, pool=self.pool))
-            for s, t in zip(ours.features, theirs.features, strict=True)
+            affinity_distance(s, t, pool=self.pool) for s, t in zip(ours.features, theirs.features, strict=True)
         ]
         return {"affinity": self.affinity * torch.stack(distances).sum()}
 
@@ -56,6 +59,25 @@ class FAKD(FeatureMethod):
     @override
     def compares(self) -> bool:
         return self.affinity != 0
+
+
+def affinity_distance(ours: Tensor, theirs: Tensor, *, pool: int = 1) -> Tensor:
+    """Mean absolute difference of affinities, of maps ``(n, c, h, w)`` and ``(n, c', h, w)``.
+
+    The matrices of a whole batch may fill a GPU: 340 MB per network at 16 pictures of 48 x 48, and as much again for
+    each step of the way back. They are made for a few pictures at a time, and made again for the gradient.
+    """
+    h, w = (-(-side // pool) for side in ours.shape[-2:])
+    count = max(1, _ENTRIES // (h * w) ** 2)
+    sums: list[Tensor] = [
+        checkpoint(_summed, s, t, pool, use_reentrant=False, preserve_rng_state=False)
+        for s, t in zip(ours.split(count), theirs.split(count), strict=True)
+    ]
+    return torch.stack(sums).sum() / (len(ours) * (h * w) ** 2)
+
+
+def _summed(ours: Tensor, theirs: Tensor, pool: int) -> Tensor:
+    return l1_loss(affinity(ours, pool=pool), affinity(theirs, pool=pool), reduction="sum")
 
 
 def affinity(features: Tensor, *, pool: int = 1) -> Tensor:

@@ -24,7 +24,7 @@ class FitNet(FeatureMethod):
 
     name: ClassVar[str] = "fitnet"
 
-    hint: float = 1.0
+    hint: float = 0.1
     """Weight of the mean squared difference of features, averaged over the depths."""
     relative: bool = True
     """Whether each network's features are first divided by their own root mean square over the batch; without, as in

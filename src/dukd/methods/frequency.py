@@ -17,12 +17,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss
 from typing_extensions import override
 
 from dukd.methods._features import FeatureMethod, Seen
 from dukd.methods._method import Losses
-from dukd.methods.fakd import affinity
+from dukd.methods.fakd import affinity_distance
 from dukd.networks._network import pad_to_multiple
 
 
@@ -34,7 +33,7 @@ class Frequency(FeatureMethod):
 
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
-    bands: float = 1.0
+    bands: float = 0.1
     """Weight of the mean absolute differences of wavelet bands of the output, summed over bands."""
     band_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Weights of the coarsest approximation, of the coarsest details, and so on to the finest details; one less than
@@ -57,7 +56,7 @@ class Frequency(FeatureMethod):
             losses["bands"] = self.bands * band_distance(ours.sr, theirs.sr, self.band_weights)
         if self.similarity:
             distances = [
-                l1_loss(affinity(s), affinity(t))
+                affinity_distance(s, t)
                 for f, g in zip(ours.features, theirs.features, strict=True)
                 for s, t in zip(haar(f), haar(g), strict=True)
             ]

@@ -27,7 +27,7 @@ class FSP(FeatureMethod):
 
     name: ClassVar[str] = "fsp"
 
-    flow: float = 1.0
+    flow: float = 0.1
     """Weight of the mean squared difference of flow matrices, averaged over pairs of consecutive depths."""
     relative: bool = True
     """Whether each network's features are first divided by their own root mean square over the batch; without, as in

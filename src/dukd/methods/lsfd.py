@@ -31,7 +31,7 @@ class LSFD(FeatureMethod):
 
     name: ClassVar[str] = "lsfd"
 
-    local: float = 1.0
+    local: float = 0.1
     """Weight of the attended mean squared difference of local features, averaged over the depths."""
     window: int = 5
     """Side, in pixels of lr and odd, of the neighbourhood whose mean is taken out of the features."""
