@@ -33,7 +33,7 @@ from dukd.networks.swinir import relative_positions, shift_mask
 TINY: dict[str, NetworkConfig] = {
     "edsr": EDSRConfig(scale=2, width=8, blocks=2),
     "edsr-skip": EDSRConfig(scale=4, width=8, blocks=1, skip="nearest"),
-    "rcan": RCANConfig(scale=3, width=8, groups=2, blocks=2, squeeze=4, value_range=1.0),
+    "rcan": RCANConfig(scale=3, width=8, groups=2, blocks=2, squeeze=1, value_range=1.0),
     "swinir": SwinIRConfig(scale=4, width=8, depths=(2, 3), heads=(2, 4), window=4),
     "swinir-light": SwinIRConfig(scale=3, width=8, depths=(2,), heads=(2,), window=4, upsampler="pixelshuffledirect"),
     "smfanet": SMFANetConfig(scale=2, width=8, blocks=2),
