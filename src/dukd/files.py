@@ -32,7 +32,8 @@ def replacing(path: Path) -> Generator[IO[bytes], None, None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:180]}.{secrets.token_hex(4)}.tmp")
+    # 55 characters: up to 220 bytes, where a name may have 255
+    temporary = path.with_name(f".{path.name[:55]}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("x+b") as file:
             yield file

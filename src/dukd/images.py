@@ -222,6 +222,12 @@ def write(path: Path, picture: Picture, *, quality: int = 95, text: Mapping[str,
         raise ImageError(f"{path}: cannot be written ({_reason(error)})") from error
 
 
+def can_hold(suffix: str, *, bits: int, alpha: bool) -> bool:
+    """Whether ``write`` can put a picture of such depth and transparency into a file of such a suffix."""
+    writer = _WRITERS.get(suffix.lower())
+    return writer is not None and (writer.alpha or not alpha) and (writer.deep or bits == 8)  # noqa: PLR2004  bits
+
+
 def to_tensor(pixels: Pixels) -> Tensor:
     """Pixels ``(h, w, 1 or 3)`` to a batch of one, ``(1, 3, h, w)``, float32 in [0, 1]; gray is repeated."""
     levels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))

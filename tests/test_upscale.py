@@ -1,0 +1,485 @@
+"""Pictures of any size and kind are enlarged as a whole would be, and files are treated with care."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  the name everybody knows
+from torch.testing import assert_close
+
+from dukd import augment, images, resize
+from dukd.images import Picture
+from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
+from dukd.upscale import Failed, plan, self_ensemble, upscale_files, upscale_picture
+
+RNG = np.random.default_rng(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestConfig(NetworkConfig):
+    name: ClassVar[str] = "nearest"
+
+    def build(self) -> "Nearest":
+        return Nearest(self)
+
+
+class Nearest(SRNetwork):
+    """Repeats pixels, and so commutes with every augmentation."""
+
+    fp16_safe: ClassVar[bool] = False
+
+    def __init__(self, config: NetworkConfig, radius: int | None = 0) -> None:
+        super().__init__(config, width=3, radius=radius)
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        return [nn.Identity()]
+
+    def begin(self, lr: Tensor) -> Tensor:
+        return lr
+
+    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+        return F.interpolate(features, scale_factor=self.scale, mode="nearest")
+
+
+class Pooled(Nearest):
+    """Adds a part of the picture's mean, as networks with channel attention do."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config, radius=None)
+
+    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+        return super().end(features + 0.3 * features.mean((2, 3), keepdim=True), shallow, lr)
+
+
+class Bicubic(Nearest):
+    """Looks at the pixels around, as every real network does."""
+
+    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+        return resize.upscale(features, self.scale)
+
+
+class Broken(Nearest):
+    """Has learnt nothing but NaN."""
+
+    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+        return super().end(features, shallow, lr) * torch.nan
+
+
+def nearest(scale: int = 2) -> Nearest:
+    return NearestConfig(scale=scale).build()
+
+
+def edsr() -> SRNetwork:
+    """Radius 7; amplified, so that what a tile does not see would show."""
+    network = EDSRConfig(scale=2, width=4, blocks=1).build()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1.5)
+    return network
+
+
+def noise(h: int, w: int, channels: int = 3, dtype: type[np.generic] = np.uint8) -> np.ndarray:
+    return RNG.integers(0, np.iinfo(dtype).max, (h, w, channels), dtype=dtype, endpoint=True)
+
+
+def whole(network: SRNetwork, pixels: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return images.from_tensor(network.eval()(images.to_tensor(pixels)), bits=8 * pixels.itemsize)
+
+
+def furthest(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(np.int64) - b.astype(np.int64)).max())
+
+
+@contextmanager
+def no_memory(
+    network: SRNetwork, error: Exception, *, calls: Sequence[int] = (), above: int | None = None
+) -> Iterator[list]:
+    """Let the network fail at calls of such numbers, or at pictures of more pixels than ``above``."""
+    seen: list[tuple[int, int]] = []
+
+    def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        h, w = inputs[0].shape[-2:]
+        seen.append((h, w))
+        if len(seen) - 1 in calls or (above is not None and h * w > above):
+            raise error
+
+    handle = network.register_forward_pre_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+]
+
+
+@pytest.mark.parametrize("tile", [7, 13, 20, 64])
+def test_tiles_give_the_answer_of_the_whole(tile: int) -> None:
+    """At 16 bits one level is float noise; a halo one pixel short is off by hundreds (next test)."""
+    network, pixels = edsr(), noise(29, 41, dtype=np.uint16)
+
+    tiled = upscale_picture(network, Picture(pixels=pixels), tile=tile).pixels
+
+    assert furthest(tiled, whole(network, pixels)) <= 1
+    assert plan(network, 29, 41, tile=tile).note is None
+
+
+def test_a_halo_below_the_radius_would_show() -> None:
+    """The radius is needed: what the test above proves is not empty."""
+    network, pixels = edsr(), noise(29, 41, dtype=np.uint16)
+    expected = whole(network, pixels)
+    assert network.radius is not None
+    network.radius -= 2
+
+    assert furthest(upscale_picture(network, Picture(pixels=pixels), tile=13).pixels, expected) > 1
+
+
+def test_tiles_keep_to_the_windows_of_a_transformer() -> None:
+    network = SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=4).build()
+    pixels = noise(21, 26, dtype=np.uint16)
+    assert network.radius is not None
+
+    tiled = upscale_picture(network, Picture(pixels=pixels), tile=9).pixels
+
+    assert plan(network, 21, 26, tile=9).rows[1] % 4 == 0
+    assert furthest(tiled, whole(network, pixels)) <= 2  # softmax in float32, at 16 bits
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3)])
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_the_smallest_pictures_are_enlarged(size: tuple[int, int], ensemble: bool) -> None:
+    pixels = noise(*size)
+
+    result = upscale_picture(nearest(3), Picture(pixels=pixels), self_ensemble=ensemble, tile=1)
+
+    assert np.array_equal(result.pixels, pixels.repeat(3, 0).repeat(3, 1))
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.sampled_from([1, 4, 8]))
+def test_parts_cover_the_picture_once(n: int, tile: int, multiple: int) -> None:
+    network = nearest()
+    network.size_multiple = multiple
+
+    cuts = plan(network, n, 1, tile=tile).rows
+
+    lengths = np.diff(cuts)
+    assert (cuts[0], cuts[-1]) == (0, n)
+    assert lengths.min() > 0
+    assert lengths.max() <= -(-tile // multiple) * multiple
+    assert all(cut % multiple == 0 for cut in cuts[:-1])
+
+
+def test_networks_that_pool_are_blended_and_say_so() -> None:
+    """Nearly the whole's answer, without a seam; one tile is exact and says nothing."""
+    network = Pooled(NearestConfig(scale=2))
+    ramp = np.linspace(20, 180, 300).round().astype(np.uint8)
+    pixels = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (150, 300, 3)))
+    notes: list[str] = []
+
+    tiled = upscale_picture(network, Picture(pixels=pixels), tile=70, report=notes.append).pixels.astype(int)
+    expected = whole(network, pixels).astype(int)
+
+    assert "joined from 15 overlapping tiles; nearest looks at the whole picture" in notes[0]
+    assert furthest(tiled, expected) <= 20  # 0.3 of how far a tile's mean is from the picture's
+    assert np.abs(np.diff(tiled, axis=1) - np.diff(expected, axis=1)).max() <= 2
+    assert np.abs(np.diff(tiled, axis=0)).max() == 0
+    notes.clear()
+    assert np.array_equal(upscale_picture(network, Picture(pixels=pixels), report=notes.append).pixels, expected)
+    assert notes == []
+
+
+@pytest.mark.parametrize(("error", "tile"), [*((error, 100) for error in OUT_OF_MEMORY), (OUT_OF_MEMORY[2], 32)])
+def test_a_tile_without_memory_is_split_and_nothing_else_changes(error: Exception, tile: int) -> None:
+    """The k-th call fails, for every k."""
+    network, picture = edsr(), Picture(pixels=noise(60, 70))
+    expected = upscale_picture(network, picture, tile=tile).pixels
+    count = plan(network, 60, 70, tile=tile).count
+
+    for k in range(count):
+        with no_memory(network, error, calls=[k]) as seen:
+            assert np.array_equal(upscale_picture(network, picture, tile=tile).pixels, expected)
+        assert len(seen) > count
+
+
+def test_tiles_shrink_until_they_fit_and_the_rest_starts_small() -> None:
+    network, picture = edsr(), Picture(pixels=noise(120, 120, dtype=np.uint16))
+
+    with no_memory(network, MemoryError(), above=50 * 50) as seen:
+        result = upscale_picture(network, picture)
+
+    assert furthest(result.pixels, whole(network, picture.pixels)) <= 1  # float noise, at 16 bits
+    assert sum(h * w > 50 * 50 for h, w in seen) <= 4  # each size fails once, not once per tile
+
+
+def test_blended_tiles_survive_a_lack_of_memory_and_say_so() -> None:
+    network = Pooled(NearestConfig(scale=2))
+    picture = Picture(pixels=np.full((200, 300, 3), 90, np.uint8))
+    notes: list[str] = []
+
+    with no_memory(network, MemoryError(), calls=[0, 1]):
+        result = upscale_picture(network, picture, report=notes.append)
+
+    assert (result.pixels == 117).all()
+    assert "cut for want of memory" in notes[0]
+
+
+def test_when_nothing_fits_the_size_is_named() -> None:
+    network = edsr()
+
+    with (
+        no_memory(network, MemoryError(), above=0),
+        pytest.raises(MemoryError, match=r"not even a tile of (1\d|2\d) x (1\d|2\d) pixels finds memory on cpu"),
+    ):
+        upscale_picture(network, Picture(pixels=noise(90, 90)))
+
+
+def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:
+    network = edsr()
+
+    with no_memory(network, RuntimeError("shapes do not fit"), calls=[0]), pytest.raises(RuntimeError, match="shapes"):
+        upscale_picture(network, Picture(pixels=noise(9, 9)))
+
+
+def test_the_ensemble_is_the_mean_of_eight_answers() -> None:
+    network, x = edsr(), torch.rand(1, 3, 6, 9)
+
+    def asked(x: Tensor, quarters: int) -> Tensor:
+        return network(x.rot90(quarters, (2, 3))).rot90(-quarters, (2, 3))
+
+    with torch.no_grad():
+        answers = [asked(x, k) for k in range(4)] + [asked(x.flip(-1), k).flip(-1) for k in range(4)]
+
+        assert_close(self_ensemble(network, x), torch.stack(answers).mean(0), rtol=0, atol=1e-6)
+        turned = self_ensemble(network, augment.TRANSPOSE.apply(x))
+        assert_close(augment.TRANSPOSE.invert(turned), self_ensemble(network, x), rtol=0, atol=1e-6)
+
+
+def test_tiles_of_the_ensemble_give_the_ensemble_of_the_whole() -> None:
+    network, pixels = edsr(), noise(29, 41, dtype=np.uint16)
+    with torch.no_grad():
+        expected = images.from_tensor(self_ensemble(network.eval(), images.to_tensor(pixels)), bits=16)
+
+    tiled = upscale_picture(network, Picture(pixels=pixels), tile=13, self_ensemble=True).pixels
+
+    assert furthest(tiled, expected) <= 1
+
+
+def test_a_picture_keeps_its_kind() -> None:
+    """Gray stays gray, 16 bits stay 16 bits, and what came with the pixels goes with them."""
+    gray = Picture(pixels=noise(5, 6, 1, np.uint16), icc=b"profile", exif=b"exif", mode="I;16")
+
+    result = upscale_picture(nearest(), gray)
+
+    assert np.array_equal(result.pixels, gray.pixels.repeat(2, 0).repeat(2, 1))
+    assert (result.icc, result.exif, result.mode) == (b"profile", b"exif", "I;16")
+
+
+def test_alpha_is_enlarged_beside_the_colours_which_do_not_bleed() -> None:
+    """A red disc on transparent black: no pixel that can be seen becomes darker."""
+    y, x = np.mgrid[:20, :20]
+    alpha = np.where((y - 9.5) ** 2 + (x - 9.5) ** 2 < 36, 255, 0).astype(np.uint8)
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[alpha > 0] = (200, 10, 10)
+
+    result = upscale_picture(Bicubic(NearestConfig(scale=2)), Picture(pixels=pixels, alpha=alpha))
+
+    assert result.alpha is not None
+    assert result.alpha.shape == (40, 40)
+    assert (result.alpha[20, 20], result.alpha[0, 0]) == (255, 0)
+    assert int(((result.alpha > 0) & (result.alpha < 255)).sum()) > 0  # a soft edge
+    assert (result.pixels[result.alpha > 0] == (200, 10, 10)).all()
+
+
+def test_hidden_colours_come_from_their_surroundings() -> None:
+    """Left of the middle black, right white; what nobody sees in between takes part of both sides."""
+    pixels = np.zeros((4, 8, 3), np.uint8)
+    pixels[:, 4:] = 255
+    alpha = np.full((4, 8), 65, np.uint8)
+    alpha[1, 1] = alpha[2, 6] = 0
+    spoilt = pixels.copy()
+    spoilt[1, 1], spoilt[2, 6] = 99, 99
+
+    result = upscale_picture(nearest(), Picture(pixels=spoilt, alpha=alpha))
+
+    assert np.array_equal(result.pixels, pixels.repeat(2, 0).repeat(2, 1))
+    invisible = Picture(pixels=spoilt, alpha=np.zeros_like(alpha))
+    assert upscale_picture(nearest(), invisible).pixels.shape == (8, 16, 3)
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    network = nearest().train()
+
+    upscale_picture(network, Picture(pixels=noise(3, 3)))
+
+    assert network.training
+
+
+def test_what_would_give_wrong_pictures_is_refused() -> None:
+    network, picture = nearest(), Picture(pixels=noise(3, 3))
+    with pytest.raises(ValueError, match="nearest overflows in float16"):
+        upscale_picture(network, picture, precision=torch.float16)
+    with pytest.raises(ValueError, match="at least 1 pixel on a side, but got 0"):
+        upscale_picture(network, picture, tile=0)
+    with pytest.raises(ValueError, match=r"nearest answers with NaN or infinity in torch\.float32"):
+        upscale_picture(Broken(NearestConfig(scale=2)), picture)
+
+
+def test_bfloat16_is_close() -> None:
+    network, pixels = edsr(), noise(9, 9)
+
+    result = upscale_picture(network, Picture(pixels=pixels), precision=torch.bfloat16).pixels
+
+    assert 0 < furthest(result, whole(network, pixels)) < 16  # bfloat16 has 8 bits; the network is amplified
+
+
+def save(path: Path, *, h: int = 2, w: int = 3, channels: int = 3, alpha: bool = False) -> Path:
+    images.write(path, Picture(pixels=noise(h, w, channels), alpha=noise(h, w)[..., 0] if alpha else None))
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_folders_are_repeated_and_formats_kept(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "photos" / "out"
+    for name in ("b.png", "c.JPG", "-rf d é.webp", "below/a.png", "below/deep/a.png", "notes.txt/a.bmp"):
+        save(photos / name)
+    (photos / "notes.md").write_text("no picture")
+    (photos / "._b.png").write_bytes(b"of another system")
+    told: list[tuple[int, int, str]] = []
+
+    flat = upscale_files(nearest(), [photos], out, progress=lambda *what: told.append(what))
+    assert names(out) == ["-rf d é_x2.webp", "b_x2.png", "c_x2.jpg"]
+    assert (flat.failed, flat.skipped) == ((), ())
+    assert told == [(1, 3, "-rf d é.webp"), (2, 3, "b.png"), (3, 3, "c.JPG")]
+
+    deep = upscale_files(nearest(), [photos], out, recursive=True, suffix="-big")
+    assert "below/deep/a-big.png" in names(out)
+    assert len(deep.done) == 6  # and none of the results of the first run
+    source = images.read(photos / "b.png").pixels
+    assert np.array_equal(images.read(out / "b_x2.png").pixels, source.repeat(2, 0).repeat(2, 1))
+
+
+def test_a_result_that_the_format_cannot_hold_becomes_png(tmp_path: Path) -> None:
+    images.write(tmp_path / "in/deep.png", Picture(pixels=noise(2, 2, 3, np.uint16)))
+    Image.fromarray(noise(2, 2, 1, np.uint16)[..., 0]).save(tmp_path / "in/gray.tif")
+    Image.fromarray(noise(2, 2)).quantize(4).save(tmp_path / "in/a.gif")
+    Image.fromarray(noise(2, 2, 4)).save(tmp_path / "in/alpha.jpg", format="PNG")  # the name says otherwise
+
+    result = upscale_files(nearest(), [tmp_path / "in"], tmp_path / "out", model="small EDSR")
+
+    assert result.failed == ()
+    assert names(tmp_path / "out") == ["a_x2.png", "alpha_x2.png", "deep_x2.png", "gray_x2.png"]
+    assert images.read(tmp_path / "out/deep_x2.png").bits == 16
+    assert images.read(tmp_path / "out/alpha_x2.png").alpha is not None
+    with Image.open(tmp_path / "out/a_x2.png") as image:
+        assert image.info["Comment"] == "enlarged 2 times by small EDSR with dukd"
+
+
+def test_equal_stems_keep_both(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    Image.fromarray(noise(2, 2)).quantize(4).save(tmp_path / "in/a.gif")
+    save(tmp_path / "in/B.png")
+    save(tmp_path / "in/b.png")  # one file where systems ignore case
+
+    result = upscale_files(nearest(), [tmp_path / "in"], tmp_path / "out")
+
+    assert names(tmp_path / "out") == ["a.gif_x2.png", "a.png_x2.png"]
+    assert [f.reason.split(": ")[1][:22] for f in result.failed] == ["another input would be"] * 2
+
+
+def test_what_cannot_be_read_is_listed_and_the_others_are_done(tmp_path: Path) -> None:
+    good = save(tmp_path / "in/good.png")
+    (tmp_path / "in/bad.png").write_bytes(good.read_bytes()[:60])
+    missing = tmp_path / "in/missing.png"
+
+    result = upscale_files(nearest(), [missing, tmp_path / "in"], tmp_path / "out")
+
+    assert [done.source for done in result.done] == [good]
+    assert {failed.source.name for failed in result.failed} == {"bad.png", "missing.png"}
+    assert Failed(missing, f"{missing}: there is no such file") in result.failed
+    assert names(tmp_path / "out") == ["good_x2.png"]
+
+
+def test_finished_pictures_are_skipped_when_asked(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "in/a.png"), save(tmp_path / "in/b.png")
+    network, out = nearest(), tmp_path / "out"
+    upscale_files(network, [first], out)
+
+    again = upscale_files(network, [first, second], out, skip_existing=True)
+    assert (again.skipped, [d.source for d in again.done]) == ((first,), [second])
+    assert len(upscale_files(network, [first, second], out).done) == 2
+    newer = (out / "a_x2.png").stat().st_mtime + 10
+    os.utime(first, (newer, newer))
+    assert [d.source for d in upscale_files(network, [first, second], out, skip_existing=True).done] == [first]
+
+
+def test_no_input_is_overwritten(tmp_path: Path) -> None:
+    one, two = save(tmp_path / "a.png"), save(tmp_path / "a_x2.png")
+    before = two.read_bytes()
+
+    result = upscale_files(nearest(), [one, two], tmp_path)
+
+    assert [f.source for f in result.failed] == [one]
+    assert "would overwrite the input" in result.failed[0].reason
+    assert two.read_bytes() == before
+    with pytest.raises(ValueError, match="write to another folder"):
+        upscale_files(nearest(), [tmp_path], tmp_path)
+
+
+def test_long_names_are_shortened(tmp_path: Path) -> None:
+    for end in "ab":
+        save(tmp_path / "in" / ("é" * 124 + end + ".png"))
+
+    result = upscale_files(nearest(), [tmp_path / "in"], tmp_path / "out")
+
+    assert len(result.done) == len(names(tmp_path / "out")) == 2
+    assert all(len(name.encode()) <= 255 and name.endswith("_x2.png") for name in names(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("outscale", "size"), [(3, (6, 12)), (1.5, (3, 6)), (2, (4, 8))])
+def test_the_final_scale_is_reached_by_resizing(tmp_path: Path, outscale: float, size: tuple[int, int]) -> None:
+    save(tmp_path / "a.png", h=2, w=4, alpha=True)
+
+    upscale_files(nearest(), [tmp_path / "a.png"], tmp_path / "out", outscale=outscale)
+
+    result = images.read(tmp_path / "out" / f"a_x{outscale:g}.png")
+    assert result.pixels.shape == (*size, 3)
+    assert result.alpha is not None
+    assert result.alpha.shape == size
+
+
+def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no pictures in"):
+        upscale_files(nearest(), [tmp_path], tmp_path / "out")
+    with pytest.raises(ValueError, match="positive number, but got 0"):
+        upscale_files(nearest(), [tmp_path], tmp_path / "out", outscale=0)
+
+
+def test_a_picture_without_memory_is_listed_too(tmp_path: Path) -> None:
+    network = edsr()
+    with no_memory(network, MemoryError(), above=40):
+        result = upscale_files(
+            network, [save(tmp_path / "a.png"), save(tmp_path / "b.png", h=9, w=9)], tmp_path / "out"
+        )
+
+    assert [d.source.name for d in result.done] == ["a.png"]
+    assert result.failed[0].reason.startswith(f"{tmp_path / 'b.png'}: not even a tile of 9 x 9 pixels")
