@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -145,6 +147,54 @@ def test_a_touched_file_is_the_same_and_a_changed_one_is_not(pairs: Pairs, folde
     content[-1] ^= 1
     path.write_bytes(content)
     assert pack.differences(pairs) == ["1 changed: p2"]
+
+
+def test_files_that_look_untouched_are_not_read_again(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening a pack of thousands of pictures must not read them all."""
+    pack = prepare(pairs, tmp_path / "pack")
+    read: list[Path] = []
+    monkeypatch.setattr(module, "sha256", read.append)
+
+    assert pack.matches(pairs)
+    assert read == []
+
+
+def test_a_full_disk_keeps_what_was_finished(pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """A file on a disk that is full after two pictures."""
+
+        def __init__(self, file: Any) -> None:
+            self.file, self.writes = file, 0
+
+        def write(self, content: Any) -> int:
+            self.writes += 1
+            if self.writes > 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(content)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+    whole = Path.open
+
+    def opened(self: Path, mode: str = "r") -> Any:
+        return Full(whole(self, mode)) if self.suffix == ".partial" and "+" in mode else whole(self, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        with pytest.raises(OSError, match="No space left"):
+            prepare(pairs, tmp_path / "pack", workers=1)
+    assert not (tmp_path / "pack").exists()
+
+    assert count_decoded(pairs, tmp_path / "pack") == ["p2", "p3"]
 
 
 def test_the_scale_and_the_order_are_part_of_a_pack(pairs: Pairs, folder: Path, tmp_path: Path) -> None:

@@ -286,6 +286,14 @@ def test_folders_below_are_searched_on_request_and_loops_end(tmp_path: Path) -> 
     )
 
 
+def test_a_link_to_itself_is_an_unreadable_picture(tmp_path: Path) -> None:
+    write(tmp_path / "b.png")
+    (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
+    (found,) = problems(lambda: find_pairs(tmp_path, scale=4))
+
+    assert "a.png" in found
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems choose the encoding of names themselves")
 def test_odd_names_work(tmp_path: Path) -> None:
     """The same letters, composed on one side and decomposed on the other, belong together."""

@@ -3,6 +3,7 @@
 Every layout the field uses is recognised; only headers are read; all problems are reported at once.
 """
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -19,7 +20,7 @@ from dukd.images import EXTENSIONS, ImageError, header, read_rgb8
 from dukd.resize import imresize_uint8
 
 _SHOWN = 20
-_SUGGESTION_DEPTH = 3
+_SUGGESTION_DEPTH, _SUGGESTIONS = 3, 200
 
 MADE = "bicubic, MATLAB's uint8 path"
 """How low-resolution pictures come about where no file holds them; packs and records keep this text."""
@@ -319,10 +320,10 @@ def _pictures(folder: Path, *, recursive: bool) -> Iterator[Path]:
                 # Hidden files are other programs' business: macOS writes ._0001.png beside 0001.png.
                 if entry.name.startswith("."):
                     continue
-                if Path(entry.name).suffix.lower() in EXTENSIONS and not entry.is_dir():
+                if Path(entry.path).is_dir():  # unlike entry.is_dir(), no error for a link to itself
+                    waiting.extend([Path(entry.path)] if recursive else [])
+                elif Path(entry.name).suffix.lower() in EXTENSIONS:
                     yield Path(entry.path)
-                elif recursive and entry.is_dir():
-                    waiting.append(Path(entry.path))
 
 
 def _by_stem(folder: Path, ending: str, problems: list[str], *, recursive: bool) -> dict[str, Path]:
@@ -444,9 +445,15 @@ def _folder_with_pictures(source: Path) -> str:
     """A suggestion for a folder without pictures: the nearest below it that has some."""
     level = [source]
     for _ in range(_SUGGESTION_DEPTH):
-        level = [child for folder in level for child in sorted(folder.iterdir()) if child.is_dir()][: _SHOWN * 10]
-        named = sorted(level, key=lambda folder: _HR_FOLDER.fullmatch(folder.name) is None)
-        for folder in named:
-            if any(_pictures(folder, recursive=False)):
-                return f": did you mean {shown(folder)}?"
+        level = [path for folder in level for path in _folders_in(folder)][:_SUGGESTIONS]
+        for folder in sorted(level, key=lambda path: _HR_FOLDER.fullmatch(path.name) is None):
+            with contextlib.suppress(OSError):
+                if any(_pictures(folder, recursive=False)):
+                    return f": did you mean {shown(folder)}?"
     return ""
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):  # a folder that may not be read is no suggestion
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    return []

@@ -212,7 +212,11 @@ class Patches:
         return torch.from_numpy(lr), torch.from_numpy(hr)
 
     def on_device(self, device: torch.device | str) -> "Resident":
-        """Copy all pictures to ``device`` and cut there: the same batches, without any work for the processor."""
+        """Copy all pictures to ``device`` and cut there: the same batches, without any work for the processor.
+
+        Raises:
+            ValueError: If a GPU's free memory is too small for the pack.
+        """
         return Resident(self, torch.device(device))
 
 
@@ -235,6 +239,13 @@ class Resident:
     def __init__(self, patches: Patches, device: torch.device) -> None:
         self.patches = patches
         self.device = device
+        if device.type == "cuda":
+            free, needed = torch.cuda.mem_get_info(device)[0], patches.pack.pixels.size
+            if free < needed:
+                raise ValueError(
+                    f"{shown(patches.pack.path)} takes {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free "
+                    f"on {device}: cut patches on the processor instead"
+                )
         flat = torch.empty(patches.pack.pixels.size, dtype=torch.uint8, device=device)
         for start in range(0, patches.pack.pixels.size, _BLOCK):
             piece = patches.pack.pixels[start : start + _BLOCK]
