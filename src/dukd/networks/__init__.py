@@ -3,6 +3,7 @@
 from dukd.networks._cost import macs
 from dukd.networks._network import NetworkConfig, SRNetwork
 from dukd.networks.edsr import EDSR, EDSRConfig, edsr_baseline, edsr_student, edsr_teacher
+from dukd.networks.ensemble import Ensemble, EnsembleConfig, Member, gather
 from dukd.networks.rcan import RCAN, RCANConfig, rcan_student, rcan_teacher
 from dukd.networks.smfanet import SMFANet, SMFANetConfig, smfanet_plus, smfanet_small
 from dukd.networks.swinir import SwinIR, SwinIRConfig, swinir_light, swinir_student, swinir_teacher
@@ -11,6 +12,9 @@ __all__ = [
     "EDSR",
     "RCAN",
     "EDSRConfig",
+    "Ensemble",
+    "EnsembleConfig",
+    "Member",
     "NetworkConfig",
     "RCANConfig",
     "SMFANet",
@@ -21,6 +25,7 @@ __all__ = [
     "edsr_baseline",
     "edsr_student",
     "edsr_teacher",
+    "gather",
     "macs",
     "rcan_student",
     "rcan_teacher",

@@ -7,7 +7,7 @@ beside them. What it reads may come from anywhere, see ``_tensorfile``.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from dukd.networks._layouts import FREE_FIELDS, Layout, Recognised, describe, re
 from dukd.networks._network import NetworkConfig, SRNetwork
 from dukd.networks._tensorfile import TensorFile, WeightsError, load
 from dukd.networks.edsr import EDSRConfig
+from dukd.networks.ensemble import EnsembleConfig, Member
 from dukd.networks.rcan import RCANConfig
 from dukd.networks.smfanet import SMFANetConfig
 from dukd.networks.swinir import SwinIRConfig
@@ -29,7 +30,13 @@ __all__ = ["Contents", "Layout", "WeightsError", "inspect", "read", "tensors_sha
 
 FORMAT = "1"
 """Version of the metadata."""
-CONFIGS: tuple[type[NetworkConfig], ...] = (EDSRConfig, RCANConfig, SwinIRConfig, SMFANetConfig)
+CONFIGS: tuple[type[NetworkConfig], ...] = (
+    EDSRConfig,
+    RCANConfig,
+    SwinIRConfig,
+    SMFANetConfig,
+    EnsembleConfig,
+)
 """The networks that can stand in a file."""
 _SHOWN_DIFFERENCES = 3
 
@@ -151,6 +158,8 @@ def write(
             or a key of the metadata is taken.
     """
     path = Path(path)
+    if layout != "dukd" and isinstance(network.config, EnsembleConfig):
+        raise WeightsError(f"an ensemble is known to dukd alone; write {path} in the layout dukd")
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     _check_finite(path, tensors)
     strings = _metadata(network, tensors, metadata or {})
@@ -183,7 +192,7 @@ def _metadata(network: SRNetwork, tensors: Mapping[str, Tensor], extra: Mapping[
         "format": "pt",
         "dukd": FORMAT,
         "network": network.config.name,
-        "config": json.dumps(asdict(network.config)),
+        "config": json.dumps(_numbers(network.config)),
         "scale": str(network.scale),
         "radius": "none" if network.radius is None else str(network.radius),
         "sha256": tensors_sha256(tensors),
@@ -192,6 +201,17 @@ def _metadata(network: SRNetwork, tensors: Mapping[str, Tensor], extra: Mapping[
     if taken:
         raise WeightsError(f"the metadata {', '.join(sorted(taken))} are written by dukd itself; use other names")
     return ours | dict(extra)
+
+
+def _numbers(value: object) -> object:
+    """What JSON can hold of a config; a network inside another says which it is."""
+    if isinstance(value, Member):
+        return {"name": value.name, "network": value.network.name, "config": _numbers(value.network)}
+    if is_dataclass(value):
+        return {f.name: _numbers(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [_numbers(v) for v in cast("tuple[object, ...]", value)]
+    return value
 
 
 # Reading
@@ -208,8 +228,8 @@ def _open(
     path = Path(path)
     file = load(path)
     try:
-        found = recognise(file.tensors)
         declared = _declared(file.metadata)
+        found = recognise(file.tensors) if not isinstance(declared, EnsembleConfig) else _as_declared(file, declared)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     given = {"value_range": value_range, "mean": mean, "residual_scale": residual_scale}
@@ -235,6 +255,13 @@ def _open(
     return contents, found.tensors
 
 
+def _as_declared(file: TensorFile, declared: NetworkConfig) -> Recognised:
+    """Believe the metadata: what tensors inside tensors make, their names alone do not tell."""
+    return Recognised(
+        config=declared, layout="dukd", tensors=dict(file.tensors), shown=frozenset(), assumed=frozenset()
+    )
+
+
 def _notes(file: TensorFile, config: NetworkConfig, assumed: Sequence[str]) -> tuple[str, ...]:
     notes: list[str] = []
     if file.others:
@@ -251,23 +278,33 @@ def _declared(metadata: Mapping[str, str]) -> NetworkConfig | None:
         return None
     if metadata["dukd"] != FORMAT:
         raise WeightsError(f"its metadata are of version {metadata['dukd']!r}; this version of dukd reads {FORMAT}")
-    kinds = {kind.name: kind for kind in CONFIGS}
     name = metadata.get("network", "")
-    if name not in kinds:
-        raise WeightsError(f"its metadata name the network {name!r}, which is none of {', '.join(kinds)}")
     try:
-        numbers: Any = json.loads(metadata["config"])
-        known = {field.name for field in fields(kinds[name])}
-        values = {key: _frozen(value) for key, value in cast("dict[str, object]", numbers).items()}
-        if values.keys() != known:
-            raise ValueError(f"{sorted(values.keys() ^ known)}")  # noqa: TRY301  wrapped below with the rest
-        return kinds[name](**cast("dict[str, Any]", values))
+        return _config(name, json.loads(metadata["config"]))
+    except WeightsError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"the config in its metadata makes no {name} ({type(error).__name__}: {error})") from error
 
 
+def _config(name: str, numbers: object) -> NetworkConfig:
+    kinds = {kind.name: kind for kind in CONFIGS}
+    if name not in kinds:
+        raise WeightsError(f"its metadata name the network {name!r}, which is none of {', '.join(kinds)}")
+    known = {field.name for field in fields(kinds[name])}
+    values = {key: _frozen(value) for key, value in cast("dict[str, object]", numbers).items()}
+    if values.keys() != known:
+        raise ValueError(f"{sorted(values.keys() ^ known)}")
+    return kinds[name](**cast("dict[str, Any]", values))
+
+
 def _frozen(value: object) -> object:
-    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(_frozen(v) for v in cast("list[object]", value))
+    if isinstance(value, dict):
+        member = cast("dict[str, Any]", value)
+        return Member(name=member["name"], network=_config(member["network"], member["config"]))
+    return value
 
 
 def _settle(
