@@ -81,6 +81,18 @@ def exif_block(orientation: int) -> bytes:
     return exif.tobytes()
 
 
+@pytest.mark.parametrize("first", [".png", ".webp", ".jpg"])
+@pytest.mark.parametrize("second", [".png", ".webp", ".jpg", ".tif"])
+def test_exif_goes_from_format_to_format(tmp_path: Path, first: str, second: str) -> None:
+    """Blocks begin with ``Exif`` in JPEG only; other programs still find the camera."""
+    write(tmp_path / f"a{first}", Picture(pixels=levels(3, 4, 3), exif=exif_block(1)))
+
+    write(tmp_path / f"b{second}", read(tmp_path / f"a{first}"))
+
+    with Image.open(tmp_path / f"b{second}") as image:
+        assert image.getexif()[0x010F] == "a camera"
+
+
 def test_read_rgb8_gives_what_pillow_gives(tmp_path: Path) -> None:
     pixels = levels(6, 4, 3)
 

@@ -18,9 +18,10 @@ from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
 from dukd import augment, images, resize
+from dukd.evaluate import self_ensemble
 from dukd.images import Picture
 from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
-from dukd.upscale import Failed, plan, self_ensemble, upscale_files, upscale_picture
+from dukd.upscale import Failed, plan, upscale_files, upscale_picture
 
 RNG = np.random.default_rng(0)
 

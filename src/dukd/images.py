@@ -31,6 +31,7 @@ MAX_PIXELS = 100_000_000
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
+_EXIF = b"Exif\0\0"  # what an EXIF block begins with
 _SWAPPED = (5, 6, 7, 8)  # orientations that exchange height and width
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEEP_PPM = re.compile(rb"P[36]\s(?:\s|#[^\n]*\n)*(?:\d+(?:\s|#[^\n]*\n)+){2}(\d+)\s")
@@ -338,7 +339,7 @@ def _upright_exif(image: ImageFile.ImageFile, orientation: int) -> bytes | None:
     if not isinstance(block, bytes) or not block or image.format == "TIFF":
         return None
     if orientation == 1:
-        return block
+        return block if block.startswith(_EXIF) else _EXIF + block  # PNG and WebP leave it out, JPEG needs it
     exif = image.getexif()
     exif[_ORIENTATION] = 1
     return exif.tobytes()
@@ -453,7 +454,7 @@ def _write_png16(file: IO[bytes], picture: Picture, text: Mapping[str, str]) -> 
     for keyword, value in text.items():
         chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + value.encode())
     if picture.exif is not None:
-        chunk(b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
+        chunk(b"eXIf", picture.exif.removeprefix(_EXIF))
     packer = zlib.compressobj(_BEST)
     above = np.zeros((1, width * channels * 2), np.uint8)
     for start in range(0, height, 64):  # a strip at a time: the filters need several copies

@@ -2,7 +2,7 @@
 
 Large pictures are cut into tiles that see as much of their surroundings as the network's radius, so that the joined
 answer is that of the whole picture to float noise. Where the radius is the whole picture (global pooling), tiles
-overlap and fade into each other, which is approximate; `Tiling.note` says so. Only one tile is ever on the device; one
+overlap and fade into each other, which is approximate, and reported. Only one tile is ever on the device; one
 that finds no memory there is split and tried again, without losing what is done.
 """
 
@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress, pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
-from dukd import augment, images, resize
+from dukd import images, resize
+from dukd.evaluate import self_ensemble as averaged
 from dukd.files import Progress, silent
 from dukd.images import ImageError, Picture
 from dukd.networks import SRNetwork
@@ -145,26 +146,6 @@ def upscale_picture(
     return replace(picture, pixels=pixels, alpha=_resized(picture.alpha, pixels.shape[:2]))
 
 
-def self_ensemble(network: SRNetwork, lr: Tensor) -> Tensor:
-    """Mean of the answers to the eight flips and rotations of ``lr``, each turned back: the ``+`` of the tables.
-
-    Timofte, Rothe, Van Gool, "Seven ways to improve example-based single image super resolution", CVPR 2016.
-
-    Args:
-        network: The network to ask, eight times.
-        lr: ``(n, 3, h, w)``, RGB in [0, 1].
-
-    Returns:
-        ``(n, 3, h * scale, w * scale)``, unclamped.
-    """
-    steps = (augment.FLIP_ROWS, augment.FLIP_COLUMNS, augment.TRANSPOSE)
-    turns = [augment.compose(list(compress(steps, taken))) for taken in product((False, True), repeat=len(steps))]
-    total: Tensor = turns[0].invert(network(turns[0].apply(lr)))
-    for turn in turns[1:]:
-        total = total + turn.invert(network(turn.apply(lr)))
-    return total / len(turns)
-
-
 class _Asked:
     """A network being asked about parts of one picture; it remembers which size found no memory."""
 
@@ -215,7 +196,7 @@ class _Asked:
                 torch.no_grad(),
                 torch.autocast(self.device.type, dtype=self.precision if mixed else None, enabled=mixed),
             ):
-                sr = self_ensemble(self.network, lr) if self.ensemble else self.network(lr)
+                sr = averaged(self.network, lr) if self.ensemble else self.network(lr)
             sr = sr[0].float().cpu()
         except (MemoryError, RuntimeError) as error:
             if not _no_memory(error):
