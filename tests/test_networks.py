@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -268,7 +269,7 @@ def test_a_tile_with_its_radius_is_exact() -> None:
 
 
 def test_range_and_mean() -> None:
-    """With a tail of zeros the answer is the mean, and with a skip the picture is added."""
+    """With a tail of zeros the answer is the mean, or with a skip the picture with its pixels repeated."""
     network = EDSRConfig(scale=2, width=4, blocks=1, mean=(0.25, 0.5, 0.75)).build()
     nn.init.zeros_(network.conv_last.weight)
     nn.init.zeros_(network.conv_last.bias)
@@ -276,8 +277,7 @@ def test_range_and_mean() -> None:
 
     assert_close(network(lr), torch.tensor([0.25, 0.5, 0.75]).reshape(1, 3, 1, 1).expand(1, 3, 4, 6))
     network.skip = "nearest"
-    expected = lr.repeat_interleave(2, 2).repeat_interleave(2, 3) + torch.tensor([0.25, 0.5, 0.75]).reshape(3, 1, 1)
-    assert_close(network(lr), expected)
+    assert_close(network(lr), lr.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 def test_channel_attention_by_hand() -> None:
@@ -375,3 +375,27 @@ def test_numbers_that_make_no_network_are_refused(make: Callable[[], NetworkConf
 def test_no_batch_of_pictures_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 8, 8\)"):
         TINY["edsr"].build()(torch.rand(3, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_swinir_leaves_sizes_open_when_it_is_traced(tmp_path: Path) -> None:
+    """The published code freezes batch, height and width into the graph, partly without an error (ecosystem.md 6.3)."""
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, path = stirred(TINY["swinir"]), tmp_path / "a.onnx"
+    axes = {"lr": {0: "n", 2: "h", 3: "w"}}
+    torch.onnx.export(
+        network,
+        (torch.rand(2, 3, 24, 16),),
+        path,
+        dynamo=False,
+        input_names=["lr"],
+        dynamic_axes=axes,
+        opset_version=17,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    for size in ((1, 3, 8, 8), (3, 3, 40, 12)):
+        lr = torch.rand(size)
+        (answer,) = session.run(None, {"lr": lr.numpy()})
+        assert_close(torch.from_numpy(answer), network(lr), rtol=1e-4, atol=1e-5)  # another order of sums

@@ -268,7 +268,7 @@ class Attention(nn.Module):
         pixels, width = x.shape[1:]
         qkv = self.qkv(x).reshape(-1, pixels, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (n * windows, heads, pixels, width / heads)
-        logits = (query * self.factor) @ key.mT
+        logits = (query * self.factor) @ key.transpose(-2, -1)  # the older ONNX exporter knows no ``mT``
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
         logits = logits + bias.reshape(pixels, pixels, self.heads).permute(2, 0, 1)
         if apart is not None:
@@ -306,8 +306,8 @@ def relative_positions(window: int) -> Tensor:
 def shift_mask(h: int, w: int, window: int, like: Tensor) -> Tensor:
     """What to add to the logits in shifted windows: nothing, or -100 between pixels of different regions.
 
-    A shift wraps around, and brings pixels of opposite edges into one window. Rows and columns fall into three regions
-    (whole windows, the part before the wrapped one, the wrapped one); pixels attend within their own.
+    A shift wraps around, and brings pixels of opposite edges into one window: the last row and column of windows hold
+    what came from the other side behind what was there, and pixels attend within their own part.
 
     Args:
         h: Rows, a multiple of the window.
@@ -318,11 +318,8 @@ def shift_mask(h: int, w: int, window: int, like: Tensor) -> Tensor:
     Returns:
         ``(windows, window**2, window**2)``.
     """
-    rows, columns = (
-        (place >= size - window).long() + (place >= size - window // 2).long()
-        for size, place in ((h, torch.arange(h, device=like.device)), (w, torch.arange(w, device=like.device)))
-    )
-    regions = (3 * rows[:, None] + columns[None])[None, :, :, None]
+    rows, columns = (torch.arange(size, device=like.device) >= size - window // 2 for size in (h, w))
+    regions = (2 * rows.long()[:, None] + columns.long()[None])[None, :, :, None]
     regions = _split(regions, h // window, w // window, window).squeeze(-1)  # (windows, window**2)
     return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * _APART
 
