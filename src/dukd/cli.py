@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as Grid
 
-from dukd import evaluate, recipes, train, validation
+from dukd import checkpoint, evaluate, logbook, recipes, train, validation
 from dukd._version import __version__
 from dukd.checkpoint import CheckpointError, DiskFullError
 from dukd.data.pack import Pack, PackError, plan, prepare
@@ -146,7 +146,7 @@ class _Watcher:
         self.progress = progress
         self.text = ""
 
-    def __call__(self, record: train.Record) -> None:
+    def __call__(self, record: logbook.Record) -> None:
         match record:
             case {"kind": "step", "step": int(step), "steps": int(steps)}:
                 self.progress(step, steps, self.text)
@@ -403,7 +403,7 @@ def _info_weights(path: Path) -> int:
 
 
 def _info_run(path: Path) -> int:
-    run = train.Run.open(path)
+    run = checkpoint.Run.open(path)
     out.print(run.facts.read_text(encoding="utf-8"))
     records = run.records()
     steps = [r for r in records if r.get("kind") == "train"]

@@ -1,9 +1,11 @@
 """Judge networks while they train: on small sets, often, and the teacher before hours are spent on it."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +22,15 @@ from dukd.resize import imresize_uint8
 
 CROP = 64
 """Rows and columns of a sample for the report, in high-resolution pixels, times half the scale."""
+
+
+class ValidationRecord(TypedDict):
+    """A line of the log."""
+
+    kind: str
+    step: int
+    sets: dict[str, dict[str, float]]
+    seconds: float
 
 
 @dataclass
@@ -56,6 +67,17 @@ class Validation:
                     gathered.setdefault(key, []).append(value)
             results[name] = {key: float(np.mean(values)) for key, values in gathered.items()}
         return results
+
+    @property
+    def first(self) -> str:
+        """Name of the set that chooses the best student."""
+        return next(iter(self.sets))
+
+    def record(self, step: int, network: SRNetwork, teacher: SRNetwork | None) -> ValidationRecord:
+        """The line of the log for a validation."""
+        started = time.perf_counter()
+        sets = self.measure(network, teacher)
+        return {"kind": "validation", "step": step, "sets": sets, "seconds": time.perf_counter() - started}
 
     def _measure(self, network: SRNetwork, teacher: SRNetwork | None, name: str, pair: Pair) -> dict[str, float]:
         lr, hr = load(pair)
@@ -147,8 +169,7 @@ def write_samples(
 
     The crops depend on the ground truth alone, so that those of several runs show the same places.
     """
-    name, pairs = next(iter(validation.sets.items()))
-    del name
+    pairs = validation.sets[validation.first]
     size = CROP * validation.scale // 2
     index: list[dict[str, object]] = []
     for pair in some(pairs, count):

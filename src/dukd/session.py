@@ -1,0 +1,302 @@
+"""Everything that training changes and needs: built from an experiment, saved, and brought back."""
+
+import copy
+import hashlib
+import math
+import platform
+import sys
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from dukd import config
+from dukd._version import __version__
+from dukd.checkpoint import CheckpointError, Run
+from dukd.data.pack import Pack, prepare
+from dukd.data.pairs import find_pairs
+from dukd.data.patches import Patches
+from dukd.experiment import KINDS, Data, Experiment, Optimisation
+from dukd.files import Progress, sha256, silent
+from dukd.networks import weights
+from dukd.networks._network import NoTeacher, SRNetwork
+from dukd.validation import Validation, try_teacher
+
+
+@dataclass
+class Session:
+    """Everything that training changes and needs."""
+
+    experiment: Experiment
+    device: torch.device
+    student: SRNetwork
+    averaged: SRNetwork
+    """The exponential moving average of the student: what is validated and saved."""
+    teacher: SRNetwork
+    teacher_sha256: str
+    """Digest of the teacher's file; empty without one."""
+    extras: nn.Module
+    optimiser: Adam
+    patches: Patches
+    validation: Validation
+    notes: list[str] = field(default_factory=list[str])
+    """What the log should begin with."""
+    step: int = 0
+    """Optimiser steps done."""
+    best: float = -math.inf
+    """Best PSNR of the luma on the first validation set so far, in dB."""
+    seconds: float = 0.0
+    """Seconds of training before the session was resumed."""
+
+    @classmethod
+    def prepare(cls, experiment: Experiment, device: torch.device, progress: Progress = silent) -> Self:
+        """Build everything, and refuse what cannot work, before anything is written.
+
+        Raises:
+            ValueError: If the teacher, the pictures or the method do not fit the student.
+        """
+        notes: list[str] = []
+        optimisation = experiment.optimisation
+        validation = Validation.open(experiment.evaluation, experiment.student.scale, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(optimisation.seed)
+            student = experiment.student.build()
+            if optimisation.warm_start is not None:
+                notes.append(warm_start(student, optimisation.warm_start))
+            teacher, digest = _teacher(experiment, notes)
+            extras = experiment.method.extras(student, teacher)
+        notes.extend(experiment.method.notes())
+        patches = _patches(experiment.data, optimisation.seed, student.scale, progress)
+        layout = torch.channels_last if optimisation.channels_last else torch.contiguous_format
+        for module in (student, teacher, extras):
+            module.to(device)
+            module.to(memory_format=layout)
+        if digest and experiment.evaluation.teacher_pictures and validation.sets:
+            notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_pictures))
+        return cls(
+            experiment=experiment,
+            device=device,
+            student=student.train(),
+            averaged=copy.deepcopy(student).frozen(),
+            teacher=teacher,
+            teacher_sha256=digest,
+            extras=extras.train(),
+            optimiser=_optimiser(optimisation, student, extras),
+            patches=patches,
+            validation=validation,
+            notes=notes,
+        )
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the optimiser changes, in a fixed order."""
+        return _trained(self.student, self.extras)
+
+    def scored(self) -> SRNetwork | None:
+        """The teacher, where there is one to compare with."""
+        return self.teacher if self.teacher_sha256 else None
+
+    def save(self, run: Run, *, seconds: float, best: bool = False) -> None:
+        """Write the checkpoint and the averaged student.
+
+        Raises:
+            OSError: If it cannot be written; what was there is untouched.
+        """
+        pack = self.patches.pack
+        run.save_state(self.step, self._state(seconds), best=best)
+        origin = {"step": str(self.step), "method": self.experiment.method.name}
+        origin |= {"teacher_sha256": self.teacher_sha256, "data_digest": pack.digest}
+        weights.write(run.student, self.averaged, metadata=origin)
+        if best:
+            weights.write(run.best_student, self.averaged, metadata=origin)
+
+    def _state(self, seconds: float) -> dict[str, object]:
+        return {
+            "student": _copied(self.student.state_dict()),
+            "averaged": _copied(self.averaged.state_dict()),
+            "extras": _copied(self.extras.state_dict()),
+            "optimiser": [_copied(self.optimiser.state[p]) for p in self.trained()],
+            "best": self.best,
+            "seconds": seconds,
+            "data_digest": self.patches.pack.digest,
+            "teacher_sha256": self.teacher_sha256,
+        }
+
+    def restore(self, run: Run) -> list[str]:
+        """Go back to the newest sound checkpoint, or to the start where nothing was saved yet.
+
+        Returns:
+            Sentences about checkpoints that could not be used.
+
+        Raises:
+            CheckpointError: If no checkpoint is sound, or the teacher or the pictures are not those of the run.
+        """
+        if not run.steps():
+            run.truncate_log(0)
+            return []
+        loaded = run.load_state()
+        state = cast("dict[str, Any]", loaded.state)
+        for name, what, ours in (
+            ("data_digest", "the training pictures", self.patches.pack.digest),
+            ("teacher_sha256", "the teacher's file", self.teacher_sha256),
+        ):
+            if state[name] != ours:
+                raise CheckpointError(
+                    f"{run.directory}: {what} changed since step {loaded.step} ({name} was {state[name][:12]}, is "
+                    f"{ours[:12]}): bring the old ones back, or start another run with warm_start"
+                )
+        self.student.load_state_dict(state["student"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.extras.load_state_dict(state["extras"])
+        for p, values in zip(self.trained(), state["optimiser"], strict=True):
+            self.optimiser.state[p] = {name: value.to(p.device) for name, value in values.items()}
+        self.step, self.best, self.seconds = loaded.step, float(state["best"]), float(state["seconds"])
+        run.truncate_log(loaded.step)
+        return loaded.reports
+
+    def facts(self) -> dict[str, object]:
+        """What a reader of the results wants to know of how they came to be."""
+        pack, teacher = self.patches.pack, self.scored()
+        return {
+            "dukd": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "seed": self.experiment.optimisation.seed,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "method": self.experiment.method.name,
+            "scale": self.student.scale,
+            "steps": self.experiment.optimisation.steps,
+            "data_digest": pack.digest,
+            "data_pictures": len(pack),
+            "lr_source": pack.lr_source,
+            "teacher_sha256": self.teacher_sha256,
+            "student_parameters": self.student.parameter_count(),
+            "teacher_parameters": None if teacher is None else teacher.parameter_count(),
+        }
+
+
+def _trained(*modules: nn.Module) -> list[nn.Parameter]:
+    return [p for p in chain.from_iterable(m.parameters() for m in modules) if p.requires_grad]
+
+
+def _optimiser(optimisation: Optimisation, *modules: nn.Module) -> Adam:
+    return Adam(
+        _trained(*modules),
+        lr=optimisation.learning_rate,
+        betas=optimisation.betas,
+        weight_decay=optimisation.weight_decay,
+        fused=True,
+    )
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.detach().cpu().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:
+    described = experiment.teacher
+    if described is None or not experiment.method.needs_teacher:
+        return NoTeacher(experiment.student), ""
+    teacher = weights.read(
+        described.weights,
+        scale=experiment.student.scale,
+        value_range=described.value_range,
+        mean=described.mean,
+        residual_scale=described.residual_scale,
+        report=notes.append,
+    )
+    notes.append(f"the teacher is {teacher.config}, {teacher.parameter_count():,} parameters, from {described.weights}")
+    return teacher.frozen(), sha256(described.weights)
+
+
+def warm_start(student: SRNetwork, path: Path) -> str:
+    """Copy every tensor that has the same name and shape from a file, which may be of another scale.
+
+    Returns:
+        A sentence that says how much was taken.
+
+    Raises:
+        ValueError: If nothing fits.
+    """
+    theirs = weights.read(path).state_dict()
+    ours = student.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    if not fitting:
+        raise ValueError(f"{path}: none of its tensors fits the student, so it cannot start from there")
+    student.load_state_dict(ours | fitting)
+    left = [name for name in ours if name not in fitting]
+    rest = f"; new are {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""  # noqa: PLR2004
+    return f"the student starts with {len(fitting)} of {len(ours)} tensors from {path}{rest}"
+
+
+def _patches(data: Data, seed: int, scale: int, progress: Progress) -> Patches:
+    return Patches(
+        open_pack(data, scale, progress),
+        patch=data.patch,
+        batch=data.batch,
+        seed=seed,
+        flips=data.flips,
+        rotations=data.rotations,
+        period=data.period,
+        by_area=data.by_area,
+    )
+
+
+def open_pack(data: Data, scale: int, progress: Progress = silent) -> Pack:
+    """Open the pack of an experiment, or make one from its folder of pictures where there is none yet.
+
+    Raises:
+        ValueError: If the pack is of another scale, or the folder's pictures do not pair.
+    """
+    if data.train.is_file():
+        pack = Pack.open(data.train)
+        if pack.scale != scale:
+            raise ValueError(f"{data.train} is a pack for x{pack.scale}, but the student is x{scale}: prepare another")
+        return pack
+    pairs = find_pairs(data.train, scale=scale, lr=data.lr)
+    where = data.train.resolve()
+    mark = hashlib.sha256(f"{where} {data.lr}".encode()).hexdigest()[:8]
+    return prepare(pairs, data.packs / f"{where.name}-x{scale}-{mark}.pack", progress=progress)
+
+
+_MAY_CHANGE = ("evaluation.", "data.workers", "data.packs", "optimisation.compile")
+"""What may differ when a run is resumed: it has no influence on the weights."""
+
+
+def check_same(experiment: Experiment, run: Run) -> None:
+    """Refuse to go on with a run as something else than it began.
+
+    Raises:
+        CheckpointError: If anything that changes the result differs; it lists what.
+    """
+    before, now = _flat(Experiment.from_file(run.experiment)), _flat(experiment)
+    changed = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_MAY_CHANGE)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{run.directory} was begun as another experiment: {'; '.join(changed)}. Resume it as it was, or choose "
+            "another directory"
+        )
+
+
+def _flat(experiment: Experiment) -> dict[str, object]:
+    def walk(value: object, key: str) -> Generator[tuple[str, object], None, None]:
+        if isinstance(value, dict):
+            for name, inner in cast("dict[str, object]", value).items():
+                yield from walk(inner, f"{key}.{name}" if key else name)
+        else:
+            yield key, value
+
+    return dict(walk(config.plain(experiment, kinds=KINDS), ""))
