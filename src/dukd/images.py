@@ -197,7 +197,7 @@ def write(path: Path, picture: Picture, *, quality: int = 95, text: Mapping[str,
         path: ``.png .jpg .jpeg .webp .tif .tiff .bmp .ppm``, in upper or lower case.
         picture: Pixels, transparency, profile and EXIF; BMP and PPM hold pixels only.
         quality: Of JPEG and WebP, 1 to 100, without effect elsewhere. JPEG keeps full colour resolution from 90 on;
-            WebP is lossless at 100.
+            WebP is lossless at 100, and has no gray: it is repeated, and its profile left out.
         text: Keywords and notes for the text chunks of PNG, without effect elsewhere.
 
     Raises:
@@ -393,7 +393,7 @@ def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
-    """Chunks of a PNG other than the pixels' unless asked, each checked: ``(name, content)``."""
+    """Chunks of a PNG up to its end, each checked: ``(name, content)``."""
     file.seek(len(_PNG_SIGNATURE))
     while len(start := file.read(8)) == 8:  # noqa: PLR2004  length and name
         length, name = struct.unpack(">I4s", start)
@@ -500,6 +500,8 @@ def _save(file: IO[bytes], picture: Picture, writer: _Writer, quality: int, text
         options |= {"quality": quality, "subsampling": 0 if quality >= 90 else 2}  # noqa: PLR2004  4:4:4 from here on
     elif writer.format == "WEBP":
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}  # noqa: PLR2004
+        if picture.gray:  # stored as RGB, for which a profile of gray means nothing
+            options.pop("icc_profile", None)
     elif writer.format == "TIFF":
         options["compression"] = "tiff_deflate"
     image.save(file, format=writer.format, **options)
