@@ -76,7 +76,7 @@ class Session:
         layout = torch.channels_last if optimisation.channels_last else torch.contiguous_format
         for module in (student, teacher, extras):
             module.to(device)
-            module.to(memory_format=layout)
+            module.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
         if digest and experiment.evaluation.teacher_pictures and validation.sets:
             notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_pictures))
         return cls(

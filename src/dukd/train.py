@@ -16,6 +16,7 @@ from types import FrameType
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dukd import checkpoint
 from dukd.checkpoint import Run
@@ -188,8 +189,7 @@ def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def update_average(averaged: SRNetwork, student: SRNetwork, decay: float) -> None:
     """Move the averaged weights towards the student's; buffers are copied (BasicSR leaves them, methods.md D52)."""
-    ours, theirs = list(averaged.parameters()), list(student.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    get_ema_multi_avg_fn(decay)(list(averaged.parameters()), list(student.parameters()), None)
     for buffer, current in zip(averaged.buffers(), student.buffers(), strict=True):
         buffer.copy_(current)
 
