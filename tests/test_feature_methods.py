@@ -11,9 +11,10 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from dukd.kinds import known
-from dukd.methods import AT, FAKD, FSP, LSFD, RKD, SRKD, VID, Combined, FitNet, Frequency, Method
+from dukd.methods import AT, CRD, FAKD, FSP, LSFD, RKD, SRKD, VID, Combined, FitNet, Frequency, Method
 from dukd.methods._features import FeatureMethod, Seen, in_own_units, unit
 from dukd.methods.at import energy
+from dukd.methods.crd import contrast, places
 from dukd.methods.fakd import affinity, affinity_distance
 from dukd.methods.frequency import band_distance, haar
 from dukd.methods.fsp import flows
@@ -26,6 +27,7 @@ from dukd.taps import Adapter
 
 METHODS: tuple[FeatureMethod, ...] = (
     AT(),
+    CRD(),
     FAKD(),
     FAKD(pool=3),
     FitNet(),
@@ -42,8 +44,18 @@ METHODS: tuple[FeatureMethod, ...] = (
     VID(),
     VID(distribution="laplace"),
 )
-LEARNS_NOTHING_FROM_ITSELF = tuple(m for m in METHODS if not isinstance(m, VID))
-every_method = pytest.mark.parametrize("method", METHODS, ids=repr)
+NO_WEIGHTS = {"sharpness", "temperature"}
+LEARNS_NOTHING_FROM_ITSELF = tuple(m for m in METHODS if not isinstance(m, (CRD, VID)))
+
+
+def label(method: FeatureMethod) -> str:
+    """Its name, and what is not as usual."""
+    usual = type(method)()
+    changed = [f"{f.name}={v}" for f in fields(method) if (v := getattr(method, f.name)) != getattr(usual, f.name)]
+    return "-".join([method.name, *changed])
+
+
+every_method = pytest.mark.parametrize("method", METHODS, ids=label)
 
 
 @pytest.fixture
@@ -120,7 +132,7 @@ def test_gradients_are_right(method: FeatureMethod) -> None:
     assert gradcheck(total, ours)
 
 
-@pytest.mark.parametrize("method", LEARNS_NOTHING_FROM_ITSELF, ids=repr)
+@pytest.mark.parametrize("method", LEARNS_NOTHING_FROM_ITSELF, ids=label)
 def test_nothing_is_learnt_from_oneself(method: FeatureMethod, teacher: SRNetwork, pair: tuple[Tensor, Tensor]) -> None:
     losses = losses_of(method, teacher, teacher, pair, method.extras(teacher, teacher))
 
@@ -182,7 +194,7 @@ def test_networks_that_pad_differently_meet_at_the_common_size(method: FeatureMe
 def test_without_weights_there_is_no_teacher(
     method: FeatureMethod, student: SRNetwork, pair: tuple[Tensor, Tensor]
 ) -> None:
-    weights = {f.name: 0.0 for f in fields(method) if f.type is float and f.name not in {"reconstruction", "sharpness"}}
+    weights = {f.name: 0.0 for f in fields(method) if f.type is float and f.name not in NO_WEIGHTS | {"reconstruction"}}
     plain = replace(method, **weights)
     losses = losses_of(plain, student, NotToBeAsked(), pair, nn.Module())
 
@@ -196,7 +208,7 @@ def test_a_weight_is_a_factor(
     method: FeatureMethod, student: SRNetwork, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
 ) -> None:
     extras = method.extras(student, teacher)
-    names = [f.name for f in fields(method) if f.type is float and f.name not in {"sharpness"}]
+    names = [f.name for f in fields(method) if f.type is float and f.name not in NO_WEIGHTS]
     once = losses_of(method, student, teacher, pair, extras)
     twice = losses_of(replace(method, **{n: 2 * getattr(method, n) for n in names}), student, teacher, pair, extras)
 
@@ -220,7 +232,7 @@ def test_combines_with_upcycled_inputs(
 
 
 def test_methods_are_known_and_their_abstract_part_is_not() -> None:
-    names = {"at", "fakd", "fitnet", "frequency", "fsp", "lsfd", "rkd", "srkd", "vid"}
+    names = {"at", "crd", "fakd", "fitnet", "frequency", "fsp", "lsfd", "rkd", "srkd", "vid"}
 
     assert names <= set(known(Method))
     assert FeatureMethod not in known(Method).values()
@@ -233,19 +245,21 @@ def test_depths_are_fractions(method: FeatureMethod, depths: tuple[float, ...]) 
         replace(method, depths=depths)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if isinstance(m, (FitNet, FSP, LSFD))], ids=repr)
+@pytest.mark.parametrize("method", [m for m in METHODS if isinstance(m, (FitNet, FSP, LSFD))], ids=label)
 def test_adapters_are_made_where_widths_differ(method: FeatureMethod, student: SRNetwork, teacher: SRNetwork) -> None:
     assert isinstance(method.extras(student, teacher), Adapter)
     assert not list(method.extras(teacher, teacher).parameters())
 
 
-@pytest.mark.parametrize("method", [AT(), FAKD(), RKD(), SRKD(), Frequency()], ids=repr)
+@pytest.mark.parametrize("method", [AT(), FAKD(), RKD(), SRKD(), Frequency()], ids=label)
 def test_nothing_trains_beside_the_student(method: FeatureMethod, student: SRNetwork, teacher: SRNetwork) -> None:
     assert not list(method.extras(student, teacher).parameters())
 
 
 @pytest.mark.parametrize(
-    "method", [FitNet(), FSP(), SRKD(), VID(), VID(distribution="laplace"), LSFD(), AT(), FAKD(), RKD()], ids=repr
+    "method",
+    [FitNet(), FSP(), SRKD(), VID(), VID(distribution="laplace"), LSFD(), AT(), CRD(), FAKD(), RKD()],
+    ids=label,
 )
 def test_the_range_inside_a_network_does_not_matter(method: FeatureMethod) -> None:
     """EDSR computes in [0, 255], SwinIR in [0, 1]; a weight has to mean the same for both."""
@@ -666,6 +680,62 @@ def test_window_is_odd() -> None:
             LSFD(window=window)
     with pytest.raises(ValueError, match="sharpness"):
         LSFD(sharpness=-1.0)
+
+
+# CRD.
+
+
+def test_contrast_of_two_pairs() -> None:
+    """One negative each; r is 2 e / (e + 1) for alike and 2 / (e + 1) for orthogonal vectors, at temperature 1."""
+    eye = torch.eye(2, dtype=torch.float64)
+    alike, other = 2 * math.e / (math.e + 1), 2 / (math.e + 1)
+    expected = -math.log(alike / (alike + 1)) - math.log(1 - other / (other + 1))
+
+    assert_close(contrast(eye, eye, temperature=1.0), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_contrast_ignores_rotations_and_the_order_of_pairs() -> None:
+    ours, theirs = unit(maps(6, 4)), unit(maps(6, 4, seed=1))
+    order = torch.randperm(6)
+    turn = rotation(4)
+
+    assert_close(
+        contrast((ours @ turn)[order], (theirs @ turn)[order], temperature=0.07),
+        contrast(ours, theirs, temperature=0.07),
+    )
+
+
+def test_contrast_falls_with_what_is_told_apart() -> None:
+    apart = torch.eye(8, dtype=torch.float64)
+    same = torch.ones(8, 8, dtype=torch.float64) / math.sqrt(8)
+
+    assert contrast(apart, apart, temperature=0.07) < 1
+    # All alike: r is 1, so log 8 for the positive and 7 log(8 / 7) for the negatives.
+    blind = math.log(8) + 7 * math.log(8 / 7)
+    assert_close(contrast(same, same, temperature=0.07), torch.tensor(blind, dtype=torch.float64))
+
+
+def test_a_small_temperature_does_not_overflow() -> None:
+    x = unit(maps(6, 4).float()).requires_grad_()
+    contrast(x, -x.detach(), temperature=1e-3).backward()
+
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_places_are_means_of_cells() -> None:
+    x = torch.arange(32.0).reshape(1, 2, 4, 4)
+
+    assert_close(places(x, cells=2)[:2], torch.tensor([[2.5, 18.5], [4.5, 20.5]]))
+
+
+def test_a_single_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="single"):
+        contrast(torch.ones(1, 4), torch.ones(1, 4), temperature=0.07)
+    with pytest.raises(ValueError, match="temperature"):
+        CRD(temperature=0.0)
+    with pytest.raises(ValueError, match="cells"):
+        CRD(cells=0)
 
 
 # Frequency.

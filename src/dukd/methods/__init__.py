@@ -3,6 +3,7 @@
 from dukd.methods._method import Losses, Method
 from dukd.methods.at import AT
 from dukd.methods.combined import Combined
+from dukd.methods.crd import CRD
 from dukd.methods.crosskd import CrossKD
 from dukd.methods.csd import CSD
 from dukd.methods.dckd import DCKD
@@ -24,6 +25,7 @@ from dukd.methods.vid import VID
 
 __all__ = [
     "AT",
+    "CRD",
     "CSD",
     "DCKD",
     "DUKD",

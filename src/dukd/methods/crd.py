@@ -1,0 +1,112 @@
+"""CRD: a place should be told from others by the student as by the teacher.
+
+Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020, arXiv:1910.10699. Two learnt heads bring
+both networks' features into one space, where a critic has to tell pairs of the same place from pairs of different ones:
+
+    L = L_rec + w mean over places i of  [ -log h(i, i)  -  sum over j != i of log(1 - h(i, j)) ]
+    h(i, j) = r / (r + N),   r = exp(g_S(i) . g_T(j) / temperature) / its mean over all pairs,   N negatives per place
+
+The paper draws 16,384 negatives from a memory of the whole data set. Random crops never come twice, so there is nothing
+to remember here: the negatives are the other places of the batch, and the mean is the batch's, where the reference
+implementation keeps the first one. A place is a cell of a picture; ``cells=1`` takes whole pictures, as the paper does.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, softplus
+from typing_extensions import override
+
+from dukd.methods._features import FeatureMethod, Seen, in_own_units, unit
+from dukd.methods._method import Losses
+from dukd.networks._network import SRNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class CRD(FeatureMethod):
+    """Match the ground truth, and tell places of the batch apart by the teacher's features."""
+
+    name: ClassVar[str] = "crd"
+
+    contrast: float = 0.1
+    """Weight of the contrastive loss, averaged over the depths."""
+    temperature: float = 0.07
+    """Divisor of the cosines, above 0; the smaller, the more the nearest negatives count."""
+    dimensions: int = 128
+    """Size of the space in which features are compared."""
+    cells: int = 2
+    """Cells per side into which each picture is cut; each is one place."""
+    relative: bool = True
+    """Whether each network's features are first divided by their own root mean square over the batch; the paper has no
+    need of it, since it compares networks of one range."""
+    depths: tuple[float, ...] = (1.0,)
+    """Where to read both networks, as fractions of their depth, in (0, 1]."""
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise ValueError(f"crd divides by its temperature, which must be above 0, but got {self.temperature}")
+        if self.cells < 1 or self.dimensions < 1:
+            raise ValueError(f"crd takes at least 1, but cells is {self.cells} and dimensions {self.dimensions}")
+
+    @override
+    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
+        assert isinstance(extras, nn.ModuleList)
+        own = in_own_units(ours.features, relative=self.relative)
+        wanted = in_own_units(theirs.features, relative=self.relative)
+        terms = [
+            contrast(*heads(places(s, cells=self.cells), places(t, cells=self.cells)), temperature=self.temperature)
+            for heads, s, t in zip(extras, own, wanted, strict=True)
+        ]
+        return {"contrast": self.contrast * torch.stack(terms).mean()}
+
+    @override
+    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+        return nn.ModuleList(Heads(student.width, teacher.width, self.dimensions) for _ in self.depths)
+
+    @property
+    @override
+    def compares(self) -> bool:
+        return self.contrast != 0
+
+
+class Heads(nn.Module):
+    """Brings features of two widths to vectors of length 1 in one space."""
+
+    def __init__(self, ours: int, theirs: int, dimensions: int) -> None:
+        """Draw two linear maps from torch's global generator."""
+        super().__init__()
+        self.ours = nn.Linear(ours, dimensions)
+        self.theirs = nn.Linear(theirs, dimensions)
+
+    def forward(self, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``(m, c)`` and ``(m, c')`` to ``(m, dimensions)`` each."""
+        return unit(self.ours(ours)), unit(self.theirs(theirs))
+
+
+def places(features: Tensor, *, cells: int) -> Tensor:
+    """Average maps over cells: ``(n, c, h, w)`` to ``(n * cells^2, c)``."""
+    return adaptive_avg_pool2d(features, cells).flatten(2).mT.flatten(0, 1)
+
+
+def contrast(ours: Tensor, theirs: Tensor, *, temperature: float) -> Tensor:
+    """Noise-contrastive loss of ``m`` pairs of vectors ``(m, d)`` of length 1, the other pairs serving as noise.
+
+    Raises:
+        ValueError: If there is only one pair, which has nothing to be told from.
+    """
+    m = len(ours)
+    if m == 1:
+        raise ValueError(
+            "crd tells places apart, but a batch of one with cells=1 has a single one: take more of either"
+        )
+    logits = ours @ theirs.mT / temperature
+    mean = logits.flatten().logsumexp(0) - math.log(m * m)
+    # log r - log N; then -log h = softplus(-odds) and -log(1 - h) = softplus(odds), which cannot overflow.
+    odds = logits - mean - math.log(m - 1)
+    same = torch.eye(m, dtype=torch.bool, device=odds.device)
+    return softplus(torch.where(same, -odds, odds)).sum() / m
