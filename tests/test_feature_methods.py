@@ -129,7 +129,7 @@ def test_gradients_are_right(method: FeatureMethod) -> None:
         return torch.stack(list(method.compare(extras, Seen(sr, list(features)), theirs).values())).sum()
 
     ours = [maps(2, 3, 4, 4, seed=10 + i).requires_grad_() for i in range(len(method.depths))]
-    assert gradcheck(total, ours)
+    assert gradcheck(total, ours, fast_mode=True)  # along random directions: a tenth of the time
 
 
 @pytest.mark.parametrize("method", LEARNS_NOTHING_FROM_ITSELF, ids=label)
