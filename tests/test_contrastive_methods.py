@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from dukd.methods import CSD, DCKD, MCIR, MTKD, Aggregation, CrossKD, Logits, Losses, Method, MiPKD
+from dukd.methods import CSD, DCKD, MCIR, MTKD, Aggregation, CrossKD, Logits, Losses, Method, MiPKD, SlimmableCSD
 from dukd.methods.crosskd import cascades
 from dukd.methods.csd import contrast, contrast_with_others
 from dukd.methods.dckd import code_cross_entropy
@@ -16,12 +16,13 @@ from dukd.methods.encoders import Filters
 from dukd.methods.mcir import repulsion
 from dukd.methods.mipkd import Mixer, block, random_mask, relative_distance
 from dukd.methods.mtkd import haar, wavelet_distance
-from dukd.networks import EDSRConfig, SRNetwork
+from dukd.methods.slimmable import Around, with_corners
+from dukd.networks import EDSRConfig, SRNetwork, SwinIRConfig
 from dukd.resize import upscale
 from dukd.taps import front
 
-ALL: list[Method] = [CSD(), DCKD(), MCIR(), MTKD(), Aggregation(), CrossKD(), MiPKD()]
-NOTED: list[Method] = [CSD(), DCKD(), MCIR()]
+ALL: list[Method] = [CSD(), SlimmableCSD(), DCKD(), MCIR(), MTKD(), Aggregation(), CrossKD(), MiPKD()]
+NOTED: list[Method] = [CSD(), SlimmableCSD(), DCKD(), MCIR()]
 LEVELS = 1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1
 
 
@@ -119,6 +120,53 @@ def test_the_quotient_does_not_grow_as_the_batch_shrinks() -> None:
 def test_csd_says_what_a_batch_of_one_lacks() -> None:
     with pytest.raises(ValueError, match="batch of 2 or more"):
         run(CSD(), edsr(), edsr(12, 6), n=1)
+
+
+# CSD as published
+
+
+def test_the_student_is_the_first_channels_of_the_wide_network() -> None:
+    student = edsr()
+    around = SlimmableCSD(widening=2).extras(student, student).get_submodule("around")
+    assert isinstance(around, Around)
+    wide, narrow = (dict(network.named_parameters()) for network in (around.network, student))
+    made = with_corners(wide, narrow)
+
+    assert made["body.0.conv1.weight"].shape == (16, 16, 3, 3)
+    assert_close(made["body.0.conv1.weight"][:8, :8], narrow["body.0.conv1.weight"], rtol=0, atol=0)
+    assert_close(made["body.0.conv1.weight"][8:], wide["body.0.conv1.weight"][8:], rtol=0, atol=0)
+
+
+def test_a_wide_network_of_nothing_else_is_the_student() -> None:
+    """With zeros around the student's weights the wide network answers as the student does, subpixels included."""
+    student = edsr()
+    around = Around(student, 2)
+    with torch.no_grad():
+        for p in around.parameters():
+            p.zero_()
+    lr = torch.rand(1, 3, 9, 7)
+
+    assert_close(around(student, lr), student(lr))
+
+
+def test_the_wide_network_teaches_the_shared_weights_and_the_quotient_does_not_teach_it() -> None:
+    student = edsr()
+    method = SlimmableCSD(widening=2)
+    extras = method.extras(student, student)
+    losses = run(method, student, student, extras=extras)
+    shared, around = student.get_parameter("conv_first.weight"), list(extras.get_submodule("around").parameters())
+
+    assert torch.autograd.grad(losses["wide"], shared, retain_graph=True)[0].abs().sum() > 0
+    assert torch.autograd.grad(losses["contrast"], shared, retain_graph=True)[0].abs().sum() > 0
+    taught = torch.autograd.grad(losses["contrast"], around, allow_unused=True, retain_graph=True)
+    assert all(g is None for g in taught)
+
+
+def test_networks_of_more_than_convolutions_are_told_what_would_serve_them() -> None:
+    student = SwinIRConfig(scale=2, width=12, depths=(1,), heads=(2,), window=4).build()
+
+    with pytest.raises(ValueError, match="csd takes a frozen teacher"):
+        SlimmableCSD().extras(student, student)
 
 
 # MCIR

@@ -20,6 +20,7 @@ from dukd.methods.mtkd import MTKD, Aggregation
 from dukd.methods.released import ReleasedDUKD
 from dukd.methods.rkd import RKD
 from dukd.methods.scratch import Scratch
+from dukd.methods.slimmable import SlimmableCSD
 from dukd.methods.srkd import SRKD
 from dukd.methods.vid import VID
 
@@ -48,4 +49,5 @@ __all__ = [
     "MiPKD",
     "ReleasedDUKD",
     "Scratch",
+    "SlimmableCSD",
 ]

@@ -6,7 +6,8 @@ arXiv:2105.11683.
     L = w_rec |S(lr) - hr|  +  w_con sum_i w_i |f_i(S) - f_i(T)| / (sum_k |f_i(S) - f_i(n_k)| + 1e-7)
 
 with f_i the levels of VGG19 and n_k the bicubic enlargements of other pictures' lr. The released code draws the n_k
-from the first ten pictures of the batch, a picture's own among them (methods.md D36); here it never is.
+from the first ten pictures of the batch, a picture's own among them (methods.md D36); here it never is. The paper's
+teacher is the student itself with more channels: that is `dukd.methods.slimmable`.
 """
 
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class CSD(Method):
         if self.contrast:
             target = teacher(lr)
             losses["contrast"] = self.contrast * contrast_with_others(
-                _encoder(extras), sr, target, lr, self.others(lr, rng)
+                encoder_of(extras), sr, target, lr, self.others(lr, rng)
             )
         return losses
 
@@ -84,7 +85,7 @@ class CSD(Method):
 
     @override
     def notes(self) -> tuple[str, ...]:
-        return encoder_notes(self.vgg19, "VGG19")
+        return encoder_notes(self.vgg19, "VGG19") if self.contrast else ()
 
     @property
     @override
@@ -92,7 +93,8 @@ class CSD(Method):
         return self.contrast != 0
 
 
-def _encoder(extras: nn.Module) -> Encoder:
+def encoder_of(extras: nn.Module) -> Encoder:
+    """The encoder among a method's extras."""
     encoder = extras.get_submodule("encoder")
     assert isinstance(encoder, Encoder)
     return encoder

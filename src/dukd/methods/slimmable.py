@@ -1,0 +1,112 @@
+"""CSD as published: the teacher is the student with more channels, shares its weights, and learns beside it.
+
+Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation", IJCAI 2021,
+arXiv:2105.11683.
+
+    L = w_rec |S(lr) - hr|  +  w_con (CSD's quotient, with W(lr) in the teacher's place)  +  w_wide |W(lr) - hr|
+
+W has the student's architecture and ``widening`` times its channels; the first channels of each of its weights *are*
+the student's, so both losses to the ground truth move them. The other weights live beside the student and are thrown
+away at the end. In the quotient W is detached. `CSD` is the same loss with a frozen teacher of any kind.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, cast
+
+from torch import Generator, Tensor, nn
+from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
+from torch.nn.functional import l1_loss
+from typing_extensions import override
+
+from dukd.methods._method import Losses
+from dukd.methods.csd import CSD, contrast_with_others, encoder_of
+from dukd.networks._network import SRNetwork
+from dukd.taps import Recorded
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlimmableCSD(CSD):
+    """Match the ground truth, also by a wider network around the student; lie near it, far from other pictures."""
+
+    name: ClassVar[str] = "csd-slimmable"
+
+    wide: float = 1.0
+    """Weight of the wide network's mean absolute difference to the ground truth."""
+    widening: int = 4
+    """How many times the student's channels the wide network has; 4 makes the student its first quarter."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        super().__post_init__()
+        if self.widening < 2:  # noqa: PLR2004  the least that is wider
+            raise ValueError(f"the wide network has 2 or more times the student's channels, but got {self.widening}")
+
+    @override
+    def losses(
+        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+    ) -> Losses:
+        sr = student(lr)
+        losses: Losses = {}
+        if self.reconstruction:
+            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
+        if not (self.contrast or self.wide):
+            return losses
+        around = extras.get_submodule("around")
+        assert isinstance(around, Around)
+        target = around(student, lr)
+        if self.contrast:
+            others = self.others(lr, rng)
+            quotient = contrast_with_others(encoder_of(extras), sr, target.detach(), lr, others)
+            losses["contrast"] = self.contrast * quotient
+        if self.wide:
+            losses["wide"] = self.wide * l1_loss(target, hr)
+        return losses
+
+    @override
+    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+        made = super().extras(student, teacher)
+        made.add_module("around", Around(student, self.widening))
+        return made
+
+    @property
+    @override
+    def needs_teacher(self) -> bool:
+        return False
+
+
+class Around(nn.Module):
+    """A network wider than the student, the first channels of whose weights are the student's."""
+
+    def __init__(self, student: SRNetwork, widening: int) -> None:
+        """Draw the weights around the student's from torch's global generator.
+
+        Raises:
+            ValueError: If the student's weights cannot be the first channels of others.
+        """
+        super().__init__()
+        config = student.config
+        shared = {name for name, _ in student.named_parameters()}
+        parts = student.named_modules()
+        sliced = {f"{name}.{p}" for name, m in parts if isinstance(m, nn.Conv2d) for p, _ in m.named_parameters()}
+        if "width" not in {f.name for f in fields(config)} or shared != sliced:
+            raise ValueError(
+                f"csd-slimmable shares the first channels of convolutions, but {config.name} has other weights; "
+                "csd takes a frozen teacher and serves any network"
+            )
+        self.network = cast("SRNetwork", replace(cast("Any", config), width=student.width * widening).build())
+
+    def forward(self, student: SRNetwork, lr: Tensor) -> Tensor:
+        """Upscale with the wide network: ``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``."""
+        own = student.network if isinstance(student, Recorded) else student
+        weights = with_corners(dict(self.network.named_parameters()), dict(own.named_parameters()))
+        return cast("Tensor", functional_call(self.network, weights, (lr,)))
+
+
+def with_corners(wide: Mapping[str, Tensor], narrow: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put tensors in the place of the first elements, along every axis, of larger ones of the same name."""
+    made: dict[str, Tensor] = {}
+    for name, tensor in wide.items():
+        made[name] = tensor.clone()
+        made[name][tuple(slice(size) for size in narrow[name].shape)] = narrow[name]
+    return made
