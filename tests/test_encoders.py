@@ -127,7 +127,7 @@ def test_distances_to_codes_are_squared_and_per_position() -> None:
 
 
 @pytest.mark.parametrize("make", [Filters, lambda: VGG19(vgg19_state()), lambda: VQGAN(vqgan_state())])
-def test_encoders_are_frozen_whole_and_absent_from_checkpoints(make) -> None:  # noqa: ANN001
+def test_encoders_are_frozen_whole_and_absent_from_checkpoints(make) -> None:
     encoder = make().train()
 
     assert not list(encoder.parameters())
@@ -138,7 +138,7 @@ def test_encoders_are_frozen_whole_and_absent_from_checkpoints(make) -> None:  #
 
 @pytest.mark.parametrize("make", [Filters, lambda: VGG19(vgg19_state()), lambda: VQGAN(vqgan_state())])
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 33)])
-def test_pictures_of_any_size_feed_five_levels(make, size: tuple[int, int]) -> None:  # noqa: ANN001
+def test_pictures_of_any_size_feed_five_levels(make, size: tuple[int, int]) -> None:
     features = make()(torch.rand(1, 3, *size))
 
     assert len(features) == 5
