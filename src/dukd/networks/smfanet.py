@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
 from dukd.networks._layers import check_numbers
 from dukd.networks._network import NetworkConfig, SRNetwork
+from dukd.networks._tracing import cell_maxima, enlarged, variance
 
 _COARSE = 8
 """Pixels on a side of the cells whose maximum modulates the features."""
@@ -113,11 +114,17 @@ class SelfModulation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, width, h, w)`` to the same shape."""
         detail, content = self.linear_0(x).chunk(2, dim=1)
-        h, w = content.shape[-2:]
-        coarse = self.dw_conv(F.adaptive_max_pool2d(content, (max(1, h // _COARSE), max(1, w // _COARSE))))
-        spread = content.var((-2, -1), correction=1 if h * w > 1 else 0, keepdim=True)
-        modulation = F.gelu(self.linear_1(coarse * self.alpha + spread * self.belt))
-        modulated = content * F.interpolate(modulation, size=(h, w), mode="nearest")
+        if torch.onnx.is_in_onnx_export():
+            pooled, spread = cell_maxima(content, _COARSE), variance(content)
+        else:
+            h, w = content.shape[-2:]
+            pooled = F.adaptive_max_pool2d(content, (max(1, h // _COARSE), max(1, w // _COARSE)))
+            spread = content.var((-2, -1), correction=1 if h * w > 1 else 0, keepdim=True)
+        modulation = F.gelu(self.linear_1(self.dw_conv(pooled) * self.alpha + spread * self.belt))
+        if torch.onnx.is_in_onnx_export():
+            modulated = content * enlarged(modulation, content)
+        else:
+            modulated = content * F.interpolate(modulation, size=content.shape[-2:], mode="nearest")
         return self.linear_2(modulated + self.lde(detail))
 
 
