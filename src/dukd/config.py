@@ -42,7 +42,7 @@ class _Reader:
         origin = typing.get_origin(kind)
         if origin in {typing.Union, types.UnionType}:
             return self.read_union(node, typing.get_args(kind), key)
-        if kind in self.kinds:
+        if any(isinstance(kind, type) and issubclass(kind, base) for base in self.kinds):
             return self.read_kind(node, kind, key)
         if is_dataclass(kind):
             return self.read_dataclass(node, cast("type", kind), key, skip=())
@@ -97,7 +97,8 @@ class _Reader:
         return found
 
     def read_kind(self, node: yaml.Node, kind: type, key: str) -> Any:  # noqa: ANN401
-        known = self.kinds[kind]()
+        base = next(base for base in self.kinds if issubclass(kind, base))
+        known = {name: k for name, k in self.kinds[base]().items() if issubclass(k, kind)}
         entries = self.entries(node, key)
         if "type" not in entries:
             self.fail(node, f"{key} needs a type, one of {', '.join(known)}")

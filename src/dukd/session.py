@@ -218,6 +218,10 @@ def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:
     return teacher.frozen(), sha256(described.weights)
 
 
+_LEAST = 0.3
+"""Share of the student's numbers that a warm start has to bring."""
+
+
 def warm_start(student: SRNetwork, path: Path) -> str:
     """Copy every tensor that has the same name and shape from a file, which may be of another scale.
 
@@ -225,13 +229,17 @@ def warm_start(student: SRNetwork, path: Path) -> str:
         A sentence that says how much was taken.
 
     Raises:
-        ValueError: If nothing fits.
+        ValueError: If it holds another kind of network, or hardly anything fits.
     """
-    theirs = weights.read(path).state_dict()
-    ours = student.state_dict()
+    other = weights.read(path)
+    theirs, ours = other.state_dict(), student.state_dict()
     fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
-    if not fitting:
-        raise ValueError(f"{path}: none of its tensors fits the student, so it cannot start from there")
+    taken, whole = (sum(v.numel() for v in some.values()) for some in (fitting, ours))
+    if other.config.name != student.config.name or taken < _LEAST * whole:
+        raise ValueError(
+            f"{path} holds {other.config}, of which {100 * taken // whole} % fits the student {student.config}: a warm "
+            "start needs a network of the same kind and width"
+        )
     student.load_state_dict(ours | fitting)
     left = [name for name in ours if name not in fitting]
     rest = f"; new are {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""  # noqa: PLR2004

@@ -195,7 +195,7 @@ def update_average(averaged: SRNetwork, student: SRNetwork, decay: float) -> Non
 
 
 def _non_finite(session: Session, losses: Mapping[str, Tensor], lr: Tensor, hr: Tensor) -> NonFiniteError:
-    values = {name: float(loss) for name, loss in losses.items()}
+    values = {name: loss.item() for name, loss in losses.items()}
     evidence = {
         "step": session.step + 1,
         "pictures": session.patches.names(session.step),

@@ -1,0 +1,459 @@
+"""Training does what the experiment says, survives being killed, and stops where it should."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from dukd import checkpoint, session, train
+from dukd.checkpoint import CheckpointError, Run
+from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+from dukd.methods import DCKD, DUKD, FAKD, Combined, FitNet, Logits, Method, ReleasedDUKD, Scratch
+from dukd.networks import EDSRConfig, SwinIRConfig, weights
+from dukd.session import Session
+
+STUDENT = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0, skip="nearest")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures, and a teacher that has learnt nothing but starts at the enlarged input."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    (root / "pictures").mkdir()
+    for i in range(5):
+        smooth = rng.random((10, 9, 3)).repeat(8, 0).repeat(8, 1)
+        noisy = (255 * (0.8 * smooth + 0.2 * rng.random(smooth.shape))).astype(np.uint8)
+        Image.fromarray(noisy).save(root / "pictures" / f"{i}.png")
+    torch.manual_seed(1)
+    weights.write(root / "teacher.safetensors", replace(STUDENT, width=8).build())
+    return root
+
+
+def experiment(folder: Path, **changes) -> Experiment:
+    optimisation = Optimisation(steps=12, learning_rate=1e-3, ema=0.9)
+    evaluation = Evaluation(sets=(folder / "pictures",), pictures=2, every=4, log_every=3, teacher_pictures=0)
+    base = Experiment(
+        student=STUDENT,
+        teacher=Teacher(weights=folder / "teacher.safetensors"),
+        method=DUKD(),
+        data=Data(train=folder / "pictures", packs=folder / "packs", patch=12, batch=4),
+        optimisation=optimisation,
+        evaluation=evaluation,
+    )
+    for name, value in changes.items():
+        part, _, key = name.partition("__")
+        base = replace(base, **{part: replace(getattr(base, part), **{key: value}) if key else value})
+    return base
+
+
+def digest(run: Path) -> str:
+    """Of the newest checkpoint's weights, averaged weights and optimiser."""
+    state = Run.open(run).load_state().state
+    whole = hashlib.sha256()
+    for part in ("student", "averaged", "extras", "optimiser"):
+        for values in state[part] if isinstance(state[part], list) else [state[part]]:
+            for name, value in sorted(values.items()):
+                whole.update(name.encode() + value.contiguous().numpy().tobytes())
+    return whole.hexdigest()
+
+
+def hexes(run: Path) -> dict[int, str]:
+    return {r["step"]: r["total_hex"] for r in Run.open(run).records() if r["kind"] == "train"}
+
+
+def test_a_run_leaves_what_the_next_command_needs(folder, tmp_path):
+    student = train.train(experiment(folder, evaluation__samples=1), tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    kinds = [r["kind"] for r in run.records()]
+
+    assert student == tmp_path / "run" / "student.safetensors"
+    assert weights.read(student).config == STUDENT
+    assert weights.inspect(student).metadata["method"] == "dukd"
+    assert kinds.count("train") == 4
+    assert kinds.count("validation") == 3
+    assert Experiment.from_file(run.experiment) == experiment(folder, evaluation__samples=1)
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+    assert run.steps()[-1] == 12
+    index = json.loads((tmp_path / "run" / "samples" / "index.json").read_text())
+    assert [i["label"] for i in index[0]["images"]] == ["bicubic", "dukd", "teacher", "ground truth"]
+    assert json.loads(run.facts.read_text())["data_pictures"] == 5
+
+
+def test_every_loss_is_in_the_log(folder, tmp_path):
+    """The released code does not log its main loss (methods.md D13)."""
+    train.train(experiment(folder), tmp_path / "run")
+    first = next(r for r in Run.open(tmp_path / "run").records() if r["kind"] == "train")
+
+    assert list(first["losses"]) == ["reconstruction", "imitation", "zoom_in", "zoom_out", "zoom_out_reconstruction"]
+    assert first["total"] == pytest.approx(sum(first["losses"].values()))
+
+
+def test_the_same_experiment_gives_the_same_bits(folder, tmp_path):
+    for name, workers in (("a", 0), ("b", 3)):
+        torch.manual_seed(len(name) + workers)
+        train.train(experiment(folder, data__workers=workers), tmp_path / name)
+
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert hexes(tmp_path / "a") == hexes(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Scratch(), DUKD(consistency=0.5), Combined(base=FAKD()), DCKD(), FitNet(), ReleasedDUKD()],
+    ids=lambda m: m.name,
+)
+def test_an_interrupted_run_continues_to_the_same_bits(folder, tmp_path, method):
+    """Stopped after step 7, between two saves; weights, averages, extras and Adam's moments come out equal."""
+    whole = experiment(folder, method=method)
+    train.train(whole, tmp_path / "whole")
+
+    def stop_at_seven(record):
+        if record["kind"] == "step" and record["step"] == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(train.Interrupted, match="after step 7"):
+        train.train(whole, tmp_path / "cut", observe=stop_at_seven)
+    train.train(whole, tmp_path / "cut", resume=True)
+
+    assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from dukd import train
+from dukd.experiment import Experiment
+run = Path(sys.argv[2])
+train.train(Experiment.from_file(Path(sys.argv[1])), run, resume=(run / "experiment.yaml").exists())
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_continues_to_the_same_bits(folder, tmp_path):
+    """SIGKILL at random moments, until the run is through: losses and weights are those of a calm run."""
+    whole = experiment(folder, optimisation__steps=60, evaluation__every=5, evaluation__log_every=5)
+    train.train(whole, tmp_path / "calm")
+    (tmp_path / "e.yaml").write_text(whole.to_yaml())
+    source = str(Path(train.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    rng = np.random.default_rng(3)
+    kills = 0
+    for _ in range(12):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "e.yaml"), str(tmp_path / "killed")]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        seen = Run(tmp_path / "killed")
+        target = min(60, 5 * int(rng.integers(1, 5)) + (seen.steps() or [0])[-1])
+        while process.poll() is None and (seen.steps() or [0])[-1] < target:
+            time.sleep(0.002)
+        time.sleep(float(rng.random()) * 0.03)
+        if process.poll() is None and target < 60 and kills < 3:
+            process.kill()
+            kills += 1
+        _, error = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, error.decode()
+
+    assert kills == 3
+    assert digest(tmp_path / "killed") == digest(tmp_path / "calm")
+    assert hexes(tmp_path / "killed") == hexes(tmp_path / "calm")
+
+
+def test_a_run_killed_before_its_first_save_starts_again(folder, tmp_path):
+    train.train(experiment(folder), tmp_path / "whole")
+    Run.create(tmp_path / "young", experiment_yaml=experiment(folder).to_yaml(), facts={})
+    train.train(experiment(folder), tmp_path / "young", resume=True)
+
+    assert digest(tmp_path / "young") == digest(tmp_path / "whole")
+
+
+def test_a_finished_run_can_be_resumed_and_stays_as_it_is(folder, tmp_path):
+    train.train(experiment(folder), tmp_path / "run")
+    before = digest(tmp_path / "run")
+    train.train(experiment(folder), tmp_path / "run", resume=True)
+
+    assert digest(tmp_path / "run") == before
+
+
+def test_a_used_directory_is_refused(folder, tmp_path):
+    train.train(experiment(folder), tmp_path / "run")
+
+    with pytest.raises(CheckpointError, match=r"is used already .* resume it, or choose another name"):
+        train.train(experiment(folder), tmp_path / "run")
+
+
+def test_another_experiment_cannot_go_on_with_a_run(folder, tmp_path):
+    train.train(experiment(folder), tmp_path / "run")
+
+    with pytest.raises(CheckpointError, match=r"method.zoom_in was 1.0, is 2.0; optimisation.learning_rate was 0.001"):
+        train.train(
+            experiment(folder, method__zoom_in=2.0, optimisation__learning_rate=0.1), tmp_path / "run", resume=True
+        )
+
+
+def test_what_does_not_change_the_weights_may_differ_on_resume(folder, tmp_path):
+    train.train(experiment(folder), tmp_path / "run")
+    train.train(experiment(folder, data__workers=2, evaluation__every=2), tmp_path / "run", resume=True)
+
+
+def test_another_teacher_is_refused_on_resume(folder, tmp_path):
+    teacher = tmp_path / "t.safetensors"
+    teacher.write_bytes((folder / "teacher.safetensors").read_bytes())
+    whole = experiment(folder, teacher__weights=teacher)
+    train.train(whole, tmp_path / "run")
+    weights.write(teacher, replace(STUDENT, width=8).build())
+
+    with pytest.raises(CheckpointError, match="the teacher's file changed since step 12"):
+        train.train(whole, tmp_path / "run", resume=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Poisoned(Logits):
+    """Turns to infinity at its third batch."""
+
+    name: ClassVar[str] = "poisoned"
+    calls: ClassVar[list[int]] = []
+
+    def losses(self, **given):
+        self.calls.append(1)
+        losses = super().losses(**given)
+        return losses | {"imitation": losses["imitation"] / (0.0 if len(self.calls) == 3 else 1.0)}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_evidence(folder, tmp_path):
+    _Poisoned.calls.clear()
+    with pytest.raises(
+        train.NonFiniteError, match=r"loss of step 3 is not finite \(reconstruction .*, imitation inf\)"
+    ):
+        train.train(experiment(folder, method=_Poisoned(), evaluation__every=1), tmp_path / "run")
+    evidence = checkpoint.load(tmp_path / "run" / "nonfinite-00000003.pt")
+
+    assert evidence["step"] == 3
+    assert len(evidence["pictures"]) == 4
+    assert evidence["lr"].shape == (4, 3, 12, 12)
+    assert all(torch.isfinite(v).all() for v in evidence["student"].values())
+    assert Run.open(tmp_path / "run").steps()[-1] == 2
+
+
+def test_a_full_disk_does_not_end_the_run(folder, tmp_path, monkeypatch):
+    failures = [0]
+    save = Run.save_state
+
+    def full_once(self, step, state, **options):
+        if step == 4:
+            failures[0] += 1
+            raise OSError(28, "No space left on device")
+        return save(self, step, state, **options)
+
+    monkeypatch.setattr(Run, "save_state", full_once)
+    train.train(experiment(folder), tmp_path / "run")
+
+    assert failures == [1]
+    assert [r["what"] for r in Run.open(tmp_path / "run").records() if r.get("what") == "not saved"]
+    assert Run.open(tmp_path / "run").steps() == [8, 12]
+
+
+def test_a_disk_that_stays_full_ends_the_run(folder, tmp_path, monkeypatch):
+    def full(self, step, state, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Run, "save_state", full)
+    with pytest.raises(OSError, match="No space left"):
+        train.train(experiment(folder), tmp_path / "run")
+
+
+def opened(folder: Path, **changes) -> Session:
+    return Session.prepare(experiment(folder, **changes), torch.device("cpu"))
+
+
+def test_the_teacher_is_frozen_and_deterministic(folder, tmp_path):
+    """methods.md D1, D4: no gradient, no graph, no training mode, no random depth."""
+    config = SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=4, stochastic_depth=0.5)
+    weights.write(tmp_path / "t.safetensors", config.build())
+    s = opened(folder, teacher__weights=tmp_path / "t.safetensors")
+    lr, hr = s.patches.batch(0)
+    train.advance(s, lr, hr)
+    picture = lr.float() / 255
+
+    assert not s.teacher.training
+    assert all(not p.requires_grad and p.grad is None for p in s.teacher.parameters())
+    assert torch.equal(s.teacher(picture), s.teacher(picture))
+    assert not s.teacher(picture).requires_grad
+
+
+def test_no_checkpoint_holds_the_teacher(folder, tmp_path):
+    train.train(experiment(folder), tmp_path / "run")
+    state = Run.open(tmp_path / "run").load_state().state
+    elements = sum(v.numel() for v in state["student"].values())
+
+    assert elements == sum(v.numel() for v in opened(folder).student.state_dict().values())
+    assert state["extras"] == {}
+
+
+def counted(s: Session, monkeypatch) -> list[str]:
+    calls: list[str] = []
+    for name in ("zero_grad", "step"):
+        original = getattr(s.optimiser, name)
+        monkeypatch.setattr(s.optimiser, name, lambda *a, n=name, o=original, **k: (calls.append(n), o(*a, **k))[1])
+    return calls
+
+
+def test_one_optimiser_step_per_batch(folder, monkeypatch):
+    """methods.md D2."""
+    s = opened(folder)
+    calls = counted(s, monkeypatch)
+    train.advance(s, *s.patches.batch(0))
+
+    assert calls == ["zero_grad", "step"]
+
+
+def test_the_ablation_steps_twice_on_an_accumulated_gradient(folder, monkeypatch):
+    """methods.md D2: the second step adds the fresh gradient to the stale one."""
+    s = opened(folder, method=ReleasedDUKD())
+    calls = counted(s, monkeypatch)
+    gradients: list[torch.Tensor] = []
+    step = s.optimiser.step
+    monkeypatch.setattr(
+        s.optimiser, "step", lambda: (gradients.append(s.student.conv_last.weight.grad.clone()), step())[1]
+    )
+    train.advance(s, *s.patches.batch(0))
+
+    assert calls == ["zero_grad", "step", "step"]
+    s2 = opened(folder, method=Logits())
+    lr, hr = (x.float() / 255 for x in s2.patches.batch(0))
+    sum(
+        s2.experiment.method.losses(
+            student=s2.student, teacher=s2.teacher, extras=s2.extras, lr=lr, hr=hr, rng=torch.Generator()
+        ).values()
+    ).backward()
+    assert_close(gradients[0], s2.student.conv_last.weight.grad)
+    assert not torch.allclose(gradients[1], gradients[0])
+
+
+def test_extras_are_trained(folder):
+    """methods.md D44: heads that no optimiser knows stay random."""
+    s = opened(folder, method=FitNet())
+    before = [p.detach().clone() for p in s.extras.parameters()]
+    for k in range(2):
+        train.advance(s, *s.patches.batch(k))
+
+    assert before
+    assert all(not torch.equal(p, b) for p, b in zip(s.extras.parameters(), before, strict=True))
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(folder):
+    whole, parts = (opened(folder, method=Logits(), optimisation__accumulate=n) for n in (1, 4))
+    for s in (whole, parts):
+        for k in range(3):
+            train.advance(s, *s.patches.batch(k))
+
+    for a, b in zip(whole.student.parameters(), parts.student.parameters(), strict=True):
+        assert_close(a, b, rtol=1e-4, atol=2e-6)  # sums in another order, through Adam's division
+
+
+def test_the_average_follows_the_student():
+    """0.9 of the old, 0.1 of the new; buffers are taken over (methods.md D52)."""
+    averaged, student = (EDSRConfig(scale=2, width=4, blocks=1).build() for _ in range(2))
+    expected = [0.9 * a + 0.1 * s for a, s in zip(averaged.parameters(), student.parameters(), strict=True)]
+    student.range.mean.add_(0.25)
+    train.update_average(averaged, student, 0.9)
+
+    for a, e in zip(averaged.parameters(), expected, strict=True):
+        assert_close(a, e)
+    assert_close(averaged.range.mean, student.range.mean)
+
+
+def test_without_averaging_the_student_itself_is_saved(folder, tmp_path):
+    train.train(experiment(folder, optimisation__ema=0.0), tmp_path / "run")
+    state = Run.open(tmp_path / "run").load_state().state
+
+    assert all(torch.equal(state["student"][n], v) for n, v in state["averaged"].items())
+
+
+def test_clipping_bounds_the_gradient(folder):
+    s = opened(folder, optimisation__clip=1e-3)
+    losses = train.advance(s, *s.patches.batch(0))
+    norm = torch.cat([p.grad.flatten() for p in s.student.parameters()]).norm().item()
+
+    assert losses["gradient_norm"].item() > 1e-3
+    assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"channels_last": True}])
+def test_options_of_speed_change_little(folder, options):
+    plain, fast = opened(folder), opened(folder, **{f"optimisation__{k}": v for k, v in options.items()})
+    a, b = (train.advance(s, *s.patches.batch(0)) for s in (plain, fast))
+
+    for term in a:
+        assert_close(a[term], b[term], rtol=0.05, atol=1e-3)
+
+
+def test_a_warm_start_takes_what_fits(folder, tmp_path):
+    """An x4 student starts from the x2 one: all but the upsampler, as in the paper's EDSR rows."""
+    torch.manual_seed(3)
+    x2 = EDSRConfig(scale=2, width=6, blocks=2).build()
+    weights.write(tmp_path / "x2.safetensors", x2)
+    x4 = EDSRConfig(scale=4, width=6, blocks=2).build()
+    sentence = session.warm_start(x4, tmp_path / "x2.safetensors")
+
+    assert torch.equal(x4.body[1].conv2.weight, x2.body[1].conv2.weight)
+    assert "tensors from" in sentence
+    for other in (
+        EDSRConfig(scale=2, width=10, blocks=1),
+        SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=4),
+    ):
+        with pytest.raises(ValueError, match="needs a network of the same kind and width"):
+            session.warm_start(other.build(), tmp_path / "x2.safetensors")
+
+
+def test_a_teacher_is_trained_by_the_same_command(folder, tmp_path):
+    whole = experiment(folder, method=Scratch(), teacher=None)
+    student = train.train(whole, tmp_path / "run")
+
+    assert weights.read(student).config == STUDENT
+    assert json.loads(Run.open(tmp_path / "run").facts.read_text())["teacher_parameters"] is None
+
+
+def test_a_teacher_worse_than_bicubic_stops_before_anything_is_written(folder, tmp_path):
+    weights.write(tmp_path / "bad.safetensors", EDSRConfig(scale=2, width=6, blocks=1).build())
+    whole = experiment(folder, teacher__weights=tmp_path / "bad.safetensors", evaluation__teacher_pictures=2)
+    with pytest.raises(ValueError, match=r"the teacher does not beat bicubic: .* dB against .* dB on 2 pictures"):
+        train.train(whole, tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_method_without_its_teacher_is_refused(folder):
+    with pytest.raises(ValueError, match=r"the method dukd needs a teacher: name its weights with --teacher.weights"):
+        dataclasses.replace(experiment(folder), teacher=None)
+
+
+def test_two_processes_cannot_share_a_directory(folder, tmp_path):
+    train.train(experiment(folder), tmp_path / "run")
+    with Run.open(tmp_path / "run").lock(), pytest.raises(CheckpointError, match="is in use by pid"):
+        train.train(experiment(folder), tmp_path / "run", resume=True)
+
+
+def test_tensorboard_is_written_where_it_is_installed(folder, tmp_path):
+    pytest.importorskip("tensorboard")
+    train.train(experiment(folder, evaluation__tensorboard=True), tmp_path / "run")
+
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def test_a_method_stays_a_value(folder):
+    assert isinstance(experiment(folder).method, Method)
