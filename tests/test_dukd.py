@@ -10,7 +10,7 @@ from torch.nn.functional import l1_loss
 from torch.testing import assert_close
 
 from dukd import augment
-from dukd.methods import DUKD, Logits, ReleasedDUKD
+from dukd.methods import DUKD, FrugalDUKD, Logits, ReleasedDUKD
 from dukd.methods.dukd import random_windows, shared_tiles
 from dukd.networks import EDSRConfig, SwinIRConfig
 from dukd.recipes import recipe
@@ -256,3 +256,44 @@ def test_recipes_use_the_whole_method(name):
 def test_numbers_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=str(value)):
         replace(DUKD(), **{field: value})
+
+
+def test_the_frugal_form_asks_for_no_more_pictures_than_logits():
+    lr, hr = pair(n=8)
+    student, teacher = Spy(_NearestConfig(scale=2)), Spy(_NearestConfig(scale=2))
+    method = FrugalDUKD(share=0.25, consistency=0)
+    values = method.losses(
+        student=student,
+        teacher=teacher.frozen(),
+        extras=method.extras(student, teacher),
+        lr=lr,
+        hr=hr,
+        rng=torch.Generator().manual_seed(6),
+    )
+
+    assert [x.shape for x in student.shown] == [x.shape for x in teacher.shown] == [(8, 3, 12, 12)]
+    assert torch.equal(student.shown[0][:6], lr[2:])
+    assert list(values) == ["reconstruction", "imitation", "zoom_in"]
+
+
+def test_a_late_start_is_logits_distillation_until_then():
+    lr, hr = pair(n=4)
+    method = FrugalDUKD(late=2)
+    student, teacher = STUDENT.build(), TEACHER.build().frozen()
+    extras = method.extras(student, teacher)
+    terms = []
+    for step in range(1, 4):
+        given = {"student": student, "teacher": teacher, "extras": extras, "lr": lr, "hr": hr}
+        terms.append(list(method.losses(**given, rng=torch.Generator())))
+        method.after_step(student=student, extras=extras, step=step)
+
+    assert terms == [["reconstruction", "imitation"]] * 2 + [["reconstruction", "imitation", "zoom_in"]]
+    again = method.extras(student, teacher)
+    again.load_state_dict(extras.state_dict())
+    assert again.count == 3
+
+
+@pytest.mark.parametrize("changes", [{"share": 0.0}, {"share": 1.0}, {"late": -1}])
+def test_shares_out_of_range_are_refused(changes):
+    with pytest.raises(ValueError, match=str(next(iter(changes.values())))):
+        FrugalDUKD(**changes)

@@ -11,6 +11,7 @@ from dukd.methods.dukd import DUKD
 from dukd.methods.fakd import FAKD
 from dukd.methods.fitnet import FitNet
 from dukd.methods.frequency import Frequency
+from dukd.methods.frugal import FrugalDUKD
 from dukd.methods.fsp import FSP
 from dukd.methods.logits import Logits
 from dukd.methods.lsfd import LSFD
@@ -43,6 +44,7 @@ __all__ = [
     "CrossKD",
     "FitNet",
     "Frequency",
+    "FrugalDUKD",
     "Logits",
     "Losses",
     "Method",

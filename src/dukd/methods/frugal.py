@@ -1,0 +1,89 @@
+"""Frugal DUKD: upcycled inputs take a share of the batch in place of enlarging it.
+
+DUKD asks both networks for every pair, for a window and for a reduced picture of each: at x2 that is 2.25 times the
+pixels of logits distillation per step (methods.md 3.4). Where training is short, the same time is better spent on more
+steps. Here a share of the batch gives its place to its own windows, so that a step costs what a logits step costs:
+
+    L =  w_rec |S(lr_b) - hr_b|  +  w_kd |S(lr_b) - T(lr_b)|  +  w_in |A^-1 S(A zi_a) - T(zi_a)|  + zoom out of a
+
+for the batch cut into its first part a and the rest b. The first ``late`` share of training can be left to the pair
+alone. This is ours, not the paper's; `dukd.methods.dukd` is the paper's.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+from typing_extensions import override
+
+from dukd.methods._method import Losses
+from dukd.methods.dukd import DUKD, asked, upcycled_losses
+from dukd.methods.logits import Logits
+from dukd.networks._network import SRNetwork
+
+
+class _Steps(nn.Module):
+    """Counts the optimiser steps, so that a resumed run knows how far it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    @override
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.count)
+
+    @override
+    def set_extra_state(self, state: Tensor) -> None:
+        self.count = int(state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrugalDUKD(DUKD):
+    """DUKD at the price of logits distillation: upcycled inputs take a share of the batch."""
+
+    name: ClassVar[str] = "dukd-frugal"
+
+    share: float = 0.25
+    """Share of the batch, in (0, 1), whose pictures are shown upcycled in place of as they are."""
+    late: int = 0
+    """Steps at the start that are logits distillation on the whole batch."""
+    zoom_out: float = 0.0
+    """Weight of the distance to the teacher on lr reduced once more."""
+    zoom_out_reconstruction: float = 0.0
+    """Weight of the distance to the ground truth of the reduced picture, which is lr."""
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise ValueError(f"share is a part of the batch, in (0, 1), but got {self.share}")
+        if self.late < 0:
+            raise ValueError(f"late is a number of steps, but got {self.late}")
+
+    @override
+    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+        return _Steps()
+
+    @override
+    def losses(
+        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+    ) -> Losses:
+        assert isinstance(extras, _Steps)
+        pair = Logits(reconstruction=self.reconstruction, imitation=self.imitation)
+        if extras.count < self.late:
+            return pair.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
+        cut = max(1, round(self.share * lr.shape[0]))
+        if cut == lr.shape[0]:
+            raise ValueError(f"a batch of {lr.shape[0]} cannot be shared: use at least 2 pictures, or dukd")
+        upcycled = self.upcycle(lr[:cut], hr[:cut], rng)
+        lr, hr = lr[cut:], hr[cut:]
+        student, teacher = asked(student, teacher, lr, upcycled, imitates=self.imitation != 0)
+        losses = pair.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
+        return losses | upcycled_losses(student, teacher, upcycled)
+
+    @override
+    def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
+        assert isinstance(extras, _Steps)
+        extras.count = step
