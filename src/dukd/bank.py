@@ -1,0 +1,474 @@
+"""The teacher's answers to one period of batches, computed once, kept in a file and replayed.
+
+Where batches come again after a period, so do the method's questions to the teacher: the pictures, and the generator
+a method draws from, are functions of the batch's number. The teacher answers during the first period; every later step
+reads its answers from a mapped file. A method does not know of it.
+
+The file holds a header and one record per batch, all of the same size: CRC-32, number, fingerprints of the pictures
+asked, answers. A record counts when its sum is right, so one that a kill or a power cut left half written is simply
+asked again, and so is one in which a bit flipped. Answers lie in 8 or 16 bits of fixed point, in which 0 and 1 are
+exact; what is replayed is also what the first period returns, so a run does not depend on who filled the bank, or how
+far.
+"""
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import struct
+import sys
+import weakref
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from typing_extensions import override
+
+from dukd import files
+from dukd.networks._network import SRNetwork
+
+Bits = Literal[8, 16, 32]
+"""Bits per value; 32 keeps the teacher's own float32."""
+Shape = tuple[int, int, int, int]
+
+_MAGIC = b"DUKDBANK"
+_VERSION = 1
+_PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON that follows
+_PAGE = 4096
+_PROJECTIONS = 4
+_TOLERANCE = 1e-3  # one value of one picture changed by one level moves every projection by 1 / 255
+_REMEDY = "switch reuse off (--reuse.on False), or let no batch come again (--data.period 0)"
+
+
+class BankError(ValueError):
+    """The teacher's answers cannot be reused; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Fixed point: ``code = round(value * levels) + zero``, clamped, so that 0 and 1 are exact.
+
+    The 8-bit codes span -0.071 to 1.067 in steps of 1.14 grey levels, the 16-bit ones -0.5 to 1.5.
+    """
+
+    bits: Bits
+
+    @property
+    def dtype(self) -> str:
+        """Numpy's name of what is stored."""
+        return {8: "|u1", 16: "<u2", 32: "<f4"}[self.bits]
+
+    def encode(self, x: Tensor) -> NDArray[np.generic]:
+        """Turn a teacher's answer into what is stored."""
+        if self.bits == 32:  # noqa: PLR2004
+            return x.detach().float().cpu().contiguous().numpy()
+        levels, zero, top = self._numbers()
+        codes = (x.detach().float() * levels).round_().add_(zero).clamp_(0, top)
+        kind = torch.uint8 if self.bits == 8 else torch.int32  # noqa: PLR2004
+        return codes.to(kind).cpu().contiguous().numpy().astype(self.dtype, copy=False)
+
+    def decode(self, codes: NDArray[np.generic], device: torch.device) -> Tensor:
+        """Turn what is stored into float32 on a device."""
+        plain = codes.astype(np.int32) if self.bits == 16 else codes  # noqa: PLR2004  torch computes little in uint16
+        stored = torch.from_numpy(np.ascontiguousarray(plain))
+        if device.type == "cuda":
+            stored = stored.pin_memory().to(device, non_blocking=True)
+        if self.bits == 32:  # noqa: PLR2004
+            return stored
+        levels, zero, _ = self._numbers()
+        return stored.to(torch.float32).sub_(zero).div_(levels)
+
+    def _numbers(self) -> tuple[int, int, int]:
+        return (224, 16, 255) if self.bits == 8 else (32768, 16384, 65535)  # noqa: PLR2004
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the questions and the answers follow from; runs in which all of it is equal share a bank."""
+
+    teacher: str
+    """SHA-256 of its weights, and how they are read."""
+    data: str
+    """Digest of the training pictures."""
+    scale: int
+    """Upscaling factor."""
+    patch: int
+    """Side of a training crop of lr."""
+    batch: int
+    """Patches per batch, over all processes."""
+    period: int
+    """Number of batches after which the same ones come again."""
+    seed: int
+    """Seed of patches and of what methods draw."""
+    flips: bool
+    """Whether patches are flipped."""
+    rotations: bool
+    """Whether patches are transposed."""
+    by_area: bool
+    """Whether large pictures are drawn more often."""
+    precision: str
+    """Arithmetic of the teacher."""
+    accumulate: int
+    """Number of parts of a batch."""
+    rank: int
+    """Which process this is."""
+    world: int
+    """How many processes share a batch."""
+    bits: Bits
+    """Bits per value of an answer."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A batch of pictures a method asks the teacher about."""
+
+    shape: Shape
+    """``(n, 3, h, w)``."""
+    mark: str
+    """SHA-256 of its fingerprints in batch 0, rounded: unlike questions are not kept in the same file."""
+
+
+class _AnswersOnly(SRNetwork, ABC):
+    """Stands where a teacher stands, for methods that read its answers and nothing else."""
+
+    def __init__(self, network: SRNetwork) -> None:
+        super().__init__(
+            network.config, width=network.width, size_multiple=network.size_multiple, radius=network.radius
+        )
+        self.network = network
+
+    @abstractmethod
+    def answer(self, lr: Tensor) -> Tensor:
+        """Upscale ``(n, 3, h, w)``."""
+
+    @override
+    def forward_with_features(self, lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
+        if depths:
+            raise self._refusal("reads the teacher's features")
+        if lr.requires_grad:
+            raise self._refusal("asks the teacher about what the student made")
+        return self.answer(lr), []
+
+    @property
+    @override
+    def stages(self) -> Sequence[nn.Module]:
+        raise self._refusal("runs the teacher's stages")
+
+    @override
+    def begin(self, lr: Tensor) -> Tensor:
+        raise self._refusal("runs the teacher's head")
+
+    @override
+    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+        raise self._refusal("runs the teacher's tail")
+
+    def _refusal(self, what: str) -> BankError:
+        return BankError(f"this method {what}, so the teacher's answers cannot be reused: {_REMEDY}")
+
+
+class _Listener(_AnswersOnly):
+    """Hears what a teacher is asked, and answers nothing."""
+
+    def __init__(self, network: SRNetwork) -> None:
+        super().__init__(network)
+        self.heard: list[Question] = []
+
+    @override
+    def answer(self, lr: Tensor) -> Tensor:
+        n, c, h, w = lr.shape
+        rounded = np.round(fingerprints(lr).cpu().numpy(), 1)
+        self.heard.append(Question((n, c, h, w), hashlib.sha256(rounded.tobytes()).hexdigest()[:16]))
+        return lr.new_zeros((n, c, h * self.scale, w * self.scale))
+
+
+def questions(teacher: SRNetwork, ask: Callable[[SRNetwork], object]) -> tuple[Question, ...]:
+    """What a method asks its teacher for one batch; the teacher itself is not run.
+
+    Args:
+        teacher: The teacher.
+        ask: Computes the losses of batch 0 with the teacher it is given.
+
+    Raises:
+        BankError: If the method reads more than answers, so that they cannot be reused.
+    """
+    listener = _Listener(teacher)
+    with torch.no_grad():
+        ask(listener)
+    return tuple(listener.heard)
+
+
+def fingerprints(x: Tensor) -> Tensor:
+    """Four projections of each picture on random signs: ``(n, c, h, w)`` to ``(n, 4)``, float64.
+
+    Unlike a hash they can be compared across devices, where a reduced picture differs in its last bits. A change of
+    one value by one grey level moves all of them by 1 / 255; of two different pictures all four agree to 0.001 with
+    odds of about 1e-16.
+    """
+    return x.detach().flatten(1).double() @ _signs(x[0].numel(), x.device)
+
+
+@lru_cache(maxsize=32)
+def _signs(count: int, device: torch.device) -> Tensor:
+    chances = np.random.default_rng(0).random((count, _PROJECTIONS))
+    return torch.from_numpy(np.where(chances < 0.5, -1.0, 1.0)).to(device)  # noqa: PLR2004  even chances
+
+
+class Bank:
+    """The answers to one period of batches, in a file."""
+
+    def __init__(self, path: Path, source: Source, asked: tuple[Question, ...]) -> None:
+        """Open the file of ``path``; see `Bank.open`."""
+        self.path, self.source, self.asked = path, source, asked
+        self.codec = Codec(source.bits)
+        self._record = _record(source, asked)
+        self._start = _header_size(source, asked)
+        self._file = path.open("r+b", buffering=0)
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._closing = weakref.finalize(self, _close, self._map, self._file)
+
+    @staticmethod
+    def open(folder: Path, source: Source, asked: tuple[Question, ...], *, limit: float) -> "Bank":
+        """Open the bank of a source and its questions, or make an empty one.
+
+        Args:
+            folder: Where banks lie.
+            source: What the answers follow from.
+            asked: What a method asks per batch.
+            limit: Most bytes a new bank may take.
+
+        Raises:
+            BankError: If it would take too much, or the file is not what its name says.
+        """
+        header = _header(source, asked)
+        path = Path(folder) / f"{hashlib.sha256(header).hexdigest()[:16]}.bank"
+        if not path.exists():
+            _create(path, header, size(source, asked), source.period, limit)
+        with path.open("rb") as file:
+            there = file.read(len(header))
+        if there != header or path.stat().st_size != size(source, asked):
+            raise BankError(f"{path} is damaged, or no bank of these questions: delete it, and it is made anew")
+        return Bank(path, source, asked)
+
+    def read(self, number: int) -> NDArray[np.void] | None:
+        """The record of a batch, with the fields ``fingerprints`` and ``answer0``, ...; None if there is none yet."""
+        at = self._start + number * self._record.itemsize
+        if struct.unpack_from("<I", self._map, at + 4)[0] != number + 1:
+            return None
+        raw = np.frombuffer(self._map, np.uint8, self._record.itemsize, at).copy()
+        record = cast("NDArray[np.void]", raw.view(self._record)[0])
+        return record if zlib.crc32(raw[4:].data) == int(record["crc"]) else None
+
+    def read_ahead(self, number: int) -> None:
+        """Have the system fetch a record that will soon be wanted."""
+        if hasattr(mmap, "MADV_WILLNEED"):  # not on Windows
+            at = self._start + number * self._record.itemsize
+            page = at - at % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, page, at + self._record.itemsize - page)
+
+    def write(self, number: int, prints: Sequence[Tensor], answers: Sequence[NDArray[np.generic]]) -> None:
+        """Keep the answers to a batch, unless another process has done so meanwhile."""
+        record = np.zeros((), self._record)
+        record["number"] = number + 1  # so that 0, which a new file is full of, is none
+        record["fingerprints"] = torch.cat(list(prints)).cpu().numpy()
+        for i, answer in enumerate(answers):
+            record[f"answer{i}"] = answer
+        raw = bytearray(record.tobytes())
+        struct.pack_into("<I", raw, 0, zlib.crc32(memoryview(raw)[4:]))
+        with _alone(self._file):
+            if self.read(number) is None:
+                self._file.seek(self._start + number * self._record.itemsize)
+                try:
+                    self._put(raw)
+                except OSError as error:
+                    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                        what = f"the disk filled up while the teacher's answers were kept in {self.path}; make room"
+                        raise OSError(error.errno, what) from error
+                    raise
+
+    def _put(self, raw: bytearray) -> None:
+        left = memoryview(raw)
+        while left:  # a raw file may take less than it was given
+            left = left[self._file.write(left) :]
+
+    def missing(self) -> list[int]:
+        """Numbers of the batches without answers; reads the whole file."""
+        return [k for k in range(self.source.period) if self.read(k) is None]
+
+    def sync(self) -> None:
+        """Make what was written so far survive a power cut."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._closing()
+
+
+def _close(mapped: mmap.mmap, file: IO[bytes]) -> None:
+    mapped.close()
+    file.close()
+
+
+def size(source: Source, asked: tuple[Question, ...]) -> int:
+    """Bytes that the bank of a source and its questions takes."""
+    return _header_size(source, asked) + source.period * _record(source, asked).itemsize
+
+
+def _record(source: Source, asked: tuple[Question, ...]) -> np.dtype[np.void]:
+    pictures = sum(q.shape[0] for q in asked)
+    fields: list[tuple[str, str, tuple[int, ...]]] = [
+        ("crc", "<u4", ()),
+        ("number", "<u4", ()),
+        ("fingerprints", "<f8", (pictures, _PROJECTIONS)),
+    ]
+    for i, question in enumerate(asked):
+        n, c, h, w = question.shape
+        fields.append((f"answer{i}", Codec(source.bits).dtype, (n, c, h * source.scale, w * source.scale)))
+    return np.dtype(fields)
+
+
+def _header(source: Source, asked: tuple[Question, ...]) -> bytes:
+    described = {"source": asdict(source), "questions": [asdict(q) for q in asked]}
+    text = json.dumps(described, indent=1, sort_keys=True).encode()
+    content = _PREFIX.pack(_MAGIC, _VERSION, len(text)) + text + b"\n"
+    return content.ljust(-(-len(content) // _PAGE) * _PAGE, b"\0")
+
+
+def _header_size(source: Source, asked: tuple[Question, ...]) -> int:
+    return len(_header(source, asked))
+
+
+def _create(path: Path, header: bytes, total: int, period: int, limit: float) -> None:
+    per_batch = (total - len(header)) / period
+    if total > limit:
+        fitting = int((limit - len(header)) // per_batch)
+        remedy = f"a period of at most {fitting} fits" if fitting > 0 else "not even one batch fits"
+        raise BankError(
+            f"the teacher's answers to {period} batches take {total / 1e9:.2f} GB ({per_batch / 1e6:.2f} MB each), but "
+            f"the limit is {limit / 1e9:.2f} GB: {remedy} (--data.period), or raise --reuse.limit-gb"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if total > free:
+        raise BankError(
+            f"the teacher's answers to {period} batches take {total / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free in "
+            f"{path.parent}: choose a shorter --data.period, or another --reuse.folder"
+        )
+    with (path.parent / "lock").open("ab") as lock, _alone(lock):
+        if not path.exists():
+            with files.replacing(path) as file:
+                file.write(header)
+                file.truncate(total)
+
+
+@contextmanager
+def _alone(file: IO[bytes]) -> Generator[None, None, None]:
+    """Keep other processes out, where the system can; records are checked when they are read in any case."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 (does not exist on Windows)
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.EINVAL}:  # some network file systems know no locks
+            raise
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+class BankedTeacher(_AnswersOnly):
+    """A teacher that answers each question of a period once, and from then on from its bank.
+
+    A question is recognised by its place in the step, and by fingerprints of its pictures. On a GPU the comparison's
+    outcome is fetched by `verify`, so that no step waits for it.
+    """
+
+    def __init__(self, network: SRNetwork, bank: Bank) -> None:
+        """Put ``bank`` before ``network``."""
+        super().__init__(network)
+        self.bank = bank
+        self.asked = 0
+        """Steps for which the teacher itself was asked."""
+        self._number = 0
+        self._place = 0
+        self._sound = True
+        self._known: NDArray[np.void] | None = None
+        self._prints: list[Tensor] = []
+        self._answers: list[NDArray[np.generic]] = []
+        self._differs: list[Tensor] = []
+
+    def at(self, step: int) -> None:
+        """Begin the step with this number, from 0."""
+        self._number = step % self.bank.source.period
+        self._place = 0
+        self._prints, self._answers, self._sound = [], [], True
+        self._known = self.bank.read(self._number)
+        self.bank.read_ahead((self._number + 1) % self.bank.source.period)
+
+    def done(self) -> None:
+        """End the step: keep what the teacher answered.
+
+        Raises:
+            BankError: If the method asked less than it did for the first batch.
+        """
+        if self._place != len(self.bank.asked):
+            raise self._changed(f"asked {self._place} questions, not {len(self.bank.asked)}")
+        if self._known is None:
+            self.asked += 1
+            if self._sound:
+                self.bank.write(self._number, self._prints, self._answers)
+
+    def verify(self) -> None:
+        """Make sure that every answer so far was to the question asked.
+
+        Raises:
+            BankError: If it was not.
+        """
+        if self._differs and bool(torch.stack(self._differs).any()):
+            raise self._changed("asked about other pictures")
+        self._differs = []
+
+    @override
+    def answer(self, lr: Tensor) -> Tensor:
+        place, shapes = self._place, [q.shape for q in self.bank.asked]
+        if place >= len(shapes) or tuple(lr.shape) != shapes[place]:
+            raise self._changed(
+                f"asked about {tuple(lr.shape)} as question {place + 1}, but its questions are {shapes}"
+            )
+        self._place += 1
+        prints = fingerprints(lr)
+        if self._known is None:
+            answer = self.network(lr)
+            if not bool(torch.isfinite(answer).all()):  # no code stands for it; the loss will tell
+                self._sound = False
+                return answer
+            codes = self.bank.codec.encode(answer)
+            self._prints.append(prints)
+            self._answers.append(codes)
+            return self.bank.codec.decode(codes, lr.device)
+        first = sum(shape[0] for shape in shapes[:place])
+        kept = torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()).to(lr.device)
+        self._differs.append(((prints - kept).abs() > _TOLERANCE).any())
+        if lr.device.type == "cpu":
+            self.verify()
+        return self.bank.codec.decode(self._known[f"answer{place}"], lr.device)
+
+    def _changed(self, what: str) -> BankError:
+        return BankError(
+            f"at batch {self._number} the method {what}; the answers in {self.bank.path} are to other questions, and "
+            f"reuse needs questions that follow from the batch and its generator alone: {_REMEDY}"
+        )

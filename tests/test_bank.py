@@ -1,0 +1,433 @@
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from dukd.bank import Bank, BankedTeacher, BankError, Codec, Source, fingerprints, questions, size
+from dukd.kinds import known
+from dukd.methods import AT, DUKD, Combined, CrossKD, FitNet, Logits, Losses, Method, ReleasedDUKD
+from dukd.networks import EDSRConfig, SRNetwork
+from dukd.schedule import generator
+
+BATCH, PATCH, PERIOD = 2, 16, 3
+CONFIG = EDSRConfig(scale=2, width=8, blocks=2)
+SOURCE = Source(
+    teacher="t",
+    data="d",
+    scale=2,
+    patch=PATCH,
+    batch=BATCH,
+    period=PERIOD,
+    seed=1,
+    flips=True,
+    rotations=True,
+    by_area=False,
+    precision="float32",
+    accumulate=1,
+    rank=0,
+    world=1,
+    bits=8,
+)
+OUTPUTS_ONLY = (Logits(), DUKD(), DUKD(windows=2, zoom_out=0), Combined(), ReleasedDUKD())
+
+
+@pytest.fixture
+def teacher() -> SRNetwork:
+    return CONFIG.build().frozen()
+
+
+@pytest.fixture
+def student() -> SRNetwork:
+    return EDSRConfig(scale=2, width=4, blocks=1).build()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut leaves behind is for test_files.py."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def batch(k: int) -> tuple[Tensor, Tensor]:
+    rng = generator(7, k % PERIOD)
+    hr = torch.randint(256, (BATCH, 3, 2 * PATCH, 2 * PATCH), generator=rng) / 255
+    return hr[..., ::2, ::2].contiguous(), hr
+
+
+def losses(method: Method, student: SRNetwork, teacher: SRNetwork, step: int) -> list[Losses]:
+    """As training asks for them: batch and generator come again after the period."""
+    lr, hr = batch(step)
+    rng = generator(1, step % PERIOD)
+    extras = method.extras(student, teacher)
+    return [
+        part.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng) for part in method.parts
+    ]
+
+
+def banked(
+    folder: Path, method: Method, student: SRNetwork, teacher: SRNetwork, source: Source = SOURCE
+) -> BankedTeacher:
+    asked = questions(teacher, lambda listener: losses(method, student, listener, 0))
+    return BankedTeacher(teacher, Bank.open(folder, source, asked, limit=1e9))
+
+
+def run(method: Method, student: SRNetwork, teacher: BankedTeacher, step: int) -> list[Losses]:
+    teacher.at(step)
+    made = losses(method, student, teacher, step)
+    teacher.done()
+    return made
+
+
+class Silent(SRNetwork):
+    """Refuses to answer: what is replayed does not come from it."""
+
+    def __init__(self, network: SRNetwork) -> None:
+        super().__init__(network.config, width=network.width, radius=network.radius)
+
+    def forward_with_features(self, lr: Tensor, depths: object) -> tuple[Tensor, list[Tensor]]:
+        raise AssertionError("the teacher was asked")
+
+    stages = ()
+    begin = end = forward_with_features  # type: ignore[assignment]
+
+
+# Codes
+
+
+@pytest.mark.parametrize(("bits", "step"), [(8, 1 / 224), (16, 1 / 32768)])
+def test_black_and_white_are_kept_exactly_and_the_rest_to_half_a_step(bits: int, step: float) -> None:
+    codec = Codec(bits)  # type: ignore[arg-type]
+    x = torch.cat([torch.tensor([0.0, 1.0]), torch.rand(10_000)])
+
+    again = codec.decode(codec.encode(x), torch.device("cpu"))
+
+    assert torch.equal(again[:2], x[:2])
+    assert float((again - x).abs().max()) <= step / 2 + 1e-7
+    assert torch.equal(codec.decode(codec.encode(again), torch.device("cpu")), again)
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(8, -16 / 224, 239 / 224), (16, -0.5, 1.5 - 2**-15)])
+def test_what_lies_outside_the_codes_is_clamped(bits: int, low: float, high: float) -> None:
+    codec = Codec(bits)  # type: ignore[arg-type]
+
+    ends = codec.decode(codec.encode(torch.tensor([-9.0, 9.0])), torch.device("cpu"))
+
+    assert_close(ends, torch.tensor([low, high]), rtol=0, atol=1e-7)
+
+
+def test_thirty_two_bits_keep_every_value() -> None:
+    x = torch.randn(100)
+
+    assert torch.equal(Codec(32).decode(Codec(32).encode(x), torch.device("cpu")), x)
+
+
+def test_eight_bits_are_fifty_seven_decibels_from_the_teacher() -> None:
+    """Rounding to steps of 1 / 224 has the variance 1 / (12 * 224^2): 57.8 dB, far above what a student reaches."""
+    x = torch.rand(200_000, dtype=torch.float64)
+    error = Codec(8).decode(Codec(8).encode(x), torch.device("cpu")).double() - x
+
+    assert -10 * math.log10(error.square().mean()) == pytest.approx(10 * math.log10(12 * 224**2), abs=0.05)
+
+
+# Fingerprints
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 3 * 16 * 16 - 1), st.booleans())
+def test_a_change_by_one_level_in_one_value_is_seen_by_every_projection(place: int, up: bool) -> None:
+    x = torch.full((1, 3, 16, 16), 0.5)
+    y = x.clone()
+    y.view(-1)[place] += 1 / 255 if up else -1 / 255
+
+    assert_close((fingerprints(x) - fingerprints(y)).abs(), torch.full((1, 4), 1 / 255).double(), rtol=0, atol=1e-6)
+
+
+def test_rounding_errors_of_float32_leave_fingerprints_alone() -> None:
+    x = torch.rand(4, 3, 48, 48)
+    noisy = x * (1 + torch.randn_like(x) * 2**-23)
+
+    assert float((fingerprints(x) - fingerprints(noisy)).abs().max()) < 1e-4
+
+
+def test_a_batch_has_the_fingerprints_of_its_pictures() -> None:
+    x = torch.rand(3, 3, 8, 8)
+
+    assert_close(fingerprints(x), torch.cat([fingerprints(p) for p in x.split(1)]))
+    assert_close(fingerprints(x.to(memory_format=torch.channels_last)), fingerprints(x))
+
+
+# Replays
+
+
+@pytest.mark.parametrize("method", OUTPUTS_ONLY, ids=lambda m: m.name)
+def test_replayed_losses_equal_the_teachers_own(
+    method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
+    asked = banked(tmp_path, method, student, teacher, replace(SOURCE, bits=32))
+    truth = [losses(method, student, teacher, step) for step in range(PERIOD)]
+    first = [run(method, student, asked, step) for step in range(PERIOD)]
+    asked.network = Silent(teacher)
+    again = [run(method, student, asked, step) for step in range(PERIOD, 3 * PERIOD)]
+
+    assert first == truth
+    assert again == truth * 2
+    assert asked.asked == PERIOD
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_first_period_returns_what_is_replayed_later(
+    bits: int, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
+    asked = banked(tmp_path, DUKD(), student, teacher, replace(SOURCE, bits=bits))
+    first = [run(DUKD(), student, asked, step) for step in range(PERIOD)]
+
+    assert [run(DUKD(), student, asked, step) for step in range(PERIOD, 2 * PERIOD)] == first
+    truth = losses(DUKD(), student, teacher, 0)[0]
+    for name, value in first[0][0].items():
+        # each value of an answer in range is off by at most half a code
+        assert float((value - truth[name]).detach().abs()) <= {8: 0.5 / 224, 16: 0.5 / 32768}[bits] + 1e-6
+
+
+def test_another_run_takes_up_what_the_first_one_kept(student: SRNetwork, teacher: SRNetwork, tmp_path: Path) -> None:
+    first = banked(tmp_path, DUKD(), student, teacher)
+    run(DUKD(), student, first, 1)
+    first.bank.close()
+    second = banked(tmp_path, DUKD(), student, teacher)
+
+    assert second.bank.missing() == [0, 2]
+    run(DUKD(), student, second, 0)
+    second.network = Silent(teacher)
+    run(DUKD(), student, second, 1)
+    assert second.asked == 1
+
+
+def test_methods_with_equal_questions_share_a_bank_and_others_do_not(
+    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
+    def path(method: Method, source: Source = SOURCE) -> Path:
+        return banked(tmp_path, method, student, teacher, source).bank.path
+
+    here = path(DUKD())
+    assert path(DUKD(zoom_in=0.5, reconstruction=3, consistency=0.9)) == here
+    assert path(Combined()) == here
+    other = [path(DUKD(windows=2)), path(DUKD(zoom_in=0)), path(Logits()), path(DUKD(placement="tiles"))]
+    other += [path(DUKD(), replace(SOURCE, **{name: "x"})) for name in ("teacher", "data", "precision")]
+    other += [path(DUKD(), replace(SOURCE, **{name: 9})) for name in ("seed", "accumulate", "rank", "period")]
+    other += [path(DUKD(), replace(SOURCE, bits=16))]
+    assert len({here, *other}) == len(other) + 1
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("method", [FitNet(), AT(), CrossKD(), Combined(base=FitNet())], ids=lambda m: m.name)
+def test_methods_that_read_features_are_refused_with_a_remedy(
+    method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
+    with pytest.raises(BankError, match=r"this method .*: switch reuse off \(--reuse.on False\), or .*--data.period 0"):
+        banked(tmp_path, method, student, teacher)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+ASKABLE = [
+    kind()
+    for name, kind in sorted(known(Method).items())
+    if kind().needs_teacher and name not in {"csd", "mcir", "dckd", "mtkd"}  # whose extras are large or need files
+]
+
+
+@pytest.mark.parametrize("method", ASKABLE, ids=lambda m: m.name)
+def test_every_method_is_replayed_or_refused(
+    method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
+    try:
+        asked = banked(tmp_path, method, student, teacher)
+    except BankError:
+        assert method.taps or method.name == "crosskd"
+        return
+    for step in range(PERIOD):
+        run(method, student, asked, step)
+    asked.network = Silent(teacher)
+    run(method, student, asked, PERIOD)
+
+
+def test_pictures_made_by_the_student_are_refused(teacher: SRNetwork, tmp_path: Path) -> None:
+    lr = batch(0)[0].requires_grad_()
+
+    with pytest.raises(BankError, match="asks the teacher about what the student made"):
+        questions(teacher, lambda listener: listener(lr))
+
+
+def direct(folder: Path, teacher: SRNetwork) -> BankedTeacher:
+    """A bank of one question per batch, filled."""
+    asked = questions(teacher, lambda listener: listener(batch(0)[0]))
+    made = BankedTeacher(teacher, Bank.open(folder, SOURCE, asked, limit=1e9))
+    for k in range(PERIOD):
+        made.at(k)
+        made(batch(k)[0])
+        made.done()
+    return made
+
+
+def test_another_picture_than_the_one_recorded_gets_no_answer(teacher: SRNetwork, tmp_path: Path) -> None:
+    asked = direct(tmp_path, teacher)
+    lr = batch(1)[0]
+    lr[1, 2, 3, 4] += 1 / 255 if lr[1, 2, 3, 4] < 0.5 else -1 / 255
+    asked.at(1)
+
+    with pytest.raises(BankError, match="at batch 1 the method asked about other pictures"):
+        asked(lr)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda t: [t(batch(0)[0]), t(batch(0)[0])], r"asked about \(2, 3, 16, 16\) as question 2"),
+        (lambda t: t(batch(0)[0][:1]), r"asked about \(1, 3, 16, 16\) as question 1"),
+        (lambda _: None, "asked 0 questions, not 1"),
+    ],
+)
+def test_more_less_or_other_questions_are_refused(
+    teacher: SRNetwork, tmp_path: Path, ask: Callable[[SRNetwork], object], message: str
+) -> None:
+    asked = direct(tmp_path, teacher)
+    asked.at(0)
+
+    def step() -> None:
+        ask(asked)
+        asked.done()
+
+    with pytest.raises(BankError, match=message):
+        step()
+
+
+def test_a_bank_above_the_limit_is_refused_with_the_period_that_would_fit(teacher: SRNetwork, tmp_path: Path) -> None:
+    source = replace(SOURCE, period=1000)
+    asked = questions(teacher, lambda listener: listener(batch(0)[0]))
+    record = 2 * 3 * 32 * 32 + 2 * 4 * 8 + 8
+
+    assert size(source, asked) == 4096 + 1000 * record
+    with pytest.raises(BankError, match=rf"take 0.01 GB .* a period of at most {(10**6 - 4096) // record} fits"):
+        Bank.open(tmp_path, source, asked, limit=1e6)
+    with pytest.raises(BankError, match="not even one batch fits"):
+        Bank.open(tmp_path, source, asked, limit=100)
+
+
+def test_a_bank_that_does_not_fit_on_the_disk_is_refused(teacher: SRNetwork, tmp_path: Path) -> None:
+    asked = questions(teacher, lambda listener: listener(batch(0)[0]))
+
+    with pytest.raises(BankError, match=r"GB are free in"):
+        Bank.open(tmp_path, replace(SOURCE, period=10**12), asked, limit=math.inf)
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "version"])
+def test_a_damaged_bank_is_refused(teacher: SRNetwork, tmp_path: Path, damage: str) -> None:
+    asked = direct(tmp_path, teacher)
+    path = asked.bank.path
+    asked.bank.close()
+    with path.open("r+b") as file:
+        if damage == "cut":
+            file.truncate(path.stat().st_size - 1)
+        else:
+            file.seek({"header": 40, "version": 8}[damage])
+            file.write(b"\7")
+
+    with pytest.raises(BankError, match="delete it, and it is made anew"):
+        direct(tmp_path, teacher)
+
+
+@pytest.mark.parametrize("place", [0, 3, 4, 7, 8, 71, 72, 5000, 2 * 3 * 32 * 32 + 71])
+def test_a_flipped_bit_costs_one_record_and_gives_no_wrong_answer(
+    teacher: SRNetwork, tmp_path: Path, place: int
+) -> None:
+    asked = direct(tmp_path, teacher)
+    with asked.bank.path.open("r+b") as file:
+        at = asked.bank._start + asked.bank._record.itemsize + place
+        file.seek(at)
+        old = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([old ^ 1 << place % 8]))
+
+    assert asked.bank.missing() == [1]
+    asked.at(1)
+    asked(batch(1)[0])
+    asked.done()
+    assert asked.bank.missing() == []
+
+
+def test_an_answer_that_is_no_number_is_passed_on_and_not_kept(teacher: SRNetwork, tmp_path: Path) -> None:
+    asked = direct(tmp_path, teacher)
+    empty = BankedTeacher(teacher, Bank.open(tmp_path / "2", replace(SOURCE, bits=16), asked.bank.asked, limit=1e9))
+    next(iter(teacher.parameters())).data.fill_(math.nan)
+    empty.at(0)
+
+    assert not torch.isfinite(empty(batch(0)[0])).any()
+    empty.done()
+    assert empty.bank.missing() == [0, 1, 2]
+
+
+# Kills, and several processes
+
+
+def _fill(folder: Path, ready: "multiprocessing.synchronize.Event", period: int) -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    teacher = CONFIG.build().frozen()
+    asked = questions(teacher, lambda listener: listener(batch(0)[0]))
+    made = BankedTeacher(teacher, Bank.open(folder, replace(SOURCE, period=period), asked, limit=1e9))
+    for k in range(period):
+        made.at(k)
+        made(batch(k)[0])
+        made.done()
+        if k == 2:
+            ready.set()
+
+
+def test_a_kill_leaves_only_whole_records(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    child = context.Process(target=_fill, args=(tmp_path, ready, 5000))
+    child.start()
+    assert ready.wait(60)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    torch.manual_seed(0)
+    teacher = CONFIG.build().frozen()
+    asked = questions(teacher, lambda listener: listener(batch(0)[0]))
+    bank = Bank.open(tmp_path, replace(SOURCE, period=5000), asked, limit=1e9)
+    missing = bank.missing()
+
+    assert 0 < len(missing) <= 4997
+    assert missing == list(range(missing[0], 5000))
+    codec = Codec(8)
+    for k in range(missing[0]):
+        record = bank.read(k)
+        assert record is not None
+        assert np.array_equal(record["answer0"], codec.encode(teacher(batch(k)[0])))
+
+
+def test_two_processes_fill_one_bank(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_fill, args=(tmp_path, context.Event(), 40)) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+
+    assert [child.exitcode for child in children] == [0, 0]
+    assert len(list(tmp_path.glob("*.bank"))) == 1
+    torch.manual_seed(0)
+    asked = questions(CONFIG.build().frozen(), lambda listener: listener(batch(0)[0]))
+    assert Bank.open(tmp_path, replace(SOURCE, period=40), asked, limit=1e9).missing() == []
