@@ -1,29 +1,18 @@
-"""What every method promises, on every pair of networks and every scale."""
+"""What every method promises, on every pair of networks and every scale; the promises are in `dukd.testing`."""
 
-import copy
-import random
+from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 import dukd.methods
+from dukd import testing
 from dukd.kinds import known
 from dukd.methods import AT, DUKD, FAKD, Combined, Logits, Method, Scratch
-from dukd.networks import EDSRConfig, RCANConfig, SwinIRConfig
+from dukd.testing import PAIRS, PROMISES, Case, Refused, check_method
 
-PAIRS = {
-    "edsr-edsr": (lambda s: EDSRConfig(scale=s, width=8, blocks=3), lambda s: EDSRConfig(scale=s, width=12, blocks=5)),
-    "edsr-swinir": (
-        lambda s: EDSRConfig(scale=s, width=8, blocks=3),
-        lambda s: SwinIRConfig(scale=s, width=12, depths=(2, 2), heads=(2, 2), window=4),
-    ),
-    "swinir-rcan": (
-        lambda s: SwinIRConfig(scale=s, width=8, depths=(2, 2), heads=(2, 2), window=4),
-        lambda s: RCANConfig(scale=s, width=8, groups=2, blocks=2, squeeze=4),
-    ),
-}
 METHODS: dict[str, Method] = {
     name: kind() for name, kind in known(Method).items() if kind.__module__.startswith("dukd.")
 }
@@ -34,160 +23,27 @@ METHODS |= {
 }
 SIGNED = {"mcir", "vid"}
 """Methods with a loss that may be negative: a distance to move away from, a logarithm of a variance."""
+EDSRS = PAIRS["edsr-edsr"]
 
 every_method = pytest.mark.parametrize("name", METHODS)
-every_pair = pytest.mark.parametrize("pair", PAIRS)
-
-
-class Case:
-    """A method, a pair of networks and a batch."""
-
-    def __init__(self, name: str, pair: str, scale: int, size: tuple[int, int] = (16, 16)) -> None:
-        torch.manual_seed(5)
-        self.method = METHODS[name]
-        student, teacher = PAIRS[pair]
-        self.student = student(scale).build().train()
-        self.teacher = teacher(scale).build().frozen()
-        try:
-            self.extras = self.method.extras(self.student, self.teacher).train()
-        except ValueError as error:
-            assert len(str(error)) > 40, "a refusal says why, and what would serve"  # noqa: PT017
-            pytest.skip(f"{name} does not serve {pair}: {error}")
-        self.lr = torch.rand(2, 3, *size)
-        self.hr = torch.rand(2, 3, size[0] * scale, size[1] * scale)
-
-    def losses(self, seed: int = 1, method: Method | None = None):
-        return (method or self.method).losses(
-            student=self.student,
-            teacher=self.teacher,
-            extras=self.extras,
-            lr=self.lr,
-            hr=self.hr,
-            rng=torch.Generator().manual_seed(seed),
-        )
 
 
 @every_method
-@every_pair
+@pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_losses_are_finite_scalars_that_teach_the_student_and_not_the_teacher(name, pair, scale):
     """A loss that is cut from the graph falls in the log and teaches nothing (methods.md D1, D16)."""
-    case = Case(name, pair, scale)
-    before = copy.deepcopy(case.teacher.state_dict())
-    for part in case.method.parts:
-        losses = case.losses(method=part)
-        assert losses
-        for term, loss in losses.items():
-            assert loss.shape == (), f"{term} is no scalar"
-            assert torch.isfinite(loss), f"{term} is {loss}"
-            assert loss >= 0 or name in SIGNED, f"{term} is {loss}"
-            parameters = list(case.student.parameters())
-            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            reached = sum(g is not None and bool(g.abs().sum() > 0) for g in gradients)
-            assert reached, f"{term} has no gradient for the student"
-        torch.stack(list(losses.values())).sum().backward()
-    assert all(p.grad is None for p in case.teacher.parameters())
-    assert not case.teacher.training
-    for key, value in case.teacher.state_dict().items():
-        assert torch.equal(value, before[key]), f"the teacher's {key} changed"
+    try:
+        testing.teaches_the_student_and_not_the_teacher(METHODS[name], PAIRS[pair], scale, signed=name in SIGNED)
+    except Refused as refusal:
+        pytest.skip(f"{name} does not serve {pair}: {refusal}")
 
 
 @every_method
-def test_all_randomness_comes_from_rng(name):
-    case = Case(name, "edsr-edsr", 2)
-    part = case.method.parts[-1]
-    first = case.losses(3, part)
-    torch.manual_seed(99)
-    torch.rand(5)
-    random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    second = case.losses(3, part)
-
-    assert list(first) == list(second)
-    for term in first:
-        assert torch.equal(first[term], second[term]), f"{term} draws from elsewhere"
-
-
-@every_method
-def test_inputs_stay_as_they_are(name):
-    case = Case(name, "edsr-edsr", 2)
-    lr, hr = case.lr.clone(), case.hr.clone()
-    for part in case.method.parts:
-        case.losses(method=part)
-
-    assert torch.equal(lr, case.lr)
-    assert torch.equal(hr, case.hr)
-
-
-@every_method
-def test_patches_need_not_be_square(name):
-    case = Case(name, "edsr-edsr", 2, size=(16, 24))
-    for part in case.method.parts:
-        assert all(torch.isfinite(loss) for loss in case.losses(method=part).values())
-
-
-@every_method
-def test_half_precision_passes_give_losses_near_those_of_full_precision(name):
-    case = Case(name, "edsr-edsr", 2)
-    exact = case.losses(method=case.method.parts[-1])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = case.losses(method=case.method.parts[-1])
-    for term, value in exact.items():
-        # bfloat16 keeps 8 bits, and what a method compares is often a small difference of large numbers
-        assert_close(rough[term].float(), value.float(), rtol=0.25, atol=0.05, msg=lambda m, t=term: f"{t}: {m}")
-
-
-@every_method
-def test_an_extra_that_trains_belongs_to_the_extras(name):
-    """What trains beside the student must be reachable by the optimiser (methods.md D44)."""
-    case = Case(name, "edsr-edsr", 2)
-    losses = case.losses(method=case.method.parts[-1])
-    trained = [p for p in case.extras.parameters() if p.requires_grad]
-    if trained:
-        total = torch.stack(list(losses.values())).sum()
-        gradients = torch.autograd.grad(total, trained, allow_unused=True)
-        assert any(g is not None and bool(g.abs().sum() > 0) for g in gradients)
-
-
-@every_method
-def test_a_method_is_a_frozen_value(name):
-    method = METHODS[name]
-
-    assert method == copy.deepcopy(method)
-    assert hash(method) == hash(copy.deepcopy(method))
-    with pytest.raises(AttributeError):
-        method.anything = 1  # type: ignore[attr-defined]
-
-
-@every_method
-def test_a_step_of_the_optimiser_lowers_the_sum(name):
-    """Twenty small steps on one batch, with the same draws: what is minimised is what is returned."""
-    case = Case(name, "edsr-edsr", 2)
-    part = case.method.parts[-1]
-    parameters = [*case.student.parameters(), *(p for p in case.extras.parameters() if p.requires_grad)]
-    optimiser = torch.optim.Adam(parameters, lr=1e-3)
-    totals = []
-    for _ in range(21):
-        total = torch.stack(list(case.losses(7, part).values())).sum()
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        totals.append(total.item())
-
-    assert totals[-1] < totals[0]
-
-
-@every_method
-def test_extras_survive_a_checkpoint(name):
-    """What is kept beside the student is tensors by name, so that a run can be resumed."""
-    case = Case(name, "edsr-edsr", 2)
-    case.losses()
-    case.method.after_step(student=case.student, extras=case.extras, step=1)
-    again = Case(name, "edsr-edsr", 2)
-    again.extras.load_state_dict(case.extras.state_dict())
-
-    assert all(isinstance(v, torch.Tensor) for v in case.extras.state_dict().values())
-    assert case.losses(2).keys() == again.losses(2).keys()
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_every_method(promise, name):
+    """What trains beside the student must be reachable by the optimiser (methods.md D44), and ten promises more."""
+    promise(METHODS[name], EDSRS)
 
 
 def test_every_method_has_a_name_of_its_own_and_a_sentence():
@@ -200,7 +56,7 @@ def test_every_method_has_a_name_of_its_own_and_a_sentence():
 
 def test_a_combination_makes_no_second_pass():
     """FAKD + DUKD asks each network for each size of picture once (AugKD, table 8)."""
-    case = Case("fakd+dukd", "edsr-edsr", 2)
+    case = Case.of(METHODS["fakd+dukd"], EDSRS)
     sizes: list[tuple[int, ...]] = []
     for network in (case.student, case.teacher):
         begin = network.begin
@@ -211,12 +67,10 @@ def test_a_combination_makes_no_second_pass():
 
 
 def test_a_combination_has_the_losses_of_both():
-    case = Case("fakd+dukd", "edsr-edsr", 2)
-    both = case.losses(4)
-    base = Combined(base=FAKD()).base.losses(
-        student=case.student, teacher=case.teacher, extras=case.extras, lr=case.lr, hr=case.hr, rng=torch.Generator()
-    )
-    alone = case.losses(4, DUKD())
+    case = Case.of(METHODS["fakd+dukd"], EDSRS)
+    both = case.losses(seed=4)
+    base = case.losses(FAKD(), seed=4)
+    alone = case.losses(DUKD(), seed=4)
 
     for term, value in base.items():
         assert_close(both[term], value)
@@ -225,9 +79,150 @@ def test_a_combination_has_the_losses_of_both():
 
 
 def test_logits_with_no_weight_is_scratch():
-    case = Case("logits", "edsr-edsr", 2)
-    ours, theirs = case.losses(method=Logits(imitation=0)), case.losses(method=Scratch())
+    case = Case.of(METHODS["logits"], EDSRS)
+    ours, theirs = case.losses(Logits(imitation=0)), case.losses(Scratch())
 
     assert list(ours) == ["reconstruction"]
     assert torch.equal(ours["reconstruction"], theirs["reconstruction"])
     assert not Logits(imitation=0).needs_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Broken(Logits):
+    """Keeps every promise but the one that a subclass breaks."""
+
+    name: ClassVar[str] = "broken"
+
+
+class _CutFromTheGraph(_Broken):
+    def losses(self, **given):
+        return {name: torch.tensor(loss.item()) for name, loss in super().losses(**given).items()}
+
+
+class _NoScalar(_Broken):
+    def losses(self, **given):
+        return {name: loss.expand(2) for name, loss in super().losses(**given).items()}
+
+
+class _TrainsTheTeacher(_Broken):
+    def losses(self, **given):
+        given["teacher"].train()
+        return super().losses(**given)
+
+
+class _OwnDice(_Broken):
+    def losses(self, **given):
+        return {name: loss * torch.rand(()) for name, loss in super().losses(**given).items()}
+
+
+class _InPlace(_Broken):
+    def losses(self, **given):
+        given["hr"].mul_(0.5)
+        return super().losses(**given)
+
+
+class _Square(_Broken):
+    def losses(self, *, lr, hr, **given):
+        n, side = lr.shape[0], lr.shape[-1]
+        return super().losses(lr=lr.reshape(n, 3, side, side), hr=hr, **given)
+
+
+class _Infinite(_Broken):
+    def losses(self, **given):
+        return {name: loss / 0 for name, loss in super().losses(**given).items()}
+
+
+class _Rough(_Broken):
+    def losses(self, **given):
+        losses = super().losses(**given)
+        factor = 2 if torch.is_autocast_enabled("cpu") else 1
+        return {name: factor * loss for name, loss in losses.items()}
+
+
+class _Idle(_Broken):
+    def extras(self, student, teacher):
+        return torch.nn.Linear(2, 2)
+
+
+class _Ascends(_Broken):
+    def losses(self, **given):
+        return {name: 2 * loss.detach() - loss for name, loss in super().losses(**given).items()}
+
+
+class _KeepsItElsewhere(_Broken):
+    def extras(self, student, teacher):
+        made = torch.nn.Module()
+        made.factor = 1.0
+        return made
+
+    def after_step(self, *, student, extras, step):
+        extras.factor = 2.0
+
+    def losses(self, *, extras, **given):
+        return {name: extras.factor * loss for name, loss in super().losses(extras=extras, **given).items()}
+
+
+class _SilentReader(_Broken):
+    def losses(self, *, student, lr, **given):
+        _, (features,) = student.forward_with_features(lr, (0.5,))
+        return super().losses(student=student, lr=lr, **given) | {"size": features.abs().mean()}
+
+
+class _SaysItNeedsNone(_Broken):
+    @property
+    def needs_teacher(self):
+        return False
+
+
+class _Refuses(_Broken):
+    def extras(self, student, teacher):
+        raise ValueError("this method serves networks of another kind only: take one that has no parameters")
+
+
+class _RefusesCurtly(_Broken):
+    def extras(self, student, teacher):
+        raise ValueError("no")
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class _Thawed:
+    """No method, but all of one that the promise looks at."""
+
+    name: ClassVar[str] = "thawed"
+    weight: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (_CutFromTheGraph, "cut from the graph"),
+        (_NoScalar, "no scalar"),
+        (_TrainsTheTeacher, "training mode"),
+        (_OwnDice, "elsewhere than rng"),
+        (_InPlace, "changes hr in place"),
+        (_Square, "invalid for input of size"),
+        (_Infinite, "is inf"),
+        (_Rough, "in bfloat16"),
+        (_Ascends, "20 steps take broken from"),
+        (_Idle, "trains none of its extras"),
+        (_KeepsItElsewhere, "do not hold"),
+        (_SilentReader, "taps"),
+        (_SaysItNeedsNone, "needs no teacher, but asks one"),
+        (_Refuses, "serves no pair"),
+        (_RefusesCurtly, "a refusal says why"),
+    ],
+)
+def test_a_broken_promise_is_named(broken, complaint):
+    broken.__doc__ = _Broken.__doc__
+    with pytest.raises((AssertionError, RuntimeError), match=complaint):
+        check_method(broken(), scales=(2,))
+
+
+def test_a_method_that_can_be_changed_is_no_value():
+    with pytest.raises(AssertionError, match="lets its weight be changed"):
+        testing.is_a_frozen_value(_Thawed(), EDSRS)
+
+
+def test_a_check_on_nothing_is_refused():
+    with pytest.raises(ValueError, match="nothing to check logits on"):
+        check_method(Logits(), pairs={})
