@@ -1,0 +1,75 @@
+"""Commands that look at pictures: prepare, check-data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dukd.cli._terminal import Bar, amount, named, say
+from dukd.data.pack import Pack, plan, prepare
+from dukd.data.pairs import find_pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Decode a folder of pictures once into a pack, from which training reads patches.
+
+    Training does this by itself where it is given a folder. A pack of its own is worth having for large sets, for
+    machines that share one disk, and to move pictures as one file. An interrupted call goes on where it stopped.
+
+    Example: dukd prepare DIV2K --scale 4 --out packs/div2k-x4.pack
+    """
+
+    source: tyro.conf.Positional[Path]
+    """Folder of pictures, in any layout the field uses."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The pack to write, such as packs/div2k-x4.pack."""
+    scale: Annotated[int, tyro.conf.arg(aliases=["-s"])]
+    """Upscaling factor."""
+    lr: Path | None = None
+    """Folder of low-resolution pictures, where it does not lie beside the others."""
+    recursive: bool = False
+    """Whether folders below are searched too."""
+    verify: bool = False
+    """Whether every pixel is read back and compared at the end."""
+
+    def __call__(self) -> int:
+        pairs = find_pairs(self.source, scale=self.scale, lr=self.lr, recursive=self.recursive)
+        say(f"{len(pairs)} pictures, low resolution: {pairs.lr_source}; the pack takes {amount(plan(pairs))}")
+        with Bar() as progress:
+            pack = prepare(pairs, self.out, progress=progress)
+            if self.verify:
+                pack.verify(progress)
+        say(f"wrote {named(self.out)}: {len(pack)} pictures, x{pack.scale}, digest {pack.digest[:16]}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckData:
+    """Check a folder of pictures, or a pack, and list every problem at once.
+
+    Example: dukd check-data DIV2K --scale 4
+    """
+
+    source: tyro.conf.Positional[Path]
+    """Folder of pictures, or a pack."""
+    scale: Annotated[int, tyro.conf.arg(aliases=["-s"])] = 4
+    """Upscaling factor; a pack knows its own."""
+    lr: Path | None = None
+    """Folder of low-resolution pictures, where it does not lie beside the others."""
+    recursive: bool = False
+    """Whether folders below are searched too."""
+
+    def __call__(self) -> int:
+        if self.source.is_file():
+            pack = Pack.open(self.source)
+            with Bar() as progress:
+                pack.verify(progress)
+            where = named(self.source)
+            say(f"{where} is sound: {len(pack)} pictures, x{pack.scale}, low resolution: {pack.lr_source}")
+            return 0
+        pairs = find_pairs(self.source, scale=self.scale, lr=self.lr, recursive=self.recursive)
+        say(f"{len(pairs)} pictures for x{self.scale}, low resolution: {pairs.lr_source}")
+        say(f"nothing is wrong with them; a pack of them takes {amount(plan(pairs))}")
+        return 0

@@ -1,0 +1,149 @@
+"""What the commands share: where they print, how they show progress, which device a word means."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from dukd.data.pairs import shown
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+_LOG_WIDTH = 100_000  # a log has no width at which lines should break
+_QUIET = 300.0  # seconds without a line in a log, at most
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
+    if not console.is_terminal:
+        console.width = _LOG_WIDTH
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Print a line, as it is."""
+    out.print(escape(text))
+
+
+def note(text: str) -> None:
+    """Print something by the way, to standard error."""
+    err.print(f"[dim]{escape(text)}[/dim]")
+
+
+def facts(pairs: Mapping[str, object]) -> None:
+    """Print names and what belongs to them; a value that is None is left out, one of several lines is indented."""
+    width = max(map(len, pairs), default=0) + 2
+    for name, value in pairs.items():
+        if value is not None:
+            first, *others = str(value).split("\n")
+            out.print(f"[bold]{escape(name.ljust(width))}[/bold]{escape(first)}")
+            for line in others:
+                out.print(" " * width + escape(line))
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]], *, right: bool = False) -> None:
+    """Print a table; with ``right``, all columns but the first are numbers."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(header):
+        grid.add_column(escape(name), justify="right" if right and i else "left", overflow="fold")
+    for cells in lines:
+        grid.add_row(*map(escape, cells))
+    out.print(grid, soft_wrap=False)
+
+
+def named(path: Path | str) -> str:
+    """A path that every terminal can print."""
+    return shown(path)
+
+
+def amount(count: int) -> str:
+    """Bytes, as people read them."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.2f} {unit}" if size == 1e9 else f"{count / size:.1f} {unit}"  # noqa: PLR2004
+    return f"{count} bytes"
+
+
+def duration(seconds: float) -> str:
+    """Time, as people read it.
+
+    Example:
+        >>> duration(42), duration(600), duration(7300), duration(200_000)
+        ('42 s', '10 min', '2 h 02 min', '2 d 8 h')
+    """
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    if minutes < 60:  # noqa: PLR2004
+        return f"{minutes} min"
+    if hours < 48:  # noqa: PLR2004
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def chosen(device: Device) -> torch.device:
+    """The device meant by a word on the command line.
+
+    Raises:
+        ValueError: If there is none of that kind here.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, present in there.items() if present))
+    if not there[device]:
+        raise ValueError(f"there is no {device} device here: leave --device out, or say --device cpu")
+    return torch.device(device)
+
+
+class Bar:
+    """A bar that shows how far long work has come; in a log, a line for every tenth, and one every five minutes."""
+
+    def __init__(self) -> None:
+        columns = ("{task.fields[what]}", "{task.completed:.0f}/{task.total:.0f}", "{task.fields[left]}")
+        what, count, left = map(TextColumn, columns)
+        self.bar = Progress(what, BarColumn(bar_width=24), count, left, console=err, transient=True)
+        self.task = self.bar.add_task("", what="", left="", total=1)
+        self.live = err.is_terminal
+        self.total = self.done = self.first = 0
+        self.tenth = -1
+        self.begun = self.told = 0.0
+
+    def __call__(self, done: int, total: int, what: str, *, seconds_left: float | None = None) -> None:
+        """Show that ``done`` of ``total`` is done; what is left is estimated, unless the caller knows better."""
+        now = time.monotonic()
+        if done < self.done or total != self.total:  # other work has begun
+            self.first, self.begun, self.tenth, self.told = done, now, -1, now
+        self.done, self.total = done, total
+        if seconds_left is None and done > self.first:
+            seconds_left = (now - self.begun) / (done - self.first) * (total - done)
+        left = f"{duration(seconds_left)} left" if seconds_left is not None and done < total else ""
+        if self.live:
+            self.bar.update(self.task, completed=done, total=total, what=escape(named(what)), left=left)
+            return
+        tenth = 10 * done // max(1, total)
+        if tenth != self.tenth or now - self.told > _QUIET:
+            self.tenth, self.told = tenth, now
+            parts = (f"{100 * done // max(1, total):3d} %", f"{done}/{total}", named(what), left)
+            err.print(escape("  ".join(filter(None, parts))))
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.bar.console.print(escape(text))
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
