@@ -7,14 +7,18 @@ networks, for bicubic interpolation, and for pictures that another program has m
 import csv
 import io
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import compress, product
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dukd import augment, images, metrics
@@ -24,6 +28,8 @@ from dukd.networks import macs
 from dukd.networks._network import SRNetwork
 from dukd.resize import imresize_uint8
 
+Pixels = NDArray[np.uint8]
+
 PROTOCOL = {
     "luma": "BT.601 studio range as MATLAB's rgb2ycbcr, not rounded",
     "rounding": "SR and HR rounded to 8 bits",
@@ -31,11 +37,17 @@ PROTOCOL = {
     "ssim": "11 x 11 Gaussian, sigma 1.5, inside the picture only",
     "mean": "over pictures",
     "hr": "cropped at the top left to a multiple of the scale",
+    "gray": "as RGB; papers that keep gray pictures gray print 0.09 dB less for bicubic on Set14",
 }
 """How the numbers are made; it stands beside them everywhere."""
 
 MACS_SIZE = (720, 1280)
 """Height and width of the output for which multiply-accumulates are counted."""
+
+_BUDGET = 2 << 30
+"""Bytes that the two largest features of a network may take before a picture is answered in strips."""
+_UPSAMPLED = 2 * 4
+"""Bytes per feature at the high resolution: float32, before and after the shuffle of pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +61,8 @@ class Scores:
     agreement: float | None = None
     """PSNR of the luma against the teacher's answers, in dB."""
     pictures: int
-    seconds: float
-    """Per picture, the network alone."""
+    seconds: float | None = None
+    """Per picture, the network alone; none where no network was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +111,12 @@ class Table:
         return {"protocol": dict(self.protocol), **facts, "rows": rows}
 
     def to_json(self) -> str:
-        """The table as JSON."""
-        return json.dumps(self.to_dict(), indent=1) + "\n"
+        """The table as strict JSON; an infinite PSNR (equal pictures) is the string "inf"."""
+        return json.dumps(_finite(self.to_dict()), indent=1, allow_nan=False) + "\n"
 
     def header_and_lines(self) -> tuple[list[str], list[list[str]]]:
         """The table as text cells."""
-        names = [name for name in self.rows[0].sets] if self.rows else []  # noqa: C416
+        names = list(self.rows[0].sets) if self.rows else []
         header = ["model", "parameters", "GMACs", "s/picture"]
         for name in names:
             header += [f"{name} PSNR-Y", f"{name} SSIM-Y", f"{name} RGB", f"{name} agreement", f"{name} gap closed"]
@@ -113,24 +125,24 @@ class Table:
             cells = [
                 row.label,
                 _text(row.parameters, "{:,}"),
-                _text(row.macs and row.macs / 1e9, "{:.1f}"),
+                _text(None if row.macs is None else row.macs / 1e9, "{:.1f}"),
                 _text(row.seconds_per_picture, "{:.3f}"),
             ]
             for name in names:
                 s = row.sets[name]
                 gap = self.gap_closed(row, name)
                 cells += [f"{s.psnr_y:.3f}", f"{s.ssim_y:.4f}", f"{s.psnr_rgb:.3f}", _text(s.agreement, "{:.2f}")]
-                cells.append(_text(gap and 100 * gap, "{:.1f} %"))
+                cells.append(_text(None if gap is None else 100 * gap, "{:.1f} %"))
             lines.append(cells)
-        empty = [i for i in range(len(header)) if all(line[i] == "" for line in lines)]
-        keep = [i for i in range(len(header)) if i not in empty]
+        keep = [i for i in range(len(header)) if any(line[i] for line in lines)]
         return [header[i] for i in keep], [[line[i] for i in keep] for line in lines]
 
     def to_markdown(self) -> str:
         """The table as Markdown, with the protocol below."""
         header, lines = self.header_and_lines()
         rule = ["---"] + ["---:"] * (len(header) - 1)
-        table = "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines])
+        escaped = [[cell.replace("|", "\\|") for cell in cells] for cells in lines]
+        table = "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *escaped])
         return f"{table}\n\n{self.protocol_line()}\n"
 
     def to_csv(self) -> str:
@@ -154,6 +166,14 @@ class Table:
 
 def _text(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in cast("dict[str, object]", value).items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in cast("list[object]", value)]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,77 +205,95 @@ def evaluate(
         progress: Told after every picture.
 
     Raises:
-        ValueError: If there is nothing to measure, scales differ, or a folder of ready pictures lacks one.
+        ValueError: If there is nothing to measure, scales differ, there are two teachers, or a folder of ready
+            pictures lacks one.
     """
-    if not candidates or not sets:
-        raise ValueError("nothing to measure: name at least one model and one set of pictures")
-    scales = {s.scale for s in sets.values()} | {c.network.scale for c in candidates if c.network is not None}
-    if len(scales) > 1:
-        raise ValueError(f"models and sets have different scales: {', '.join(f'x{s}' for s in sorted(scales))}")
-    total = sum(len(s) for s in sets.values())
-    gathered: list[dict[str, list[_Measured]]] = [{} for _ in candidates]
-    order = sorted(range(len(candidates)), key=lambda i: candidates[i].model != "teacher")
-    done = 0
+    scale = _common_scale(candidates, sets)
+    device = torch.device(device)
+    if precision not in {torch.float32, torch.bfloat16}:
+        raise ValueError(f"networks are measured in float32 or bfloat16, but got {precision}")
+    ready = [_ready(c.pictures, sets) if c.network is None and c.pictures is not None else None for c in candidates]
+    for c in candidates:
+        if c.network is not None:
+            c.network.to(device)
+    asked = [_Asked(c, r, device, precision) for c, r in zip(candidates, ready, strict=True)]
+    gathered: list[dict[str, list[_Measured]]] = [{name: [] for name in sets} for _ in candidates]
+    teacher_first = sorted(range(len(candidates)), key=lambda i: candidates[i].model != "teacher")
+    done, total = 0, sum(len(s) for s in sets.values())
     for name, pictures in sets.items():
         for pair in pictures:
             lr, hr = load(pair)
             reference: Tensor | None = None
-            for i in order:
-                measured, sr = _measure(
-                    candidates[i], pair, lr, hr, pictures.scale, torch.device(device), precision, reference
-                )
-                gathered[i].setdefault(name, []).append(measured)
+            for i in teacher_first:
+                sr, seconds = asked[i].answer(name, pair, lr, hr)
+                gathered[i][name].append(_measure(sr, tensor(hr), reference, scale, seconds))
                 if candidates[i].model == "teacher":
                     reference = sr
             done += 1
             progress(done, total, f"{name} {pair.name}")
-    rows = [_row(c, g, next(iter(sets.values())).scale) for c, g in zip(candidates, gathered, strict=True)]
     return Table(
-        scale=scales.pop(),
-        rows=tuple(rows),
-        device=torch.device(device).type,
+        scale=scale,
+        rows=tuple(_row(c, g, scale) for c, g in zip(candidates, gathered, strict=True)),
+        device=device.type,
         precision=str(precision).removeprefix("torch."),
     )
+
+
+def _common_scale(candidates: Sequence[Candidate], sets: Mapping[str, Pairs]) -> int:
+    if not candidates or not sets:
+        raise ValueError("nothing to measure: name at least one model and one set of pictures")
+    empty = [name for name, pictures in sets.items() if not len(pictures)]
+    if empty:
+        raise ValueError(f"nothing to measure on: {', '.join(empty)} without a picture")
+    teachers = [c.label for c in candidates if c.model == "teacher"]
+    if len(teachers) > 1:
+        raise ValueError(f"agreement is measured against one teacher, but got {', '.join(teachers)}")
+    scales = {name: s.scale for name, s in sets.items()}
+    scales |= {c.label: c.network.scale for c in candidates if c.network is not None}
+    if len(set(scales.values())) > 1:
+        listed = ", ".join(f"{name} x{scale}" for name, scale in scales.items())
+        raise ValueError(f"models and sets have different scales: {listed}; measure each scale by itself")
+    return next(iter(scales.values()))
 
 
 @dataclass(frozen=True)
 class _Measured:
     values: tuple[float, float, float, float]
     agreement: float | None
-    seconds: float
+    seconds: float | None
 
 
-def _measure(
-    candidate: Candidate,
-    pair: Pair,
-    lr: np.ndarray,
-    hr: np.ndarray,
-    scale: int,
-    device: torch.device,
-    precision: torch.dtype,
-    reference: Tensor | None,
-) -> tuple[_Measured, Tensor]:
-    seconds = 0.0
-    if candidate.network is not None:
-        sr, seconds = answer(
-            candidate.network, lr, device=device, precision=precision, ensemble=candidate.self_ensemble
-        )
-    elif candidate.pictures is not None:
-        sr = tensor(_ready(candidate.pictures, pair, hr))
-    else:
-        sr = tensor(imresize_uint8(lr, scale))
-    truth = tensor(hr)
+@dataclass(frozen=True)
+class _Asked:
+    """A candidate, and all it needs to answer."""
+
+    candidate: Candidate
+    ready: Mapping[tuple[str, str], Path] | None
+    device: torch.device
+    precision: torch.dtype
+
+    def answer(self, name: str, pair: Pair, lr: Pixels, hr: Pixels) -> tuple[Tensor, float | None]:
+        """``(1, 3, h, w)`` in [0, 1], and the seconds a network took."""
+        network, ensemble = self.candidate.network, self.candidate.self_ensemble
+        if network is not None:
+            return answer(network, lr, device=self.device, precision=self.precision, ensemble=ensemble)
+        if self.ready is not None:
+            return tensor(_read_ready(self.ready[name, pair.name], hr)), None
+        return tensor(imresize_uint8(lr, pair.scale)), None
+
+
+def _measure(sr: Tensor, hr: Tensor, reference: Tensor | None, border: int, seconds: float | None) -> _Measured:
     values = (
-        metrics.psnr_y(sr, truth, border=scale),
-        metrics.ssim_y(sr, truth, border=scale),
-        metrics.psnr_rgb(sr, truth, border=scale),
-        metrics.ssim_rgb(sr, truth, border=scale),
+        metrics.psnr_y(sr, hr, border=border).item(),
+        metrics.ssim_y(sr, hr, border=border).item(),
+        metrics.psnr_rgb(sr, hr, border=border).item(),
+        metrics.ssim_rgb(sr, hr, border=border).item(),
     )
-    agreement = None if reference is None else metrics.agreement(sr, reference, border=scale).item()
-    return _Measured((values[0].item(), values[1].item(), values[2].item(), values[3].item()), agreement, seconds), sr
+    agreement = None if reference is None else metrics.agreement(sr, reference, border=border).item()
+    return _Measured(values, agreement, seconds)
 
 
-def tensor(pixels: np.ndarray) -> Tensor:
+def tensor(pixels: Pixels) -> Tensor:
     """``(h, w, 3)``, uint8, to ``(1, 3, h, w)`` in [0, 1]."""
     return torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)[None].float() / 255
 
@@ -263,13 +301,17 @@ def tensor(pixels: np.ndarray) -> Tensor:
 @torch.no_grad()
 def answer(
     network: SRNetwork,
-    lr: np.ndarray,
+    lr: Pixels,
     *,
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     ensemble: bool = False,
 ) -> tuple[Tensor, float]:
-    """Upscale one picture as a whole: ``(h, w, 3)`` uint8 to ``(1, 3, H, W)`` on the CPU, and the seconds it took."""
+    """Upscale one picture: ``(h, w, 3)`` uint8 to ``(1, 3, H, W)`` on the CPU, and the seconds it took.
+
+    A picture that would need more than about 2 GB is answered in strips, if the network's radius is known: to the
+    same answer, but for float noise.
+    """
     device = torch.device(device)
     x = tensor(lr).to(device)
     was_training = network.training
@@ -277,14 +319,43 @@ def answer(
     try:
         started = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-            sr = self_ensemble(network, x) if ensemble else network(x)
+            ask = partial(in_strips, network, rows=strip_rows(network, lr.shape[1]))
+            sr = self_ensemble(ask, x) if ensemble else ask(x)
         sr = sr.float().cpu()
         return sr, time.perf_counter() - started
     finally:
         network.train(was_training)
 
 
-def self_ensemble(network: SRNetwork, lr: Tensor) -> Tensor:
+def strip_rows(network: SRNetwork, width: int) -> int | None:
+    """Rows of a strip that keep a picture of this width within the budget of memory; None if no strip is exact."""
+    if network.radius is None:
+        return None
+    seen = _BUDGET // (_UPSAMPLED * max(1, network.width) * network.scale**2 * width)
+    # Where what a strip sees beside its own outweighs it, smaller strips would cost more time than they save memory.
+    return max(seen - 2 * network.radius, network.radius, 1)
+
+
+def in_strips(network: SRNetwork, lr: Tensor, *, rows: int | None) -> Tensor:
+    """Answer ``(n, 3, h, w)`` in strips of about ``rows`` rows, each beside as much as the network can see of the rest.
+
+    Strips begin at multiples of the network's size multiple, so that nothing is padded that would not be otherwise.
+    """
+    height, multiple, scale = lr.shape[-2], network.size_multiple, network.scale
+    if rows is None or network.radius is None or rows >= height:
+        return network(lr)
+    rows = -(-rows // multiple) * multiple
+    parts: list[Tensor] = []
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        first = max(0, top - network.radius) // multiple * multiple
+        last = min(height, -(-(bottom + network.radius) // multiple) * multiple)
+        sr = network(lr[..., first:last, :])
+        parts.append(sr[..., (top - first) * scale : (bottom - first) * scale, :])
+    return torch.cat(parts, dim=-2)
+
+
+def self_ensemble(network: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
     """Mean of the answers to the eight flips and rotations of ``lr``, each turned back; the ``+`` of the papers.
 
     Args:
@@ -299,20 +370,40 @@ def self_ensemble(network: SRNetwork, lr: Tensor) -> Tensor:
     return torch.stack([a.invert(network(a.apply(lr))) for a in turns]).mean(0)
 
 
-def _ready(folder: Path, pair: Pair, hr: np.ndarray) -> np.ndarray:
-    """The picture in ``folder`` that another program made for this pair, found by the start of its name."""
-    matches = [
-        p
-        for p in sorted(folder.iterdir())
-        if p.suffix.lower() in images.EXTENSIONS and (p.stem == pair.name or p.stem.startswith(f"{pair.name}_"))
-    ]
-    if len(matches) != 1:
-        found = "none does" if not matches else ", ".join(m.name for m in matches)
-        raise ValueError(f"{folder}: exactly one picture should be called {pair.name} or {pair.name}_..., but {found}")
-    pixels = images.read_rgb8(matches[0])
+def _ready(folder: Path, sets: Mapping[str, Pairs]) -> dict[tuple[str, str], Path]:
+    """For each pair the picture that another program made for it: called as the pair, or ``NAME_...`` or ``NAMEx4``.
+
+    A file belongs to the longest name it begins with, so ``img_2_SR`` is no picture of ``img``.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder of ready pictures")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in images.EXTENSIONS]
+    found: dict[tuple[str, str], Path] = {}
+    for name, pairs in sets.items():
+        names = {pair.name for pair in pairs}
+        ends = ("_", f"x{pairs.scale}")
+        owners: dict[str, list[Path]] = {}
+        for path in files:
+            fitting = [n for n in names if path.stem == n or path.stem.startswith(tuple(n + end for end in ends))]
+            if fitting:
+                owners.setdefault(max(fitting, key=len), []).append(path)
+        for pair in pairs:
+            match owners.get(pair.name, []):
+                case [path]:
+                    found[name, pair.name] = path
+                case several:
+                    there = ", ".join(path.name for path in several) or "none is"
+                    raise ValueError(
+                        f"{folder}: one picture should be called {pair.name} or {pair.name}_..., but there: {there}"
+                    )
+    return found
+
+
+def _read_ready(path: Path, hr: Pixels) -> Pixels:
+    pixels = images.read_rgb8(path)
     if pixels.shape != hr.shape:
         got, expected = (f"{shape[1]} x {shape[0]}" for shape in (pixels.shape, hr.shape))
-        raise ValueError(f"{matches[0]}: {got} pixels, but {expected} are expected")
+        raise ValueError(f"{path}: {got} pixels, but {expected} are expected")
     return pixels
 
 
@@ -320,24 +411,27 @@ def _row(candidate: Candidate, measured: Mapping[str, Sequence[_Measured]], scal
     sets: dict[str, Scores] = {}
     for name, items in measured.items():
         psnr_y, ssim_y, psnr_rgb, ssim_rgb = (float(np.mean([m.values[i] for m in items])) for i in range(4))
-        agreements = [m.agreement for m in items if m.agreement is not None]
         sets[name] = Scores(
             psnr_y=psnr_y,
             ssim_y=ssim_y,
             psnr_rgb=psnr_rgb,
             ssim_rgb=ssim_rgb,
-            agreement=float(np.mean(agreements)) if agreements else None,
+            agreement=_mean(m.agreement for m in items),
             pictures=len(items),
-            seconds=float(np.mean([m.seconds for m in items])),
+            seconds=_mean(m.seconds for m in items),
         )
-    network = candidate.network
-    everything = [m.seconds for items in measured.values() for m in items]
+    network, turns = candidate.network, 8 if candidate.self_ensemble else 1
     size = (MACS_SIZE[0] // scale, MACS_SIZE[1] // scale)
     return Row(
         model=candidate.model,
         label=candidate.label + ("+" if candidate.self_ensemble else ""),
         parameters=None if network is None else network.parameter_count(),
-        macs=None if network is None else macs(network, *size) * (8 if candidate.self_ensemble else 1),
-        seconds_per_picture=None if network is None else float(np.mean(everything)),
+        macs=None if network is None else turns * macs(network, *size),
+        seconds_per_picture=_mean(m.seconds for items in measured.values() for m in items),
         sets=sets,
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return float(np.mean(told)) if told else None
