@@ -1,0 +1,59 @@
+# `make demo` and `make test` from a fresh clone need Python >= 3.11 and make; each makes .venv and fills it first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+# Arguments for pytest, such as: make test ARGS="tests/test_demo.py -k hash"
+ARGS ?=
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+DEMO := $(VENV)/.demo-installed
+DEV := $(VENV)/.dev-installed
+PINS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check clean
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEMO) ## Distil a small network three ways in about five minutes, and write a page about it
+	$(BIN)/dukd demo --out $(OUT)
+
+test: $(DEV) ## Run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 $(ARGS)
+
+lint: $(DEV) ## Check style, layout and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint test ## Everything that has to pass before a change goes in
+
+clean: ## Delete the environment, caches and the demo's results
+	rm -rf $(VENV) runs/demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "dukd needs Python 3.11 or later, but $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>&1 || echo missing); name another: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and alone: what follows finds the pinned one there and leaves it.
+$(VENV)/.torch-installed: constraints.txt | $(BIN)/python
+	@echo "installing torch into $(VENV) (once; a few minutes, depending on the network)"
+	$(PIP) torch==2.13.0 -c constraints.txt
+	@touch $@
+
+$(DEMO): $(PINS) $(VENV)/.torch-installed
+	@echo "installing dukd and the demo's photographs"
+	$(PIP) -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(DEV): $(PINS) $(VENV)/.torch-installed
+	@echo "installing dukd and everything its tests use"
+	$(PIP) -c constraints.txt -e '.[demo,dev,onnx,tensorboard]'
+	@touch $@ $(DEMO)
