@@ -34,7 +34,7 @@ class MCIR(Method):
 
     reconstruction: float = 1.0
     """Weight of the mean absolute difference to the ground truth."""
-    repulsion: float = 0.01
+    repulsion: float = 0.1
     """Weight of the distance, in a perceptual encoder's features, to the past's answer; it is subtracted."""
     margin: float = 0.1
     """Feature distance at which the past's push has fallen to a quarter; a level counts less than this in all."""

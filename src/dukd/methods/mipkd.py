@@ -42,8 +42,8 @@ class MiPKD(Method):
     """Weight of the mean absolute difference to the ground truth."""
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
-    features: float = 0.1
-    """Weight of the feature prior mixer, a relative distance; the paper's is 1, of absolute ones."""
+    features: float = 1.0
+    """Weight of the feature prior mixer, whose distances are relative to the teacher's magnitude."""
     block: float = 0.1
     """Weight of the block prior mixer."""
     depths: tuple[float, ...] = (1 / 3, 2 / 3)
