@@ -263,9 +263,9 @@ class Filters(CodedEncoder):
     arXiv:1502.01852), halved in between by averaging. Its codes are latents of fixed-seed noise pictures. It sees edges
     and textures at several sizes but knows nothing of what pictures show: numbers got with it are not the paper's.
 
-    Measured on 32 photographs at x2 with EDSR f32b5 as the student and SMFANet+ as the teacher: descending CSD's quotient
-    leads towards the teacher's picture with a cosine of 0.14, against 0.11 with hand-made derivatives at five sizes and
-    0.09 with the pictures themselves at five sizes.
+    Measured on 32 photographs at x2 with EDSR f32b5 as the student and SMFANet+ as the teacher: descending CSD's
+    quotient leads towards the teacher's picture with a cosine of 0.14, against 0.11 with hand-made derivatives at five
+    sizes and 0.09 with the pictures themselves at five sizes.
     """
 
     WIDTHS = (16, 24, 32, 48, 64)
