@@ -1,7 +1,7 @@
-"""What every method of distillation promises, as checks that need no test framework.
+"""What every method and every network promises, as checks that need no test framework.
 
-`check_method` holds a method to all of them, on small networks that differ in architecture, width and depth, at every
-scale. It serves methods outside the package as it serves those inside:
+`check_method` holds a method to all of it, on small networks that differ in architecture, width and depth, at every
+scale; `check_network` does so for a network. They serve what is outside the package as they serve what is inside:
 
     def test_what_every_method_promises():
         check_method(MyMethod())
@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from dukd.experiment import Data, Experiment, Teacher
 from dukd.methods import Losses, Method
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SRNetwork, SwinIRConfig
-from dukd.networks._network import SCALES, NoTeacher
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SRNetwork, SwinIRConfig, weights
+from dukd.networks._network import SCALES, NoTeacher, pad_to_multiple
 from dukd.taps import Recorded
 
 _STEPS = 20
@@ -343,6 +344,92 @@ PROMISES: tuple[Promise, ...] = (
     can_be_named_and_written,
 )
 """What one pair of networks is enough for; each raises AssertionError with a sentence."""
+
+
+_WIDEST = 128
+"""Pixels on a side of the largest picture on which a radius is checked."""
+
+
+def check_network(config: NetworkConfig) -> None:
+    """Hold a network to what every network promises. It takes seconds where the network is small.
+
+    Args:
+        config: The network's numbers; small ones will do.
+
+    Raises:
+        AssertionError: If a promise is broken; the message says which.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        network, twin = config.build(), config.build()
+        shapes = [{name: t.shape for name, t in n.state_dict().items()} for n in (network, twin)]
+        _hold(network.config == config, f"{config.name} was built from {config}, but says {network.config}")
+        _hold(shapes[0] == shapes[1], f"building {config} twice gives tensors of other shapes")
+        _every_parameter_learns(network, torch.rand(2, 3, 24, 24))
+        network.frozen()
+        for h, w in ((1, 1), (5, 7), (16, 24)):
+            _answers(network, torch.rand(2, 3, h, w))
+        _hands_out_what_stays(network, torch.rand(1, 3, 16, 24))
+        if network.radius is not None:
+            _reaches_no_further(network, network.radius)
+    _comes_back_from_its_file(network, torch.rand(1, 3, 9, 8))
+
+
+def _every_parameter_learns(network: SRNetwork, lr: Tensor) -> None:
+    sr = network.train()(lr)
+    (sr * torch.rand_like(sr)).sum().backward()
+    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    _hold(not idle, f"{network.config.name} has parameters that no answer depends on: {idle[:3]}")
+
+
+def _answers(network: SRNetwork, lr: Tensor) -> None:
+    name, before, (n, _, h, w) = network.config.name, lr.clone(), lr.shape
+    sr = network(lr)
+    wanted = (n, 3, h * network.scale, w * network.scale)
+    _hold(sr.shape == wanted, f"{name} answers {tuple(lr.shape)} with {tuple(sr.shape)}, not {wanted}")
+    again, features = network.forward_with_features(lr, (0.5, 1.0))
+    _hold(torch.equal(sr, again), f"{name} answers otherwise when its features are read, or when it is asked again")
+    _hold(torch.equal(lr, before), f"{name} changes lr in place")
+    sides = [-(-side // network.size_multiple) * network.size_multiple for side in (h, w)]
+    for feature in features:
+        shape = (n, network.width, *sides)
+        _hold(feature.shape == shape, f"{name} has features {tuple(feature.shape)}, but its width says {shape}")
+
+
+def _hands_out_what_stays(network: SRNetwork, lr: Tensor) -> None:
+    """A feature that was read is not written to afterwards."""
+    padded = pad_to_multiple(lr, network.size_multiple)
+    handed = [network.begin(padded)]
+    kept = [handed[0].clone()]
+    for stage in network.stages:
+        handed.append(stage(handed[-1]))
+        kept.append(handed[-1].clone())
+    network.end(handed[-1], handed[0], padded)
+    written = [i for i, (x, y) in enumerate(zip(handed, kept, strict=True)) if not torch.equal(x, y)]
+    where = f"stages {written} (0 is the head)"
+    _hold(not written, f"{network.config.name} writes into features it has handed out, of {where}")
+
+
+def _reaches_no_further(network: SRNetwork, radius: int) -> None:
+    """A pixel further away than the radius changes nothing: only so are tiles exact."""
+    side = -(-(2 * radius + 5) // network.size_multiple) * network.size_multiple
+    if side > _WIDEST:
+        return
+    lr = torch.rand(1, 3, side, side)
+    other, middle = lr.clone(), side // 2
+    other[..., middle, middle] = 1 - other[..., middle, middle]
+    changed = (network(lr) != network(other)).any(1).nonzero()[:, 1:] // network.scale - middle
+    reach = int(changed.abs().max()) if len(changed) else 0
+    _hold(reach <= radius, f"{network.config.name} reaches {reach} pixels, but says its radius is {radius}")
+
+
+def _comes_back_from_its_file(network: SRNetwork, lr: Tensor) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "network.safetensors"
+        weights.write(path, network)
+        again = weights.read(path).frozen()
+    _hold(again.config == network.config, f"{network.config} comes back from its file as {again.config}")
+    _hold(torch.equal(again(lr), network(lr)), f"{network.config.name} answers otherwise once read from its file")
 
 
 def _hold(promise: bool, sentence: str) -> None:  # noqa: FBT001  the condition is what the function is about

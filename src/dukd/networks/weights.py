@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dukd import files
+from dukd.kinds import known
 from dukd.networks._layers import Mean
 from dukd.networks._layouts import FREE_FIELDS, Layout, Recognised, describe, recognise, to_official
 from dukd.networks._network import NetworkConfig, SRNetwork
@@ -30,14 +31,8 @@ __all__ = ["Contents", "Layout", "WeightsError", "inspect", "read", "tensors_sha
 
 FORMAT = "1"
 """Version of the metadata."""
-CONFIGS: tuple[type[NetworkConfig], ...] = (
-    EDSRConfig,
-    RCANConfig,
-    SwinIRConfig,
-    SMFANetConfig,
-    EnsembleConfig,
-)
-"""The networks that can stand in a file."""
+_RECOGNISED = EDSRConfig | RCANConfig | SwinIRConfig | SMFANetConfig
+"""The networks that are told from their tensors, whose files may come from anywhere; others need our metadata."""
 _SHOWN_DIFFERENCES = 3
 
 
@@ -158,8 +153,9 @@ def write(
             or a key of the metadata is taken.
     """
     path = Path(path)
-    if layout != "dukd" and isinstance(network.config, EnsembleConfig):
-        raise WeightsError(f"an ensemble is known to dukd alone; write {path} in the layout dukd")
+    if layout != "dukd" and not isinstance(network.config, _RECOGNISED):
+        name = "an ensemble" if isinstance(network.config, EnsembleConfig) else network.config.name
+        raise WeightsError(f"{name} is known to dukd alone; write {path} in the layout dukd")
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     _check_finite(path, tensors)
     strings = _metadata(network, tensors, metadata or {})
@@ -229,7 +225,10 @@ def _open(
     file = load(path)
     try:
         declared = _declared(file.metadata)
-        found = recognise(file.tensors) if not isinstance(declared, EnsembleConfig) else _as_declared(file, declared)
+        if declared is None or isinstance(declared, _RECOGNISED):
+            found = recognise(file.tensors)
+        else:
+            found = _as_declared(file, declared)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     given = {"value_range": value_range, "mean": mean, "residual_scale": residual_scale}
@@ -256,7 +255,7 @@ def _open(
 
 
 def _as_declared(file: TensorFile, declared: NetworkConfig) -> Recognised:
-    """Believe the metadata: what tensors inside tensors make, their names alone do not tell."""
+    """Believe the metadata: what an ensemble or somebody's own network is, names of tensors do not tell."""
     return Recognised(
         config=declared, layout="dukd", tensors=dict(file.tensors), shown=frozenset(), assumed=frozenset()
     )
@@ -288,13 +287,16 @@ def _declared(metadata: Mapping[str, str]) -> NetworkConfig | None:
 
 
 def _config(name: str, numbers: object) -> NetworkConfig:
-    kinds = {kind.name: kind for kind in CONFIGS}
+    kinds = known(NetworkConfig)
     if name not in kinds:
-        raise WeightsError(f"its metadata name the network {name!r}, which is none of {', '.join(kinds)}")
-    known = {field.name for field in fields(kinds[name])}
+        raise WeightsError(
+            f"its metadata name the network {name!r}, which is none of {', '.join(kinds)}; one of your own has to be "
+            "imported first (on the command line with --import FILE)"
+        )
+    wanted = {field.name for field in fields(kinds[name])}
     values = {key: _frozen(value) for key, value in cast("dict[str, object]", numbers).items()}
-    if values.keys() != known:
-        raise ValueError(f"{sorted(values.keys() ^ known)}")
+    if values.keys() != wanted:
+        raise ValueError(f"{sorted(values.keys() ^ wanted)}")
     return kinds[name](**cast("dict[str, Any]", values))
 
 

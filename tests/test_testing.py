@@ -1,0 +1,239 @@
+"""The checks see what they are there for: each broken promise is named."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, pixel_shuffle
+
+from dukd import testing
+from dukd.methods import Logits
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig
+from dukd.testing import PAIRS, check_method, check_network
+
+EDSRS = PAIRS["edsr-edsr"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Broken(Logits):
+    """Keeps every promise but the one that a subclass breaks."""
+
+    name: ClassVar[str] = "broken"
+
+
+class _CutFromTheGraph(_Broken):
+    def losses(self, **given):
+        return {name: torch.tensor(loss.item()) for name, loss in super().losses(**given).items()}
+
+
+class _NoScalar(_Broken):
+    def losses(self, **given):
+        return {name: loss.expand(2) for name, loss in super().losses(**given).items()}
+
+
+class _TrainsTheTeacher(_Broken):
+    def losses(self, **given):
+        given["teacher"].train()
+        return super().losses(**given)
+
+
+class _OwnDice(_Broken):
+    def losses(self, **given):
+        return {name: loss * torch.rand(()) for name, loss in super().losses(**given).items()}
+
+
+class _InPlace(_Broken):
+    def losses(self, **given):
+        given["hr"].mul_(0.5)
+        return super().losses(**given)
+
+
+class _Square(_Broken):
+    def losses(self, *, lr, hr, **given):
+        n, side = lr.shape[0], lr.shape[-1]
+        return super().losses(lr=lr.reshape(n, 3, side, side), hr=hr, **given)
+
+
+class _Infinite(_Broken):
+    def losses(self, **given):
+        return {name: loss / 0 for name, loss in super().losses(**given).items()}
+
+
+class _Rough(_Broken):
+    def losses(self, **given):
+        losses = super().losses(**given)
+        factor = 2 if torch.is_autocast_enabled("cpu") else 1
+        return {name: factor * loss for name, loss in losses.items()}
+
+
+class _Idle(_Broken):
+    def extras(self, student, teacher):
+        return torch.nn.Linear(2, 2)
+
+
+class _Ascends(_Broken):
+    def losses(self, **given):
+        return {name: 2 * loss.detach() - loss for name, loss in super().losses(**given).items()}
+
+
+class _KeepsItElsewhere(_Broken):
+    def extras(self, student, teacher):
+        made = torch.nn.Module()
+        made.factor = 1.0
+        return made
+
+    def after_step(self, *, student, extras, step):
+        extras.factor = 2.0
+
+    def losses(self, *, extras, **given):
+        return {name: extras.factor * loss for name, loss in super().losses(extras=extras, **given).items()}
+
+
+class _SilentReader(_Broken):
+    def losses(self, *, student, lr, **given):
+        _, (features,) = student.forward_with_features(lr, (0.5,))
+        return super().losses(student=student, lr=lr, **given) | {"size": features.abs().mean()}
+
+
+class _SaysItNeedsNone(_Broken):
+    @property
+    def needs_teacher(self):
+        return False
+
+
+class _Refuses(_Broken):
+    def extras(self, student, teacher):
+        raise ValueError("this method serves networks of another kind only: take one that has no parameters")
+
+
+class _RefusesCurtly(_Broken):
+    def extras(self, student, teacher):
+        raise ValueError("no")
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class _Thawed:
+    """No method, but all of one that the promise looks at."""
+
+    name: ClassVar[str] = "thawed"
+    weight: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (_CutFromTheGraph, "cut from the graph"),
+        (_NoScalar, "no scalar"),
+        (_TrainsTheTeacher, "training mode"),
+        (_OwnDice, "elsewhere than rng"),
+        (_InPlace, "changes hr in place"),
+        (_Square, "invalid for input of size"),
+        (_Infinite, "is inf"),
+        (_Rough, "in bfloat16"),
+        (_Ascends, "20 steps take broken from"),
+        (_Idle, "trains none of its extras"),
+        (_KeepsItElsewhere, "do not hold"),
+        (_SilentReader, "taps"),
+        (_SaysItNeedsNone, "needs no teacher, but asks one"),
+        (_Refuses, "serves no pair"),
+        (_RefusesCurtly, "a refusal says why"),
+    ],
+)
+def test_a_broken_promise_is_named(broken, complaint):
+    broken.__doc__ = _Broken.__doc__
+    with pytest.raises((AssertionError, RuntimeError), match=complaint):
+        check_method(broken(), scales=(2,))
+
+
+def test_a_method_that_can_be_changed_is_no_value():
+    with pytest.raises(AssertionError, match="lets its weight be changed"):
+        testing.is_a_frozen_value(_Thawed(), EDSRS)
+
+
+def test_a_check_on_nothing_is_refused():
+    with pytest.raises(ValueError, match="nothing to check logits on"):
+        check_method(Logits(), pairs={})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EDSRConfig(scale=3, width=6, blocks=2),
+        RCANConfig(scale=2, width=8, groups=2, blocks=1, squeeze=4),
+        SMFANetConfig(scale=4, width=8, blocks=2),
+        SwinIRConfig(scale=2, width=8, depths=(2, 2), heads=(2, 2), window=4),
+    ],
+    ids=lambda config: config.name,
+)
+def test_every_network_keeps_its_promises(config):
+    check_network(config)
+
+
+class _Plain(SRNetwork):
+    """A convolution, a stage, a convolution."""
+
+    def __init__(self, config: NetworkConfig, radius: int = 3) -> None:
+        super().__init__(config, width=4, radius=radius)
+        self.head, self.tail = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3 * config.scale**2, 3, padding=1)
+        self.row = nn.ModuleList([nn.Conv2d(4, 4, 3, padding=1)])
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        return list(self.row)
+
+    def begin(self, lr):
+        return self.head(lr)
+
+    def end(self, features, shallow, lr):
+        return pixel_shuffle(self.tail(features + shallow), self.scale)
+
+
+class _WritesInPlace(_Plain):
+    def end(self, features, shallow, lr):
+        return super().end(features.mul_(0.5), shallow, lr)
+
+
+class _Idles(_Plain):
+    def __init__(self, config):
+        super().__init__(config)
+        self.spare = nn.Linear(2, 2)
+
+
+class _SaysLess(_Plain):
+    def __init__(self, config):
+        super().__init__(config, radius=2)
+
+
+class _Forgets(_Plain):
+    def end(self, features, shallow, lr):
+        return interpolate(super().end(features, shallow, lr), scale_factor=0.5)
+
+
+class _Dithers(_Plain):
+    def end(self, features, shallow, lr):
+        return super().end(features, shallow, lr) + torch.rand(())
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (_WritesInPlace, r"writes into features it has handed out, of stages \[1\]"),
+        (_Idles, "no answer depends on"),
+        (_SaysLess, "reaches 3 pixels, but says its radius is 2"),
+        (_Forgets, r"not \(2, 3, 2, 2\)"),
+        (_Dithers, "when it is asked again"),
+    ],
+)
+def test_a_network_that_breaks_a_promise_is_told_which(broken, complaint):
+    @dataclass(frozen=True, kw_only=True)
+    class _Config(NetworkConfig):
+        name: ClassVar[str] = "broken"
+
+        def build(self):
+            return broken(self)
+
+    with pytest.raises(AssertionError, match=complaint):
+        check_network(_Config(scale=2))
