@@ -48,7 +48,8 @@ _PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON that foll
 _PAGE = 4096
 _PROJECTIONS = 4
 _TOLERANCE = 1e-3  # one value of one picture changed by one level moves every projection by 1 / 255
-_REMEDY = "switch reuse off (--reuse.on False), or let no batch come again (--data.period 0)"
+REMEDY = "switch reuse off (--reuse.on False), or let no batch come again (--data.period 0)"
+"""What to do where answers cannot be reused."""
 
 
 class BankError(ValueError):
@@ -174,7 +175,7 @@ class _AnswersOnly(SRNetwork, ABC):
         raise self._refusal("runs the teacher's tail")
 
     def _refusal(self, what: str) -> BankError:
-        return BankError(f"this method {what}, so the teacher's answers cannot be reused: {_REMEDY}")
+        return BankError(f"this method {what}, so the teacher's answers cannot be reused: {REMEDY}")
 
 
 class _Listener(_AnswersOnly):
@@ -470,5 +471,5 @@ class BankedTeacher(_AnswersOnly):
     def _changed(self, what: str) -> BankError:
         return BankError(
             f"at batch {self._number} the method {what}; the answers in {self.bank.path} are to other questions, and "
-            f"reuse needs questions that follow from the batch and its generator alone: {_REMEDY}"
+            f"reuse needs questions that follow from the batch and its generator alone: {REMEDY}"
         )

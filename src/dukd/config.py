@@ -50,10 +50,10 @@ class _Reader:
             return self.read_tuple(node, typing.get_args(kind), key)
         text = self.scalar(node, key)
         if origin is Literal:
-            choices = [str(c) for c in typing.get_args(kind)]
+            choices = {str(c): c for c in typing.get_args(kind)}
             if text not in choices:
                 self.fail(node, f"{key} is {text!r}, but must be one of {', '.join(choices)}{_nearest(text, choices)}")
-            return text
+            return choices[text]
         if kind is bool:
             if text.lower() not in _TRUE | _FALSE:
                 self.fail(node, f"{key} is {text!r}, but must be true or false")

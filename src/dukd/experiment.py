@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from dukd import config
+from dukd.augment import Operation
 from dukd.kinds import known
 from dukd.methods import Method, Scratch
 from dukd.networks import NetworkConfig
+from dukd.turned import TURNS
 
 KINDS: config.Kinds = {NetworkConfig: lambda: known(NetworkConfig), Method: lambda: known(Method)}
 
@@ -47,7 +49,8 @@ class Data:
     by_area: bool = False
     """Whether large pictures are drawn more often; otherwise each picture is drawn once per epoch."""
     period: int = 0
-    """Number of batches after which the same ones come again; 0 for never."""
+    """Number of batches after which the same ones come again, so that a teacher need not be asked twice (see
+    ``reuse``); 0 for never."""
     workers: int = 1
     """Threads that cut patches; the batches are the same for any number."""
 
@@ -56,6 +59,29 @@ class Data:
         for name in ("patch", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reuse:
+    """Whether the teacher is asked but once, where ``data.period`` lets the same batches come again."""
+
+    on: bool = True
+    """Whether its answers are kept and replayed, for methods that read its answers alone; without a period there is
+    nothing to replay."""
+    bits: Literal[8, 16, 32] = 8
+    """Bits per value of an answer; 8 are 58 dB from the teacher's own, 32 are exact."""
+    turns: tuple[Operation, ...] = TURNS
+    """Symmetries under which the student sees replayed batches, drawn anew for every picture and step; none repeats
+    them as they are."""
+    folder: Path = Path("banks")
+    """Folder for the answers; runs that ask the same questions share them."""
+    limit_gb: float = 20.0
+    """Most gigabytes that the answers of a run may take."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        if not self.limit_gb > 0:
+            raise ValueError(f"limit_gb is {self.limit_gb}, but must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +167,8 @@ class Experiment:
     """How it learns."""
     optimisation: Optimisation = field(default_factory=Optimisation)
     """How it is trained."""
+    reuse: Reuse = field(default_factory=Reuse)
+    """How often the teacher is asked."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """How it is judged."""
 

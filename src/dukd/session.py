@@ -16,17 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from dukd import config
+from dukd import bank, config
 from dukd._version import __version__
+from dukd.bank import Bank, BankedTeacher, BankError, Source
 from dukd.checkpoint import CheckpointError, Run
 from dukd.data.pack import Pack, prepare
 from dukd.data.pairs import find_pairs
 from dukd.data.patches import Patches
 from dukd.experiment import KINDS, Data, Experiment, Optimisation
 from dukd.files import Progress, sha256, silent
+from dukd.methods import Losses, Method
 from dukd.networks import weights
 from dukd.networks._network import NoTeacher, SRNetwork
+from dukd.schedule import generator
+from dukd.turned import Turned
 from dukd.validation import Validation, try_teacher
+
+_METHOD, _TURNS = 1, 3
+"""Streams of randomness: what methods draw, and how the student sees replayed pictures."""
 
 
 @dataclass
@@ -45,6 +52,10 @@ class Session:
     optimiser: Adam
     patches: Patches
     validation: Validation
+    turned: Turned | None = None
+    """The student as methods see it where batches come again."""
+    bank: BankedTeacher | None = None
+    """The teacher as methods ask it where its answers are kept."""
     notes: list[str] = field(default_factory=list[str])
     """What the log should begin with."""
     step: int = 0
@@ -79,7 +90,7 @@ class Session:
             module.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
         if digest and experiment.evaluation.teacher_pictures and validation.sets:
             notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_pictures))
-        return cls(
+        session = cls(
             experiment=experiment,
             device=device,
             student=student.train(),
@@ -92,6 +103,108 @@ class Session:
             validation=validation,
             notes=notes,
         )
+        if experiment.data.period and experiment.reuse.on:
+            session._reuse()
+        return session
+
+    def _reuse(self) -> None:
+        """Turn what the student sees, and put a bank before the teacher."""
+        reuse, source = self.experiment.reuse, self._source()
+        if reuse.turns:
+            self.turned = Turned(self.student, reuse.turns)
+        if not self.teacher_sha256:
+            return
+        extras = copy.deepcopy(self.extras)
+        asked = bank.questions(self.teacher, lambda listener: self._rehearse(listener, extras))
+        if not asked:
+            return
+        self.experiment.method.after_step(
+            student=self.student, extras=extras, step=self.experiment.optimisation.steps - 1
+        )
+        if bank.questions(self.teacher, lambda listener: self._rehearse(listener, extras)) != asked:
+            raise BankError(f"what {self.experiment.method.name} asks its teacher changes with time: {bank.REMEDY}")
+        self.bank = BankedTeacher(self.teacher, Bank.open(reuse.folder, source, asked, limit=reuse.limit_gb * 1e9))
+        self.notes.append(
+            f"the teacher's answers to {source.period} batches are kept in {self.bank.bank.path} "
+            f"({bank.size(source, asked) / 1e9:.2f} GB) and replayed"
+        )
+
+    def _source(self) -> Source:
+        data, optimisation, teacher = self.experiment.data, self.experiment.optimisation, self.experiment.teacher
+        how = "" if teacher is None else f" {teacher.value_range} {teacher.mean} {teacher.residual_scale}"
+        return Source(
+            teacher=self.teacher_sha256 + how,
+            data=self.patches.pack.digest,
+            scale=self.student.scale,
+            patch=data.patch,
+            batch=data.batch,
+            period=data.period,
+            seed=optimisation.seed,
+            flips=data.flips,
+            rotations=data.rotations,
+            by_area=data.by_area,
+            precision=optimisation.precision,
+            accumulate=optimisation.accumulate,
+            rank=0,
+            world=1,
+            bits=self.experiment.reuse.bits,
+        )
+
+    def _rehearse(self, teacher: SRNetwork, extras: nn.Module) -> None:
+        """Compute the losses of batch 0 with another teacher and other extras, and change nothing."""
+        with torch.random.fork_rng(devices=[]):
+            pictures = self.pictures(*(x.to(self.device) for x in self.patches.batch(0)))
+            rng = self.draws(0)
+            for part in self.experiment.method.parts:
+                for _ in self.losses(part, *pictures, rng, teacher=teacher, extras=extras):
+                    pass
+
+    def pictures(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn uint8 patches into what networks take: float32 in [0, 1]."""
+        layout = torch.channels_last if self.experiment.optimisation.channels_last else torch.contiguous_format
+        lr, hr = (x.to(torch.float32, memory_format=layout).div_(255) for x in (lr, hr))
+        return lr, hr
+
+    def draws(self, step: int) -> torch.Generator:
+        """What the method draws from at a step; comes again with the batch."""
+        period = self.experiment.data.period
+        rng = generator(self.experiment.optimisation.seed, _METHOD, step % period if period else step)
+        if self.turned is not None:
+            self.turned.draw_from(generator(self.experiment.optimisation.seed, _TURNS, step))
+        return rng
+
+    def losses(
+        self,
+        part: Method,
+        lr: Tensor,
+        hr: Tensor,
+        rng: torch.Generator,
+        *,
+        teacher: SRNetwork | None = None,
+        extras: nn.Module | None = None,
+    ) -> Generator[Losses, None, None]:
+        """Compute the losses of a batch, one micro-batch after the other.
+
+        Args:
+            part: The method, or one of its parts.
+            lr: ``(n, 3, h, w)``, RGB in [0, 1].
+            hr: ``(n, 3, h * scale, w * scale)``.
+            rng: Source of what the method draws.
+            teacher: Another teacher than the session's.
+            extras: Others than the session's.
+        """
+        optimisation = self.experiment.optimisation
+        for some_lr, some_hr in zip(*(x.chunk(optimisation.accumulate) for x in (lr, hr)), strict=True):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=optimisation.precision == "bfloat16"):
+                losses = part.losses(
+                    student=self.student if self.turned is None else self.turned,
+                    teacher=teacher or self.bank or self.teacher,
+                    extras=extras or self.extras,
+                    lr=some_lr,
+                    hr=some_hr,
+                    rng=rng,
+                )
+            yield losses
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimiser changes, in a fixed order."""
@@ -108,6 +221,8 @@ class Session:
             OSError: If it cannot be written; what was there is untouched.
         """
         pack = self.patches.pack
+        if self.bank is not None:
+            self.bank.bank.sync()
         run.save_state(self.step, self._state(seconds), best=best)
         origin = {"step": str(self.step), "method": self.experiment.method.name}
         origin |= {"teacher_sha256": self.teacher_sha256, "data_digest": pack.digest}
@@ -276,7 +391,14 @@ def open_pack(data: Data, scale: int, progress: Progress = silent) -> Pack:
     return prepare(pairs, data.packs / f"{where.name}-x{scale}-{mark}.pack", progress=progress)
 
 
-_MAY_CHANGE = ("evaluation.", "data.workers", "data.packs", "optimisation.compile")
+_MAY_CHANGE = (
+    "evaluation.",
+    "data.workers",
+    "data.packs",
+    "optimisation.compile",
+    "reuse.folder",
+    "reuse.limit_gb",
+)
 """What may differ when a run is resumed: it has no influence on the weights."""
 
 

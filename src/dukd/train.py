@@ -25,14 +25,14 @@ from dukd.experiment import Experiment
 from dukd.files import Progress, silent
 from dukd.logbook import GRADIENT_NORM, Logbook, Meter, Observer, ignore
 from dukd.networks._network import SRNetwork
-from dukd.schedule import generator, rate_factor, seed_of
+from dukd.schedule import rate_factor, seed_of
 from dukd.session import Session, check_same
 from dukd.validation import write_samples
 
 _FAILED_SAVES = 3
 """Saves in a row that may fail before training stops."""
-_METHOD, _NETWORKS = 1, 2
-"""Streams of randomness: the method's draws, and what networks draw themselves."""
+_NETWORKS = 2
+"""Stream of randomness: what networks draw themselves."""
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error: everything is saved
@@ -150,36 +150,28 @@ def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         NonFiniteError: If a loss is not finite; the weights are as before.
     """
     optimisation, method = session.experiment.optimisation, session.experiment.method
-    period, parts = session.experiment.data.period, optimisation.accumulate
-    rng = generator(optimisation.seed, _METHOD, session.step % period if period else session.step)
+    rng = session.draws(session.step)
     torch.manual_seed(seed_of(optimisation.seed, _NETWORKS, session.step))
-    layout = torch.channels_last if optimisation.channels_last else torch.contiguous_format
-    pictures = [x.to(torch.float32, memory_format=layout).div_(255) for x in (lr, hr)]
+    pictures = session.pictures(lr, hr)
     for group in session.optimiser.param_groups:
         group["lr"] = optimisation.learning_rate * rate_factor(optimisation, session.step)
-    autocast = torch.autocast(session.device.type, torch.bfloat16, enabled=optimisation.precision == "bfloat16")
+    if session.bank is not None:
+        session.bank.at(session.step)
     logged: dict[str, Tensor] = {}
     session.optimiser.zero_grad()
     for part in method.parts:
-        for some_lr, some_hr in zip(*(x.chunk(parts) for x in pictures), strict=True):
-            with autocast:
-                losses = part.losses(
-                    student=session.student,
-                    teacher=session.teacher,
-                    extras=session.extras,
-                    lr=some_lr,
-                    hr=some_hr,
-                    rng=rng,
-                )
-            total = torch.stack([loss.float() for loss in losses.values()]).sum() / parts
+        for losses in session.losses(part, *pictures, rng):
+            total = torch.stack([loss.float() for loss in losses.values()]).sum() / optimisation.accumulate
             if not bool(torch.isfinite(total)):
                 raise _non_finite(session, losses, lr, hr)
             total.backward()
             for name, loss in losses.items():
-                share = loss.detach().float() / parts
+                share = loss.detach().float() / optimisation.accumulate
                 logged[name] = logged[name] + share if name in logged else share
         logged[GRADIENT_NORM] = nn.utils.clip_grad_norm_(session.trained(), optimisation.clip or math.inf)
         session.optimiser.step()
+    if session.bank is not None:
+        session.bank.done()
     session.step += 1
     update_average(session.averaged, session.student, optimisation.ema)
     method.after_step(student=session.student, extras=session.extras, step=session.step)

@@ -1,0 +1,195 @@
+"""Training whose batches come again asks the teacher once, and learns the same."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dukd import train
+from dukd.bank import BankError
+from dukd.checkpoint import CheckpointError, Run
+from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.methods import DUKD, FitNet, FrugalDUKD, Logits, Method, ReleasedDUKD, Scratch
+from dukd.networks import EDSRConfig, weights
+from dukd.session import Session
+
+STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    (root / "pictures").mkdir()
+    for i in range(3):
+        Image.fromarray(rng.integers(256, size=(40, 44, 3), dtype=np.uint8)).save(root / "pictures" / f"{i}.png")
+    torch.manual_seed(1)
+    weights.write(root / "teacher.safetensors", replace(STUDENT, width=8).build())
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut leaves behind is for test_files.py."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def experiment(
+    folder: Path, banks: Path, *, method: Method | None = None, steps: int = 9, period: int = 3, **reuse: object
+) -> Experiment:
+    return Experiment(
+        student=STUDENT,
+        teacher=Teacher(weights=folder / "teacher.safetensors"),
+        method=method or DUKD(),
+        data=Data(train=folder / "pictures", packs=folder / "packs", patch=12, batch=4, period=period),
+        optimisation=Optimisation(steps=steps, learning_rate=1e-3, ema=0.9),
+        reuse=replace(Reuse(folder=banks, limit_gb=0.1), **reuse),
+        evaluation=Evaluation(every=4, log_every=1),
+    )
+
+
+def prepared(whole: Experiment) -> Session:
+    return Session.prepare(whole, torch.device("cpu"))
+
+
+def trained(session: Session, steps: int) -> list[torch.Tensor]:
+    for k in range(session.step, session.step + steps):
+        train.advance(session, *session.patches.batch(k))
+    return [p.detach().clone() for p in session.student.parameters()]
+
+
+def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("method", [Logits(), DUKD(), ReleasedDUKD(), FrugalDUKD()], ids=lambda m: m.name)
+def test_weights_are_those_of_a_teacher_that_is_asked_every_time(folder: Path, tmp_path: Path, method: Method) -> None:
+    """Exact storage, nothing turned: not one bit differs, over three periods."""
+    exact = experiment(folder, tmp_path, method=method, bits=32, turns=())
+    asking = replace(exact, reuse=Reuse(on=False))
+
+    assert equal(trained(prepared(exact), 9), trained(prepared(asking), 9))
+
+
+def test_the_teacher_is_asked_once_per_batch_of_the_period(folder: Path, tmp_path: Path) -> None:
+    session = prepared(experiment(folder, tmp_path))
+    trained(session, 9)
+
+    assert session.bank is not None
+    assert session.bank.asked == 3
+    again = prepared(experiment(folder, tmp_path))
+    trained(again, 9)
+    assert again.bank is not None
+    assert again.bank.asked == 0
+
+
+def test_a_run_does_not_depend_on_who_filled_the_bank(folder: Path, tmp_path: Path) -> None:
+    first = trained(prepared(experiment(folder, tmp_path)), 7)
+
+    assert equal(trained(prepared(experiment(folder, tmp_path)), 7), first)
+    assert equal(trained(prepared(experiment(folder, tmp_path / "other")), 7), first)
+
+
+def test_eight_bits_change_the_losses_by_less_than_a_grey_level(folder: Path, tmp_path: Path) -> None:
+    eight, exact = (prepared(experiment(folder, tmp_path, bits=bits)) for bits in (8, 32))
+    losses = [train.advance(s, *s.patches.batch(0)) for s in (eight, exact)]
+
+    for name in ("imitation", "zoom_in", "zoom_out"):
+        assert float((losses[0][name] - losses[1][name]).abs()) < 0.5 / 224
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_an_interrupted_run_continues_to_the_same_bits(folder: Path, tmp_path: Path, stop: int) -> None:
+    """Also within the first period, where the bank knows more batches than the checkpoint."""
+    whole = experiment(folder, tmp_path / "banks")
+    train.train(whole, tmp_path / "whole")
+
+    def interrupt(record: dict[str, object]) -> None:
+        if record["kind"] == "step" and record["step"] == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cut = replace(whole, reuse=replace(whole.reuse, folder=tmp_path / "more banks"))
+    with pytest.raises(train.Interrupted):
+        train.train(cut, tmp_path / "cut", observe=interrupt)
+    train.train(cut, tmp_path / "cut", resume=True)
+
+    states = [Run.open(tmp_path / name).load_state().state["student"] for name in ("whole", "cut")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_replayed_pictures_are_seen_differently_every_time(folder: Path, tmp_path: Path) -> None:
+    """With a learning rate of almost nothing, only turns make the losses of a batch differ from period to period."""
+    whole = experiment(folder, tmp_path, method=Logits())
+    whole = replace(whole, optimisation=replace(whole.optimisation, learning_rate=1e-30))
+    for turns, kinds in ((whole.reuse.turns, 3), ((), 1)):
+        session = prepared(replace(whole, reuse=replace(whole.reuse, turns=turns)))
+        losses = [float(train.advance(session, *session.patches.batch(k))["imitation"]) for k in (0, 1, 2) * 3]
+        assert len(set(losses[::3])) == kinds
+
+
+def test_without_a_period_nothing_is_kept_or_turned(folder: Path, tmp_path: Path) -> None:
+    session = prepared(experiment(folder, tmp_path / "banks", period=0))
+
+    assert session.bank is None
+    assert session.turned is None
+    assert not (tmp_path / "banks").exists()
+
+
+def test_a_method_without_a_teacher_is_turned_and_has_no_bank(folder: Path, tmp_path: Path) -> None:
+    session = prepared(experiment(folder, tmp_path / "banks", method=Scratch()))
+
+    assert session.bank is None
+    assert session.turned is not None
+    assert not (tmp_path / "banks").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (FitNet(), r"reads the teacher's features, .*: switch reuse off \(--reuse.on False\)"),
+        (FrugalDUKD(late=4), "what dukd-frugal asks its teacher changes with time"),
+    ],
+    ids=["fitnet", "late"],
+)
+def test_methods_whose_answers_cannot_be_replayed_are_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path, method: Method, message: str
+) -> None:
+    with pytest.raises(BankError, match=message):
+        train.train(experiment(folder, tmp_path / "banks", method=method), tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "banks").exists()
+
+
+def test_the_same_methods_train_where_reuse_is_off(folder: Path, tmp_path: Path) -> None:
+    train.train(experiment(folder, tmp_path, method=FitNet(), on=False, steps=4), tmp_path / "run")
+
+
+def test_the_size_is_told_and_limited(folder: Path, tmp_path: Path) -> None:
+    notes = prepared(experiment(folder, tmp_path)).notes
+    assert any(
+        "the teacher's answers to 3 batches are kept in" in note and "GB) and replayed" in note for note in notes
+    )
+
+    with pytest.raises(BankError, match="a period of at most"):
+        prepared(experiment(folder, tmp_path, period=10_000))
+
+
+def test_reuse_belongs_to_the_experiment_but_for_where_the_answers_lie(folder: Path, tmp_path: Path) -> None:
+    whole = experiment(folder, tmp_path / "banks", steps=4)
+    train.train(whole, tmp_path / "run")
+
+    assert Experiment.from_file(Run.open(tmp_path / "run").experiment) == whole
+    train.train(replace(whole, reuse=replace(whole.reuse, folder=tmp_path)), tmp_path / "run", resume=True)
+    with pytest.raises(CheckpointError, match=r"reuse\.bits was 8, is 16"):
+        train.train(replace(whole, reuse=replace(whole.reuse, bits=16)), tmp_path / "run", resume=True)
+
+
+def test_a_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="limit_gb is 0, but must be above 0"):
+        Reuse(limit_gb=0)
