@@ -158,6 +158,26 @@ def export_weights(
     return Exported(path=path, form=layout, bytes=path.stat().st_size, sizes=(SIZES[1],), largest_error=worst)
 
 
+def onnx_metadata(path: Path) -> dict[str, str]:
+    """The strings in an ONNX file, such as those that `export_onnx` wrote; its inputs and outputs beside them.
+
+    Raises:
+        ExportError: If a package is missing, or the file is no ONNX.
+    """
+    onnx, _ = _packages()
+    try:
+        model: Any = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors share no class with ours
+        raise ExportError(f"{path} is damaged, or no ONNX file ({type(error).__name__})") from error
+    if not model.graph.node:
+        raise ExportError(f"{path} is no ONNX file: it has no graph")
+    found: dict[str, str] = {"opset": str(model.opset_import[0].version), "nodes": str(len(model.graph.node))}
+    for value in (*model.graph.input, *model.graph.output):
+        sizes = (str(d.dim_param or d.dim_value) for d in value.type.tensor_type.shape.dim)
+        found[str(value.name)] = " x ".join(sizes)
+    return found | {str(entry.key): str(entry.value) for entry in model.metadata_props}
+
+
 class Traceable(nn.Module):
     """A network whose padding and crop are recorded for any size, and whose input and output are float32."""
 

@@ -15,6 +15,7 @@ from dukd import comparison, recipes
 from dukd.checkpoint import Run
 from dukd.cli._terminal import amount, facts, named, out, say, table
 from dukd.data.pack import Pack
+from dukd.export import onnx_metadata
 from dukd.kinds import known
 from dukd.methods import Method
 from dukd.networks import NetworkConfig, macs, weights
@@ -24,13 +25,13 @@ _WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Say what a file of weights, a pack or a run directory holds.
+    """Say what a file of weights, an ONNX graph, a pack or a run directory holds.
 
     Example: dukd info runs/edsr-x4-dukd
     """
 
     path: tyro.conf.Positional[Path]
-    """File of weights, pack, or run directory."""
+    """File of weights, ONNX graph, pack, or run directory."""
     value_range: float | None = None
     """Largest value the network computes with, 1 or 255, where the file does not say."""
 
@@ -41,6 +42,8 @@ class Info:
             facts(run_facts(self.path))
         elif self.path.suffix == ".pack":
             facts(pack_facts(self.path))
+        elif self.path.suffix == ".onnx":
+            facts({"graph": f"{named(self.path)}, {amount(self.path.stat().st_size)}"} | onnx_metadata(self.path))
         else:
             facts(weights_facts(self.path, self.value_range))
         return 0

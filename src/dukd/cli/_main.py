@@ -127,7 +127,7 @@ def _complain(error: Exception) -> int:
     code, text = _judged(error)
     if code == INTERNAL:
         text = f"this should not have happened: {text}\nPlease run it again with --debug and report what it prints."
-    err.print(f"[bold red]dukd:[/] {escape(named(text) if code != INTERNAL else text)}")
+    err.print("[bold red]dukd:[/] " + "\n".join(escape(named(line)) for line in text.splitlines()))
     return code
 
 

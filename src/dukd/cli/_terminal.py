@@ -19,8 +19,16 @@ _LOG_WIDTH = 100_000  # a log has no width at which lines should break
 _QUIET = 300.0  # seconds without a line in a log, at most
 
 
+class _Console(Console):
+    """A console that lets its caller know when nobody reads on; rich's own ends the program with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Say so."""
+        raise BrokenPipeError
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
+    console = _Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
     if not console.is_terminal:
         console.width = _LOG_WIDTH
     return console
@@ -146,4 +154,5 @@ class Bar:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
+        if self.live:
+            self.bar.stop()

@@ -1,0 +1,645 @@
+"""What the command line promises: every command does its work, and every mistake gets one sentence and a code."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dukd import images
+from dukd.cli import COMMANDS, run
+from dukd.cli import _terminal as terminal
+from dukd.cli._info import field_texts
+from dukd.cli._terminal import Bar, amount, duration
+from dukd.images import Picture
+from dukd.methods import DUKD
+from dukd.networks import EDSRConfig, RCANConfig, weights
+
+TEACHER = EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0)
+YAML = """
+student: {{type: edsr, scale: 2, width: 8, blocks: 1, value_range: 1.0, skip: nearest}}
+teacher: {{weights: {root}/teacher.safetensors}}
+method: {{type: dukd}}
+data: {{train: {root}/pictures, packs: {root}/packs, patch: 12, batch: 2}}
+optimisation: {{steps: 20, learning_rate: 1e-3}}
+evaluation: {{sets: [{root}/pictures], every: 10, log_every: 5, pictures: 2, teacher_pictures: 0, samples: 1}}
+"""
+
+
+@dataclass
+class World:
+    """A folder with pictures, a teacher and an experiment, and the commands run in it."""
+
+    root: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def dukd(self, line: str) -> tuple[int, str, str]:
+        """Run a command; ``{root}`` stands for the folder. Returns the code, and what it said on both streams."""
+        code = run([word.replace("{root}", str(self.root)) for word in line.split()])
+        said = self.capsys.readouterr()
+        return code, said.out, said.err
+
+    def works(self, line: str) -> str:
+        code, said, complained = self.dukd(line)
+        assert code == 0, complained
+        return said
+
+    def fails(self, line: str) -> tuple[int, str]:
+        """The code and the one complaint, in which there is no traceback; a list may follow its sentence."""
+        code, said, complained = self.dukd(line)
+        assert code, f"{line} worked: {said}"
+        assert "Traceback" not in complained + said
+        assert "should not have happened" not in complained
+        _, *complaints = ("\n" + complained).split("\ndukd: ")
+        assert len(complaints) == 1, complained
+        return code, complaints[0].rstrip("\n").replace(str(self.root), "{root}")
+
+
+def _picture(path: Path, number: int, size: int = 96) -> None:
+    """A gradient with noise and a few edges."""
+    rng = np.random.default_rng(number)
+    x, y = np.meshgrid(np.linspace(0, 200, size), np.linspace(0, 150 + 20 * number, size))
+    levels = np.stack([x, y, 255 - x], axis=2) + 40 * ((x + y) % 60 > 30)[..., None] + rng.normal(0, 6, (size, size, 3))
+    images.write(path, Picture(pixels=levels.clip(0, 255).astype(np.uint8)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    for number in range(3):
+        _picture(root / "pictures" / f"{number}.png", number)
+        _picture(root / "small" / f"{number}.png", number, size=20)
+    torch.manual_seed(0)
+    weights.write(root / "teacher.safetensors", TEACHER.build())
+    (root / "mine.yaml").write_text(YAML.format(root=root))
+    (root / "empty").mkdir()
+    (root / "notes.txt").write_text("no weights")
+    return root
+
+
+@pytest.fixture
+def world(folder: Path, capsys: pytest.CaptureFixture[str]) -> World:
+    return World(folder, capsys)
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    """A run that was evaluated."""
+    out = folder / "runs" / "dukd"
+    assert run(["train", str(folder / "mine.yaml"), "--out", str(out), "--device", "cpu"]) == 0
+    options = ["--teacher", str(folder / "teacher.safetensors"), "--sets", str(folder / "pictures")]
+    assert run(["evaluate", str(out), *options, "--pictures", "2"]) == 0
+    return out
+
+
+# What the commands do
+
+
+def test_a_folder_becomes_a_student_and_the_student_pictures(world, tmp_path):
+    root, out = world.root, tmp_path / "run"
+
+    assert "3 pictures" in world.works(f"check-data {root}/pictures -s 2")
+    world.works(f"prepare {root}/pictures --scale 2 --out {tmp_path}/p.pack --verify")
+    assert f"{tmp_path}/p.pack is sound: 3 pictures, x2" in world.works(f"check-data {tmp_path}/p.pack")
+
+    said = world.works(f"train {root}/mine.yaml --data.train {tmp_path}/p.pack --out {out} --device cpu")
+    assert f"the student is {out}/student.safetensors" in said
+    first = (out / "student.safetensors").read_bytes()
+    world.works(f"train {out} --resume --device cpu")
+    assert (out / "student.safetensors").read_bytes() == first
+
+    told = world.works(f"info {out}")
+    assert "finished" in told
+    assert "20 of 20, saved at 20" in told
+    table = world.works(f"evaluate {out} --teacher {root}/teacher.safetensors --sets {root}/pictures --pictures 2")
+    assert "pictures PSNR-Y" in table
+    assert [line.split()[0] for line in table.splitlines()[1:4]] == ["bicubic", "teacher", "run"]
+
+    world.works(f"report {out} -o {tmp_path}/page.html")
+    assert "<!doctype html>" in (tmp_path / "page.html").read_text()
+    assert "| dukd |" in world.works(f"compare {out}")
+    for form in ("md", "csv", "json", "html"):
+        world.works(f"compare {out} -o {tmp_path}/table.{form}")
+        assert (tmp_path / f"table.{form}").stat().st_size > 100
+
+    world.works(f"upscale {root}/small -o {tmp_path}/large -m {out}")
+    assert images.header(tmp_path / "large" / "0_x2.png").width == 40
+
+
+def test_export_says_how_far_the_file_is_from_the_student(world, trained, tmp_path):
+    pytest.importorskip("onnxruntime")
+
+    said = world.works(f"export {trained} -o {tmp_path}/a.onnx")
+
+    assert "edsr x2 as onnx" in said
+    assert "largest difference to the student: " in said
+    told = world.works(f"info {tmp_path}/a.onnx")
+    assert "batch x 3 x height x width" in told
+    assert "scale    2\n" in told
+
+
+def test_export_goes_by_the_ending(world, folder, tmp_path):
+    assert "as basicsr" in world.works(f"export {folder}/teacher.safetensors -o {tmp_path}/a.pth")
+    assert "as dukd" in world.works(f"export {folder}/teacher.safetensors -o {tmp_path}/a.safetensors")
+    assert "as official" in world.works(f"export {folder}/teacher.safetensors -o {tmp_path}/b.pth -f official")
+    assert "under params" in world.works(f"info {tmp_path}/a.pth")
+
+
+def test_each_run_keeps_its_own_student_when_two_are_evaluated_together(world, trained, folder):
+    other = folder / "runs" / "logits"
+    if not other.exists():
+        text = (folder / "mine.yaml").read_text().replace("type: dukd", "type: logits")
+        (folder / "logits.yaml").write_text(text)
+        world.works(f"train {folder}/logits.yaml --out {other} --device cpu")
+
+    world.works(f"evaluate {trained} {other} --teacher {folder}/teacher.safetensors --sets {folder}/pictures")
+
+    for path in (trained, other):
+        rows = json.loads((path / "evaluation.json").read_text())["rows"]
+        assert [row["label"] for row in rows] == ["bicubic", "teacher", path.name]
+    compared = world.works(f"compare {trained} {other}")
+    assert "| dukd |" in compared
+    assert "| logits |" in compared
+
+
+def test_evaluate_writes_tables(world, folder, tmp_path):
+    for form in ("md", "csv", "json"):
+        world.works(f"evaluate {folder}/teacher.safetensors --sets {folder}/small -o {tmp_path}/t.{form}")
+        assert "bicubic" in (tmp_path / f"t.{form}").read_text()
+
+
+def test_upscale_takes_the_flags_that_upscalers_have(world, folder, tmp_path):
+    flags = f"-o {tmp_path} -n {folder}/teacher.safetensors -s 3 -t 8 -x --suffix _big"
+
+    said = world.works(f"upscale -i {folder}/small/0.png {flags}")
+
+    assert said.strip() == f"{tmp_path}/0_big.png"
+    assert images.header(tmp_path / "0_big.png").width == 60
+
+
+def test_upscale_says_which_model_and_where(world, folder, tmp_path):
+    line = f"upscale {folder}/small -o {tmp_path} -m {folder}/teacher.safetensors --device cpu"
+
+    _, _, said = world.dukd(line)
+
+    assert "teacher.safetensors: edsr x2, " in said
+    assert "parameters, cpu" in said
+    assert "100 %  3/3  2.png" in said
+    code, out, said = world.dukd(f"{line} --skip-existing")
+    assert (code, out) == (0, "")
+    assert "3 were finished already" in said
+
+
+def test_upscale_does_what_it_can_and_lists_the_rest(world, folder, tmp_path):
+    whole = (folder / "small" / "0.png").read_bytes()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "good.png").write_bytes(whole)
+    (tmp_path / "in" / "torn.png").write_bytes(whole[: len(whole) // 2])
+
+    code, out, said = world.dukd(f"upscale {tmp_path}/in -o {tmp_path}/out -m {folder}/teacher.safetensors")
+
+    assert code == 1
+    assert out.strip() == f"{tmp_path}/out/good_x2.png"
+    assert "1 of 2 pictures were not enlarged:" in said
+    assert f"{tmp_path}/in/torn.png" in said
+    assert "Traceback" not in said
+
+
+def test_help_is_given_for_every_command(world):
+    said = world.works("--help")
+    for name, kind in COMMANDS.items():
+        assert f"  {name} " in said
+        assert "Example: dukd " in (kind.__doc__ or "")
+        assert f"usage: dukd {name}" in world.works(f"{name} --help")
+
+
+def test_the_help_of_train_knows_the_experiment(world):
+    said = world.works("train edsr-x4-dukd --help")
+
+    assert "--method.zoom-in" in said
+    assert "--student.blocks" in said
+
+
+def test_methods_and_recipes_are_listed(world):
+    listed = [line.split()[0] for line in world.works("methods").splitlines() if line]
+    assert {"dukd", "logits", "fakd"} < set(listed)
+    one = world.works("methods dukd")
+    assert "--method.windows = 1" in one
+    assert "Windows per picture and batch" in one
+    assert "edsr-x[2|3|4]-METHOD" in world.works("recipes")
+
+
+def test_a_recipe_is_yaml_that_can_be_trained(world, tmp_path):
+    (tmp_path / "r.yaml").write_text(world.works("recipes edsr-x4-dukd"))
+
+    assert "--method.zoom-in" in world.works(f"train {tmp_path}/r.yaml --help")
+
+
+def test_every_field_of_a_method_is_described():
+    assert field_texts(DUKD)["windows"] == "Windows per picture and batch; their distances are averaged."
+
+
+def test_info_tells_a_run_that_is_going_from_one_that_was_killed(world, trained):
+    fcntl = pytest.importorskip("fcntl")
+    lock = trained / "lock"
+    lock.write_text("pid 4711 on host alpha\n")
+    try:
+        assert "finished" in world.works(f"info {trained}")
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert "running: pid 4711 on host alpha" in world.works(f"info {trained}")
+    finally:
+        lock.write_text("")
+
+
+def test_info_of_weights_says_what_matters(world, folder):
+    said = world.works(f"info {folder}/teacher.safetensors")
+
+    assert "edsr x2" in said
+    assert "6 pixels around each" in said
+    assert f"{TEACHER.build().parameter_count():,}" in said
+    assert "float16        safe" in said
+
+
+def test_info_of_a_network_that_overflows_says_so(world, tmp_path):
+    weights.write(tmp_path / "r.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build())
+
+    said = world.works(f"info {tmp_path}/r.safetensors")
+
+    assert "overflows: use bfloat16 or float32" in said
+    assert "the whole picture: tiles are approximate" in said
+
+
+# What they say to mistakes
+
+MISTAKES: dict[str, tuple[int, str]] = {
+    "bend": (2, "there is no command 'bend'; `dukd --help` lists them"),
+    "trian": (2, "there is no command 'trian'; did you mean train?; `dukd --help` lists them"),
+    "train edsr-x4-dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
+    "train esdr-x4-dukd": (2, "there is no recipe for 'esdr'; did you mean edsr?"),
+    "train edsr-x5-dukd": (2, "recipes are for x2, x3 and x4, but got x5"),
+    "train {root}/none.yaml": (2, "{root}/none.yaml: No such file or directory"),
+    "train {root}/empty": (2, "{root}/empty is a folder, but no run: it has no experiment.yaml"),
+    "train {root}/typo.yaml": (2, "optimisation has no field 'stepz'; did you mean steps?"),
+    "train {root}/kind.yaml": (2, "experiment.method.type is 'dukt'; did you mean dukd?"),
+    "train {root}/mine.yaml --import {root}/none.py": (
+        2,
+        "--import takes a Python file, but there is no '{root}/none.py'",
+    ),
+    "train {root}/mine.yaml --import {root}/bad.py": (
+        2,
+        "--import {root}/bad.py failed: ZeroDivisionError: division by zero",
+    ),
+    "train {root}/mine.yaml --device cuda": (
+        2,
+        "there is no cuda device here: leave --device out, or say --device cpu",
+    ),
+    "train {root}/mine.yaml --teacher.weights {root}/none.pth": (65, "{root}/none.pth is no file"),
+    "train {root}/mine.yaml --data.train {root}/empty": (65, "{root}/empty"),
+    "train {root}/mine.yaml --data.train {root}/torn": (65, "torn.png"),
+    "train {root}/mine.yaml --out {root}/used --resume": (65, "{root}/used holds no run: it has no experiment.yaml"),
+    "train {root}/mine.yaml --out {root}/used": (
+        65,
+        "{root}/used is used already (something): resume it, or choose another name",
+    ),
+    "prepare {root}/none --scale 2 --out {root}/x.pack": (65, "{root}/none"),
+    "prepare {root}/empty --scale 2 --out {root}/x.pack": (65, "{root}/empty"),
+    "prepare {root}/pictures --scale 0 --out {root}/x.pack": (2, "a scale is at least 1, but got 0"),
+    "check-data {root}/torn --scale 2": (65, "torn.png"),
+    "check-data {root}/notes.txt": (65, "{root}/notes.txt"),
+    "evaluate {root}/teacher.safetensors --sets {root}/empty": (65, "{root}/empty"),
+    "evaluate {root}/teacher.safetensors --sets {root}/pictures --scale 4": (65, "this looks like EDSR x2"),
+    "evaluate --sets {root}/pictures": (
+        2,
+        "cannot tell which pictures to measure on, no network says the scale: give --scale",
+    ),
+    "evaluate {root}/notes.txt --sets {root}/pictures": (65, "{root}/notes.txt is damaged, or no file of weights"),
+    "evaluate {root}/teacher.safetensors --sets {root}/pictures -o {root}/t.xls": (
+        2,
+        "--out writes .md, .csv or .json, but got {root}/t.xls",
+    ),
+    "evaluate {root}/teacher.safetensors --sets {root}/pictures --pictures -1": (
+        2,
+        "--pictures is a number from 0 (all) up, but got -1",
+    ),
+    "evaluate {root}/teacher.safetensors --sets {root}/pictures --device cuda": (2, "there is no cuda device here"),
+    "upscale {root}/none.png -o {root}/o -m {root}/teacher.safetensors": (1, "1 of 1 pictures were not enlarged:"),
+    "upscale -o {root}/o -m {root}/teacher.safetensors": (2, "no pictures in an empty list of inputs"),
+    "upscale {root}/empty -o {root}/o -m {root}/teacher.safetensors": (2, "no pictures in {root}/empty"),
+    "upscale {root}/small -o {root}/small -m {root}/teacher.safetensors": (2, "write to another folder"),
+    "upscale {root}/small -o {root}/o -m {root}/empty": (
+        2,
+        "{root}/empty is a folder, but no run: name a file of weights, or a run directory",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/hostile.pth": (
+        65,
+        "{root}/hostile.pth is refused: the file asks for posix.system",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors -s -1": (
+        2,
+        "the final scale is a positive number, but got -1.0",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors -t -5": (
+        2,
+        "--tile is a number of pixels, but got -5",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors --quality 0": (
+        2,
+        "--quality is 1 to 100, but got 0",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/rcan.safetensors --precision float16": (
+        2,
+        "rcan overflows in float16: use bfloat16 or float32",
+    ),
+    "upscale {root}/small -o {root}/notes.txt/o -m {root}/teacher.safetensors": (
+        1,
+        "3 of 3 pictures were not enlarged:",
+    ),
+    "info {root}/none": (2, "there is no {root}/none: name a file of weights, a pack or a run directory"),
+    "info {root}/notes.txt": (65, "{root}/notes.txt is damaged, or no file of weights"),
+    "info {root}/empty": (65, "{root}/empty holds no run: it has no experiment.yaml"),
+    "info {root}/hostile.pth": (65, "{root}/hostile.pth is refused"),
+    "info {root}/bad.pack": (65, "{root}/bad.pack"),
+    "report {root}/empty -o {root}/r.html": (65, "{root}/empty holds no run"),
+    "report {root}/empty -o {root}/r.pdf": (2, "the report is a page: --out ends in .html, but got {root}/r.pdf"),
+    "report -o {root}/r.html": (2, "there is no run to report"),
+    "compare {root}/empty": (65, "{root}/empty holds no run"),
+    "compare": (2, "there is no run to report"),
+    "compare {root}/empty -o {root}/t.xls": (2, "--out writes .md, .csv, .json or .html, but got {root}/t.xls"),
+    "export {root}/teacher.safetensors -o {root}/a.tflite": (
+        2,
+        "--out ends in .onnx, .pth or .safetensors, but got {root}/a.tflite",
+    ),
+    "export {root}/teacher.safetensors -o {root}/a.txt -f onnx": (2, "{root}/a.txt is to end in .onnx"),
+    "export {root}/teacher.safetensors -o {root}/a.onnx --opset 3": (2, "opset is 17 to 20, but got 3"),
+    "export {root}/rcan.safetensors -o {root}/a.onnx --half": (2, "rcan overflows in float16: export it in float32"),
+    "export {root}/none.pth -o {root}/a.onnx": (
+        65,
+        "{root}/none.pth is no file; name a .safetensors or .pth file of weights",
+    ),
+    "methods dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
+    "recipes edsr-x4-dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
+    "recipes edsr": (2, "a recipe is called <networks>-x<scale>-<method>, such as edsr-x4-dukd, but got 'edsr'"),
+}
+
+
+class _Hostile:
+    def __reduce__(self) -> object:
+        return os.system, ("touch hacked",)
+
+
+@pytest.fixture(scope="module")
+def mistaken(folder: Path) -> Path:
+    """The folder with everything in it that the mistakes name."""
+    text = (folder / "mine.yaml").read_text()
+    (folder / "typo.yaml").write_text(text.replace("steps:", "stepz:"))
+    (folder / "kind.yaml").write_text(text.replace("type: dukd", "type: dukt"))
+    (folder / "bad.py").write_text("1 / 0\n")
+    (folder / "bad.pack").write_text("no pack")
+    (folder / "used").mkdir()
+    (folder / "used" / "something").write_text("")
+    (folder / "torn").mkdir()
+    (folder / "torn" / "torn.png").write_bytes((folder / "pictures" / "0.png").read_bytes()[:200])
+    torch.save({"params": _Hostile()}, folder / "hostile.pth")
+    weights.write(folder / "rcan.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build())
+    return folder
+
+
+@pytest.mark.parametrize("line", MISTAKES, ids=lambda line: line.replace("{root}/", "")[:70])
+def test_a_mistake_gets_one_sentence_and_a_code(line, mistaken, world):
+    if "cuda" in line and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    code, sentence = MISTAKES[line]
+
+    got, complaint = world.fails(line)
+
+    assert sentence in complaint
+    assert got == code
+    assert not Path("hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("evaluate {root}/teacher.safetensors --setz x", "--sets"),
+        ("train {root}/mine.yaml --optimisation.step 5", "--optimisation.steps"),
+        ("train {root}/mine.yaml --method.zoomin 5", "--method.zoom-in"),
+        ("train {root}/mine.yaml --data.batch 0", "batch is 0, but at least 1 is needed"),
+        ("train {root}/mine.yaml --optimisation.learning-rate -1", "learning_rate is -1.0, but must be above 0"),
+        ("upscale {root}/small -o o -m m --precision float23", "float32"),
+        ("prepare {root}/pictures --scale two --out x.pack", "--scale"),
+        ("prepare {root}/pictures --out x.pack", "--scale"),
+    ],
+)
+def test_a_wrong_option_is_refused_and_the_right_one_named(line, hint, world):
+    code, _, complaint = world.dukd(line)
+
+    assert code == 2
+    assert hint in " ".join(complaint.replace("│", " ").split())
+    assert "Traceback" not in complaint
+
+
+def test_a_picture_below_the_size_of_a_patch_is_named(world, folder, tmp_path):
+    options = f"--data.train {folder}/small --data.patch 48"
+
+    code, complaint = world.fails(f"train {folder}/mine.yaml --out {tmp_path}/r {options}")
+
+    assert code in {2, 65}
+    assert "48" in complaint
+
+
+def test_an_experiment_cannot_change_while_it_is_resumed(world, trained):
+    code, complaint = world.fails(f"train {trained} --resume --optimisation.seed 11")
+
+    assert code == 65
+    assert "optimisation.seed was 10, is 11" in complaint
+
+
+def test_a_run_that_was_not_evaluated_is_not_compared(world, trained, folder, tmp_path):
+    out = tmp_path / "copy"
+    out.mkdir()
+    for name in ("experiment.yaml", "run.json", "log.jsonl"):
+        (out / name).write_bytes((trained / name).read_bytes())
+
+    code, complaint = world.fails(f"compare {out}")
+
+    assert code == 2
+    assert complaint == "copy was not evaluated: it has no evaluation.json (dukd evaluate writes it)"
+    assert world.fails(f"upscale {folder}/small -o {tmp_path} -m {out}")[1].endswith(
+        "has no student yet: training writes it at the first save"
+    )
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_takes_no_files_is_named(world, folder, tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        code, complaint = world.fails(f"prepare {folder}/pictures --scale 2 --out {tmp_path}/a/p.pack")
+    finally:
+        tmp_path.chmod(0o755)
+
+    assert code == 73
+    assert "permission denied" in complaint
+
+
+def test_a_full_disk_has_its_code(world, folder, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/disk/file")
+
+    monkeypatch.setattr("dukd.cli._evaluate.report.report", full)
+
+    code, complaint = world.fails(f"report {folder} -o {tmp_path}/r.html")
+
+    assert code == 73
+    assert complaint == "/disk/file: no space left on device; make room, or choose another place"
+
+
+def test_what_we_did_wrong_is_not_blamed_on_the_user(world, folder, tmp_path, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("dukd.cli._evaluate.report.report", broken)
+
+    code, _, complaint = world.dukd(f"report {folder} -o {tmp_path}/r.html")
+
+    assert code == 70
+    assert "this should not have happened: KeyError: 'oops'" in complaint
+    assert "--debug" in complaint
+    assert "Traceback" not in complaint
+    assert "Traceback" in world.dukd(f"report {folder} -o {tmp_path}/r.html --debug")[2]
+
+
+# How they show progress
+
+
+def test_a_log_has_a_line_for_every_tenth_with_the_time_left(capsys, monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("dukd.cli._terminal.time.monotonic", lambda: float(next(clock)))
+
+    with Bar() as progress:
+        for step in range(1, 101):
+            progress(step, 100, "x" * 300)
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith("  1 %  1/100")
+    assert lines[1] == f" 10 %  10/100  {'x' * 300}  90 s left"
+    assert lines[-1] == f"100 %  100/100  {'x' * 300}"
+
+
+def test_slow_work_is_heard_of_every_five_minutes(capsys, monkeypatch):
+    clock = iter(range(0, 1_000_000, 100))
+    monkeypatch.setattr("dukd.cli._terminal.time.monotonic", lambda: float(next(clock)))
+
+    with Bar() as progress:
+        for step in range(1, 10):
+            progress(step, 1000, "steps", seconds_left=7300.0)
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"  0 %  {step}/1000  steps  2 h 02 min left" for step in (1, 5, 9)]
+
+
+def test_progress_of_the_next_work_begins_anew(capsys):
+    with Bar() as progress:
+        progress(3, 3, "pictures")
+        progress(0, 4, "steps")
+        progress(4, 4, "steps")
+
+    assert [line.split()[2] for line in capsys.readouterr().err.splitlines()] == ["3/3", "0/4", "4/4"]
+
+
+def test_training_shows_losses_speed_and_what_is_left(world, folder, tmp_path):
+    code, _, said = world.dukd(f"train {folder}/mine.yaml --out {tmp_path}/r --device cpu")
+
+    assert code == 0
+    line = next(part for part in said.splitlines() if part.startswith(" 50 %"))
+    assert "10/20" in line
+    assert "loss 0." in line
+    assert "reconstruction 0." in line
+    assert "patches/s" in line
+    assert " left" in line
+    assert "step      20  pictures " in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(42, "42 s"), (600, "10 min"), (7300, "2 h 02 min"), (200_000, "2 d 8 h")]
+)
+def test_time_is_told_as_people_tell_it(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(7, "7 bytes"), (1500, "1.5 kB"), (2_560_000, "2.6 MB"), (3_210_000_000, "3.21 GB")]
+)
+def test_sizes_are_told_as_people_tell_them(count, text):
+    assert amount(count) == text
+
+
+def test_no_line_in_a_log_is_broken():
+    assert terminal.err.width > 1000 or terminal.err.is_terminal
+
+
+# As processes of their own
+
+
+def _process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "dukd", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100, **options)
+
+
+def test_the_program_exits_with_the_code_and_no_traceback(folder):
+    done = _process("info", str(folder / "notes.txt"))
+
+    assert done.returncode == 65
+    assert done.stdout == ""
+    assert done.stderr.startswith("dukd: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_output_can_be_cut_off(folder):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    command = f"set -o pipefail; {sys.executable} -m dukd methods | true"
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+
+    assert "Traceback" not in done.stderr
+    assert done.stderr == ""
+    assert done.returncode in {0, 141}
+
+
+def test_names_that_are_no_utf_8_can_be_told(folder, tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    try:
+        (tmp_path / name).write_bytes((folder / "small" / "0.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+
+    done = _process("upscale", str(tmp_path), "-o", str(tmp_path / "out"), "-m", str(folder / "teacher.safetensors"))
+
+    assert done.returncode == 0, done.stderr
+    assert r"\udcff_x2.png" in done.stdout
+
+
+def test_an_interrupted_run_saves_and_goes_on(folder, tmp_path):
+    """The promise of reliability: exit 75 after the step, and --resume continues."""
+    text = (folder / "mine.yaml").read_text().replace("steps: 20", "steps: 100000")
+    (tmp_path / "long.yaml").write_text(text.replace("every: 10", "every: 100000"))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "dukd", "train", str(tmp_path / "long.yaml"), "--out", str(tmp_path / "r")]
+    with subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "%" in line and "/100000" in line:
+                break
+        process.terminate()
+        said = process.stderr.read()
+
+    assert process.returncode == 75, said
+    assert "stopped after step" in said
+    assert "--resume" in said
