@@ -22,7 +22,7 @@ from dukd.methods.lsfd import attention, local
 from dukd.methods.rkd import cosines, distances, items, relative
 from dukd.methods.srkd import Statistic, over_channels
 from dukd.methods.vid import gaussian, laplace
-from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork
+from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork, SwinIRConfig
 from dukd.taps import Adapter
 
 METHODS: tuple[FeatureMethod, ...] = (
@@ -786,3 +786,23 @@ def test_bands_alone_read_no_features() -> None:
     assert Frequency(similarity=0.0).needs_teacher
     with pytest.raises(ValueError, match="band_weights"):
         Frequency(band_weights=(1.0,))
+
+
+def test_what_a_network_has_padded_is_not_compared(monkeypatch):
+    """A student that pads 6 x 10 to 8 x 16 is compared on 6 x 10, where the attention of LSFD is as well."""
+    student = SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=8).build()
+    teacher = EDSRConfig(scale=2, width=8, blocks=2).build().frozen()
+    shown: list[Seen] = []
+    monkeypatch.setattr(AT, "compare", lambda _, __, ours, theirs: shown.extend((ours, theirs)) or {})
+    AT().losses(
+        student=student,
+        teacher=teacher,
+        extras=nn.Module(),
+        lr=torch.rand(1, 3, 6, 10),
+        hr=torch.rand(1, 3, 12, 20),
+        rng=torch.Generator(),
+    )
+
+    assert {f.shape[-2:] for seen in shown for f in seen.features} == {(6, 10)}
+    _, whole = student.forward_with_features(torch.rand(1, 3, 6, 10), (1.0,))
+    assert whole[0].shape[-2:] == (8, 16)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 import dukd.methods
 from dukd import testing
 from dukd.kinds import known
-from dukd.methods import AT, DUKD, FAKD, Combined, Logits, Method, Scratch
+from dukd.methods import AT, DUKD, FAKD, Combined, Logits, Method, ReleasedDUKD, Scratch
 from dukd.testing import PAIRS, PROMISES, Case, Refused
 
 METHODS: dict[str, Method] = {
@@ -29,7 +29,10 @@ every_method = pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_losses_are_finite_scalars_that_teach_the_student_and_not_the_teacher(name, pair, scale):
-    """A loss that is cut from the graph falls in the log and teaches nothing (methods.md D1, D16)."""
+    """A loss that is cut from the graph falls in the log and teaches nothing (methods.md D1, D16).
+
+    Every method serves every pair, or says in a sentence why it cannot (methods.md D21).
+    """
     try:
         testing.teaches_the_student_and_not_the_teacher(METHODS[name], PAIRS[pair], scale, signed=name in SIGNED)
     except Refused as refusal:
@@ -73,6 +76,15 @@ def test_a_combination_has_the_losses_of_both():
         assert_close(both[term], value)
     for term in ("zoom_in", "zoom_out", "zoom_out_reconstruction"):
         assert_close(both[term], alone[term])
+
+
+@pytest.mark.parametrize("base", [DUKD(), ReleasedDUKD(), Combined()])
+def test_nothing_is_upcycled_twice(base):
+    """Two losses of one name would be one, without a word."""
+    with pytest.raises(ValueError, match="upcycles its inputs already"):
+        Combined(base=base)
+    with pytest.raises(ValueError, match="inputs of dukd itself, but got dukd-released"):
+        Combined(upcycling=ReleasedDUKD())
 
 
 def test_logits_with_no_weight_is_scratch():

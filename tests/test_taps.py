@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from dukd.networks import EDSRConfig, RCANConfig, SwinIRConfig
 from dukd.networks._network import stage_number
-from dukd.taps import Adapter, Recorded, forward_merged, front, rest, same_size
+from dukd.taps import Adapter, Recorded, forward_merged, front, rest
 from stand_ins import Spy, _NearestConfig
 
 CONFIGS = [
@@ -87,14 +87,6 @@ def test_depths_are_fractions_of_the_stages(count, depth, number):
 def test_a_depth_outside_its_range_is_refused(depth):
     with pytest.raises(ValueError, match=r"fraction in \(0, 1\]"):
         CONFIGS[0].build().forward_with_features(torch.rand(1, 3, 4, 4), (depth,))
-
-
-def test_maps_padded_to_different_multiples_share_their_top_left():
-    ours, theirs = torch.rand(1, 2, 8, 16), torch.rand(1, 3, 9, 12)
-    a, b = same_size(ours, theirs)
-
-    assert a.shape[-2:] == b.shape[-2:] == (8, 12)
-    assert torch.equal(a, ours[..., :12])
 
 
 def test_adapters_lead_from_the_students_width_to_the_teachers():

@@ -139,16 +139,6 @@ def _number(network: SRNetwork, depth: float) -> int:
     return 0 if depth == 0 else stage_number(depth, len(network.stages))
 
 
-def same_size(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Crop two feature maps ``(n, c, h, w)`` to their common height and width.
-
-    Networks pad at the bottom and the right, each to its own multiple; what both have starts at the top left.
-    """
-    h = min(ours.shape[-2], theirs.shape[-2])
-    w = min(ours.shape[-1], theirs.shape[-1])
-    return ours[..., :h, :w], theirs[..., :h, :w]
-
-
 class Adapter(nn.ModuleList):
     """One 1x1 convolution per depth, from the student's width to the teacher's: how unlike networks compare."""
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 from dukd.methods._method import Losses
 from dukd.methods.logits import Logits
 from dukd.networks._network import SRNetwork, stage_number
-from dukd.taps import Adapter, same_size
+from dukd.taps import Adapter
 
 THIRDS = (1 / 3, 2 / 3, 1.0)
 """Where FAKD reads, and the methods that do not say."""
@@ -25,7 +25,7 @@ class Seen(NamedTuple):
     sr: Tensor
     """``(n, 3, h * scale, w * scale)``, unclamped."""
     features: list[Tensor]
-    """``(n, width, h', w')`` per depth, of the same height and width for student and teacher."""
+    """``(n, width, h, w)`` per depth, without what the network padded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +78,12 @@ class FeatureMethod(Logits, ABC):
         if self.compares:
             # Statistics and affinities lose their meaning in half precision; autocast would cast matmul down again.
             with torch.autocast(lr.device.type, enabled=False):
-                pairs = [same_size(precise(s), precise(t)) for s, t in zip(ours, theirs, strict=True)]
-                own = Seen(precise(sr), [s for s, _ in pairs])
-                losses |= self.compare(extras, own, Seen(precise(answer), [t for _, t in pairs]))
+                h, w = lr.shape[-2:]  # what a network has padded is no part of the picture
+                seen = (
+                    Seen(precise(output), [precise(f[..., :h, :w]) for f in features])
+                    for output, features in ((sr, ours), (answer, theirs))
+                )
+                losses |= self.compare(extras, *seen)
         return losses
 
     @property

@@ -26,6 +26,15 @@ class Combined(Method):
     upcycling: DUKD = field(default_factory=DUKD)
     """How inputs are upcycled and weighted; its weights for the pair itself are not used."""
 
+    def __post_init__(self) -> None:
+        """Refuse what would be upcycled twice, and variants of DUKD whose own numbers would be without effect."""
+        if isinstance(self.base, DUKD | Combined):
+            raise ValueError(  # noqa: TRY004  its type is a method's, as asked for
+                f"{self.base.name} upcycles its inputs already; combined takes a method that does not"
+            )
+        if type(self.upcycling) is not DUKD:
+            raise ValueError(f"combined takes the inputs of dukd itself, but got {self.upcycling.name}")
+
     @override
     def losses(
         self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
