@@ -99,6 +99,7 @@ def test_ssim_is_that_of_scikit_image(levels: float) -> None:
 
 
 def test_ssim_of_two_constants_is_their_luminance_term() -> None:
+    """Luma has its offset of 16, without which the value is another (methods.md D47)."""
     a, b = 16 + 219 * 100 / 255, 16 + 219 * 120 / 255
     c1 = 6.5025
 

@@ -104,6 +104,7 @@ def test_multiply_accumulates_by_hand() -> None:
 @every_network
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 19), (9, 2), (8, 16), (13, 11)])
 def test_any_size(config: NetworkConfig, h: int, w: int) -> None:
+    """Sides need be no multiple of a transformer's window (methods.md D9)."""
     sr = stirred(config)(torch.rand(2, 3, h, w))
 
     assert sr.shape == (2, 3, h * config.scale, w * config.scale)

@@ -1,0 +1,163 @@
+"""What is written about the project holds: links, commands, cards, the list of faults."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+
+import dukd.methods
+from dukd import recipes
+from dukd.cli import _main, _train
+from dukd.kinds import known
+from dukd.methods import Method
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+}
+METHODS = {name: kind for name, kind in known(Method).items() if kind.__module__.startswith("dukd.")}
+HOSTS = {
+    "arxiv.org",
+    "github.com",
+    "openreview.net",
+    "doi.org",
+    "keepachangelog.com",
+    "openmodeldb.info",
+    "pytorch.org",
+}
+"""Whom we point to."""
+
+every_page = pytest.mark.parametrize("page", PAGES)
+
+
+def prose(text: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(text: str) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)}
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(PAGES[page])):
+        if re.match(r"https?:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), f"{page} points to {target}"
+        if anchor:
+            assert anchor in anchors(path.read_text(encoding="utf-8")), f"{page} points to {target}"
+
+
+@every_page
+def test_no_page_names_a_machine(page):
+    """No paths of one machine, no addresses, no hosts but those everybody knows."""
+    text = PAGES[page]
+
+    assert not re.findall(r"(?:/work/|/home/|/root/|/Users/|/tmp/|localhost|\b\d+\.\d+\.\d+\.\d+\b)", text)
+    hosts = {host.removeprefix("www.") for host in re.findall(r"https?://([\w.-]+)", text)}
+    assert hosts <= HOSTS
+
+
+def commands(text: str) -> list[str]:
+    """Commands of the page: lines of code that begin with a program of ours, and such words in the text."""
+    blocks = re.findall(r"^ *```(?:sh|text|console|bash)?\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line.strip().removeprefix("$ ") for b in blocks for line in b.replace("\\\n", " ").splitlines()]
+    spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", prose(text))]
+    return [c.split("  #")[0].strip() for c in [*lines, *spans] if re.match(r"(?:dukd|make) [a-z]", c)]
+
+
+COMMANDS = sorted({(page, command) for page, text in PAGES.items() for command in commands(text)})
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_commands_are_there_and_take_these_options(page, command):
+    """The released code's README names option files that do not exist (methods.md D12)."""
+    program, name, *words = shlex.split(re.sub(r"\s[>|&;].*", "", command))
+    if program == "make":
+        assert f"\n{name}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        return
+    if name == "demo" and not (ROOT / "src" / "dukd" / "demo.py").exists():
+        pytest.skip("the demo is announced, and not there yet")
+    assert name in _main.COMMANDS, f"{page}: {command}"
+    if not words or "--import" in words or any(re.search(r"[<>]|\.\.\.|^NAME$", w) for w in words):
+        return  # a command in general; or one that tests/test_contributing.py runs
+    try:
+        if name != "train":
+            tyro.cli(_main.COMMANDS[name], args=words)
+        elif not words[0].endswith((".yaml", ".yml")) and not words[0].startswith("runs/"):
+            assert recipes.recipe(words[0])
+            _train.parse(words)
+    except SystemExit as left:
+        assert left.code == 0, f"{page}: {command}"  # noqa: PT017  help ends so
+
+
+def test_there_are_commands_to_check():
+    assert any("dukd train" in command for _, command in COMMANDS)
+
+
+def card(name: str) -> str:
+    found = re.search(rf"^### `{re.escape(name)}`: .*?(?=^##|\Z)", PAGES["docs/methods.md"], re.MULTILINE | re.DOTALL)
+    assert found, f"docs/methods.md has no card for {name}"
+    return found[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_card(name):
+    text = card(name)
+
+    for part in ("**Idea.**", "\n    ", "**Beside the student:**", "**Paper:**", "**Published code:**", "**Cost:**"):
+        assert part in text, f"the card of {name} lacks {part.strip() or 'an equation'}"
+    anchor = slug(text.splitlines()[0].removeprefix("### "))
+    assert f"| [`{name}`](#{anchor}) |" in PAGES["docs/methods.md"], f"{name} has no row in the table on top"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_card_shows_the_defaults(name):
+    """The numbers a card names are those the method has."""
+    kind = METHODS[name]
+    signature = re.search(rf"`({kind.__name__}\(.*?\))`", card(name), re.DOTALL)
+    assert signature, f"the card of {name} does not say {kind.__name__}(...)"
+    numbers = eval(signature[1].replace("\n", " "), dict(vars(dukd.methods)))
+
+    assert numbers == kind()
+
+
+def test_cards_are_of_methods():
+    headings = re.findall(r"^### `([\w-]+)`:", PAGES["docs/methods.md"], re.MULTILINE)
+
+    assert sorted(headings) == sorted(METHODS)
+
+
+FAULTS = dict(re.findall(r"^\| (D\d+) \|.*\| ([^|]+) \|$", PAGES["docs/defects.md"], re.MULTILINE))
+
+
+def test_every_fault_is_listed_once():
+    assert list(FAULTS) == [f"D{n}" for n in range(1, 53)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_guarded_against_or_cannot_occur(fault):
+    files = re.findall(r"`(test_\w+\.py)`", FAULTS[fault])
+    if not files:
+        assert FAULTS[fault].startswith("cannot occur"), FAULTS[fault]
+    for name in files:
+        cited = re.findall(r"methods\.md ((?:D\d+(?:, | and )?)+)", (ROOT / "tests" / name).read_text(encoding="utf-8"))
+        assert fault in re.findall(r"D\d+", " ".join(cited)), f"{name} does not cite {fault}"
+
+
+def test_no_page_cites_a_fault_that_is_not_listed():
+    for page, text in PAGES.items():
+        for fault in re.findall(r"\(?\bD\d{1,2}\b(?!\w|\d)", text):
+            number = fault.strip("(")
+            assert number in FAULTS, f"{page} cites {number}"
