@@ -20,7 +20,11 @@ Kinds = Mapping[type, Callable[[], Mapping[str, type]]]
 """For each abstract class, the concrete ones by their name in a file's ``type`` key."""
 
 _LARGEST = 1 << 20
+"""Characters of the largest configuration."""
 _DEEPEST = 50
+_SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
+_GREATEST = float(1 << 63)
 _TRUE, _FALSE, _NULL = {"true", "yes", "on"}, {"false", "no", "off"}, {"null", "~", ""}
 _ALIASES = {"lr": "learning_rate", "learning-rate": "learning_rate", "batch_size": "batch", "patch_size": "patch"}
 
@@ -49,21 +53,32 @@ class _Reader:
         if origin is tuple:
             return self.read_tuple(node, typing.get_args(kind), key)
         text = self.scalar(node, key)
+        if _is_null(node):
+            self.fail(node, f"{key} has no value")
         if origin is Literal:
-            choices = {str(c): c for c in typing.get_args(kind)}
+            choices = {str(choice): choice for choice in typing.get_args(kind)}
             if text not in choices:
-                self.fail(node, f"{key} is {text!r}, but must be one of {', '.join(choices)}{_nearest(text, choices)}")
+                known = ", ".join(choices)
+                self.fail(node, f"{key} is {_short(text)}, but must be one of {known}{nearest(text, choices)}")
             return choices[text]
         if kind is bool:
             if text.lower() not in _TRUE | _FALSE:
-                self.fail(node, f"{key} is {text!r}, but must be true or false")
+                self.fail(node, f"{key} is {_short(text)}, but must be true or false")
             return text.lower() in _TRUE
-        if kind in {int, float}:
-            try:
-                return kind(text.replace("_", "")) if kind is int else float(text)
-            except ValueError:
-                self.fail(node, f"{key} is {text!r}, but must be {'a whole number' if kind is int else 'a number'}")
+        if kind is int:
+            return self.number(node, text, key, int, "a whole number")
+        if kind is float:
+            return self.number(node, text, key, float, "a number")
         return kind(text)
+
+    def number(self, node: yaml.Node, text: str, key: str, kind: Callable[[str], T], what: str) -> T:
+        try:
+            value = kind(text)
+        except ValueError:
+            self.fail(node, f"{key} is {_short(text)}, but must be {what}")
+        if not -_GREATEST <= cast("float", value) <= _GREATEST:  # no number is in no interval
+            self.fail(node, f"{key} is {_short(text)}, but must be {what} that can be computed with")
+        return value
 
     def scalar(self, node: yaml.Node, key: str) -> str:
         if not isinstance(node, yaml.ScalarNode):
@@ -71,7 +86,7 @@ class _Reader:
         return str(node.value)
 
     def read_union(self, node: yaml.Node, choices: tuple[Any, ...], key: str) -> Any:  # noqa: ANN401
-        if isinstance(node, yaml.ScalarNode) and node.style is None and str(node.value).lower() in _NULL:
+        if _is_null(node):
             return None
         return self.read(node, next(c for c in choices if c is not type(None)), key)
 
@@ -92,7 +107,7 @@ class _Reader:
         for name_node, value in cast("list[tuple[yaml.Node, yaml.Node]]", node.value):
             name = self.scalar(name_node, f"a name in {key}")
             if name in found:
-                self.fail(name_node, f"{key} has {name} twice")
+                self.fail(name_node, f"{key} has {_short(name)} twice")
             found[name] = (name_node, value)
         return found
 
@@ -105,7 +120,7 @@ class _Reader:
         type_node = entries["type"][1]
         name = self.scalar(type_node, f"{key}.type")
         if name not in known:
-            self.fail(type_node, f"{key}.type is {name!r}{_nearest(name, known)}; known are {', '.join(known)}")
+            self.fail(type_node, f"{key}.type is {_short(name)}{nearest(name, known)}; known are {', '.join(known)}")
         return self.read_dataclass(node, known[name], key, skip=("type",))
 
     def read_dataclass(self, node: yaml.Node, kind: type, key: str, skip: tuple[str, ...]) -> Any:  # noqa: ANN401
@@ -116,23 +131,30 @@ class _Reader:
             if name in skip:
                 continue
             if name not in known:
-                self.fail(name_node, f"{key} has no field {name!r}{_nearest(name, known)}")
+                self.fail(name_node, f"{key} has no field {_short(name)}{nearest(name, known)}")
             values[name] = self.read(value, hints[name], f"{key}.{name}")
         for name, field in known.items():
             if name not in values and field.default is MISSING and field.default_factory is MISSING:
                 self.fail(node, f"{key} lacks the field {name}")
         try:
             return kind(**values)
-        except ConfigError:
-            raise
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             self.fail(node, f"{key}: {error}")
 
 
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.style is None and str(node.value).lower() in _NULL
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """``; did you mean ...?`` with the most similar of some names, or nothing if none is similar."""
     names = list(known)
     alias = _ALIASES.get(name.lower())
-    close = [alias] if alias in names else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = [alias] if alias in names else difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -149,15 +171,9 @@ def load(text: str, kind: type[T], *, kinds: Kinds, source: str) -> T:
         ConfigError: If the text is not YAML, or does not fit; with line and column.
     """
     if len(text) > _LARGEST:
-        raise ConfigError(f"{source}: {len(text)} characters are no configuration; at most {_LARGEST} are read")
+        raise ConfigError(f"{source}: more than {_LARGEST} characters are no configuration")
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
-                mark = event.start_mark
-                what = "aliases are not used here" if depth <= _DEEPEST else "nested too deeply"
-                raise ConfigError(f"{source}:{mark.line + 1}:{mark.column + 1}: {what}")
+        _check_events(text, source)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -165,9 +181,30 @@ def load(text: str, kind: type[T], *, kinds: Kinds, source: str) -> T:
         raise ConfigError(f"{source}{where}: this is not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: this is not YAML: {str(error).splitlines()[0]}") from None
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{source}: this is not YAML: {error}") from None  # an escape that is no character
     if node is None:
         raise ConfigError(f"{source}: the file is empty")
     return cast("T", _Reader(source, kinds).read(node, kind, kind.__name__.lower()))
+
+
+def _check_events(text: str, source: str) -> None:
+    """Refuse what could grow, recurse or make objects, before anything is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        wrong = None
+        if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+            wrong = "anchors and aliases are not used here"
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            wrong = "tags are not used here"
+        elif depth > _DEEPEST:
+            wrong = f"nested more than {_DEEPEST} deep"
+        if wrong:
+            mark = event.start_mark
+            raise ConfigError(f"{source}:{mark.line + 1}:{mark.column + 1}: {wrong}")
 
 
 def plain(value: object, *, kinds: Kinds) -> object:
@@ -195,7 +232,9 @@ def read_file(path: Path, kind: type[T], *, kinds: Kinds) -> T:
         ConfigError: Also if the file cannot be read or is no text.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(4 * _LARGEST + 4)  # a little more than the longest text has
+        text = content.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: this is no UTF-8 text") from None
     except OSError as error:

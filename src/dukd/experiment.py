@@ -1,5 +1,7 @@
 """A whole run as one value: what learns, from whom, by which method, on what, how, and how it is judged."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +16,42 @@ from dukd.turned import TURNS
 KINDS: config.Kinds = {NetworkConfig: lambda: known(NetworkConfig), Method: lambda: known(Method)}
 
 
+def check(
+    name: str,
+    value: float,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse a number that is infinite, no number, or outside its range.
+
+    Raises:
+        ValueError: Naming the number, its value and the range.
+    """
+    bounds = {
+        f"at least {least:g}": least,
+        f"above {above:g}": above,
+        f"at most {most:g}": most,
+        f"below {below:g}": below,
+    }
+    if math.isfinite(value) and least <= value <= most and above < value < below:
+        return
+    stated = [words for words, bound in bounds.items() if math.isfinite(bound)]
+    raise ValueError(f"{name} is {value}, but must be {' and '.join(stated) or 'finite'}")
+
+
+def check_word(name: str, word: str, words: Sequence[str]) -> None:
+    """Refuse a word that is none of ``words``.
+
+    Raises:
+        ValueError: Naming the words.
+    """
+    if word not in words:
+        raise ValueError(f"{name} is {word!r}, but must be one of {', '.join(words)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
     """A trained network to learn from; which one it is, and its size, is read from its file."""
@@ -26,6 +64,16 @@ class Teacher:
     """RGB mean in [0, 1] that the network subtracts, where the file does not say."""
     residual_scale: float | None = None
     """Factor of each residual block, where the file does not say."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        if self.value_range is not None:
+            check("value_range", self.value_range, above=0)
+        if self.mean is not None:
+            for value in self.mean:
+                check("mean", value, least=0, most=1)
+        if self.residual_scale is not None:
+            check("residual_scale", self.residual_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +104,10 @@ class Data:
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
-        for name in ("patch", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but at least 1 is needed")
+        check("patch", self.patch, least=1)
+        check("batch", self.batch, least=1)
+        check("period", self.period, least=0)
+        check("workers", self.workers, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +172,25 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
-        if self.steps < 1 or self.accumulate < 1:
-            raise ValueError(f"steps is {self.steps} and accumulate {self.accumulate}, but at least 1 is needed")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}, but must be above 0")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema is {self.ema}, but must be in [0, 1)")
-        if any(not 0 < m <= 1 for m in self.milestones):
-            raise ValueError(f"milestones are fractions of the steps, in (0, 1], but got {self.milestones}")
+        check("steps", self.steps, least=1)
+        check("learning_rate", self.learning_rate, above=0)
+        check_word("schedule", self.schedule, ("step", "cosine", "one-cycle", "constant"))
+        for milestone in self.milestones:
+            check("a milestone, a fraction of the steps,", milestone, above=0, most=1)
+        check("decay", self.decay, above=0, most=1)
+        check("warm_up", self.warm_up, least=0)
+        for beta in self.betas:
+            check("a beta", beta, least=0, below=1)
+        check("weight_decay", self.weight_decay, least=0)
+        check("ema", self.ema, least=0, below=1)
+        check("clip", self.clip, least=0)
+        check("accumulate", self.accumulate, least=1)
+        check_word("precision", self.precision, ("float32", "bfloat16"))
+        check("seed", self.seed, least=0)
+        if self.warm_up >= self.steps:
+            raise ValueError(f"warm_up is {self.warm_up}, but there are {self.steps} steps")
+        if self.warm_up and self.schedule == "one-cycle":
+            raise ValueError(f"the one-cycle schedule rises by itself: leave warm_up out, which is {self.warm_up}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +211,14 @@ class Evaluation:
     """Pictures of the first set of which crops are kept for the report."""
     tensorboard: bool = False
     """Whether a TensorBoard log is written beside the JSON lines (needs ``dukd[tensorboard]``)."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        check("every", self.every, least=1)
+        check("pictures", self.pictures, least=0)
+        check("log_every", self.log_every, least=1)
+        check("teacher_pictures", self.teacher_pictures, least=0)
+        check("samples", self.samples, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +248,6 @@ class Experiment:
             raise ValueError(
                 f"a batch of {self.data.batch} does not divide into {self.optimisation.accumulate} (accumulate)"
             )
-        if self.optimisation.warm_up >= self.optimisation.steps:
-            raise ValueError(f"warm_up is {self.optimisation.warm_up}, but there are {self.optimisation.steps} steps")
 
     def to_yaml(self) -> str:
         """Write the experiment as YAML."""

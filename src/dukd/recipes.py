@@ -5,13 +5,13 @@ the method is any of `dukd.methods`, or two joined by a plus, such as ``fakd+duk
 an `Experiment`; ``dataclasses.replace`` makes another from it.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dukd import networks
+from dukd.config import nearest
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
 from dukd.kinds import known
 from dukd.methods import DUKD, Combined, Logits, Method, ReleasedDUKD, Scratch
@@ -24,27 +24,54 @@ DATASETS = Path("datasets")
 """Where recipes look for data sets; any path can be given in its place."""
 WEIGHTS = Path("weights")
 """Where recipes look for teachers; any file can be given in its place."""
+RUNS = Path("runs")
+"""Where recipes look for other runs to start from; training writes there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Released:
+    """What the released configurations give each pair of networks by itself: methods.md section 3.2."""
+
+    reconstruction: float
+    """Weight of the ground truth, beside 1 for the teacher."""
+    windows: int = 1
+    zoom_out: bool = True
+    consistency: float = 0.3
+
+
+_EDSR = {2: _Released(reconstruction=5, windows=2), 3: _Released(reconstruction=5), 4: _Released(reconstruction=5)}
+_RCAN = {
+    2: _Released(reconstruction=1, zoom_out=False, consistency=0),
+    3: _Released(reconstruction=2),
+    4: _Released(reconstruction=1, zoom_out=False, consistency=0),
+}
+_SWINIR = {scale: _Released(reconstruction=5, zoom_out=False) for scale in (2, 3, 4)}
 
 
 def edsr(scale: int, method: Method) -> Experiment:
     """EDSR 64 x 32 from EDSR-L 256 x 32 (DUKD, AugKD: EDSR rows); 250k steps of 16 patches on DIV2K."""
     digest = {2: "be38e77d", 3: "3660f70d", 4: "76ee1c8f"}.get(scale, "")
     weights = WEIGHTS / f"EDSR_Lx{scale}_f256b32_DIV2K_official-{digest}.pth"
-    method = _weighted(method, 5.0, windows={2: 2}.get(scale, 1))
-    return _paper(networks.edsr_student(scale), Teacher(weights=weights), method)
+    return _paper(networks.edsr_student(scale), Teacher(weights=weights), _weighted(method, _EDSR[scale]))
+
+
+def edsr_warm(scale: int, method: Method) -> Experiment:
+    """EDSR 64 x 32 at x4 that starts from the x2 student of the same method, as DUKD's tables have it."""
+    cold = edsr(scale, method)
+    start = RUNS / f"edsr-x2-{name_of(method)}" / "student.safetensors"
+    return replace(cold, optimisation=replace(cold.optimisation, warm_start=start))
 
 
 def rcan(scale: int, method: Method) -> Experiment:
     """RCAN 10 x 6 from RCAN 10 x 20 (RCAN rows)."""
     weights = WEIGHTS / f"RCAN_BIX{scale}.pt"
-    method = _weighted(method, {3: 2.0}.get(scale, 1.0))
-    return _paper(networks.rcan_student(scale), Teacher(weights=weights), method)
+    return _paper(networks.rcan_student(scale), Teacher(weights=weights), _weighted(method, _RCAN[scale]))
 
 
 def swinir(scale: int, method: Method) -> Experiment:
     """SwinIR 60 x 24 from SwinIR 180 x 36 trained on DIV2K (SwinIR rows)."""
     weights = WEIGHTS / f"001_classicalSR_DIV2K_s48w8_SwinIR-M_x{scale}.pth"
-    return _paper(networks.swinir_student(scale), Teacher(weights=weights), _weighted(method, 5.0))
+    return _paper(networks.swinir_student(scale), Teacher(weights=weights), _weighted(method, _SWINIR[scale]))
 
 
 def rcan_from_edsr(scale: int, method: Method) -> Experiment:
@@ -63,19 +90,22 @@ def edsr_from_swinir(scale: int, method: Method) -> Experiment:
 
 
 def _paper(student: NetworkConfig, teacher: Teacher, method: Method) -> Experiment:
-    """The protocol of DUKD's tables: methods.md section 3.1."""
-    sets = ("DIV2K_valid_HR", "Set5", "Set14", "BSD100", "Urban100")
+    """The protocol of DUKD's tables: methods.md section 3.1. It is the same for every method (D20).
+
+    The best student is chosen on the first set, which is no test set (D22).
+    """
+    sets = ("DIV2K/DIV2K_valid_HR", "Set5", "Set14", "BSD100", "Urban100")
     return Experiment(
         student=student,
         teacher=teacher if method.needs_teacher else None,
         method=method,
-        data=Data(train=DATASETS / "DIV2K"),
+        data=Data(train=DATASETS / "DIV2K" / "DIV2K_train_HR"),
         evaluation=Evaluation(sets=tuple(DATASETS / s for s in sets)),
     )
 
 
 def small(scale: int, method: Method) -> Experiment:
-    """EDSR 32 x 5 from EDSR 64 x 5, for a computer without a GPU: 2,500 steps of 16 patches."""
+    """EDSR 32 x 5 from EDSR 64 x 5, for a computer without a GPU: 2,500 steps of 16 patches; x2 only."""
     weights = WEIGHTS / f"edsr_f64b5_x{scale}_basicsr.safetensors"
     teacher = Teacher(weights=weights, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
     return _quick(EDSRConfig(scale=scale, width=32, blocks=5, value_range=1.0, skip="nearest"), teacher, method)
@@ -115,17 +145,30 @@ def swinir_teacher(scale: int, method: Method) -> Experiment:
     return replace(swinir(scale, method), student=networks.swinir_teacher(scale))
 
 
-def _weighted(method: Method, reconstruction: float, windows: int = 1) -> Method:
-    """The released configurations' weights of the ground truth and number of windows: methods.md section 3.2."""
-    if type(method) in {DUKD, ReleasedDUKD} and method == type(method)():
-        return replace(method, reconstruction=reconstruction, zoom_out_reconstruction=reconstruction, windows=windows)
+def _weighted(method: Method, released: _Released) -> Method:
+    """A method that was left at its defaults with the weights of the released configurations.
+
+    The full method keeps zoom out and label consistency where they leave them out (D7); their own form does not.
+    """
     if isinstance(method, Combined):
-        return replace(method, upcycling=_weighted(method.upcycling, reconstruction, windows))
-    return method
+        upcycling = _weighted(method.upcycling, released)
+        assert isinstance(upcycling, DUKD)
+        return replace(method, upcycling=upcycling)
+    if not isinstance(method, DUKD) or method != type(method)():
+        return method
+    truth = released.reconstruction
+    reduced = truth if method.zoom_out_reconstruction else 0.0
+    method = replace(method, reconstruction=truth, zoom_out_reconstruction=reduced, windows=released.windows)
+    if not isinstance(method, ReleasedDUKD):
+        return method
+    if not released.zoom_out:
+        method = replace(method, zoom_out=0.0, zoom_out_reconstruction=0.0)
+    return replace(method, consistency=released.consistency)
 
 
 FAMILIES: dict[str, Maker] = {
     "edsr": edsr,
+    "edsr-warm": edsr_warm,
     "rcan": rcan,
     "swinir": swinir,
     "rcan-from-edsr": rcan_from_edsr,
@@ -138,6 +181,8 @@ FAMILIES: dict[str, Maker] = {
     "tiny": tiny,
 }
 """What stands before the scale in a recipe's name."""
+_SCALES_OF = {"edsr-warm": (4,), "small": (2,)}
+"""Families that are not there at every scale: the x2 student starts from nothing; the small teacher is public at x2."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +207,14 @@ def method_named(name: str) -> Method:
             raise ValueError(f"there is no method {part!r}{nearest(part, makers)}; known are {', '.join(makers)}")
     if not plus:
         return makers[base]()
-    if upcycling != "dukd":
-        raise ValueError(f"only dukd can follow a plus, as in {base}+dukd, but got {name!r}")
+    if upcycling != DUKD.name or issubclass(makers[base], DUKD | Combined):
+        raise ValueError(f"a plus joins a method that does not upcycle with dukd, as in fakd+dukd, but got {name!r}")
     return Combined(base=makers[base]())
+
+
+def name_of(method: Method) -> str:
+    """The name that `method_named` takes for a method of this kind."""
+    return f"{method.base.name}+{method.upcycling.name}" if isinstance(method, Combined) else method.name
 
 
 def recipe(name: str) -> Recipe:
@@ -183,8 +233,9 @@ def recipe(name: str) -> Recipe:
     if family not in FAMILIES:
         near = nearest(family, FAMILIES)
         raise ValueError(f"there is no recipe for {family!r}{near}; known are {', '.join(FAMILIES)}")
-    if scale not in SCALES:
-        raise ValueError(f"recipes are for x2, x3 and x4, but got x{scale}")
+    if scale not in (scales := _SCALES_OF.get(family, SCALES)):
+        there = ", ".join(f"x{s}" for s in scales)
+        raise ValueError(f"the recipes for {family} are for {there}, but got x{scale}")
     method = method_named(match["method"])
     maker = FAMILIES[family]
     about = (maker.__doc__ or "").splitlines()[0]
@@ -197,12 +248,6 @@ def names() -> list[str]:
     return [
         f"{family}-x{scale}-{end}"
         for family in FAMILIES
-        for scale in SCALES
+        for scale in _SCALES_OF.get(family, SCALES)
         for end in ([Scratch.name] if family.endswith("-teacher") else ends)
     ]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean ...?`` with the most similar of some names, or nothing if none is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,238 @@
+"""Every recipe is what the papers' tables need, and the same training for every method of a family."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dukd.data import datasets
+from dukd.data.pairs import find_pairs
+from dukd.experiment import Experiment
+from dukd.kinds import known
+from dukd.methods import DUKD, FAKD, Combined, FrugalDUKD, Logits, Method, ReleasedDUKD, Scratch
+from dukd.networks import EDSRConfig, SwinIRConfig
+from dukd.recipes import FAMILIES, method_named, name_of, names, recipe
+from dukd.schedule import rate_factor
+
+METHODS = sorted(name for name in known(Method) if known(Method)[name].__module__.startswith("dukd."))
+
+
+def make(name: str) -> Experiment:
+    return recipe(name).make()
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_name_makes_a_network_that_can_be_built(name: str) -> None:
+    experiment = make(name)
+
+    with torch.device("meta"):
+        network = experiment.student.build()
+
+    assert network.scale == int(name.split("-x")[1][0])
+    assert (experiment.teacher is None) == name.endswith("-scratch")
+    assert recipe(name).name == name
+    assert recipe(name).about
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_end_a_name(method: str) -> None:
+    assert make(f"edsr-x2-{method}").method.name == method
+    assert name_of(method_named(method)) in {method, "logits+dukd"}
+
+
+PARAMETERS = {
+    ("edsr", 2): 2_551_555,
+    ("edsr", 3): 2_736_195,
+    ("edsr", 4): 2_699_267,
+    ("rcan", 2): 5_023_603,
+    ("rcan", 3): 5_208_243,
+    ("rcan", 4): 5_171_315,
+    ("swinir", 2): 1_087_727,
+    ("swinir", 3): 1_272_367,
+    ("swinir", 4): 1_235_439,
+    ("edsr-teacher", 2): 40_729_603,
+    ("edsr-teacher", 4): 43_089_923,
+    ("rcan-teacher", 4): 15_592_355,
+    ("swinir-teacher", 4): 11_900_199,
+}
+
+
+@pytest.mark.parametrize(("family", "scale"), PARAMETERS)
+def test_students_have_the_sizes_of_the_tables(family: str, scale: int) -> None:
+    """methods.md section 3.3."""
+    with torch.device("meta"):
+        count = make(f"{family}-x{scale}-scratch").student.build().parameter_count()
+
+    assert count == PARAMETERS[family, scale]
+
+
+def test_the_swinir_student_is_60_wide_at_x2_too() -> None:
+    """The released configuration says 18 (methods.md D10)."""
+    student = make("swinir-x2-dukd").student
+
+    assert isinstance(student, SwinIRConfig)
+    assert student.width == 60
+
+
+TABLE = {
+    ("edsr", 2): (5, 2),
+    ("edsr", 3): (5, 1),
+    ("edsr", 4): (5, 1),
+    ("rcan", 2): (1, 1),
+    ("rcan", 3): (2, 1),
+    ("rcan", 4): (1, 1),
+    ("swinir", 2): (5, 1),
+    ("swinir", 3): (5, 1),
+    ("swinir", 4): (5, 1),
+}
+"""Weight of the ground truth beside 1, and windows: methods.md section 3.2."""
+LEFT_OUT = {("rcan", 2), ("rcan", 4), ("swinir", 2), ("swinir", 3), ("swinir", 4)}
+"""Where the released configurations have no zoom out (methods.md D7)."""
+
+
+@pytest.mark.parametrize(("family", "scale"), TABLE)
+def test_dukd_has_the_weights_of_the_table_and_is_the_full_method(family: str, scale: int) -> None:
+    weight, windows = TABLE[family, scale]
+
+    assert make(f"{family}-x{scale}-dukd").method == DUKD(
+        reconstruction=weight,
+        imitation=1,
+        zoom_in=1,
+        zoom_out=1,
+        zoom_out_reconstruction=weight,
+        windows=windows,
+        consistency=0.3,
+        consistent=("zoom_in", "zoom_out"),
+    )
+
+
+@pytest.mark.parametrize(("family", "scale"), TABLE)
+def test_the_released_form_leaves_out_what_its_configurations_leave_out(family: str, scale: int) -> None:
+    weight, windows = TABLE[family, scale]
+    method = make(f"{family}-x{scale}-dukd-released").method
+    less = (family, scale) in LEFT_OUT
+
+    assert isinstance(method, ReleasedDUKD)
+    assert (method.reconstruction, method.imitation, method.zoom_in, method.windows) == (weight, 1, 1, windows)
+    assert (method.zoom_out, method.zoom_out_reconstruction) == ((0, 0) if less else (1, weight))
+    assert method.consistency == (0 if family == "rcan" and less else 0.3)
+    assert method.two_steps
+
+
+def test_the_logits_baseline_weighs_both_alike() -> None:
+    """methods.md section 3.2: KD is 1 : 1."""
+    assert make("edsr-x4-logits").method == Logits(reconstruction=1, imitation=1)
+
+
+def test_frugal_upcycling_has_the_weights_too_and_stays_frugal() -> None:
+    method = make("edsr-x2-dukd-frugal").method
+
+    assert isinstance(method, FrugalDUKD)
+    assert (method.reconstruction, method.windows, method.zoom_out, method.zoom_out_reconstruction) == (5, 2, 0, 0)
+
+
+@pytest.mark.parametrize("family", ["edsr", "rcan", "swinir"])
+def test_the_protocol_of_the_tables(family: str) -> None:
+    """methods.md section 3.1."""
+    experiment = make(f"{family}-x4-dukd")
+    data, optimisation, evaluation = experiment.data, experiment.optimisation, experiment.evaluation
+
+    assert (data.patch, data.batch, data.flips, data.rotations) == (48, 16, True, True)
+    assert (optimisation.learning_rate, optimisation.betas, optimisation.weight_decay) == (1e-4, (0.9, 0.99), 0)
+    assert (optimisation.warm_up, optimisation.ema, optimisation.seed, optimisation.warm_start) == (0, 0.999, 10, None)
+    assert evaluation.every == 5_000
+    steps = [0, 99_999, 100_000, 199_999, 200_000, 249_999]
+    assert optimisation.steps == 250_000
+    assert [rate_factor(optimisation, s) for s in steps] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"edsr-warm"}))
+def test_every_method_of_a_family_is_trained_alike(family: str) -> None:
+    """A published baseline had another schedule than the method it was compared with (methods.md D20)."""
+    first, *others = [make(f"{family}-x2-{method}") for method in ("dukd", "scratch", "logits", "fakd", "fakd+dukd")]
+
+    for other in others:
+        teacher = first.teacher if other.method.needs_teacher else None
+        assert other == replace(first, method=other.method, teacher=teacher)
+
+
+def test_the_best_student_is_chosen_on_no_test_set() -> None:
+    """methods.md D22."""
+    for name in names():
+        first = make(name).evaluation.sets[0]
+        assert first.name not in datasets.TEST_SETS
+        assert "valid" in str(first)
+
+
+def test_folders_are_where_the_data_sets_unpack(tmp_path: Path) -> None:
+    """DIV2K's folder holds two sets; its parts have to be named."""
+    for part in ("train", "valid"):
+        folder = tmp_path / "datasets" / "DIV2K" / f"DIV2K_{part}_HR"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "0001.png")
+    experiment = make("edsr-x2-dukd")
+
+    assert len(find_pairs(tmp_path / experiment.data.train, scale=2)) == 1
+    assert len(find_pairs(tmp_path / experiment.evaluation.sets[0], scale=2)) == 1
+    assert [path.name for path in experiment.evaluation.sets[1:]] == ["Set5", "Set14", "BSD100", "Urban100"]
+
+
+@pytest.mark.parametrize("method", ["dukd", "logits", "scratch", "fakd+dukd"])
+def test_edsr_x4_can_start_from_the_x2_student_of_the_same_method(method: str) -> None:
+    """26.45 dB on Urban100 with, 26.32 dB without (methods.md section 4.4); the baselines start warm as well."""
+    warm, cold = make(f"edsr-warm-x4-{method}"), make(f"edsr-x4-{method}")
+
+    assert warm.optimisation.warm_start == Path("runs") / f"edsr-x2-{method}" / "student.safetensors"
+    assert replace(warm, optimisation=cold.optimisation) == cold
+    assert replace(warm.optimisation, warm_start=None) == cold.optimisation
+
+
+def test_pairs_across_architectures() -> None:
+    edsr, rcan, swinir = (make(f"{family}-x4-dukd") for family in ("edsr", "rcan", "swinir"))
+
+    assert make("rcan-from-edsr-x4-dukd") == replace(rcan, teacher=edsr.teacher)
+    assert make("rcan-from-swinir-x4-dukd") == replace(rcan, teacher=swinir.teacher)
+    assert make("edsr-from-swinir-x4-dukd") == replace(edsr, teacher=swinir.teacher)
+
+
+@pytest.mark.parametrize("family", ["small", "tiny"])
+def test_small_families_are_for_a_computer_without_a_gpu(family: str) -> None:
+    experiment = make(f"{family}-x2-dukd")
+
+    assert isinstance(experiment.student, EDSRConfig)
+    assert experiment.student.build().parameter_count() < 150_000
+    assert experiment.optimisation.steps <= 5_000
+    assert experiment.student.skip == "nearest"
+
+
+def test_a_plus_joins_any_method_with_upcycling() -> None:
+    method = make("edsr-x4-fakd+dukd").method
+
+    assert isinstance(method, Combined)
+    assert method.base == FAKD()
+    assert (method.upcycling.zoom_out_reconstruction, method.upcycling.windows) == (5, 1)
+    assert name_of(method) == "fakd+dukd"
+    assert method_named("scratch+dukd") == Combined(base=Scratch())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("edsr-x4-duk", "there is no method 'duk'; did you mean dukd?"),
+        ("esdr-x4-dukd", "there is no recipe for 'esdr'; did you mean edsr?"),
+        ("edsr-x5-dukd", "the recipes for edsr are for x2, x3, x4, but got x5"),
+        ("small-x4-dukd", "the recipes for small are for x2, but got x4"),
+        ("edsr-warm-x2-dukd", "the recipes for edsr-warm are for x4, but got x2"),
+        ("edsr-dukd-x4", "such as edsr-x4-dukd, but got 'edsr-dukd-x4'; did you mean edsr-x4-dukd?"),
+        ("", "such as edsr-x4-dukd, but got ''"),
+        ("edsr-x4-fakd+dukt", "there is no method 'dukt'; did you mean dukd?"),
+        ("edsr-x4-fakd+", "a plus joins a method"),
+        ("edsr-x4-dukd+dukd", "a plus joins a method that does not upcycle with dukd"),
+        ("edsr-x4-fakd+logits", "a plus joins a method"),
+    ],
+)
+def test_names_that_are_no_recipe(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("+", r"\+").replace("?", r"\?")):
+        recipe(name)
