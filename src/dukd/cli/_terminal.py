@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from dukd.data.pairs import shown
 
@@ -117,9 +117,15 @@ class Bar:
     """A bar that shows how far long work has come; in a log, a line for every tenth, and one every five minutes."""
 
     def __init__(self) -> None:
-        columns = ("{task.fields[what]}", "{task.completed:.0f}/{task.total:.0f}", "{task.fields[left]}")
-        what, count, left = map(TextColumn, columns)
-        self.bar = Progress(what, BarColumn(bar_width=24), count, left, console=err, transient=True)
+        self.bar = Progress(
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[what]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            console=err,
+            transient=True,
+            expand=True,
+        )
         self.task = self.bar.add_task("", what="", left="", total=1)
         self.live = err.is_terminal
         self.total = self.done = self.first = 0

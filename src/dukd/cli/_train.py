@@ -69,8 +69,8 @@ class Watcher:
                 losses = cast("dict[str, float]", record["losses"])
                 parts = [f"{name} {value:.4f}" for name, value in losses.items()][:_SHOWN_LOSSES]
                 more = " ..." if len(losses) > _SHOWN_LOSSES else ""
-                self.text = f"loss {record['total']:.4f} ({', '.join(parts)}{more})  "
-                self.text += f"{record['images_per_second']:.0f} patches/s"
+                speed = f"{record['images_per_second']:.0f} patches/s"
+                self.text = f"loss {record['total']:.4f}  {speed}  {', '.join(parts)}{more}"
             case {"kind": "validation", "step": int(step)}:
                 sets = cast("dict[str, dict[str, float]]", record["sets"])
                 scores = "  ".join(f"{name} {s['psnr_y']:.3f} dB" for name, s in sets.items())
