@@ -1,7 +1,7 @@
 """Commands that measure and compare: evaluate, compare, report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -120,12 +120,15 @@ class Evaluate:
         return found
 
     def _read(self, path: Path) -> SRNetwork:
+        """Read a network; what the options say of it counts only where its file is silent."""
+        contents = weights.inspect(path)
+        silent = set[str]() if "config" in contents.metadata else {f.name for f in fields(contents.config)}
         return weights.read(
             path,
             scale=self.scale,
-            value_range=self.value_range,
-            mean=self.mean,
-            residual_scale=self.residual_scale,
+            value_range=self.value_range if "value_range" in silent else None,
+            mean=self.mean if "mean" in silent else None,
+            residual_scale=self.residual_scale if "residual_scale" in silent else None,
             report=note,
         ).frozen()
 

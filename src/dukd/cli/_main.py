@@ -106,6 +106,7 @@ def _command(arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise ValueError(f"there is no command {name!r}{recipes.nearest(name, COMMANDS)}; `dukd --help` lists them")
+    rest = _train.with_plugins(rest)
     if name == "upscale":
         rest = [a for a in rest if a not in {"-i", "--input"}]  # Real-ESRGAN has a flag before its inputs
     command = _train.parse(rest) if name == "train" else tyro.cli(COMMANDS[name], prog=f"dukd {name}", args=rest)
@@ -119,6 +120,7 @@ def _help() -> int:
     for name, kind in COMMANDS.items():
         say(f"  {name:{width}}{(kind.__doc__ or '').splitlines()[0]}")
     say("\n`dukd COMMAND --help` lists a command's options; --debug shows where an error came from.")
+    say("`--import FILE` runs a Python file first, which may define methods and networks of your own.")
     return 0
 
 

@@ -90,7 +90,6 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
     Raises:
         ValueError: If no NAME is given, or there is nothing of that name.
     """
-    arguments = _with_plugins(arguments)
     hint = f"a recipe such as edsr-x4-dukd (families: {', '.join(recipes.FAMILIES)}), a YAML file, or a run directory"
     if arguments and arguments[0] in {"-h", "--help"}:
         return partial(_help, hint)
@@ -132,7 +131,7 @@ def _experiment(name: str) -> Experiment:
     return recipes.recipe(name).make()
 
 
-def _with_plugins(arguments: Sequence[str]) -> list[str]:
+def with_plugins(arguments: Sequence[str]) -> list[str]:
     """Import the files named by ``--import FILE`` (they may define methods and networks) and take them out."""
     rest: list[str] = []
     waiting = iter(arguments)
