@@ -28,7 +28,7 @@ test: $(DEV) ## Run the tests
 lint: $(DEV) ## Check style, layout and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --level error --pythonpath $(BIN)/python
 
 check: lint test ## Everything that has to pass before a change goes in
 

@@ -7,8 +7,9 @@ Pictures are PNG crops in ``samples/<sample>/<label>.png``, listed in ``samples/
 
     [{"sample": "butterfly", "images": [{"label": "bicubic", "file": "butterfly/bicubic.png", "psnr_y": 24.1}]}]
 
-``file`` is relative to ``samples/``. Labels are ``bicubic``, ``teacher``, ``ground truth``, and the method's name for
-the run's own student. Several runs that cropped the same sample are shown side by side.
+``file`` is relative to ``samples/``; ``psnr_y`` is that of the whole picture. Labels are ``bicubic``, ``teacher``,
+``ground truth``, and the method's name for the run's own student. Several runs that cropped the same
+sample are shown side by side.
 """
 
 # ruff: noqa: RUF001 (the times sign, the dash and the minus are meant)
@@ -67,13 +68,14 @@ _NAMES = {
 }
 
 
-def report(runs: Sequence[Path], out: Path, *, title: str = "Distillation report") -> Path:
+def report(runs: Sequence[Path], out: Path, *, title: str = "Distillation report", about: str = "") -> Path:
     """Write a page about runs.
 
     Args:
         runs: Run directories; what one does not hold is left out.
         out: The HTML file.
         title: Headline.
+        about: A paragraph below it.
 
     Returns:
         ``out``.
@@ -88,8 +90,8 @@ def report(runs: Sequence[Path], out: Path, *, title: str = "Distillation report
     sections = [
         _headline(table),
         _table(table),
-        _curves(stories, styles),
         _pictures(stories),
+        _curves(stories, styles),
         _origin(stories),
     ]
     common = [
@@ -104,7 +106,7 @@ def report(runs: Sequence[Path], out: Path, *, title: str = "Distillation report
         '<meta name="color-scheme" content="light dark">'
         f"<title>{_text(title)}</title><style>{_STYLE}{charts.dashes()}</style></head><body><main>"
         f"<header><h1>{_text(title)}</h1><p>{_text(' · '.join(filter(None, common)))}</p>"
-        f"{_unfinished(stories)}</header>"
+        f"{f'<p>{_text(about)}</p>' if about else ''}{_unfinished(stories)}</header>"
         f"{''.join(sections)}<footer>Made by dukd from run directories alone.</footer></main></body></html>\n"
     )
     files.write_bytes(out, page.encode(errors="backslashreplace"))  # names may hold what UTF-8 cannot
@@ -325,7 +327,10 @@ def _pictures(stories: Sequence[Story]) -> str:
         order = sorted(pictures.values(), key=lambda picture: _rank(picture.label))
         shown = "".join(_picture(picture, sample) for picture in order)
         blocks.append(f'<h3>{_text(sample)}</h3><div class="crops">{shown}</div>')
-    return f"<section><h2>Pictures</h2>{''.join(blocks)}</section>" if blocks else ""
+    if not blocks:
+        return ""
+    told = "Pieces of pictures, enlarged without smoothing; below, the PSNR-Y of the whole picture."
+    return f'<section><h2>Pictures</h2><p class="legend">{told}</p>{"".join(blocks)}</section>'
 
 
 def _listed(story: Story) -> list[tuple[str, _Picture]]:
@@ -410,7 +415,7 @@ main{max-width:1180px;margin:0 auto;padding:2.5rem 1.25rem 3rem}
 h1{font-size:1.9rem;line-height:1.2;letter-spacing:-.015em;margin:0;overflow-wrap:anywhere}
 h2{font-size:1.25rem;letter-spacing:-.01em;margin:3rem 0 1rem;padding-bottom:.4rem;border-bottom:1px solid var(--line)}
 h3{font-size:1rem;margin:1.6rem 0 .6rem;overflow-wrap:anywhere}
-header p{margin:.4rem 0 0;color:var(--soft)}
+header p{margin:.4rem 0 0;color:var(--soft);max-width:75ch}
 header .note{color:var(--c1)}
 small{font-size:.82em;color:var(--soft);font-weight:400}
 .cards{list-style:none;margin:2rem 0 0;padding:0;display:grid;gap:.75rem;

@@ -21,6 +21,7 @@ from dukd._version import __version__
 from dukd.checkpoint import CheckpointError, DiskFullError
 from dukd.cli import _train
 from dukd.cli._data import CheckData, Prepare
+from dukd.cli._demo import Demo
 from dukd.cli._evaluate import Compare, Evaluate, Report
 from dukd.cli._info import Info, Methods, Recipes
 from dukd.cli._terminal import err, named, say
@@ -52,6 +53,7 @@ COMMANDS: dict[str, type[Command]] = {
     "info": Info,
     "recipes": Recipes,
     "methods": Methods,
+    "demo": Demo,
 }
 """The commands by name, in the order in which they are used."""
 
