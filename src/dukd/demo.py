@@ -7,7 +7,7 @@ same numbers every time. The photographs that judge are never trained on, and no
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,8 @@ ABOUT = (
     "So few steps show how it works, not how far a method can go."
 )
 
+VALIDATIONS = 5
+"""Points of each student's curve."""
 SECONDS_PER_STEP = {"scratch": 0.047, "logits": 0.086, "dukd": 0.19}
 """What a step costs on one core of a server with AVX-512; only the time left is guessed from it."""
 SECONDS_TO_MEASURE = 1.5
@@ -122,17 +124,18 @@ def demo(
     if fresh:
         for method in METHODS:
             shutil.rmtree(out / "runs" / method.name, ignore_errors=True)
-    work = _Work(steps, progress)
+    pictures = out / "pictures"
+    runs = [out / "runs" / method.name for method in METHODS]
+    plans = [experiment(method, pictures, packs=out / "packs", steps=steps) for method in METHODS]
+    begun = [_begun(run, plan) for run, plan in zip(runs, plans, strict=True)]
+    work = _Work({run.name: max(Run(run).steps(), default=0) for run in runs}, steps, progress)
     with _threads(THREADS):
-        pictures = out / "pictures"
         write_photographs(TRAINING, pictures / "training")
         write_photographs(HELD_OUT, pictures / "held-out")
-        runs = [out / "runs" / method.name for method in METHODS]
-        for method, run in zip(METHODS, runs, strict=True):
-            work.begin(f"training {method.name}", method.name)
-            planned = experiment(method, pictures, packs=out / "packs", steps=steps)
-            train.train(planned, run, resume=_begun(run, planned), observe=work.observe)
-            tell(f"{method.name}: {_last_psnr(run):.2f} dB on the photographs held out, after {steps} steps")
+        for plan, run, resume in zip(plans, runs, begun, strict=True):
+            work.begin(f"training {run.name}", run.name)
+            train.train(plan, run, resume=resume, observe=work.observe)
+            tell(f"{run.name}: {_last_psnr(run):.2f} dB on the photographs held out, after {steps} steps")
         work.begin("measuring", "measure")
         table = measure(runs, pictures / "held-out", progress=work.measured)
     for run, row in zip(runs, (r for r in table.rows if r.model in {"baseline", "student"}), strict=True):
@@ -169,7 +172,7 @@ def experiment(method: Method, pictures: Path, *, packs: Path, steps: int = STEP
         ),
         evaluation=Evaluation(
             sets=(pictures / "held-out",),
-            every=max(1, steps // 5),
+            every=max(1, steps // VALIDATIONS),
             log_every=max(1, steps // 40),
             teacher_pictures=1,
             samples=len(HELD_OUT),
@@ -259,19 +262,25 @@ def _threads(count: int) -> Generator[None, None, None]:
 class _Work:
     """Turns steps of three runs and what follows into one row of expected seconds."""
 
-    def __init__(self, steps: int, progress: Progress) -> None:
+    def __init__(self, reached: Mapping[str, int], steps: int, progress: Progress) -> None:
         self.progress = progress
-        self.parts = {name: steps * cost + 5 * SECONDS_TO_MEASURE for name, cost in SECONDS_PER_STEP.items()}
-        self.parts["measure"] = 5 * SECONDS_TO_MEASURE
+        self.reached = reached
+        self.parts = {
+            name: (steps - reached[name]) * (cost + VALIDATIONS * SECONDS_TO_MEASURE / steps)
+            for name, cost in SECONDS_PER_STEP.items()
+        }
+        self.parts["measure"] = (2 + len(SECONDS_PER_STEP)) * SECONDS_TO_MEASURE
         self.total = max(1, round(sum(self.parts.values())))
         self.before = 0.0
         self.part = 0.0
+        self.begun_at = 0
         self.what = ""
 
     def begin(self, what: str, part: str) -> None:
         """Start a part; the one before is done."""
         self.before += self.part
         self.part = self.parts[part]
+        self.begun_at = self.reached.get(part, 0)
         self.what = what
         self._show(0, 1, "")
 
@@ -279,7 +288,7 @@ class _Work:
         """Hear of a step of training."""
         match record:
             case {"kind": "step", "step": int(step), "steps": int(steps)}:
-                self._show(step, steps, f", step {step} of {steps}")
+                self._show(step - self.begun_at, steps - self.begun_at, f", step {step} of {steps}")
             case _:
                 pass
 
