@@ -20,6 +20,7 @@ from dukd import bank, config
 from dukd._version import __version__
 from dukd.bank import Bank, BankedTeacher, BankError, Source
 from dukd.checkpoint import CheckpointError, Run
+from dukd.compiling import compiled
 from dukd.data.pack import Pack, prepare
 from dukd.data.pairs import find_pairs
 from dukd.data.patches import Patches
@@ -31,6 +32,7 @@ from dukd.networks._network import NoTeacher, SRNetwork
 from dukd.schedule import generator
 from dukd.turned import Turned
 from dukd.validation import Validation, try_teacher
+from dukd.watch import Watch
 
 _METHOD, _TURNS = 1, 3
 """Streams of randomness: what methods draw, and how the student sees replayed pictures."""
@@ -50,6 +52,8 @@ class Session:
     """Digest of the teacher's file; empty without one."""
     extras: nn.Module
     optimiser: Adam
+    watch: Watch
+    """Looks for losses that are not finite."""
     patches: Patches
     validation: Validation
     turned: Turned | None = None
@@ -90,6 +94,7 @@ class Session:
             module.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
         if digest and experiment.evaluation.teacher_pictures and validation.sets:
             notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_pictures))
+        optimiser = _optimiser(optimisation, student, extras)
         session = cls(
             experiment=experiment,
             device=device,
@@ -98,13 +103,17 @@ class Session:
             teacher=teacher,
             teacher_sha256=digest,
             extras=extras.train(),
-            optimiser=_optimiser(optimisation, student, extras),
+            optimiser=optimiser,
+            watch=Watch(optimiser, device),
             patches=patches,
             validation=validation,
             notes=notes,
         )
         if experiment.data.period and experiment.reuse.on:
             session._reuse()
+        if optimisation.compile:
+            for network in (student, teacher) if digest else (student,):
+                compiled(network)
         return session
 
     def _reuse(self) -> None:

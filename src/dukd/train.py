@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -24,10 +25,12 @@ from dukd.data.patches import batches
 from dukd.experiment import Experiment
 from dukd.files import Progress, silent
 from dukd.logbook import GRADIENT_NORM, Logbook, Meter, Observer, ignore
+from dukd.memory import advice, is_shortage
 from dukd.networks._network import SRNetwork
 from dukd.schedule import rate_factor, seed_of
 from dukd.session import Session, check_same
 from dukd.validation import write_samples
+from dukd.watch import Seen
 
 _FAILED_SAVES = 3
 """Saves in a row that may fail before training stops."""
@@ -46,9 +49,10 @@ class Interrupted(Exception):  # noqa: N818  it is no error: everything is saved
 class NonFiniteError(ArithmeticError):
     """A loss became infinite or no number; the message says where everything needed to look into it is."""
 
-    def __init__(self, message: str, evidence: Mapping[str, object]) -> None:
+    def __init__(self, message: str, evidence: Mapping[str, object], step: int) -> None:
         super().__init__(message)
         self.evidence = evidence
+        self.step = step
 
 
 def train(
@@ -93,7 +97,7 @@ def train(
             _begin(session, run, logbook, resume=resume)
             _loop(session, run, logbook, stop)
         except NonFiniteError as error:
-            raise _explained(error, session, run, logbook) from None
+            raise _explained(error, run, logbook) from None
         finally:
             logbook.close()
     return run.student
@@ -117,11 +121,17 @@ def _loop(session: Session, run: Run, logbook: Logbook, stop: threading.Event) -
     )
     with stream:
         for lr, hr in stream:
-            meter.add(advance(session, lr, hr), lr.shape[0])
+            try:
+                meter.add(advance(session, lr, hr), lr.shape[0])
+            except (RuntimeError, MemoryError) as error:
+                if is_shortage(error):
+                    raise advice(experiment, session.device) from error
+                raise
             step, last = session.step, session.step == optimisation.steps
             left = meter.seconds_left(step, optimisation.steps)
             logbook.observe({"kind": "step", "step": step, "steps": optimisation.steps, "seconds_left": left})
             if last or step % evaluation.log_every == 0:
+                settle(session)
                 rate = optimisation.learning_rate * rate_factor(optimisation, step - 1)
                 logbook.write(meter.record(step, rate))
             if last or step % evaluation.every == 0:
@@ -160,16 +170,20 @@ def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     logged: dict[str, Tensor] = {}
     session.optimiser.zero_grad()
     for part in method.parts:
+        totals: list[Tensor] = []
+        seen = Seen(session.step + 1, lr, hr)
         for losses in session.losses(part, *pictures, rng):
             total = torch.stack([loss.float() for loss in losses.values()]).sum() / optimisation.accumulate
-            if not bool(torch.isfinite(total)):
-                raise _non_finite(session, losses, lr, hr)
             total.backward()
+            totals.append(total.detach())
             for name, loss in losses.items():
                 share = loss.detach().float() / optimisation.accumulate
-                logged[name] = logged[name] + share if name in logged else share
-        logged[GRADIENT_NORM] = nn.utils.clip_grad_norm_(session.trained(), optimisation.clip or math.inf)
+                seen.losses[name] = seen.losses[name] + share if name in seen.losses else share
+        norm = nn.utils.clip_grad_norm_(session.trained(), optimisation.clip or math.inf)
+        if (bad := session.watch.look(replace(seen, norm=norm), [*totals, norm])) is not None:
+            raise _non_finite(session, bad)
         session.optimiser.step()
+        logged |= seen.losses | {GRADIENT_NORM: norm}
     if session.bank is not None:
         session.bank.done()
     session.step += 1
@@ -186,29 +200,48 @@ def update_average(averaged: SRNetwork, student: SRNetwork, decay: float) -> Non
         buffer.copy_(current)
 
 
-def _non_finite(session: Session, losses: Mapping[str, Tensor], lr: Tensor, hr: Tensor) -> NonFiniteError:
-    values = {name: loss.item() for name, loss in losses.items()}
+def settle(session: Session) -> None:
+    """Wait for what a GPU still has to say about the steps so far; called before anything is logged or saved.
+
+    Raises:
+        NonFiniteError: If a loss was not finite.
+        dukd.bank.BankError: If an answer of the teacher's was to another question.
+    """
+    if (bad := session.watch.settle()) is not None:
+        raise _non_finite(session, bad)
+    if session.bank is not None:
+        session.bank.verify()
+
+
+def _non_finite(session: Session, bad: Seen) -> NonFiniteError:
+    values = {name: loss.item() for name, loss in bad.losses.items()}
+    norm = math.nan if bad.norm is None else bad.norm.item()
     evidence = {
-        "step": session.step + 1,
-        "pictures": session.patches.names(session.step),
+        "step": bad.step,
+        "pictures": session.patches.names(bad.step - 1),
         "losses": values,
-        "lr": lr.cpu(),
-        "hr": hr.cpu(),
+        "gradient_norm": norm,
+        "lr": bad.lr.cpu(),
+        "hr": bad.hr.cpu(),
         "student": {name: value.cpu() for name, value in session.student.state_dict().items()},
     }
     names = ", ".join(f"{name} {value:g}" for name, value in values.items())
-    return NonFiniteError(f"the loss of step {session.step + 1} is not finite ({names})", evidence)
+    if all(math.isfinite(value) for value in values.values()):
+        text = f"the gradient of step {bad.step} is not finite, though its losses are ({names})"
+    else:
+        text = f"the loss of step {bad.step} is not finite ({names})"
+    return NonFiniteError(text, evidence, bad.step)
 
 
-def _explained(error: NonFiniteError, session: Session, run: Run, logbook: Logbook) -> NonFiniteError:
-    path = run.directory / f"nonfinite-{session.step + 1:08d}.pt"
+def _explained(error: NonFiniteError, run: Run, logbook: Logbook) -> NonFiniteError:
+    path = run.directory / f"nonfinite-{error.step:08d}.pt"
     checkpoint.save(path, error.evidence)
-    logbook.event(session.step + 1, "non-finite", str(error))
-    advice = (
+    logbook.event(error.step, "non-finite", str(error))
+    text = (
         f"{error}. The patches, their pictures' names and the weights before that step are in {path}; the last "
         "checkpoint is sound. A lower learning_rate, clip, or float32 often help"
     )
-    return NonFiniteError(advice, error.evidence)
+    return NonFiniteError(text, error.evidence, error.step)
 
 
 class _Keeper:
@@ -220,6 +253,7 @@ class _Keeper:
 
     def validate_and_save(self) -> None:
         session = self.session
+        settle(session)
         best = False
         if session.validation.sets:
             record = session.validation.record(session.step, session.averaged, session.scored())
@@ -229,6 +263,7 @@ class _Keeper:
         self.save(best=best)
 
     def save(self, *, best: bool = False) -> None:
+        settle(self.session)
         try:
             self.session.save(self.run, seconds=self.meter.seconds(), best=best)
         except OSError as error:

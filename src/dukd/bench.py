@@ -1,0 +1,329 @@
+"""How long a step, a batch of patches, a network and an upscaled picture take, and what this machine could do at best.
+
+Ways of doing one thing are timed in turns, so that whatever else slows the machine down slows all of them; the median
+counts, and ratios are of medians. On the CPU the clock is processor time, which other programs hardly touch; on a GPU
+it is the wall's, with the device waited for.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dukd import images, train
+from dukd.data.patches import Patches
+from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.logbook import peak_memory
+from dukd.methods import DUKD, Method
+from dukd.networks import NetworkConfig, weights
+from dukd.networks._cost import macs
+from dukd.session import Session
+
+Precision = Literal["float32", "bfloat16"]
+_PICTURES = 4
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one way takes."""
+
+    name: str
+    """The way."""
+    seconds: tuple[float, ...]
+    """Of each repetition."""
+
+    @property
+    def median(self) -> float:
+        """The middle one, in seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Distance between the slowest and the fastest, as a share of the median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The best this machine does."""
+
+    flops: float
+    """Floating-point operations per second in a product of large matrices."""
+    bytes: float
+    """Bytes per second, read and written, in a copy."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured, fit for a table."""
+
+    what: str
+    """What it is about, and on what."""
+    timings: tuple[Timing, ...]
+    """The first one is what ratios refer to."""
+    per_run: float = 1.0
+    """Things done by one run, such as patches or pixels."""
+    unit: str = "runs"
+    """What these things are."""
+    flops: float = 0.0
+    """Floating-point operations of one run of every way; 0 where unknown."""
+    ceiling: Ceiling | None = None
+    """To compare with."""
+    memory_mb: int = 0
+    """Peak memory of the process or the device."""
+
+    def ratio(self, name: str) -> float:
+        """How many times faster than the first way another one is."""
+        return self.timings[0].median / next(t for t in self.timings if t.name == name).median
+
+    def to_markdown(self) -> str:
+        """A table with a line per way."""
+        lines = [
+            f"{self.what}; peak memory {self.memory_mb} MB",
+            "",
+            f"| way | median | spread | {self.unit} per second | ratio | share of peak |",
+            "|---|---|---|---|---|---|",
+        ]
+        for t in self.timings:
+            share = "-"
+            if self.flops and self.ceiling is not None:
+                share = f"{100 * self.flops / t.median / self.ceiling.flops:.0f} %"
+            lines.append(
+                f"| {t.name} | {_seconds(t.median)} | {100 * t.spread:.0f} % | {self.per_run / t.median:.4g} | "
+                f"{self.ratio(t.name):.2f} | {share} |"
+            )
+        return "\n".join(lines) + "\n"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.2f} ms"
+
+
+def interleaved(
+    ways: Mapping[str, Callable[[], object]], *, device: torch.device, repetitions: int = 5, warm_up: int = 1
+) -> tuple[Timing, ...]:
+    """Time several ways in turns.
+
+    Args:
+        ways: What to time, by name.
+        device: Where it runs; decides which clock counts.
+        repetitions: Of each way.
+        warm_up: Further ones before, which do not count.
+
+    Raises:
+        ValueError: If there is nothing to time.
+    """
+    if repetitions < 1 or not ways:
+        raise ValueError(f"timing needs a way and at least 1 repetition, but got {len(ways)} and {repetitions}")
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(-warm_up, repetitions):
+        for name, way in ways.items():
+            _wait(device)
+            started = clock()
+            way()
+            _wait(device)
+            if turn >= 0:
+                seconds[name].append(clock() - started)
+    return tuple(Timing(name, tuple(taken)) for name, taken in seconds.items())
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ceiling(device: torch.device, precision: Precision = "float32", *, side: int = 0) -> Ceiling:
+    """Measure a product of square matrices of ``side`` and a copy of 64 MiB; best of five."""
+    side = side or (8192 if device.type == "cuda" else 1024)
+    a, b = (torch.rand(side, side, device=device).to(getattr(torch, precision)) for _ in range(2))
+    source = torch.zeros(16 << 20, device=device)
+    target = torch.empty_like(source)
+    ways = {"product": lambda: a @ b, "copy": lambda: target.copy_(source)}
+    product, copy = interleaved(ways, device=device)
+    return Ceiling(2 * side**3 / min(product.seconds), 2 * source.numel() * source.element_size() / min(copy.seconds))
+
+
+def network(
+    config: NetworkConfig,
+    *,
+    device: torch.device,
+    batch: int = 4,
+    patch: int = 48,
+    precision: Precision = "float32",
+    channels_last: bool = False,
+    repetitions: int = 5,
+) -> Result:
+    """Time a network's forward pass without a graph, and forward and backward together."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    built = config.build().to(device)
+    built.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
+    lr = torch.rand(batch, 3, patch, patch, device=device).to(memory_format=layout)
+
+    def forward() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return built(lr)
+
+    def without_graph() -> None:
+        with torch.no_grad():
+            forward()
+
+    def both() -> None:
+        built.zero_grad()
+        forward().float().square().mean().backward()
+
+    timings = interleaved(
+        {"forward": without_graph, "forward and backward": both}, device=device, repetitions=repetitions
+    )
+    return Result(
+        f"{config}, {batch} patches of {patch}, {precision}; share of peak counts the forward pass",
+        timings,
+        per_run=batch,
+        unit="patches",
+        flops=2.0 * batch * macs(built, patch, patch),
+        ceiling=ceiling(device, precision),
+        memory_mb=peak_memory(device),
+    )
+
+
+def data(patches: Patches, *, device: torch.device, repetitions: int = 5) -> Result:
+    """Time batches of patches, cut from the pack and, on a GPU, on the device."""
+    numbers = iter(range(10**9))
+    ways: dict[str, Callable[[], object]] = {"cut on the processor": lambda: patches.batch(next(numbers))}
+    if device.type == "cuda":
+        resident = patches.on_device(device)
+        ways["cut on the device"] = lambda: resident.batch(next(numbers))
+    n = patches.batch(0)[0].shape[0]
+    timings = interleaved(ways, device=device, repetitions=repetitions, warm_up=3)
+    return Result(f"{n} patches of {patches.patch}", timings, n, "patches", memory_mb=peak_memory(device))
+
+
+def upscale(
+    config: NetworkConfig,
+    *,
+    device: torch.device,
+    height: int = 180,
+    width: int = 320,
+    precisions: Sequence[Precision] = ("float32", "bfloat16"),
+    repetitions: int = 3,
+) -> Result:
+    """Time whole pictures, in every precision."""
+    built = config.build().to(device).frozen()
+    lr = torch.rand(1, 3, height, width, device=device)
+
+    def way(precision: Precision) -> Callable[[], object]:
+        def run() -> None:
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                built(lr)
+
+        return run
+
+    timings = interleaved({p: way(p) for p in precisions}, device=device, repetitions=repetitions)
+    pixels = height * width * config.scale**2
+    return Result(
+        f"{config}, one picture to {width * config.scale} x {height * config.scale}",
+        timings,
+        per_run=pixels / 1e6,
+        unit="megapixels",
+        flops=2.0 * macs(built, height, width),
+        ceiling=ceiling(device, "float32"),
+        memory_mb=peak_memory(device),
+    )
+
+
+def step(
+    student: NetworkConfig,
+    teacher: NetworkConfig,
+    *,
+    device: torch.device,
+    method: Method | None = None,
+    batch: int = 16,
+    patch: int = 48,
+    precision: Precision = "float32",
+    channels_last: bool = False,
+    compile: bool = False,  # noqa: A002  the option's name
+    repetitions: int = 5,
+    others: Callable[[Session], Mapping[str, Callable[[], object]]] = lambda _: {},
+) -> Result:
+    """Time a whole step of training, with the teacher asked and with its answers replayed.
+
+    The pictures are noise, the weights untrained: neither changes what a step costs. Beside the steps stands the
+    student alone: its forward and backward passes on the pictures that DUKD shows it, against answers that are there.
+
+    Args:
+        student: The network that learns.
+        teacher: The other one.
+        device: Where.
+        method: DUKD by default.
+        batch: Patches per step.
+        patch: Their side.
+        precision: Of the forward passes.
+        channels_last: Memory layout.
+        compile: Whether networks go through torch.compile.
+        repetitions: Of each way.
+        others: Further ways, made from a session; they come first, so that ratios refer to them.
+    """
+    method = method or DUKD()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        side = max(3 * patch, 64) * student.scale
+        rng = np.random.default_rng(0)
+        for i in range(_PICTURES):
+            pixels = rng.integers(256, size=(side, side, 3), dtype=np.uint8)
+            images.write(folder / "pictures" / f"{i}.png", images.Picture(pixels=pixels))
+        weights.write(folder / "teacher.safetensors", teacher.build())
+        asking = Experiment(
+            student=student,
+            teacher=Teacher(weights=folder / "teacher.safetensors"),
+            method=method,
+            data=Data(train=folder / "pictures", packs=folder / "packs", patch=patch, batch=batch),
+            optimisation=Optimisation(
+                precision=precision, channels_last=channels_last, compile=compile, learning_rate=1e-6
+            ),
+            evaluation=Evaluation(teacher_pictures=0),
+        )
+        replaying = replace(asking, data=replace(asking.data, period=1), reuse=Reuse(folder=folder / "banks"))
+        sessions = [Session.prepare(e, device) for e in (asking, replaying)]
+        lr, hr = (x.to(device) for x in sessions[0].patches.batch(0))
+        ways: dict[str, Callable[[], object]] = dict(others(sessions[0]))
+        ways["teacher asked"] = lambda: train.advance(sessions[0], lr, hr)
+        ways["teacher replayed"] = lambda: train.advance(sessions[1], lr, hr)
+        ways["student alone"] = alone(sessions[0], method, lr, hr)
+        timings = interleaved(ways, device=device, repetitions=repetitions)
+        if sessions[1].bank is not None:
+            sessions[1].bank.bank.close()
+    return Result(
+        f"{method.name}, {teacher} to {student}, {batch} patches of {patch}, {precision}"
+        f"{', channels last' if channels_last else ''}{', compiled' if compile else ''}",
+        timings,
+        per_run=batch,
+        unit="patches",
+        memory_mb=peak_memory(device),
+    )
+
+
+def alone(session: Session, method: Method, lr: Tensor, hr: Tensor) -> Callable[[], object]:
+    """The student's forward and backward passes on the pictures a method shows it, and nothing else."""
+    pictures, high = session.pictures(lr, hr)
+    upcycled = method.upcycle(pictures, high, session.draws(0)) if isinstance(method, DUKD) else []
+    inputs = [pictures, *(u.changed for u in upcycled)]
+    groups: dict[torch.Size, list[Tensor]] = {}
+    for x in inputs:
+        groups.setdefault(x.shape[1:], []).append(x)
+    merged = [torch.cat(same) for same in groups.values()]
+    bfloat16 = session.experiment.optimisation.precision == "bfloat16"
+
+    def run() -> None:
+        session.student.zero_grad()
+        with torch.autocast(session.device.type, torch.bfloat16, enabled=bfloat16):
+            answers = [session.student(x) for x in merged]
+        torch.stack([answer.float().mean() for answer in answers]).sum().backward()
+
+    return run

@@ -1,0 +1,78 @@
+"""Stop at a loss or a gradient that is not finite, before it reaches the weights, and without making a GPU wait.
+
+On the CPU the values are looked at before the optimiser steps. On a GPU that would stall every step, so the verdict
+stays there: the fused optimiser reads it as ``found_inf`` and leaves the weights alone, from the first bad step on. The
+host reads the verdict of a step while the next one is under way, and of the last one before anything is saved.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+
+@dataclass
+class Seen:
+    """A step as it was looked at."""
+
+    step: int
+    """Its number, from 1."""
+    lr: Tensor
+    hr: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """By name, as the method weighs them."""
+    norm: Tensor | None = None
+    """Of the gradient."""
+
+
+class Watch:
+    """Looks at every step of an optimiser.
+
+    Args:
+        optimiser: A fused one, which is kept from stepping.
+        device: Where the losses are.
+        deferred: Whether the verdict is read one step late; by default on a GPU only.
+    """
+
+    def __init__(self, optimiser: Adam, device: torch.device, *, deferred: bool | None = None) -> None:
+        self.deferred = device.type == "cuda" if deferred is None else deferred
+        self._device = device
+        self._bad = torch.zeros((), device=device)
+        self._waiting: list[tuple[Seen, Tensor, torch.cuda.Event | None]] = []
+        if self.deferred:
+            optimiser.found_inf = self._bad  # pyright: ignore[reportAttributeAccessIssue]  as torch's GradScaler does
+
+    def look(self, seen: Seen, values: list[Tensor]) -> Seen | None:
+        """Judge what is about to reach the weights.
+
+        Args:
+            seen: The step it belongs to.
+            values: Sums of losses, and the norm of the gradient.
+
+        Returns:
+            The step that was found bad, this one or the one before; None if all is well as far as is known.
+        """
+        bad = ~torch.isfinite(torch.stack([value.detach().float() for value in values])).all()
+        if not self.deferred:
+            return seen if bool(bad) else None
+        self._bad.logical_or_(bad)
+        found = self.settle()
+        verdict, event = self._bad, None
+        if self._device.type == "cuda":
+            verdict = torch.empty((), pin_memory=True)
+            verdict.copy_(self._bad, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self._waiting.append((seen, verdict.clone() if event is None else verdict, event))
+        return found
+
+    def settle(self) -> Seen | None:
+        """Read the verdicts that are still out; called before anything is saved."""
+        waiting, self._waiting = self._waiting, []
+        for seen, verdict, event in waiting:
+            if event is not None:
+                event.synchronize()
+            if bool(verdict):
+                return seen
+        return None

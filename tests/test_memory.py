@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from dukd.experiment import Data, Experiment, Optimisation
+from dukd.memory import advice, is_shortage
+from dukd.networks import EDSRConfig
+
+
+def experiment(batch: int = 16, patch: int = 48, **optimisation: object) -> Experiment:
+    return Experiment(
+        student=EDSRConfig(scale=2),
+        data=Data(train=Path("x"), batch=batch, patch=patch),
+        optimisation=Optimisation(**optimisation),
+    )
+
+
+def test_what_runs_out_of_memory_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    assert is_shortage(caught.value)
+    assert is_shortage(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_shortage(MemoryError())
+    assert not is_shortage(RuntimeError("sizes do not match"))
+    assert not is_shortage(ValueError("can't allocate memory"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            experiment(),
+            r"16 patches of 48 .* float32. .* \(about half\); --.*accumulate 2 \(.* 8 patches .*batch 8; .*patch 32$",
+        ),
+        (
+            experiment(batch=6, accumulate=2, precision="bfloat16"),
+            r"3 patches of 48 .* smaller: --optimisation.accumulate 3 \(the same batch, 2 patches at a time\); --data",
+        ),
+        (experiment(batch=1, patch=12, precision="bfloat16"), "smaller: --data.patch 8$"),
+    ],
+    ids=["plain", "halved", "least"],
+)
+def test_the_advice_names_what_would_make_the_step_smaller(given: Experiment, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        raise advice(given, torch.device("cuda:0"))
