@@ -1,10 +1,13 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from dukd import bench
 from dukd.bench import Ceiling, Result, Timing
+from dukd.cli import run
+from dukd.experiment import Data, Experiment
 from dukd.networks import EDSRConfig
 
 CPU = torch.device("cpu")
@@ -64,3 +67,12 @@ def test_networks_and_pictures_are_timed() -> None:
         "forward and backward",
     ]
     assert bench.upscale(SMALL, device=CPU, height=8, width=8, repetitions=1).per_run == 256 / 1e6
+
+
+def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = Experiment(student=SMALL, data=Data(train=tmp_path))
+    (tmp_path / "e.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
+    options = ["--batch", "1", "--patch", "8", "--repetitions", "1", "--device", "cpu"]
+
+    assert run(["bench", "network", str(tmp_path / "e.yaml"), *options]) == 0
+    assert "| forward and backward |" in capsys.readouterr().out

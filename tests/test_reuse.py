@@ -13,6 +13,7 @@ from PIL import Image
 from dukd import train
 from dukd.bank import BankError
 from dukd.checkpoint import CheckpointError, Run
+from dukd.cli import run
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.methods import DUKD, FitNet, FrugalDUKD, Logits, Method, ReleasedDUKD, Scratch
 from dukd.networks import EDSRConfig, weights
@@ -188,6 +189,29 @@ def test_reuse_belongs_to_the_experiment_but_for_where_the_answers_lie(folder: P
     train.train(replace(whole, reuse=replace(whole.reuse, folder=tmp_path)), tmp_path / "run", resume=True)
     with pytest.raises(CheckpointError, match=r"reuse\.bits was 8, is 16"):
         train.train(replace(whole, reuse=replace(whole.reuse, bits=16)), tmp_path / "run", resume=True)
+
+
+def test_a_bank_filled_beforehand_serves_training(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command asks what is missing, and nothing twice; the run is the one that asked by itself."""
+    whole = experiment(folder, tmp_path / "banks")
+    by_itself = trained(prepared(experiment(folder, tmp_path / "others")), 4)
+    train.advance(one := prepared(whole), *one.patches.batch(0))
+    (tmp_path / "e.yaml").write_text(whole.to_yaml(), encoding="utf-8")
+
+    for asked in (2, 0):
+        assert run(["bank", str(tmp_path / "e.yaml"), "--device", "cpu"]) == 0
+        assert f"{asked} of 3 batches were asked now" in capsys.readouterr().out
+    session = prepared(whole)
+    assert equal(trained(session, 4), by_itself)
+    assert session.bank is not None
+    assert session.bank.asked == 0
+
+
+def test_without_a_period_there_is_no_bank_to_fill(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"keeps no answers: .* --data.period above 0"):
+        prepared(experiment(folder, tmp_path, period=0)).fill()
 
 
 def test_a_limit_of_nothing_is_refused() -> None:

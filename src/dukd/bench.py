@@ -22,7 +22,7 @@ from dukd.data.patches import Patches
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.logbook import peak_memory
 from dukd.methods import DUKD, Method
-from dukd.networks import NetworkConfig, weights
+from dukd.networks import EDSRConfig, NetworkConfig, weights
 from dukd.networks._cost import macs
 from dukd.session import Session
 
@@ -307,6 +307,11 @@ def step(
         unit="patches",
         memory_mb=peak_memory(device),
     )
+
+
+def edsr(scale: int, width: int, blocks: int = 32) -> EDSRConfig:
+    """An EDSR of the wide, deep kind, as a teacher to measure with."""
+    return EDSRConfig(scale=scale, width=width, blocks=blocks, residual_scale=0.1)
 
 
 def alone(session: Session, method: Method, lr: Tensor, hr: Tensor) -> Callable[[], object]:

@@ -159,14 +159,37 @@ class Session:
             bits=self.experiment.reuse.bits,
         )
 
-    def _rehearse(self, teacher: SRNetwork, extras: nn.Module) -> None:
-        """Compute the losses of batch 0 with another teacher and other extras, and change nothing."""
-        with torch.random.fork_rng(devices=[]):
-            pictures = self.pictures(*(x.to(self.device) for x in self.patches.batch(0)))
-            rng = self.draws(0)
+    def _rehearse(self, teacher: SRNetwork, extras: nn.Module, k: int = 0) -> None:
+        """Compute the losses of a batch with another teacher and other extras, and change nothing."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            pictures = self.pictures(*(x.to(self.device) for x in self.patches.batch(k)))
+            rng = self.draws(k)
             for part in self.experiment.method.parts:
                 for _ in self.losses(part, *pictures, rng, teacher=teacher, extras=extras):
                     pass
+
+    def fill(self, progress: Progress = silent) -> int:
+        """Ask the teacher everything that its bank does not know yet.
+
+        Returns:
+            The number of batches that were asked about.
+
+        Raises:
+            ValueError: If there is no bank.
+        """
+        if self.bank is None:
+            raise ValueError(
+                "this experiment keeps no answers: it needs a teacher, --data.period above 0 and --reuse.on True"
+            )
+        missing = self.bank.bank.missing()
+        extras = copy.deepcopy(self.extras)
+        for done, k in enumerate(missing):
+            progress(done, len(missing), "asking the teacher")
+            self.bank.at(k)
+            self._rehearse(self.bank, extras, k)
+            self.bank.done()
+        self.bank.bank.sync()
+        return len(missing)
 
     def pictures(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         """Turn uint8 patches into what networks take: float32 in [0, 1]."""

@@ -20,6 +20,7 @@ from dukd import recipes, train
 from dukd._version import __version__
 from dukd.checkpoint import CheckpointError, DiskFullError
 from dukd.cli import _train
+from dukd.cli._bench import Bench, FillBank
 from dukd.cli._data import CheckData, Prepare
 from dukd.cli._demo import Demo
 from dukd.cli._evaluate import Compare, Evaluate, Report
@@ -54,6 +55,8 @@ COMMANDS: dict[str, type[Command]] = {
     "recipes": Recipes,
     "methods": Methods,
     "demo": Demo,
+    "bank": FillBank,
+    "bench": Bench,
 }
 """The commands by name, in the order in which they are used."""
 

@@ -96,7 +96,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"name what to train first: {hint}")
     name = arguments[0]
-    experiment = _experiment(name)
+    experiment = experiment_of(name)
     default = Path(name) if Path(name).is_dir() else Path("runs") / Path(name).stem
     return tyro.cli(
         Train,
@@ -115,7 +115,7 @@ def _help(hint: str) -> int:
     return 0
 
 
-def _experiment(name: str) -> Experiment:
+def experiment_of(name: str) -> Experiment:
     """The experiment of a recipe's name, of a file, or of a run.
 
     Raises:

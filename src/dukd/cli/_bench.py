@@ -1,0 +1,113 @@
+"""Commands about speed: bench, and bank, which asks a teacher everything before training starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from dukd import bench
+from dukd.cli._terminal import Bar, Device, chosen, named, say
+from dukd.cli._train import experiment_of
+from dukd.data.pack import Pack
+from dukd.data.patches import Patches
+from dukd.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure speed: of a training step, a network, whole pictures, or the cutting of patches.
+
+    Ways of doing one thing are timed in turns; medians, spread, ratios to the first way, and the share of what this
+    machine does at best. On a CPU the clock is processor time.
+
+    Example: dukd bench step edsr-x2-dukd --batch 4 --precision bfloat16
+    """
+
+    what: tyro.conf.Positional[Literal["step", "network", "upscale", "data"]]
+    """What to measure."""
+    on: tyro.conf.Positional[Path]
+    """A recipe, a YAML file or a run, whose student is measured; for data a pack."""
+    batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 4
+    """Patches per step."""
+    patch: int = 48
+    """Side of a patch of lr, in pixels."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward passes."""
+    channels_last: bool = False
+    """Whether pictures lie in memory with their channels together."""
+    compile: bool = False
+    """Whether networks go through torch.compile, for a step."""
+    teacher_width: int = 256
+    """Width of the EDSR with 32 blocks that teaches, for a step."""
+    repetitions: int = 5
+    """Of each way."""
+    threads: int = 0
+    """Threads on the CPU; 0 leaves the number alone."""
+    device: Device = "auto"
+    """Where."""
+
+    def __call__(self) -> int:
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        say(self.measured(chosen(self.device)).to_markdown())
+        return 0
+
+    def measured(self, device: torch.device) -> bench.Result:
+        """Do what was asked."""
+        if self.what == "data":
+            patches = Patches(Pack.open(self.on), patch=self.patch, batch=self.batch)
+            return bench.data(patches, device=device, repetitions=self.repetitions)
+        experiment = experiment_of(str(self.on))
+        student = experiment.student
+        match self.what:
+            case "step":
+                return bench.step(
+                    student,
+                    bench.edsr(student.scale, self.teacher_width),
+                    device=device,
+                    method=experiment.method,
+                    batch=self.batch,
+                    patch=self.patch,
+                    precision=self.precision,
+                    channels_last=self.channels_last,
+                    compile=self.compile,
+                    repetitions=self.repetitions,
+                )
+            case "network":
+                return bench.network(
+                    student,
+                    device=device,
+                    batch=self.batch,
+                    patch=self.patch,
+                    precision=self.precision,
+                    channels_last=self.channels_last,
+                    repetitions=self.repetitions,
+                )
+            case "upscale":
+                return bench.upscale(student, device=device, repetitions=self.repetitions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillBank:
+    """Ask a teacher everything that an experiment will ask it, before training starts.
+
+    Training does this by itself in its first period. A bank that is filled beforehand serves every run whose questions
+    are equal; interrupted, it goes on where it stopped.
+
+    Example: dukd bank mine.yaml
+    """
+
+    experiment: tyro.conf.Positional[Path]
+    """A YAML file or a run, with a data.period above 0."""
+    device: Device = "auto"
+    """Where the teacher runs."""
+
+    def __call__(self) -> int:
+        with Bar() as progress:
+            session = Session.prepare(experiment_of(str(self.experiment)), chosen(self.device), progress)
+            asked = session.fill(progress)
+        assert session.bank is not None
+        say(f"{named(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} batches were asked now")
+        return 0
