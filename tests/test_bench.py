@@ -26,7 +26,12 @@ def test_ratios_are_to_the_first_way() -> None:
 
     assert result.ratio("fast") == 8.0
     assert result.to_markdown().splitlines()[0] == "x; peak memory 7 MB"
-    assert result.to_markdown().splitlines()[-1] == "| fast | 500.00 ms | 0 % | 4 | 8.00 | - |"
+    assert result.to_markdown().splitlines()[-1] == "| fast | 500.00 ms | - | 4 | 8.00 | - |"
+
+
+def test_a_network_is_named_by_what_is_special_about_it() -> None:
+    assert bench._named(SMALL) == "edsr x2 (width 4, blocks 1)"
+    assert bench._named(EDSRConfig(scale=3)) == "edsr x3"
 
 
 def test_the_share_of_the_peak_is_of_operations_done() -> None:

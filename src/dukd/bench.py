@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -96,10 +96,24 @@ class Result:
             if self.flops and self.ceiling is not None:
                 share = f"{100 * self.flops / t.median / self.ceiling.flops:.0f} %"
             lines.append(
-                f"| {t.name} | {_seconds(t.median)} | {100 * t.spread:.0f} % | {self.per_run / t.median:.4g} | "
+                f"| {t.name} | {_seconds(t.median)} | {_spread(t)} | {self.per_run / t.median:.4g} | "
                 f"{self.ratio(t.name):.2f} | {share} |"
             )
         return "\n".join(lines) + "\n"
+
+
+def _spread(timing: Timing) -> str:
+    return f"{100 * timing.spread:.0f} %" if len(timing.seconds) > 1 else "-"
+
+
+def _named(config: NetworkConfig) -> str:
+    """A network by what differs from its kind's defaults."""
+    own = [
+        f"{f.name} {getattr(config, f.name)}"
+        for f in fields(config)
+        if f.name != "scale" and getattr(config, f.name) != f.default
+    ]
+    return f"{config.name} x{config.scale}" + (f" ({', '.join(own)})" if own else "")
 
 
 def _seconds(value: float) -> str:
@@ -183,7 +197,7 @@ def network(
         {"forward": without_graph, "forward and backward": both}, device=device, repetitions=repetitions
     )
     return Result(
-        f"{config}, {batch} patches of {patch}, {precision}; share of peak counts the forward pass",
+        f"{_named(config)}, {batch} patches of {patch}, {precision}; share of peak counts the forward pass",
         timings,
         per_run=batch,
         unit="patches",
@@ -228,7 +242,7 @@ def upscale(
     timings = interleaved({p: way(p) for p in precisions}, device=device, repetitions=repetitions)
     pixels = height * width * config.scale**2
     return Result(
-        f"{config}, one picture to {width * config.scale} x {height * config.scale}",
+        f"{_named(config)}, one picture to {width * config.scale} x {height * config.scale}",
         timings,
         per_run=pixels / 1e6,
         unit="megapixels",
@@ -300,7 +314,7 @@ def step(
         if sessions[1].bank is not None:
             sessions[1].bank.bank.close()
     return Result(
-        f"{method.name}, {teacher} to {student}, {batch} patches of {patch}, {precision}"
+        f"{method.name}, {_named(teacher)} to {_named(student)}, {batch} patches of {patch}, {precision}"
         f"{', channels last' if channels_last else ''}{', compiled' if compile else ''}",
         timings,
         per_run=batch,
