@@ -28,9 +28,11 @@ Row = tuple[str, int, list[float], float]
 def experiment(asked: argparse.Namespace, folder: Path) -> Experiment:
     return Experiment(
         student=EDSRConfig(scale=2, width=32, blocks=4, value_range=1.0, skip="nearest"),
-        teacher=Teacher(weights=asked.teacher),
+        teacher=Teacher(
+            weights=asked.teacher, value_range=asked.value_range, mean=(0.0, 0.0, 0.0) if asked.no_mean else None
+        ),
         method=DUKD(),
-        data=Data(train=asked.train, packs=folder / "packs"),
+        data=Data(train=asked.train, packs=folder / "packs", patch=asked.patch, batch=asked.batch),
         optimisation=Optimisation(
             steps=asked.steps,
             learning_rate=2e-3,
@@ -70,8 +72,12 @@ def main() -> None:
     parser.add_argument("teacher", type=Path)
     parser.add_argument("--valid", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--value-range", type=float, help="of the teacher, where its file does not say")
+    parser.add_argument("--no-mean", action="store_true", help="the teacher subtracts no mean")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--periods", type=int, nargs="+", default=[0, 400, 100, 25])
+    parser.add_argument("--periods", type=int, nargs="*", default=[0, 400, 100, 25])
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11])
     parser.add_argument("--ablate", type=int, default=0, help="period at which to compare turns and bits")
     asked = parser.parse_args()

@@ -1,9 +1,10 @@
 import math
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -380,54 +381,58 @@ def test_an_answer_that_is_no_number_is_passed_on_and_not_kept(teacher: SRNetwor
 # Kills, and several processes
 
 
-def _fill(folder: Path, ready: "multiprocessing.synchronize.Event", period: int) -> None:
+def _fill(folder: Path, third: Event, period: int) -> None:
+    """Fill a bank, as a process of its own would; tells when three records are there."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
-    teacher = CONFIG.build().frozen()
-    asked = questions(teacher, lambda listener: listener(batch(0)[0]))
-    made = BankedTeacher(teacher, Bank.open(folder, replace(SOURCE, period=period), asked, limit=1e9))
+    made = asker(folder, period)
     for k in range(period):
         made.at(k)
         made(batch(k)[0])
         made.done()
         if k == 2:
-            ready.set()
+            third.set()
 
 
-def test_a_kill_leaves_only_whole_records(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    child = context.Process(target=_fill, args=(tmp_path, ready, 5000))
-    child.start()
-    assert ready.wait(60)
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    torch.manual_seed(0)
+def asker(folder: Path, period: int) -> BankedTeacher:
     teacher = CONFIG.build().frozen()
     asked = questions(teacher, lambda listener: listener(batch(0)[0]))
-    bank = Bank.open(tmp_path, replace(SOURCE, period=5000), asked, limit=1e9)
-    missing = bank.missing()
+    return BankedTeacher(teacher, Bank.open(folder, replace(SOURCE, period=period), asked, limit=1e9))
+
+
+def another_process(folder: Path, period: int) -> tuple[BaseProcess, Event]:
+    context = multiprocessing.get_context("spawn")
+    third = context.Event()
+    child = context.Process(target=_fill, args=(folder, third, period))
+    child.start()
+    return child, third
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_only_whole_records(tmp_path: Path) -> None:
+    child, third = another_process(tmp_path, 5000)
+    assert third.wait(100)
+    child.kill()
+    child.join()
+    torch.manual_seed(0)
+    made = asker(tmp_path, 5000)
+    missing = made.bank.missing()
 
     assert 0 < len(missing) <= 4997
     assert missing == list(range(missing[0], 5000))
-    codec = Codec(8)
     for k in range(missing[0]):
-        record = bank.read(k)
+        record = made.bank.read(k)
         assert record is not None
-        assert np.array_equal(record["answer0"], codec.encode(teacher(batch(k)[0])))
+        assert np.array_equal(record["answer0"], Codec(8).encode(made.network(batch(k)[0])))
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_bank(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    children = [context.Process(target=_fill, args=(tmp_path, context.Event(), 40)) for _ in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-
-    assert [child.exitcode for child in children] == [0, 0]
-    assert len(list(tmp_path.glob("*.bank"))) == 1
+    child, third = another_process(tmp_path, 200)
+    assert third.wait(100)
+    _fill(tmp_path, third, 200)
+    child.join()
     torch.manual_seed(0)
-    asked = questions(CONFIG.build().frozen(), lambda listener: listener(batch(0)[0]))
-    assert Bank.open(tmp_path, replace(SOURCE, period=40), asked, limit=1e9).missing() == []
+
+    assert child.exitcode == 0
+    assert len(list(tmp_path.glob("*.bank"))) == 1
+    assert asker(tmp_path, 200).bank.missing() == []

@@ -216,7 +216,9 @@ def fingerprints(x: Tensor) -> Tensor:
     one value by one grey level moves all of them by 1 / 255; of two different pictures all four agree to 0.001 with
     odds of about 1e-16.
     """
-    return x.detach().flatten(1).double() @ _signs(x[0].numel(), x.device)
+    x = x.detach().flatten(1)
+    x = x.cpu() if x.device.type == "mps" else x  # which has no float64
+    return x.double() @ _signs(x.shape[1], x.device)
 
 
 @lru_cache(maxsize=32)
@@ -462,9 +464,9 @@ class BankedTeacher(_AnswersOnly):
             self._answers.append(codes)
             return self.bank.codec.decode(codes, lr.device)
         first = sum(shape[0] for shape in shapes[:place])
-        kept = torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()).to(lr.device)
+        kept = torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()).to(prints.device)
         self._differs.append(((prints - kept).abs() > _TOLERANCE).any())
-        if lr.device.type == "cpu":
+        if prints.device.type == "cpu":
             self.verify()
         return self.bank.codec.decode(self._known[f"answer{place}"], lr.device)
 

@@ -158,7 +158,8 @@ class Optimisation:
     clip: float = 0.0
     """Largest norm of the gradient; 0 for none."""
     accumulate: int = 1
-    """Number of equal parts in which a batch is computed, to save memory."""
+    """Number of equal parts in which a batch is computed, to save memory; the gradient is that of the whole batch, but
+    what a method draws at random, such as windows, is drawn for each part."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes; weights stay in float32."""
     channels_last: bool = False
