@@ -278,7 +278,7 @@ def test_info_of_a_network_that_overflows_says_so(world, tmp_path):
 # What they say to mistakes
 
 MISTAKES: dict[str, tuple[int, str]] = {
-    "bend": (2, "there is no command 'bend'; `dukd --help` lists them"),
+    "bend": (2, "there is no command 'bend'; did you mean bench?; `dukd --help` lists them"),
     "trian": (2, "there is no command 'trian'; did you mean train?; `dukd --help` lists them"),
     "train edsr-x4-dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
     "train esdr-x4-dukd": (2, "there is no recipe for 'esdr'; did you mean edsr?"),
