@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from dukd import files
-from dukd.networks._network import SRNetwork
+from dukd.networks._network import SRNetwork, Wrapped
 
 Bits = Literal[8, 16, 32]
 """Bits per value; 32 keeps the teacher's own float32."""
@@ -140,14 +140,8 @@ class Question:
     """SHA-256 of its fingerprints in batch 0, rounded: unlike questions are not kept in the same file."""
 
 
-class _AnswersOnly(SRNetwork, ABC):
+class _AnswersOnly(Wrapped, ABC):
     """Stands where a teacher stands, for methods that read its answers and nothing else."""
-
-    def __init__(self, network: SRNetwork) -> None:
-        super().__init__(
-            network.config, width=network.width, size_multiple=network.size_multiple, radius=network.radius
-        )
-        self.network = network
 
     @abstractmethod
     def answer(self, lr: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from dukd.networks._network import SRNetwork, pad_to_multiple, stage_number
+from dukd.networks._network import SRNetwork, Wrapped, pad_to_multiple, stage_number
 
 Answer = tuple[Tensor, list[Tensor]]
 """A network's output, and its features at the depths that were asked for."""
@@ -41,7 +41,7 @@ def forward_merged(network: SRNetwork, inputs: Sequence[Tensor], depths: Sequenc
     return [answers[i] for i in range(len(inputs))]
 
 
-class Recorded(SRNetwork):
+class Recorded(Wrapped):
     """A network that computes its answer to each input once and remembers it.
 
     Methods that are combined ask for the same pictures; with this they need not know of each other. An input is
@@ -50,10 +50,7 @@ class Recorded(SRNetwork):
 
     def __init__(self, network: SRNetwork, depths: Sequence[float] = ()) -> None:
         """Remember answers of ``network``, with its features at ``depths``."""
-        super().__init__(
-            network.config, width=network.width, size_multiple=network.size_multiple, radius=network.radius
-        )
-        self.network = network
+        super().__init__(network)
         self.depths = tuple(depths)
         self._memory: dict[int, tuple[Tensor, Answer]] = {}
 
@@ -69,19 +66,6 @@ class Recorded(SRNetwork):
         if id(lr) not in self._memory or not set(depths) <= known.keys():
             return self.network.forward_with_features(lr, depths)
         return sr, [known[depth] for depth in depths]
-
-    @property
-    @override
-    def stages(self) -> Sequence[nn.Module]:
-        return self.network.stages
-
-    @override
-    def begin(self, lr: Tensor) -> Tensor:
-        return self.network.begin(lr)
-
-    @override
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return self.network.end(features, shallow, lr)
 
 
 @dataclass(frozen=True)

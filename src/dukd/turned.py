@@ -8,25 +8,22 @@ stay as they are. Flips and transposition commute with upscaling exactly, so the
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from typing_extensions import override
 
 from dukd import augment
-from dukd.networks._network import SRNetwork
+from dukd.networks._network import SRNetwork, Wrapped
 
 TURNS: tuple[augment.Operation, ...] = ("flip_rows", "flip_columns", "transpose")
 """Each with even chances: every symmetry of the square is equally likely."""
 
 
-class Turned(SRNetwork):
+class Turned(Wrapped):
     """A network behind a symmetry that is drawn anew for each picture of each call."""
 
     def __init__(self, network: SRNetwork, operations: Sequence[augment.Operation] = TURNS) -> None:
         """Turn what ``network`` sees by ``operations``, each with probability one half."""
-        super().__init__(
-            network.config, width=network.width, size_multiple=network.size_multiple, radius=network.radius
-        )
-        self.network = network
+        super().__init__(network)
         self.operations = tuple(operations)
         self._rng = torch.Generator()
 
@@ -43,16 +40,3 @@ class Turned(SRNetwork):
         sr, features = self.network.forward_with_features(seen, depths)
         h, w = seen.shape[-2:]  # without what the network padded, which lies elsewhere once it is turned
         return turn.invert(sr), [turn.invert(f[..., :h, :w]) for f in features]
-
-    @property
-    @override
-    def stages(self) -> Sequence[nn.Module]:
-        return self.network.stages
-
-    @override
-    def begin(self, lr: Tensor) -> Tensor:
-        return self.network.begin(lr)
-
-    @override
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return self.network.end(features, shallow, lr)

@@ -12,7 +12,7 @@ from typing import TypedDict, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from dukd import images, metrics
@@ -21,7 +21,7 @@ from dukd.evaluate import answer, tensor
 from dukd.experiment import Evaluation
 from dukd.files import write_text
 from dukd.networks._layers import DIV2K_MEAN
-from dukd.networks._network import SRNetwork
+from dukd.networks._network import SRNetwork, Wrapped
 from dukd.resize import imresize_uint8
 
 CROP = 64
@@ -231,25 +231,8 @@ def _shown(value: object) -> str:
     return " ".join(map(str, cast("tuple[float, ...]", value))) if isinstance(value, tuple) else str(value)
 
 
-class _Exchanged(SRNetwork):
+class _Exchanged(Wrapped):
     """A network that is shown blue for red, and whose answer is turned back."""
-
-    def __init__(self, network: SRNetwork) -> None:
-        super().__init__(network.config, width=network.width, radius=network.radius)
-        self.network = network
-
-    @property
-    @override
-    def stages(self) -> Sequence[nn.Module]:
-        return self.network.stages
-
-    @override
-    def begin(self, lr: Tensor) -> Tensor:
-        return self.network.begin(lr)
-
-    @override
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return self.network.end(features, shallow, lr)
 
     @override
     def forward(self, lr: Tensor) -> Tensor:

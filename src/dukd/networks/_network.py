@@ -149,6 +149,29 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right - reflected[0], 0, down - reflected[1]), mode="replicate")
 
 
+class Wrapped(SRNetwork):
+    """A network behind something that changes what it is shown, or what it answers; by itself it changes nothing."""
+
+    def __init__(self, network: SRNetwork) -> None:
+        super().__init__(
+            network.config, width=network.width, size_multiple=network.size_multiple, radius=network.radius
+        )
+        self.network = network
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        """Those of the network inside."""
+        return self.network.stages
+
+    def begin(self, lr: Tensor) -> Tensor:
+        """Head of the network inside."""
+        return self.network.begin(lr)
+
+    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+        """Tail of the network inside."""
+        return self.network.end(features, shallow, lr)
+
+
 class NoTeacher(SRNetwork):
     """Stands where a method that needs no teacher has none; asking it is an error."""
 
