@@ -331,7 +331,7 @@ def edsr(scale: int, width: int, blocks: int = 32) -> EDSRConfig:
 def alone(session: Session, method: Method, lr: Tensor, hr: Tensor) -> Callable[[], object]:
     """The student's forward and backward passes on the pictures a method shows it, and nothing else."""
     pictures, high = session.pictures(lr, hr)
-    upcycled = method.upcycle(pictures, high, session.draws(0)) if isinstance(method, DUKD) else []
+    upcycled = method.upcycle(pictures, high, session.draws(0)[0].method) if isinstance(method, DUKD) else []
     inputs = [pictures, *(u.changed for u in upcycled)]
     groups: dict[torch.Size, list[Tensor]] = {}
     for x in inputs:

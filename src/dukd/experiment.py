@@ -159,7 +159,10 @@ class Optimisation:
     """Largest norm of the gradient; 0 for none."""
     accumulate: int = 1
     """Number of equal parts in which a batch is computed, to save memory; the gradient is that of the whole batch, but
-    what a method draws at random, such as windows, is drawn for each part."""
+    what a method draws at random, such as windows, is drawn for each part. Several ranks share the parts."""
+    deterministic: bool = False
+    """Whether the weights come out equal to the last bit for any number of ranks that divides ``accumulate``; takes
+    memory for ``accumulate`` gradients. Promised on CPUs of one kind, with as many threads per rank."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes; weights stay in float32."""
     channels_last: bool = False

@@ -98,18 +98,21 @@ def peak_memory(device: torch.device) -> int:
 class Logbook:
     """Writes the log of a run, and tells an observer."""
 
-    def __init__(self, run: Run, observe: Observer, *, tensorboard: bool) -> None:
-        """Write to ``run``'s log, and to a TensorBoard log beside it where asked.
+    def __init__(self, run: Run, observe: Observer, *, tensorboard: bool, mute: bool = False) -> None:
+        """Write to ``run``'s log, and to a TensorBoard log beside it where asked; a mute one writes and tells nothing.
 
         Raises:
             ValueError: If TensorBoard is asked for but not installed.
         """
         self.run = run
-        self.observe = observe
-        self._board = _board(run.directory / "tensorboard") if tensorboard else None
+        self.mute = mute
+        self.observe = ignore if mute else observe
+        self._board = _board(run.directory / "tensorboard") if tensorboard and not mute else None
 
     def write(self, record: Record) -> None:
         """Write a line."""
+        if self.mute:
+            return
         self.run.log(record)
         self.observe(record)
         if self._board is not None:

@@ -1,6 +1,8 @@
 """What follows from the number of a step alone: its learning rate, and its randomness."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ _RISE = 0.3
 """Share of the steps over which the one-cycle schedule rises."""
 _START = 0.04
 """Factor at which it starts."""
+_METHOD, _NETWORKS, _TURNS = 1, 2, 3
+"""Streams of randomness: what methods draw, what networks do, and how the student sees replayed pictures."""
 
 
 def rate_factor(optimisation: Optimisation, step: int) -> float:
@@ -49,3 +53,48 @@ def seed_of(*numbers: int) -> int:
 def generator(*numbers: int) -> torch.Generator:
     """A generator on the CPU that depends on these numbers alone."""
     return torch.Generator().manual_seed(seed_of(*numbers))
+
+
+@dataclass
+class Draws:
+    """What a micro-batch draws from at a step: it follows from its number, whichever process computes it."""
+
+    method: torch.Generator
+    """For the method."""
+    turns: torch.Generator
+    """For how the student sees replayed pictures."""
+    networks: torch.Generator | None
+    """Seeds of what networks draw themselves; None where the step's own seed serves its only micro-batch."""
+
+    def begin(self) -> None:
+        """Seed what networks draw, for one pass of a method over the micro-batch."""
+        if self.networks is not None:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.networks)))
+
+
+def draws(seed: int, step: int, period: int, numbers: Sequence[int], total: int) -> list[Draws]:
+    """What some micro-batches draw from at a step.
+
+    Args:
+        seed: Of the run.
+        step: Steps done.
+        period: Number of batches after which what methods draw comes again; 0 for never.
+        numbers: Of the micro-batches; number 0 draws what the whole batch would.
+        total: How many micro-batches the batch has.
+    """
+    drawn: list[Draws] = []
+    for number in numbers:
+        which = (number,) if number else ()
+        drawn.append(
+            Draws(
+                method=generator(seed, _METHOD, step % period if period else step, *which),
+                turns=generator(seed, _TURNS, step, *which),
+                networks=generator(seed, _NETWORKS, step, *which) if total > 1 else None,
+            )
+        )
+    return drawn
+
+
+def seed_networks(seed: int, step: int) -> None:
+    """Seed what networks draw themselves at a step."""
+    torch.manual_seed(seed_of(seed, _NETWORKS, step))

@@ -5,8 +5,8 @@ import hashlib
 import math
 import platform
 import sys
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -24,18 +24,16 @@ from dukd.compiling import compiled
 from dukd.data.pack import Pack, prepare
 from dukd.data.pairs import find_pairs
 from dukd.data.patches import Patches
+from dukd.distributed import World
 from dukd.experiment import KINDS, Data, Experiment, Optimisation
 from dukd.files import Progress, sha256, silent
 from dukd.methods import Losses, Method
 from dukd.networks import weights
 from dukd.networks._network import NoTeacher, SRNetwork
-from dukd.schedule import generator
+from dukd.schedule import Draws, draws
 from dukd.turned import Turned
 from dukd.validation import Validation, try_teacher
 from dukd.watch import Watch
-
-_METHOD, _TURNS = 1, 3
-"""Streams of randomness: what methods draw, and how the student sees replayed pictures."""
 
 
 @dataclass
@@ -56,6 +54,8 @@ class Session:
     """Looks for losses that are not finite."""
     patches: Patches
     validation: Validation
+    world: World = field(default_factory=World)
+    """Who trains along."""
     turned: Turned | None = None
     """The student as methods see it where batches come again."""
     bank: BankedTeacher | None = None
@@ -70,15 +70,26 @@ class Session:
     """Seconds of training before the session was resumed."""
 
     @classmethod
-    def prepare(cls, experiment: Experiment, device: torch.device, progress: Progress = silent) -> Self:
+    def prepare(
+        cls, experiment: Experiment, device: torch.device, progress: Progress = silent, world: World | None = None
+    ) -> Self:
         """Build everything, and refuse what cannot work, before anything is written.
 
+        Args:
+            experiment: What to do.
+            device: Where to train.
+            progress: Told how far the preparation of data has come.
+            world: Who trains along; the first rank prepares data and validates for all.
+
         Raises:
-            ValueError: If the teacher, the pictures or the method do not fit the student.
+            ValueError: If the teacher, the pictures or the method do not fit the student, or the ranks the batch.
         """
+        world = world or World(device=device)
         notes: list[str] = []
         optimisation = experiment.optimisation
-        validation = Validation.open(experiment.evaluation, experiment.student.scale, device)
+        world.parts(experiment.data.batch, optimisation.accumulate, deterministic=optimisation.deterministic)
+        judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
+        validation = Validation.open(judged, experiment.student.scale, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(optimisation.seed)
             student = experiment.student.build()
@@ -87,7 +98,8 @@ class Session:
             teacher, digest = _teacher(experiment, notes)
             extras = experiment.method.extras(student, teacher)
         notes.extend(experiment.method.notes())
-        patches = _patches(experiment.data, optimisation.seed, student.scale, progress)
+        with world.leader_first():
+            patches = _patches(experiment.data, optimisation.seed, student.scale, progress, prepared=not world.leads)
         layout = torch.channels_last if optimisation.channels_last else torch.contiguous_format
         for module in (student, teacher, extras):
             module.to(device)
@@ -107,6 +119,7 @@ class Session:
             watch=Watch(optimiser, device),
             patches=patches,
             validation=validation,
+            world=world,
             notes=notes,
         )
         if experiment.data.period and experiment.reuse.on:
@@ -132,7 +145,8 @@ class Session:
         )
         if bank.questions(self.teacher, lambda listener: self._rehearse(listener, extras)) != asked:
             raise BankError(f"what {self.experiment.method.name} asks its teacher changes with time: {bank.REMEDY}")
-        self.bank = BankedTeacher(self.teacher, Bank.open(reuse.folder, source, asked, limit=reuse.limit_gb * 1e9))
+        limit = reuse.limit_gb * 1e9 / self.world.size
+        self.bank = BankedTeacher(self.teacher, Bank.open(reuse.folder, source, asked, limit=limit))
         self.notes.append(
             f"the teacher's answers to {source.period} batches are kept in {self.bank.bank.path} "
             f"({bank.size(source, asked) / 1e9:.2f} GB) and replayed"
@@ -154,18 +168,19 @@ class Session:
             by_area=data.by_area,
             precision=optimisation.precision,
             accumulate=optimisation.accumulate,
-            rank=0,
-            world=1,
+            rank=self.world.rank,
+            world=self.world.size,
             bits=self.experiment.reuse.bits,
         )
 
     def _rehearse(self, teacher: SRNetwork, extras: nn.Module, k: int = 0) -> None:
         """Compute the losses of a batch with another teacher and other extras, and change nothing."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            pictures = self.pictures(*(x.to(self.device) for x in self.patches.batch(k)))
-            rng = self.draws(k)
+            share = self.patches.batch(k, self.world.rank, self.world.size)
+            pictures = self.pictures(*(x.to(self.device) for x in share))
+            drawn = self.draws(k)
             for part in self.experiment.method.parts:
-                for _ in self.losses(part, *pictures, rng, teacher=teacher, extras=extras):
+                for _ in self.losses(part, *pictures, drawn, teacher=teacher, extras=extras):
                     pass
 
     def fill(self, progress: Progress = silent) -> int:
@@ -197,20 +212,26 @@ class Session:
         lr, hr = (x.to(torch.float32, memory_format=layout).div_(255) for x in (lr, hr))
         return lr, hr
 
-    def draws(self, step: int) -> torch.Generator:
-        """What the method draws from at a step; comes again with the batch."""
-        period = self.experiment.data.period
-        rng = generator(self.experiment.optimisation.seed, _METHOD, step % period if period else step)
-        if self.turned is not None:
-            self.turned.draw_from(generator(self.experiment.optimisation.seed, _TURNS, step))
-        return rng
+    @property
+    def parts(self) -> int:
+        """Number of micro-batches that this rank computes of each batch."""
+        optimisation = self.experiment.optimisation
+        return self.world.parts(
+            self.experiment.data.batch, optimisation.accumulate, deterministic=optimisation.deterministic
+        )
+
+    def draws(self, step: int) -> list[Draws]:
+        """What this rank's micro-batches draw from at a step; what methods draw comes again with the batch."""
+        first, total = self.parts * self.world.rank, self.parts * self.world.size
+        numbers = range(first, first + self.parts)
+        return draws(self.experiment.optimisation.seed, step, self.experiment.data.period, numbers, total)
 
     def losses(
         self,
         part: Method,
         lr: Tensor,
         hr: Tensor,
-        rng: torch.Generator,
+        drawn: Sequence[Draws],
         *,
         teacher: SRNetwork | None = None,
         extras: nn.Module | None = None,
@@ -221,12 +242,15 @@ class Session:
             part: The method, or one of its parts.
             lr: ``(n, 3, h, w)``, RGB in [0, 1].
             hr: ``(n, 3, h * scale, w * scale)``.
-            rng: Source of what the method draws.
+            drawn: What each micro-batch draws from.
             teacher: Another teacher than the session's.
             extras: Others than the session's.
         """
         optimisation = self.experiment.optimisation
-        for some_lr, some_hr in zip(*(x.chunk(optimisation.accumulate) for x in (lr, hr)), strict=True):
+        for some_lr, some_hr, one in zip(lr.chunk(self.parts), hr.chunk(self.parts), drawn, strict=True):
+            one.begin()
+            if self.turned is not None:
+                self.turned.draw_from(one.turns)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=optimisation.precision == "bfloat16"):
                 losses = part.losses(
                     student=self.student if self.turned is None else self.turned,
@@ -234,7 +258,7 @@ class Session:
                     extras=extras or self.extras,
                     lr=some_lr,
                     hr=some_hr,
-                    rng=rng,
+                    rng=one.method,
                 )
             yield losses
 
@@ -284,7 +308,8 @@ class Session:
             CheckpointError: If no checkpoint is sound, or the teacher or the pictures are not those of the run.
         """
         if not run.steps():
-            run.truncate_log(0)
+            if self.world.leads:
+                run.truncate_log(0)
             return []
         loaded = run.load_state()
         state = cast("dict[str, Any]", loaded.state)
@@ -303,7 +328,8 @@ class Session:
         for p, values in zip(self.trained(), state["optimiser"], strict=True):
             self.optimiser.state[p] = {name: value.to(p.device) for name, value in values.items()}
         self.step, self.best, self.seconds = loaded.step, float(state["best"]), float(state["seconds"])
-        run.truncate_log(loaded.step)
+        if self.world.leads:
+            run.truncate_log(loaded.step)
         return loaded.reports
 
     def facts(self) -> dict[str, object]:
@@ -316,6 +342,7 @@ class Session:
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine(),
             "threads": torch.get_num_threads(),
+            "ranks": self.world.size,
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "seed": self.experiment.optimisation.seed,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -393,9 +420,9 @@ def warm_start(student: SRNetwork, path: Path) -> str:
     return f"the student starts with {len(fitting)} of {len(ours)} tensors from {path}{rest}"
 
 
-def _patches(data: Data, seed: int, scale: int, progress: Progress) -> Patches:
+def _patches(data: Data, seed: int, scale: int, progress: Progress, *, prepared: bool) -> Patches:
     return Patches(
-        open_pack(data, scale, progress),
+        open_pack(data, scale, progress, prepared=prepared),
         patch=data.patch,
         batch=data.batch,
         seed=seed,
@@ -406,8 +433,14 @@ def _patches(data: Data, seed: int, scale: int, progress: Progress) -> Patches:
     )
 
 
-def open_pack(data: Data, scale: int, progress: Progress = silent) -> Pack:
+def open_pack(data: Data, scale: int, progress: Progress = silent, *, prepared: bool = False) -> Pack:
     """Open the pack of an experiment, or make one from its folder of pictures where there is none yet.
+
+    Args:
+        data: The pictures.
+        scale: Upscaling factor.
+        progress: Told how far the preparation has come.
+        prepared: Whether it has just been made, by another rank.
 
     Raises:
         ValueError: If the pack is of another scale, or the folder's pictures do not pair.
@@ -417,10 +450,12 @@ def open_pack(data: Data, scale: int, progress: Progress = silent) -> Pack:
         if pack.scale != scale:
             raise ValueError(f"{data.train} is a pack for x{pack.scale}, but the student is x{scale}: prepare another")
         return pack
-    pairs = find_pairs(data.train, scale=scale, lr=data.lr)
     where = data.train.resolve()
     mark = hashlib.sha256(f"{where} {data.lr}".encode()).hexdigest()[:8]
-    return prepare(pairs, data.packs / f"{where.name}-x{scale}-{mark}.pack", progress=progress)
+    path = data.packs / f"{where.name}-x{scale}-{mark}.pack"
+    if prepared:
+        return Pack.open(path)
+    return prepare(find_pairs(data.train, scale=scale, lr=data.lr), path, progress=progress)
 
 
 _MAY_CHANGE = (

@@ -5,13 +5,14 @@ the method draws from a generator of (seed, k), and so does whatever the network
 killed therefore continues from its last checkpoint to the same bits it would have reached.
 """
 
+import hashlib
 import math
 import os
 import signal
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -22,20 +23,22 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dukd import checkpoint
 from dukd.checkpoint import Run
 from dukd.data.patches import batches
+from dukd.distributed import InOrder, World, fingerprint
 from dukd.experiment import Experiment
 from dukd.files import Progress, silent
 from dukd.logbook import GRADIENT_NORM, Logbook, Meter, Observer, ignore
 from dukd.memory import advice, is_shortage
+from dukd.methods import Losses
 from dukd.networks._network import SRNetwork
-from dukd.schedule import rate_factor, seed_of
+from dukd.schedule import rate_factor, seed_networks
 from dukd.session import Session, check_same
 from dukd.validation import write_samples
 from dukd.watch import Seen
 
 _FAILED_SAVES = 3
 """Saves in a row that may fail before training stops."""
-_NETWORKS = 2
-"""Stream of randomness: what networks draw themselves."""
+_ECHO = 2.0
+"""Seconds within which a second signal to a rank is the launcher's."""
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error: everything is saved
@@ -63,6 +66,7 @@ def train(
     device: torch.device | str = "cpu",
     observe: Observer = ignore,
     progress: Progress = silent,
+    world: World | None = None,
 ) -> Path:
     """Train a student.
 
@@ -70,9 +74,10 @@ def train(
         experiment: What to do.
         directory: The run directory; see ``docs/architecture.md`` for what is in it.
         resume: Go on with the run that is in the directory, to the same result as if it had never stopped.
-        device: Where to train.
-        observe: Told of every step and every line of the log.
+        device: Where to train; of no effect with a ``world``, which knows.
+        observe: Told of every step and every line of the log, on the first rank.
         progress: Told how far the preparation of data has come.
+        world: The processes that train together, from ``distributed.join``; each of them calls this function.
 
     Returns:
         The file of the averaged student.
@@ -81,23 +86,30 @@ def train(
         ValueError: If the experiment cannot be run as it is; nothing is written then.
         dukd.checkpoint.CheckpointError: If the directory is used already, or holds nothing to resume.
         NonFiniteError: If a loss is not finite.
-        Interrupted: After SIGINT or SIGTERM, when the step is finished and everything is saved.
+        Interrupted: After SIGINT or SIGTERM to any rank, when the step is finished and everything is saved.
+        dukd.distributed.PeerError: If another rank died or hangs.
+        dukd.distributed.RankError: If the ranks cannot share a batch, or do not train the same.
     """
+    world = world or World(device=torch.device(device))
     directory = Path(directory)
     if resume:
         check_same(experiment, Run.open(directory))
-    session = Session.prepare(experiment, torch.device(device), progress)
+    session = Session.prepare(experiment, world.device, progress, world)
+    world.wait()
     if resume:
         run = Run.open(directory)
-    else:
+    elif world.leads:
         run = Run.create(directory, experiment_yaml=experiment.to_yaml(), facts=session.facts())
-    with run.lock(), _stopping() as stop:
-        logbook = Logbook(run, observe, tensorboard=experiment.evaluation.tensorboard)
+    else:
+        run = Run(directory)
+    with run.lock() if world.leads else nullcontext(), _stopping(world) as stop:
+        logbook = Logbook(run, observe, tensorboard=experiment.evaluation.tensorboard, mute=not world.leads)
         try:
-            _begin(session, run, logbook, resume=resume)
+            with world.leader_first():
+                _begin(session, run, logbook, resume=resume)
             _loop(session, run, logbook, stop)
         except NonFiniteError as error:
-            raise _explained(error, run, logbook) from None
+            raise _explained(error, run, logbook) if world.leads else error from None
         finally:
             logbook.close()
     return run.student
@@ -111,18 +123,34 @@ def _begin(session: Session, run: Run, logbook: Logbook, *, resume: bool) -> Non
         logbook.event(session.step, "resumed", f"resumed after step {session.step}")
 
 
+def _compare(session: Session) -> None:
+    """Make sure that every rank has the same student and extras."""
+    if session.world.size > 1:
+        session.world.agree(f"the weights at step {session.step}", fingerprint(session.student, session.extras))
+
+
 def _loop(session: Session, run: Run, logbook: Logbook, stop: threading.Event) -> None:
-    experiment, evaluation = session.experiment, session.experiment.evaluation
+    experiment, evaluation, world = session.experiment, session.experiment.evaluation, session.world
     optimisation = experiment.optimisation
+    if world.size > 1:
+        common = (experiment.to_yaml(), session.patches.pack.digest, session.teacher_sha256, torch.__version__)
+        world.agree("the experiment, its files or torch", hashlib.sha256(" ".join(common).encode()).digest())
+        _compare(session)
     meter = Meter(step=session.step, seconds=session.seconds, device=session.device)
     keeper = _Keeper(session, run, logbook, meter)
     stream = batches(
-        session.patches, session.step, stop=optimisation.steps, workers=experiment.data.workers, device=session.device
+        session.patches,
+        session.step,
+        stop=optimisation.steps,
+        workers=experiment.data.workers,
+        rank=world.rank,
+        world=world.size,
+        device=session.device,
     )
     with stream:
         for lr, hr in stream:
             try:
-                meter.add(advance(session, lr, hr), lr.shape[0])
+                meter.add(advance(session, lr, hr), lr.shape[0] * world.size)
             except (RuntimeError, MemoryError) as error:
                 if is_shortage(error):
                     raise advice(experiment, session.device) from error
@@ -132,17 +160,20 @@ def _loop(session: Session, run: Run, logbook: Logbook, stop: threading.Event) -
             logbook.observe({"kind": "step", "step": step, "steps": optimisation.steps, "seconds_left": left})
             if last or step % evaluation.log_every == 0:
                 settle(session)
+                _compare(session)
                 rate = optimisation.learning_rate * rate_factor(optimisation, step - 1)
                 logbook.write(meter.record(step, rate))
+            stopping = world.any(stop.is_set())
             if last or step % evaluation.every == 0:
                 meter.paused(keeper.validate_and_save)
-            elif stop.is_set():
+            elif stopping:
                 meter.paused(keeper.save)
-            if stop.is_set() and not last:
+            if stopping and not last:
                 raise Interrupted(step, run.directory)
-    if evaluation.samples and session.validation.sets:
+    if world.leads and evaluation.samples and session.validation.sets:
         folder, label = run.directory / "samples", experiment.method.name
         write_samples(session.validation, session.averaged, session.scored(), folder, evaluation.samples, label=label)
+    world.wait()
 
 
 def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
@@ -150,18 +181,19 @@ def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
 
     Args:
         session: What is trained; its step goes up by one.
-        lr: ``(n, 3, h, w)``, uint8.
+        lr: ``(n, 3, h, w)``, uint8: this rank's share of the batch.
         hr: ``(n, 3, h * scale, w * scale)``, uint8.
 
     Returns:
-        The losses by name, as the method weighs them, and the norm of the gradient.
+        The losses by name, as the method weighs them, and the norm of the gradient; of the whole batch.
 
     Raises:
         NonFiniteError: If a loss is not finite; the weights are as before.
+        dukd.distributed.PeerError: If another rank died or hangs.
     """
     optimisation, method = session.experiment.optimisation, session.experiment.method
-    rng = session.draws(session.step)
-    torch.manual_seed(seed_of(optimisation.seed, _NETWORKS, session.step))
+    drawn = session.draws(session.step)
+    seed_networks(optimisation.seed, session.step)
     pictures = session.pictures(lr, hr)
     for group in session.optimiser.param_groups:
         group["lr"] = optimisation.learning_rate * rate_factor(optimisation, session.step)
@@ -170,26 +202,48 @@ def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     logged: dict[str, Tensor] = {}
     session.optimiser.zero_grad()
     for part in method.parts:
-        totals: list[Tensor] = []
-        seen = Seen(session.step + 1, lr, hr)
-        for losses in session.losses(part, *pictures, rng):
-            total = torch.stack([loss.float() for loss in losses.values()]).sum() / optimisation.accumulate
-            total.backward()
-            totals.append(total.detach())
-            for name, loss in losses.items():
-                share = loss.detach().float() / optimisation.accumulate
-                seen.losses[name] = seen.losses[name] + share if name in seen.losses else share
+        losses, totals = _gradients(session, session.losses(part, *pictures, drawn))
         norm = nn.utils.clip_grad_norm_(session.trained(), optimisation.clip or math.inf)
-        if (bad := session.watch.look(replace(seen, norm=norm), [*totals, norm])) is not None:
+        seen = Seen(session.step + 1, lr, hr, losses, norm)
+        if (bad := session.watch.look(seen, [*totals, norm])) is not None:
             raise _non_finite(session, bad)
         session.optimiser.step()
-        logged |= seen.losses | {GRADIENT_NORM: norm}
+        logged |= losses | {GRADIENT_NORM: norm}
     if session.bank is not None:
         session.bank.done()
     session.step += 1
     update_average(session.averaged, session.student, optimisation.ema)
     method.after_step(student=session.student, extras=session.extras, step=session.step)
     return logged
+
+
+def _gradients(session: Session, micro_batches: Iterable[Losses]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Add the gradient of a batch to what is there: its mean over micro-batches and ranks.
+
+    Returns:
+        The losses by name, means as well, and what has to be finite.
+    """
+    world, parameters = session.world, session.trained()
+    in_order = InOrder(world, parameters) if session.experiment.optimisation.deterministic else None
+    share = 1 if in_order is not None else session.parts
+    losses: dict[str, Tensor] = {}
+    totals: list[Tensor] = []
+    for named in micro_batches:
+        total = torch.stack([loss.float() for loss in named.values()]).sum() / share
+        total.backward()
+        totals.append(total.detach())
+        if in_order is not None:
+            in_order.add(torch.stack([loss.detach().float() for loss in named.values()]))
+        for name, loss in named.items():
+            value = loss.detach().float() / share
+            losses[name] = losses[name] + value if name in losses else value
+    if in_order is not None:
+        means = in_order.mean()
+    elif world.size > 1:
+        means = world.mean(parameters, torch.stack(list(losses.values())))
+    else:
+        return losses, totals
+    return dict(zip(losses, means.unbind(), strict=True)), [means.sum()]
 
 
 @torch.no_grad()
@@ -216,13 +270,14 @@ def settle(session: Session) -> None:
 def _non_finite(session: Session, bad: Seen) -> NonFiniteError:
     values = {name: loss.item() for name, loss in bad.losses.items()}
     norm = math.nan if bad.norm is None else bad.norm.item()
+    lr, hr = (bad.lr, bad.hr) if session.world.size == 1 else session.patches.batch(bad.step - 1)
     evidence = {
         "step": bad.step,
         "pictures": session.patches.names(bad.step - 1),
         "losses": values,
         "gradient_norm": norm,
-        "lr": bad.lr.cpu(),
-        "hr": bad.hr.cpu(),
+        "lr": lr.cpu(),
+        "hr": hr.cpu(),
         "student": {name: value.cpu() for name, value in session.student.state_dict().items()},
     }
     names = ", ".join(f"{name} {value:g}" for name, value in values.items())
@@ -254,6 +309,9 @@ class _Keeper:
     def validate_and_save(self) -> None:
         session = self.session
         settle(session)
+        if not session.world.leads:
+            self.save()
+            return
         best = False
         if session.validation.sets:
             record = session.validation.record(session.step, session.averaged, session.scored())
@@ -264,6 +322,12 @@ class _Keeper:
 
     def save(self, *, best: bool = False) -> None:
         settle(self.session)
+        _compare(self.session)
+        if self.session.world.leads:
+            self._save(best=best)
+        self.session.world.wait()
+
+    def _save(self, *, best: bool) -> None:
         try:
             self.session.save(self.run, seconds=self.meter.seconds(), best=best)
         except OSError as error:
@@ -277,17 +341,24 @@ class _Keeper:
 
 
 @contextmanager
-def _stopping() -> Generator[threading.Event, None, None]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop; the second one ends the process at once."""
+def _stopping(world: World) -> Generator[threading.Event, None, None]:
+    """Turn the first SIGINT or SIGTERM into a wish to stop; the second one ends the process at once.
+
+    A launcher of several ranks passes on what the terminal has sent to each: that repeats a wish, and is no second one.
+    """
     stop = threading.Event()
+    wished = 0.0
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def wish(number: int, frame: FrameType | None) -> None:
+        nonlocal wished
         del frame
-        if stop.is_set():
+        now = time.monotonic()
+        if stop.is_set() and (world.size == 1 or now - wished > _ECHO):
             os._exit(128 + number)
+        wished = now
         stop.set()
 
     before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Annotated, cast
 
 import tyro
 
-from dukd import recipes, train
+from dukd import distributed, recipes, train
 from dukd.cli._terminal import Bar, Device, chosen, named, say
 from dukd.experiment import Experiment
-from dukd.logbook import Record
+from dukd.files import silent
+from dukd.logbook import Record, ignore
 
 _SHOWN_LOSSES = 4
 
@@ -29,6 +31,8 @@ class Train:
     Example: dukd train edsr-x4-dukd --teacher.weights edsr.pth --data.train pictures/ --out runs/mine
 
     Interrupted, it saves and can be continued: dukd train runs/mine --resume
+
+    On several processors or GPUs: torchrun --nproc-per-node 4 --no-python dukd train ...; see docs/distributed.md
     """
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
@@ -40,16 +44,17 @@ class Train:
     """Where to train."""
 
     def __call__(self) -> int:
-        with Bar() as progress:
+        with distributed.join(chosen(self.device)) as world, Bar() if world.leads else nullcontext() as progress:
             student = train.train(
                 self.experiment,
                 self.out,
                 resume=self.resume,
-                device=chosen(self.device),
-                observe=Watcher(progress),
-                progress=progress,
+                observe=ignore if progress is None else Watcher(progress),
+                progress=progress or silent,
+                world=world,
             )
-        say(f"the student is {named(student)}; everything about the run is in {named(self.out)}")
+        if world.leads:
+            say(f"the student is {named(student)}; everything about the run is in {named(self.out)}")
         return 0
 
 

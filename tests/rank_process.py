@@ -1,0 +1,66 @@
+"""One rank of several, as torchrun would start it: makes training runs one after the other, and tells how each ended.
+
+``python rank_process.py JOBS.json OUT TIMEOUT``. A job may disturb one rank at one step: by a signal, or by changing
+its weights or its losses.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from dukd import distributed, train
+from dukd.experiment import Experiment
+
+PLAIN = train.advance
+
+
+def disturbed(job, rank):
+    def advance(session, lr, hr):
+        if (rank, session.step) == (job["rank"], job["step"]):
+            match job["how"]:
+                case "weights":
+                    with torch.no_grad():
+                        next(session.student.parameters()).flatten()[0] += 1e-3
+                case "loss":
+                    losses = session.losses
+                    session.losses = lambda *a: ({n: v * math.inf for n, v in some.items()} for some in losses(*a))
+                case name:
+                    os.kill(os.getpid(), getattr(signal, name))
+        return PLAIN(session, lr, hr)
+
+    return advance
+
+
+def outcome(job, world):
+    train.advance = disturbed(job, world.rank) if "how" in job else PLAIN
+    told = []
+    try:
+        train.train(
+            Experiment.from_file(Path(job["experiment"])),
+            Path(job["run"]),
+            resume=job.get("resume", False),
+            observe=told.append,
+            world=world,
+        )
+    except Exception as error:  # noqa: BLE001  told to the test
+        return f"{type(error).__name__}: {error}"
+    return f"told {len(told)}"
+
+
+def main(jobs, out, timeout):
+    limit = timedelta(seconds=float(timeout))
+    with distributed.join(torch.device("cpu"), timeout=limit, patience=limit) as world:
+        ends = []
+        for job in json.loads(Path(jobs).read_text()):
+            ends.append(outcome(job, world))
+            Path(out, f"rank{world.rank}.json").write_text(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
