@@ -422,7 +422,8 @@ def test_what_a_run_is_begun_with(run: Run) -> None:
 
 def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"run is used already \(experiment\.yaml, run\.json, state\): resume it, or"
+        CheckpointError,
+        match=r"run is used already \(experiment\.yaml, run\.json, state\): --resume goes on with it, or",
     ):
         Run.create(run.directory, experiment_yaml="", facts={})
 

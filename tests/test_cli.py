@@ -285,6 +285,8 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "train edsr-x5-dukd": (2, "the recipes for edsr are for x2, x3, x4, but got x5"),
     "train {root}/none.yaml": (2, "{root}/none.yaml: No such file or directory"),
     "train {root}/empty": (2, "{root}/empty is a folder, but no run: it has no experiment.yaml"),
+    "train {root}/gone --resume": (2, "there is no run {root}/gone; a new run is begun with"),
+    "train tiny-x2-scratch --teacher.weights t.pth": (2, "tiny-x2-scratch trains without a teacher: leave"),
     "train {root}/typo.yaml": (2, "optimisation has no field 'stepz'; did you mean steps?"),
     "train {root}/kind.yaml": (2, "experiment.method.type is 'dukt'; did you mean dukd?"),
     "train {root}/mine.yaml --import {root}/none.py": (
@@ -305,7 +307,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "train {root}/mine.yaml --out {root}/used --resume": (65, "{root}/used holds no run: it has no experiment.yaml"),
     "train {root}/mine.yaml --out {root}/used": (
         65,
-        "{root}/used is used already (something): resume it, or choose another name",
+        "{root}/used is used already (something): --resume goes on with it, or choose another name",
     ),
     "prepare {root}/none --scale 2 --out {root}/x.pack": (65, "{root}/none"),
     "prepare {root}/empty --scale 2 --out {root}/x.pack": (65, "{root}/empty"),
@@ -319,6 +321,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
         "cannot tell which pictures to measure on, no network says the scale: give --scale",
     ),
     "evaluate {root}/notes.txt --sets {root}/pictures": (65, "{root}/notes.txt is damaged, or no file of weights"),
+    "evaluate {root}/bad.onnx --sets {root}/pictures": (65, "{root}/bad.onnx is an ONNX graph; name the file of"),
     "evaluate {root}/teacher.safetensors --sets {root}/pictures -o {root}/t.xls": (
         2,
         "--out writes .md, .csv or .json, but got {root}/t.xls",
@@ -329,12 +332,16 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "evaluate {root}/teacher.safetensors --sets {root}/pictures --device cuda": (2, "there is no cuda device here"),
     "upscale {root}/none.png -o {root}/o -m {root}/teacher.safetensors": (1, "1 of 1 pictures were not enlarged:"),
-    "upscale -o {root}/o -m {root}/teacher.safetensors": (2, "no pictures in an empty list of inputs"),
+    "upscale -o {root}/o -m {root}/teacher.safetensors": (2, "name pictures, or folders of them"),
     "upscale {root}/empty -o {root}/o -m {root}/teacher.safetensors": (2, "no pictures in {root}/empty"),
     "upscale {root}/small -o {root}/small -m {root}/teacher.safetensors": (2, "write to another folder"),
     "upscale {root}/small -o {root}/o -m {root}/empty": (
         2,
         "{root}/empty is a folder, but no run: name a file of weights, or a run directory",
+    ),
+    "upscale {root}/small -o {root}/o.png -m {root}/teacher.safetensors": (
+        2,
+        "--out is a folder, but got {root}/o.png; the results are named after the inputs",
     ),
     "upscale {root}/small -o {root}/o -m {root}/hostile.pth": (
         65,
@@ -401,6 +408,7 @@ def mistaken(folder: Path) -> Path:
     (folder / "kind.yaml").write_text(text.replace("type: dukd", "type: dukt"))
     (folder / "bad.py").write_text("1 / 0\n")
     (folder / "bad.pack").write_text("no pack")
+    (folder / "bad.onnx").write_text("no graph")
     (folder / "used").mkdir()
     (folder / "used" / "something").write_text("")
     (folder / "torn").mkdir()

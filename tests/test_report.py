@@ -38,6 +38,8 @@ def _run(
     teacher: str = "bb",
     pictures: bool = False,
     evaluated: bool = True,
+    averaged: bool = False,
+    precision: str = "float32",
 ) -> Path:
     run = folder / name
     run.mkdir(parents=True)
@@ -57,9 +59,16 @@ def _run(
     ]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tr')
     if evaluated:
-        student = _row("student", "student", psnr, parameters=1_500_000, macs=10**9, seconds_per_picture=0.5)
+        student = _row(
+            "student",
+            "student+" if averaged else "student",
+            psnr,
+            parameters=1_500_000,
+            macs=10**9,
+            seconds_per_picture=0.5,
+        )
         rows = [_row("bicubic", "bicubic", 28.0), student, _row("teacher", "EDSR", 33.0, parameters=43_000_000)]
-        evaluation = {"protocol": {"border": border}, "scale": scale, "rows": rows}
+        evaluation = {"protocol": {"border": border}, "scale": scale, "precision": precision, "rows": rows}
         (run / "evaluation.json").write_text(json.dumps(evaluation))
     if pictures:
         (run / "samples" / "cat").mkdir(parents=True)
@@ -132,11 +141,14 @@ def test_a_baseline_that_was_evaluated_beside_it_serves_as_scratch(tmp_path: Pat
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"steps": 90}, "differ in steps do not belong into one table: a has 100, b has 90"),
+        ({"steps": 90}, "differ in steps do not belong in one table: a has 100, b has 90"),
         ({"scale": 4}, "differ in scale .*: a has 2, b has 4"),
         ({"border": "4 px"}, r"differ in the protocol \(border\) .*: a has 2 px, b has 4 px"),
         ({"data": "cc"}, r"differ in training data \(data_digest\) .*: a has aa, b has cc"),
         ({"teacher": "cc"}, r"differ in teacher \(teacher_sha256\) .*: a has bb, b has cc"),
+        ({"averaged": True}, r"differ in self-ensemble \(--self-ensemble\) .*: a has no, b has yes"),
+        ({"precision": "bfloat16"}, r"differ in precision .*: a has float32, b has bfloat16"),
+        ({"teacher": "ab" * 32}, r"\(teacher_sha256\) .*: a has bb, b has abababababab…; report them apart"),
         ({"reached": 50}, "b stopped at step 50 of 100: resume it first"),
         ({"evaluated": False}, r"b was not evaluated: it has no evaluation\.json"),
         ({"psnr": "high"}, r"evaluation\.json: 'high' stands where a number belongs"),
@@ -147,6 +159,12 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, other: dic
 
     with pytest.raises(ReportError, match=message):
         compare(runs)
+
+
+def test_a_self_ensemble_is_marked(tmp_path: Path) -> None:
+    table = compare([_run(tmp_path, "a", averaged=True), _run(tmp_path, "b", method="logits", averaged=True)])
+
+    assert [row.label for row in table.rows] == ["bicubic", "dukd+", "logits+", "EDSR"]
 
 
 def test_the_same_method_twice_is_told_apart_by_its_run(tmp_path: Path) -> None:

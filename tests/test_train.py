@@ -192,7 +192,7 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(folder, tmp_path):
 def test_a_used_directory_is_refused(folder, tmp_path):
     train.train(experiment(folder), tmp_path / "run")
 
-    with pytest.raises(CheckpointError, match=r"is used already .* resume it, or choose another name"):
+    with pytest.raises(CheckpointError, match=r"is used already .* --resume goes on with it, or choose another name"):
         train.train(experiment(folder), tmp_path / "run")
 
 

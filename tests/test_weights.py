@@ -510,3 +510,12 @@ def test_published_edsr_loads(width: int, real_data: Path) -> None:
 
     assert network.config == EDSRConfig(scale=2, width=width, blocks=5, mean=(0, 0, 0))
     assert {"assumed value_range = 255.0, which the file does not say"} < set(weights.inspect(path).notes)
+
+
+def test_nobody_is_told_to_load_without_the_safe_loader(tmp_path):
+    """torch's own message about bytes that are no weights says how to switch its safe loader off."""
+    path = tmp_path / "picture.pth"
+    path.write_bytes(b"\xff\xd8\xff\xe0 no pickle")
+
+    with pytest.raises(WeightsError, match=r"is damaged, or no file of weights \(UnpicklingError\)$"):
+        weights.read(path)

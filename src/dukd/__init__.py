@@ -6,12 +6,17 @@ From a teacher to a student that is measured and used::
     from pathlib import Path
     import dukd
 
-    made = dukd.recipe("small-x2-dukd").make()
-    experiment = replace(made, data=replace(made.data, train=Path("pictures")))
+    made = dukd.recipe("tiny-x2-dukd").make()
+    experiment = replace(
+        made,
+        teacher=dukd.Teacher(weights=Path("teacher.pth")),
+        data=replace(made.data, train=Path("photos")),
+        evaluation=replace(made.evaluation, sets=(Path("valid"),)),
+    )
     student = dukd.read_weights(dukd.train.train(experiment, Path("runs/mine"))).frozen()
     sets = {"Set5": dukd.find_pairs(Path("Set5"), scale=2)}
     print(dukd.evaluate.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets).to_markdown())
-    dukd.upscale.upscale_files(student, [Path("photos")], Path("out"))
+    dukd.upscale.upscale_files(student, [Path("holiday")], Path("out"))
 
 Every name below, and every module, is imported when it is first asked for.
 """

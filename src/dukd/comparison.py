@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -248,6 +249,8 @@ def tabulate(stories: Sequence[Story]) -> Comparison:
     _agreed(stories, "teacher (teacher_sha256)", lambda story: story.facts.get("teacher_sha256") or None)
     judged = [story for story in stories if story.evaluation is not None]
     scale = _agreed(judged, "scale", lambda story: _evaluation(story).get("scale"))
+    _agreed(judged, "precision", lambda story: _evaluation(story).get("precision"))
+    _agreed(judged, "self-ensemble (--self-ensemble)", lambda story: "yes" if _averaged(story) else "no")
     protocol = _protocol(judged)
     groups: dict[str, list[Story]] = {}
     for story in judged:
@@ -274,10 +277,16 @@ def _agreed(stories: Sequence[Story], what: str, get: Callable[[Story], Any]) ->
     for name, value in told:
         if value != told[0][1]:
             raise ReportError(
-                f"runs that differ in {what} do not belong into one table: {told[0][0]} has {told[0][1]}, "
-                f"{name} has {value}; report them apart"
+                f"runs that differ in {what} do not belong in one table: {told[0][0]} has {_brief(told[0][1])}, "
+                f"{name} has {_brief(value)}; report them apart"
             )
     return told[0][1] if told else None
+
+
+def _brief(value: object) -> str:
+    """A value as a sentence can hold it; of a fingerprint, the beginning."""
+    text = str(value)
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{32,}", text) else text
 
 
 def _protocol(stories: Sequence[Story]) -> dict[str, str]:
@@ -304,6 +313,7 @@ def _student(group: Sequence[Story], label: str) -> Row:
     for story, entry in zip(group, entries, strict=True):
         if not entry:
             raise ReportError(f"{story.directory / 'evaluation.json'} has no row for the student")
+    label += "+" if _averaged(group[0]) else ""
     row = _row(group[0], [entry[0] for entry in entries], label, "student")
     return replace(row, runs=tuple(story.name for story in group), steps=group[0].steps)
 
@@ -384,6 +394,11 @@ def _rows(story: Story, model: Model) -> list[dict[str, Any]]:
         raise ReportError(f"{story.directory / 'evaluation.json'} has no list of rows")
     entries = [cast("dict[str, Any]", row) for row in cast("list[object]", rows) if isinstance(row, dict)]
     return [entry for entry in entries if entry.get("model") == model]
+
+
+def _averaged(story: Story) -> bool:
+    """Whether the student was measured as the mean over flips and rotations, which the evaluation marks by a plus."""
+    return any(str(entry.get("label")).endswith("+") for entry in _rows(story, "student"))
 
 
 def _number(value: object, where: Path) -> float | None:

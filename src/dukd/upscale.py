@@ -481,7 +481,9 @@ def _jobs(inputs: Sequence[Path], out: Path, *, recursive: bool, max_pixels: int
                 if Path(name).suffix.lower() in images.EXTENSIONS and not name.startswith("."):
                     found.setdefault(here / name, here.relative_to(path))
     if not found:
-        raise ValueError(f"no pictures in {', '.join(map(str, inputs)) or 'an empty list of inputs'}")
+        raise ValueError(
+            f"no pictures in {', '.join(map(str, inputs))}" if inputs else "name pictures, or folders of them"
+        )
     jobs: list[_Job] = []
     for source, folder in found.items():
         try:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -190,7 +190,7 @@ class Methods:
     Example: dukd methods dukd
     """
 
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[NAME]")] = ""
     """A method's name."""
 
     def __call__(self) -> int:
@@ -251,7 +251,7 @@ class Recipes:
     Example: dukd recipes edsr-x4-dukd > mine.yaml
     """
 
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[NAME]")] = ""
     """A recipe's name."""
 
     def __call__(self) -> int:

@@ -102,6 +102,8 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
         raise ValueError(f"name what to train first: {hint}")
     name = arguments[0]
     experiment = experiment_of(name)
+    if experiment.teacher is None and any(argument.startswith("--teacher.") for argument in arguments):
+        raise ValueError(f"{named(name)} trains without a teacher: leave the options --teacher.… out")
     default = Path(name) if Path(name).is_dir() else Path("runs") / Path(name).stem
     return tyro.cli(
         Train,
@@ -133,6 +135,8 @@ def experiment_of(name: str) -> Experiment:
         if not (path / "experiment.yaml").is_file():
             raise ValueError(f"{named(path)} is a folder, but no run: it has no experiment.yaml")
         return Experiment.from_file(path / "experiment.yaml")
+    if path.name != name:  # a path, which no recipe's name is
+        raise ValueError(f"there is no run {named(path)}; a new run is begun with a recipe's name or a YAML file")
     return recipes.recipe(name).make()
 
 

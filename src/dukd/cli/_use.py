@@ -10,7 +10,7 @@ import tyro
 from dukd import export, upscale
 from dukd.cli._evaluate import student_of
 from dukd.cli._terminal import Bar, Device, chosen, err, named, note, say
-from dukd.images import MAX_PIXELS
+from dukd.images import EXTENSIONS, MAX_PIXELS
 from dukd.networks import weights
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,6 +58,8 @@ class Upscale:
             raise ValueError(f"--quality is 1 to 100, but got {self.quality}")
         if self.tile is not None and self.tile < 0:
             raise ValueError(f"--tile is a number of pixels, but got {self.tile}")
+        if self.out.suffix.lower() in EXTENSIONS and not self.out.is_dir():
+            raise ValueError(f"--out is a folder, but got {named(self.out)}; the results are named after the inputs")
         device = chosen(self.device)
         path = student_of(self.model)
         network = weights.read(path, report=note).frozen()

@@ -78,6 +78,8 @@ def load(path: Path) -> TensorFile:
         raise WeightsError(f"{path} is no file; name a .safetensors or .pth file of weights")
     if size > MAX_BYTES:
         raise WeightsError(f"{path} has {size} bytes, more than the {MAX_BYTES} that weights may have")
+    if path.suffix == ".onnx":
+        raise WeightsError(f"{path} is an ONNX graph; name the file of weights or the run it was made from")
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
@@ -209,5 +211,6 @@ def _some(names: list[str], count: int = 5) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
+    """The error's class and first line; of torch's advice to load without its safe loader, nothing."""
+    lines = str(error).split("Weights only load failed.")[0].splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
