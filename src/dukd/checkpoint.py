@@ -55,9 +55,6 @@ class DiskFullError(OSError):
         return str(self.strerror)
 
 
-# A checkpoint file
-
-
 def save(path: Path, state: Mapping[str, object]) -> None:
     """Write a checkpoint, whole or not at all.
 
@@ -258,9 +255,6 @@ def _place(at: str) -> str:
 def _type(value: object) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-# The run directory
 
 
 class Loaded(NamedTuple):

@@ -1,10 +1,10 @@
 """A whole run as one value: what learns, from whom, by which method, on what, how, and how it is judged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from dukd import config
 from dukd.augment import Operation
@@ -270,3 +270,34 @@ class Experiment:
     def from_file(path: Path) -> "Experiment":
         """Read an experiment from a YAML file; see `from_yaml`."""
         return config.read_file(path, Experiment, kinds=KINDS)
+
+    def differences(self, now: "Experiment") -> list[str]:
+        """What another experiment does otherwise, as far as it changes the weights; a phrase each."""
+        before, after = _flat(self), _flat(now)
+        return [
+            f"{key} was {before.get(key)}, is {after.get(key)}"
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key) and not key.startswith(_MAY_CHANGE)
+        ]
+
+
+_MAY_CHANGE = (
+    "evaluation.",
+    "data.workers",
+    "data.packs",
+    "optimisation.compile",
+    "reuse.folder",
+    "reuse.limit_gb",
+)
+"""What has no influence on the weights, and may differ when a run is resumed."""
+
+
+def _flat(experiment: Experiment) -> dict[str, object]:
+    def walk(value: object, key: str) -> Generator[tuple[str, object], None, None]:
+        if isinstance(value, dict):
+            for name, inner in cast("dict[str, object]", value).items():
+                yield from walk(inner, f"{key}.{name}" if key else name)
+        else:
+            yield key, value
+
+    return dict(walk(config.plain(experiment, kinds=KINDS), ""))

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from dukd import bank, config
+from dukd import bank
 from dukd._version import __version__
 from dukd.bank import Bank, BankedTeacher, BankError, Source
 from dukd.checkpoint import CheckpointError, Run
 from dukd.compiling import compiled
 from dukd.data.pack import Pack, prepare
-from dukd.data.pairs import find_pairs
+from dukd.data.pairs import PairsError, find_pairs
 from dukd.data.patches import Patches
 from dukd.distributed import World
-from dukd.experiment import KINDS, Data, Experiment, Optimisation
+from dukd.experiment import Data, Experiment, Optimisation
 from dukd.files import Progress, sha256, silent
 from dukd.methods import Losses, Method
 from dukd.networks import weights
@@ -455,18 +455,11 @@ def open_pack(data: Data, scale: int, progress: Progress = silent, *, prepared: 
     path = data.packs / f"{where.name}-x{scale}-{mark}.pack"
     if prepared:
         return Pack.open(path)
-    return prepare(find_pairs(data.train, scale=scale, lr=data.lr), path, progress=progress)
-
-
-_MAY_CHANGE = (
-    "evaluation.",
-    "data.workers",
-    "data.packs",
-    "optimisation.compile",
-    "reuse.folder",
-    "reuse.limit_gb",
-)
-"""What may differ when a run is resumed: it has no influence on the weights."""
+    try:
+        pairs = find_pairs(data.train, scale=scale, lr=data.lr)
+    except PairsError as error:
+        raise error.with_hint("name the training pictures with --data.train") from None
+    return prepare(pairs, path, progress=progress)
 
 
 def check_same(experiment: Experiment, run: Run) -> None:
@@ -475,25 +468,9 @@ def check_same(experiment: Experiment, run: Run) -> None:
     Raises:
         CheckpointError: If anything that changes the result differs; it lists what.
     """
-    before, now = _flat(Experiment.from_file(run.experiment)), _flat(experiment)
-    changed = [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_MAY_CHANGE)
-    ]
+    changed = Experiment.from_file(run.experiment).differences(experiment)
     if changed:
         raise CheckpointError(
             f"{run.directory} was begun as another experiment: {'; '.join(changed)}. Resume it as it was, or choose "
             "another directory"
         )
-
-
-def _flat(experiment: Experiment) -> dict[str, object]:
-    def walk(value: object, key: str) -> Generator[tuple[str, object], None, None]:
-        if isinstance(value, dict):
-            for name, inner in cast("dict[str, object]", value).items():
-                yield from walk(inner, f"{key}.{name}" if key else name)
-        else:
-            yield key, value
-
-    return dict(walk(config.plain(experiment, kinds=KINDS), ""))

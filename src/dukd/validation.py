@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dukd import images, metrics
-from dukd.data.pairs import Pair, Pairs, find_pairs, load
+from dukd.data.pairs import Pair, Pairs, PairsError, find_pairs, load
 from dukd.evaluate import answer, tensor
 from dukd.experiment import Evaluation
 from dukd.files import write_text
@@ -53,7 +53,11 @@ class Validation:
         Raises:
             ValueError: If a folder holds no pairs, or two sets have the same name.
         """
-        return Validation(scale, device, open_sets(evaluation.sets, scale, evaluation.pictures))
+        try:
+            sets = open_sets(evaluation.sets, scale, evaluation.pictures)
+        except PairsError as error:
+            raise error.with_hint("name the folders that judge the student with --evaluation.sets") from None
+        return Validation(scale, device, sets)
 
     def measure(self, network: SRNetwork, teacher: SRNetwork | None) -> dict[str, dict[str, float]]:
         """Means over each set: PSNR and SSIM of the luma, PSNR of RGB, agreement with the teacher."""

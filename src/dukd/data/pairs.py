@@ -39,6 +39,10 @@ class PairsError(ValueError):
         self.problems = tuple(problems)
         super().__init__(heading, self.problems)
 
+    def with_hint(self, hint: str) -> "PairsError":
+        """The same, with a further sentence that says what to do."""
+        return PairsError(self.heading, [*self.problems, hint])
+
     def __str__(self) -> str:
         lines = [f"{self.heading}:", *(f"  {problem}" for problem in self.problems[:_SHOWN])]
         if (more := len(self.problems) - _SHOWN) > 0:
