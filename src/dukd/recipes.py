@@ -1,8 +1,8 @@
 """Named experiments: the papers' tables, small ones for a computer without a GPU, and the demo.
 
 A name is ``<networks>-x<scale>-<method>``, such as ``edsr-x4-dukd``: the networks decide student, teacher and training,
-the method is any of `dukd.methods`, or two joined by a plus, such as ``fakd+dukd``. A recipe is a function that returns
-an `Experiment`; ``dataclasses.replace`` makes another from it.
+the method is any of `dukd.methods`, two joined by a plus, such as ``fakd+dukd``, or one of `dukd.controls`. A recipe is
+a function that returns an `Experiment`; ``dataclasses.replace`` makes another from it.
 """
 
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dukd import networks
 from dukd.config import nearest
+from dukd.controls import CONTROLS
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
 from dukd.kinds import known
 from dukd.methods import DUKD, Combined, Logits, Method, ReleasedDUKD, Scratch
@@ -105,7 +106,7 @@ def _paper(student: NetworkConfig, teacher: Teacher, method: Method) -> Experime
 
 
 def small(scale: int, method: Method) -> Experiment:
-    """EDSR 32 x 5 from EDSR 64 x 5, for a computer without a GPU: 2,500 steps of 16 patches; x2 only."""
+    """EDSR 32 x 5 from EDSR 64 x 5, for a computer without a GPU: 2,500 steps of 16 patches."""
     weights = WEIGHTS / f"edsr_f64b5_x{scale}_basicsr.safetensors"
     teacher = Teacher(weights=weights, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
     return _quick(EDSRConfig(scale=scale, width=32, blocks=5, value_range=1.0, skip="nearest"), teacher, method)
@@ -185,6 +186,11 @@ _SCALES_OF = {"edsr-warm": (4,), "small": (2,)}
 """Families that are not there at every scale: the x2 student starts from nothing; the small teacher is public at x2."""
 
 
+def scales_of(family: str) -> tuple[int, ...]:
+    """Scales that a family has recipes for."""
+    return _SCALES_OF.get(family, SCALES)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A named experiment."""
@@ -204,7 +210,8 @@ def method_named(name: str) -> Method:
     makers = known(Method)
     for part in (base, upcycling or "dukd"):
         if part not in makers:
-            raise ValueError(f"there is no method {part!r}{nearest(part, makers)}; known are {', '.join(makers)}")
+            near = nearest(part, [*makers, *([] if plus else CONTROLS)])
+            raise ValueError(f"there is no method {part!r}{near}; known are {', '.join(makers)}")
     if not plus:
         return makers[base]()
     if upcycling != DUKD.name or issubclass(makers[base], DUKD | Combined):
@@ -233,12 +240,15 @@ def recipe(name: str) -> Recipe:
     if family not in FAMILIES:
         near = nearest(family, FAMILIES)
         raise ValueError(f"there is no recipe for {family!r}{near}; known are {', '.join(FAMILIES)}")
-    if scale not in (scales := _SCALES_OF.get(family, SCALES)):
+    if scale not in (scales := scales_of(family)):
         there = ", ".join(f"x{s}" for s in scales)
         raise ValueError(f"the recipes for {family} are for {there}, but got x{scale}")
-    method = method_named(match["method"])
     maker = FAMILIES[family]
     about = (maker.__doc__ or "").splitlines()[0]
+    control = CONTROLS.get(match["method"])
+    if control is not None:
+        return Recipe(name, f"{about} Control: {control.about}.", lambda: control.of(maker(scale, control.start)))
+    method = method_named(match["method"])
     return Recipe(name, about, lambda: maker(scale, method))
 
 
@@ -248,6 +258,6 @@ def names() -> list[str]:
     return [
         f"{family}-x{scale}-{end}"
         for family in FAMILIES
-        for scale in _SCALES_OF.get(family, SCALES)
+        for scale in scales_of(family)
         for end in ([Scratch.name] if family.endswith("-teacher") else ends)
     ]

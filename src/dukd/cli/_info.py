@@ -14,6 +14,7 @@ import tyro
 from dukd import comparison, recipes
 from dukd.checkpoint import Run
 from dukd.cli._terminal import amount, facts, named, out, say, table
+from dukd.controls import CONTROLS
 from dukd.data.pack import Pack
 from dukd.export import onnx_metadata
 from dukd.kinds import known
@@ -258,9 +259,12 @@ class Recipes:
         if self.name:
             say(recipes.recipe(self.name).make().to_yaml().rstrip())
             return 0
-        makers = recipes.FAMILIES.items()
-        table(
-            ("recipe", "what it is"), ((f"{n}-x[2|3|4]-METHOD", (m.__doc__ or "").splitlines()[0]) for n, m in makers)
+        families = (
+            (f"{name}-x[{'|'.join(map(str, recipes.scales_of(name)))}]-METHOD", (maker.__doc__ or "").splitlines()[0])
+            for name, maker in recipes.FAMILIES.items()
         )
+        table(("recipe", "what it is"), families)
         say("\nMETHOD is any of `dukd methods`, alone or as METHOD+dukd; scratch is training without a teacher.")
+        say("Or one of the controls, each a change to a recipe:\n")
+        table(("control", "what is changed"), ((name, control.about) for name, control in CONTROLS.items()))
         return 0
