@@ -10,7 +10,8 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
-from dukd.metrics import agreement, psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from dukd import metrics
+from dukd.metrics import agreement, psnr_rgb, psnr_y, quality, ssim_rgb, ssim_y
 from dukd.resize import imresize_uint8
 
 GREY = torch.full((2, 3, 16, 16), 100 / 255)
@@ -105,6 +106,36 @@ def test_ssim_of_two_constants_is_their_luminance_term() -> None:
 
     expected = (2 * a * b + c1) / (a * a + b * b + c1)
     assert_close(ssim_y(GREY + 20 / 255, GREY, border=0), torch.full((2,), expected).double())
+
+
+def test_all_four_at_once_are_the_four() -> None:
+    sr, hr = noisy(8.0, n=2)
+
+    found = quality(sr, hr, border=3)
+
+    for one in (psnr_y, ssim_y, psnr_rgb, ssim_rgb):
+        assert_close(getattr(found, one.__name__), one(sr, hr, border=3), rtol=0, atol=0)
+
+
+def test_a_large_picture_is_compared_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is blurred at once fits into a cache, whatever the picture's size, and the value is that of the whole."""
+    sr, hr = noisy(8.0, h=211, w=97)
+    blurred: list[int] = []
+    blur = metrics._blur
+    monkeypatch.setattr(metrics, "_blur", lambda x: blurred.append(x.numel()) or blur(x))
+
+    whole = _with_strip(monkeypatch, 1 << 40, sr, hr)
+    assert blurred == [4 * 3 * 211 * 97]
+    blurred.clear()
+    for strip in (1, 3 * 97 * 7, 1 << 13):
+        assert_close(_with_strip(monkeypatch, strip, sr, hr), whole, rtol=1e-13, atol=0)
+        assert max(blurred) <= 4 * max(strip + 10 * 3 * 97, 11 * 3 * 97)
+        blurred.clear()
+
+
+def _with_strip(monkeypatch: pytest.MonkeyPatch, strip: int, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+    monkeypatch.setattr(metrics, "_STRIP", strip)
+    return ssim_rgb(sr, hr, border=0)
 
 
 def test_agreement_is_psnr_on_luma_and_symmetric() -> None:

@@ -283,14 +283,9 @@ class _Asked:
 
 
 def _measure(sr: Tensor, hr: Tensor, reference: Tensor | None, border: int, seconds: float | None) -> _Measured:
-    values = (
-        metrics.psnr_y(sr, hr, border=border).item(),
-        metrics.ssim_y(sr, hr, border=border).item(),
-        metrics.psnr_rgb(sr, hr, border=border).item(),
-        metrics.ssim_rgb(sr, hr, border=border).item(),
-    )
+    psnr_y, ssim_y, psnr_rgb, ssim_rgb = (value.item() for value in metrics.quality(sr, hr, border=border))
     agreement = None if reference is None else metrics.agreement(sr, reference, border=border).item()
-    return _Measured(values, agreement, seconds)
+    return _Measured((psnr_y, ssim_y, psnr_rgb, ssim_rgb), agreement, seconds)
 
 
 def tensor(pixels: Pixels) -> Tensor:
