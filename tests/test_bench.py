@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dukd import bench
+from dukd import bench, networks, recipes
 from dukd.bench import Ceiling, Result, Timing
 from dukd.cli import run
-from dukd.experiment import Data, Experiment
-from dukd.networks import EDSRConfig
+from dukd.experiment import Data, Experiment, Teacher
+from dukd.methods import AT, DUKD, Combined, FrugalDUKD, Logits, Method, Scratch
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, weights
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -35,9 +36,11 @@ def test_a_network_is_named_by_what_is_special_about_it() -> None:
 
 
 def test_the_share_of_the_peak_is_of_operations_done() -> None:
-    result = Result("x", (Timing("a", (2.0,)),), flops=3e9, ceiling=Ceiling(6e9, 1.0))
+    timings = Timing("a", (2.0,)), Timing("b", (1.0,)), Timing("unknown", (1.0,))
+    result = Result("x", timings, flops={"a": 3e9, "b": 6e9}, ceiling=Ceiling(6e9, 1.0))
 
-    assert result.to_markdown().endswith("| 25 % |\n")
+    shares = [line.split(" | ")[-1] for line in result.to_markdown().splitlines()[-3:]]
+    assert shares == ["25 % |", "100 % |", "- |"]
 
 
 def test_ways_take_turns_after_warming_up() -> None:
@@ -59,11 +62,61 @@ def test_the_ceiling_is_finite_and_positive() -> None:
     assert 0 < found.bytes < math.inf
 
 
-def test_a_step_is_timed_with_the_teacher_asked_and_replayed() -> None:
-    result = bench.step(SMALL, SMALL, device=CPU, batch=2, patch=12, repetitions=1)
+def ways(result: Result) -> list[str]:
+    return [t.name for t in result.timings]
 
-    assert [t.name for t in result.timings] == ["teacher asked", "teacher replayed", "student alone"]
+
+def step(method: Method, teacher: NetworkConfig | Teacher | None = SMALL, batch: int = 2) -> Result:
+    return bench.step(SMALL, teacher, method=method, device=CPU, batch=batch, patch=12, repetitions=1)
+
+
+def test_a_step_is_timed_with_the_teacher_asked_and_replayed() -> None:
+    result = step(DUKD(), RCANConfig(scale=2, width=16, groups=1, blocks=1))
+
+    assert ways(result) == ["teacher asked", "teacher replayed", "student alone"]
     assert all(t.median > 0 for t in result.timings)
+    assert "rcan x2 (width 16, groups 1, blocks 1) to edsr x2 (width 4, blocks 1)" in result.what
+
+
+def test_operations_of_a_step_are_those_of_the_networks() -> None:
+    """A pass back costs two forward ones, less that of the first layer, which has no input to blame."""
+    pixels = 2 * (2 * 12 * 12 + 6 * 6)  # the pair and a window, and the reduced picture
+    forward = 2 * networks.macs(SMALL.build(), 12, 12) / 144 * pixels
+    first = 2 * 4 * 3 * 9 * pixels
+
+    reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)  # by a matrix for rows, then one for columns
+    fingerprints = 2 * 4 * 3 * pixels  # four projections, by which a replayed answer is known to be the right one
+
+    flops = step(DUKD()).flops
+
+    assert flops["student alone"] == 3 * forward - first
+    assert flops["teacher asked"] == flops["student alone"] + reduced + forward
+    assert flops["teacher replayed"] == flops["student alone"] + reduced + fingerprints
+
+
+@pytest.mark.parametrize("method", [AT(), Combined(base=AT())])
+def test_a_method_that_reads_features_is_not_replayed(method: Method) -> None:
+    result = step(method)
+
+    assert ways(result) == ["teacher asked", "student alone"]
+    [note] = result.notes
+    assert note == (
+        "nothing is replayed: this method reads the teacher's features, so the teacher's answers cannot be reused"
+    )
+    assert result.what.startswith(recipes.name_of(method) + ", edsr")
+
+
+def test_a_method_without_a_teacher_has_but_a_step() -> None:
+    assert ways(step(Scratch(), None)) == ["step", "student alone"]
+    with pytest.raises(ValueError, match="dukd needs a teacher"):
+        step(DUKD(), None)
+
+
+def test_the_student_alone_sees_what_its_method_shows_it() -> None:
+    """A quarter of the batch is shown zoomed in, in place of as it is: as many pixels as in a plain step."""
+    frugal, plain = (step(m, batch=4).flops["student alone"] for m in (FrugalDUKD(), Scratch()))
+
+    assert frugal == plain
 
 
 def test_networks_and_pictures_are_timed() -> None:
@@ -81,3 +134,29 @@ def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
 
     assert run(["bench", "network", str(tmp_path / "e.yaml"), *options]) == 0
     assert "| forward and backward |" in capsys.readouterr().out
+
+
+def test_a_step_is_that_of_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Teacher and method are the experiment's own; a file of its own is read, a recipe's absent one is stood in for."""
+    teacher = tmp_path / "mine.safetensors"
+    weights.write(teacher, EDSRConfig(scale=2, width=6, blocks=1).build())
+    options = ["--batch", "1", "--patch", "12", "--repetitions", "1", "--device", "cpu"]
+    for name, file in (("own", teacher), ("stood-in", tmp_path / "smfanet_plus_df2k_x2.pth"), ("no", tmp_path / "no")):
+        experiment = Experiment(
+            student=SMALL, teacher=Teacher(weights=file), method=Logits(), data=Data(train=tmp_path)
+        )
+        (tmp_path / f"{name}.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
+
+    assert run(["bench", "step", str(tmp_path / "own.yaml"), *options]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("logits, edsr x2 (width 6, blocks 1) to edsr x2 (width 4, blocks 1), 1 patches of 12")
+    assert "%" in told.out.splitlines()[-2].split(" | ")[-1]
+    assert not told.err
+
+    assert run(["bench", "step", str(tmp_path / "stood-in.yaml"), *options]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("logits, smfanet x2 to edsr x2")
+    assert "smfanet_plus_df2k_x2.pth is not there: the teacher has random weights, which cost the same" in told.err
+
+    assert run(["bench", "step", str(tmp_path / "no.yaml"), *options]) == 65
+    assert str(tmp_path / "no") in capsys.readouterr().err

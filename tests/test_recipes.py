@@ -9,11 +9,11 @@ from PIL import Image
 
 from dukd.data import datasets
 from dukd.data.pairs import find_pairs
-from dukd.experiment import Experiment
+from dukd.experiment import Experiment, Teacher
 from dukd.kinds import known
 from dukd.methods import DUKD, FAKD, Combined, FrugalDUKD, Logits, Method, ReleasedDUKD, Scratch
-from dukd.networks import EDSRConfig, SwinIRConfig
-from dukd.recipes import FAMILIES, method_named, name_of, names, recipe
+from dukd.networks import EDSRConfig, SwinIRConfig, weights
+from dukd.recipes import FAMILIES, config_of, method_named, name_of, names, recipe
 from dukd.schedule import rate_factor
 
 METHODS = sorted(name for name in known(Method) if known(Method)[name].__module__.startswith("dukd."))
@@ -236,3 +236,28 @@ def test_a_plus_joins_any_method_with_upcycling() -> None:
 def test_names_that_are_no_recipe(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("+", r"\+").replace("?", r"\?")):
         recipe(name)
+
+
+def test_what_recipes_teachers_are_is_known_without_their_files() -> None:
+    """`dukd bench step` measures them with random weights."""
+    for name in names():
+        experiment = make(name)
+        if experiment.teacher is not None:
+            config = config_of(experiment.teacher, experiment.student.scale)
+            assert config is not None, name
+            assert config.scale == experiment.student.scale
+    assert config_of(Teacher(weights=Path("mine_x2.pth")), 2) is None
+
+
+def test_the_files_at_hand_hold_what_recipes_say(real_data: Path) -> None:
+    for name in ("small-x2-dukd", "tiny-x3-dukd"):
+        experiment = make(name)
+        teacher = experiment.teacher
+        assert teacher is not None
+        read = weights.read(
+            real_data / "weights" / teacher.weights.name,
+            value_range=teacher.value_range,
+            mean=teacher.mean,
+            residual_scale=teacher.residual_scale,
+        )
+        assert read.config == config_of(teacher, experiment.student.scale)

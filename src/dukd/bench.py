@@ -9,21 +9,25 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from typing_extensions import override
 
 from dukd import images, train
+from dukd.bank import BankError
 from dukd.data.patches import Patches
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.logbook import peak_memory
-from dukd.methods import DUKD, Method
-from dukd.networks import EDSRConfig, NetworkConfig, weights
+from dukd.methods import DUKD, Combined, Method
+from dukd.networks import NetworkConfig, SRNetwork, weights
 from dukd.networks._cost import macs
+from dukd.networks._network import Wrapped
 from dukd.session import Session
 
 Precision = Literal["float32", "bfloat16"]
@@ -72,29 +76,36 @@ class Result:
     """Things done by one run, such as patches or pixels."""
     unit: str = "runs"
     """What these things are."""
-    flops: float = 0.0
-    """Floating-point operations of one run of every way; 0 where unknown."""
+    flops: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Floating-point operations of one run, by way, where they are known."""
     ceiling: Ceiling | None = None
     """To compare with."""
     memory_mb: int = 0
     """Peak memory of the process or the device."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know beside the figures."""
 
     def ratio(self, name: str) -> float:
         """How many times faster than the first way another one is."""
-        return self.timings[0].median / next(t for t in self.timings if t.name == name).median
+        return self.timings[0].median / self.median(name)
+
+    def median(self, name: str) -> float:
+        """Seconds that a way takes."""
+        return next(t for t in self.timings if t.name == name).median
 
     def to_markdown(self) -> str:
         """A table with a line per way."""
         lines = [
             f"{self.what}; peak memory {self.memory_mb} MB",
+            *(f"{note}." for note in self.notes),
             "",
             f"| way | median | spread | {self.unit} per second | ratio | share of peak |",
             "|---|---|---|---|---|---|",
         ]
         for t in self.timings:
             share = "-"
-            if self.flops and self.ceiling is not None:
-                share = f"{100 * self.flops / t.median / self.ceiling.flops:.0f} %"
+            if t.name in self.flops and self.ceiling is not None:
+                share = f"{100 * self.flops[t.name] / t.median / self.ceiling.flops:.0f} %"
             lines.append(
                 f"| {t.name} | {_seconds(t.median)} | {_spread(t)} | {self.per_run / t.median:.4g} | "
                 f"{self.ratio(t.name):.2f} | {share} |"
@@ -154,6 +165,13 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def counted(way: Callable[[], object]) -> float:
+    """Floating-point operations of matrix products and convolutions in one run of a way, which is made."""
+    with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+        way()
+    return float(counter.get_total_flops())
+
+
 def ceiling(device: torch.device, precision: Precision = "float32", *, side: int = 0) -> Ceiling:
     """Measure a product of square matrices of ``side`` and a copy of 64 MiB; best of five."""
     side = side or (8192 if device.type == "cuda" else 1024)
@@ -196,12 +214,13 @@ def network(
     timings = interleaved(
         {"forward": without_graph, "forward and backward": both}, device=device, repetitions=repetitions
     )
+    forwards = 2.0 * batch * macs(built, patch, patch)
     return Result(
-        f"{_named(config)}, {batch} patches of {patch}, {precision}; share of peak counts the forward pass",
+        f"{_named(config)}, {batch} patches of {patch}, {precision}",
         timings,
         per_run=batch,
         unit="patches",
-        flops=2.0 * batch * macs(built, patch, patch),
+        flops={"forward": forwards, "forward and backward": 3 * forwards},
         ceiling=ceiling(device, precision),
         memory_mb=peak_memory(device),
     )
@@ -246,7 +265,7 @@ def upscale(
         timings,
         per_run=pixels / 1e6,
         unit="megapixels",
-        flops=2.0 * macs(built, height, width),
+        flops=dict.fromkeys(precisions, 2.0 * macs(built, height, width)),
         ceiling=ceiling(device, "float32"),
         memory_mb=peak_memory(device),
     )
@@ -254,7 +273,7 @@ def upscale(
 
 def step(
     student: NetworkConfig,
-    teacher: NetworkConfig,
+    teacher: NetworkConfig | Teacher | None,
     *,
     device: torch.device,
     method: Method | None = None,
@@ -266,14 +285,15 @@ def step(
     repetitions: int = 5,
     others: Callable[[Session], Mapping[str, Callable[[], object]]] = lambda _: {},
 ) -> Result:
-    """Time a whole step of training, with the teacher asked and with its answers replayed.
+    """Time a whole step of training, with the teacher asked and, where the method allows it, with its answers replayed.
 
-    The pictures are noise, the weights untrained: neither changes what a step costs. Beside the steps stands the
-    student alone: its forward and backward passes on the pictures that DUKD shows it, against answers that are there.
+    The pictures are noise, the student untrained: neither changes what a step costs. Beside the steps stands the
+    student alone: its forward and backward passes on the pictures that a method shows it, against answers that are
+    there. Operations are counted in the run that warms up.
 
     Args:
         student: The network that learns.
-        teacher: The other one.
+        teacher: The other one: its file, or its numbers, which give it random weights; None for methods without one.
         device: Where.
         method: DUKD by default.
         batch: Patches per step.
@@ -283,66 +303,113 @@ def step(
         compile: Whether networks go through torch.compile.
         repetitions: Of each way.
         others: Further ways, made from a session; they come first, so that ratios refer to them.
+
+    Raises:
+        ValueError: If the method needs a teacher and there is none, or the teacher does not fit.
     """
     method = method or DUKD()
+    notes: list[str] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        side = max(3 * patch, 64) * student.scale
-        rng = np.random.default_rng(0)
-        for i in range(_PICTURES):
-            pixels = rng.integers(256, size=(side, side, 3), dtype=np.uint8)
-            images.write(folder / "pictures" / f"{i}.png", images.Picture(pixels=pixels))
-        weights.write(folder / "teacher.safetensors", teacher.build())
-        asking = Experiment(
-            student=student,
-            teacher=Teacher(weights=folder / "teacher.safetensors"),
-            method=method,
-            data=Data(train=folder / "pictures", packs=folder / "packs", patch=patch, batch=batch),
-            optimisation=Optimisation(
-                precision=precision, channels_last=channels_last, compile=compile, learning_rate=1e-6
-            ),
-            evaluation=Evaluation(teacher_pictures=0),
+        asking = _experiment(student, teacher, method, Path(name), patch=patch, batch=batch)
+        optimisation = Optimisation(
+            precision=precision, channels_last=channels_last, compile=compile, learning_rate=1e-6
         )
-        replaying = replace(asking, data=replace(asking.data, period=1), reuse=Reuse(folder=folder / "banks"))
-        sessions = [Session.prepare(e, device) for e in (asking, replaying)]
-        lr, hr = (x.to(device) for x in sessions[0].patches.batch(0))
-        ways: dict[str, Callable[[], object]] = dict(others(sessions[0]))
-        ways["teacher asked"] = lambda: train.advance(sessions[0], lr, hr)
-        ways["teacher replayed"] = lambda: train.advance(sessions[1], lr, hr)
-        ways["student alone"] = alone(sessions[0], method, lr, hr)
-        timings = interleaved(ways, device=device, repetitions=repetitions)
-        if sessions[1].bank is not None:
-            sessions[1].bank.bank.close()
+        asking = replace(asking, optimisation=optimisation)
+        session = Session.prepare(asking, device)
+        lr, hr = (x.to(device) for x in session.patches.batch(0))
+        ways: dict[str, Callable[[], object]] = dict(others(session))
+        ways["teacher asked" if session.teacher_sha256 else "step"] = lambda: train.advance(session, lr, hr)
+        replaying = _replaying(asking, device, notes) if session.teacher_sha256 else None
+        if replaying is not None:
+            ways["teacher replayed"] = lambda: train.advance(replaying, lr, hr)
+        ways["student alone"] = alone(session, lr, hr)
+        operations = {way: counted(run) for way, run in ways.items()}
+        warm_up = 2 if compile or device.type == "cuda" else 0
+        timings = interleaved(ways, device=device, repetitions=repetitions, warm_up=warm_up)
+        if replaying is not None and replaying.bank is not None:
+            replaying.bank.bank.close()
+    taught = f"{_named(session.teacher.config)} to " if session.teacher_sha256 else ""
+    called = f"{method.base.name}+{method.upcycling.name}" if isinstance(method, Combined) else method.name
     return Result(
-        f"{method.name}, {_named(teacher)} to {_named(student)}, {batch} patches of {patch}, {precision}"
+        f"{called}, {taught}{_named(student)}, {batch} patches of {patch}, {precision}"
         f"{', channels last' if channels_last else ''}{', compiled' if compile else ''}",
         timings,
         per_run=batch,
         unit="patches",
+        flops=operations,
+        ceiling=ceiling(device, precision),
         memory_mb=peak_memory(device),
+        notes=tuple(notes),
     )
 
 
-def edsr(scale: int, width: int, blocks: int = 32) -> EDSRConfig:
-    """An EDSR of the wide, deep kind, as a teacher to measure with."""
-    return EDSRConfig(scale=scale, width=width, blocks=blocks, residual_scale=0.1)
+def _experiment(
+    student: NetworkConfig,
+    teacher: NetworkConfig | Teacher | None,
+    method: Method,
+    folder: Path,
+    *,
+    patch: int,
+    batch: int,
+) -> Experiment:
+    """A method and two networks, with noise to look at, which is written."""
+    side = max(3 * patch, 64) * student.scale
+    rng = np.random.default_rng(0)
+    for i in range(_PICTURES):
+        pixels = rng.integers(256, size=(side, side, 3), dtype=np.uint8)
+        images.write(folder / "pictures" / f"{i}.png", images.Picture(pixels=pixels))
+    if isinstance(teacher, NetworkConfig):
+        weights.write(folder / "teacher.safetensors", teacher.build())
+        teacher = Teacher(weights=folder / "teacher.safetensors")
+    return Experiment(
+        student=student,
+        teacher=teacher,
+        method=method,
+        data=Data(train=folder / "pictures", packs=folder / "packs", patch=patch, batch=batch),
+        reuse=Reuse(folder=folder / "banks"),
+        evaluation=Evaluation(teacher_pictures=0),
+    )
 
 
-def alone(session: Session, method: Method, lr: Tensor, hr: Tensor) -> Callable[[], object]:
-    """The student's forward and backward passes on the pictures a method shows it, and nothing else."""
-    pictures, high = session.pictures(lr, hr)
-    upcycled = method.upcycle(pictures, high, session.draws(0)[0].method) if isinstance(method, DUKD) else []
-    inputs = [pictures, *(u.changed for u in upcycled)]
-    groups: dict[torch.Size, list[Tensor]] = {}
-    for x in inputs:
-        groups.setdefault(x.shape[1:], []).append(x)
-    merged = [torch.cat(same) for same in groups.values()]
+def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -> Session | None:
+    """A session whose bank has all answers; None, and a note, where a method reads more than answers."""
+    try:
+        session = Session.prepare(replace(experiment, data=replace(experiment.data, period=1)), device)
+    except BankError as error:
+        notes.append(f"nothing is replayed: {str(error).split(':', maxsplit=1)[0]}")
+        return None
+    if session.bank is not None:
+        session.fill()
+    return session
+
+
+def alone(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
+    """The student's forward and backward passes on the pictures that its method shows it, and nothing else."""
+    heard = _Heard(session.student)
+    pictures, drawn = session.pictures(lr, hr), session.draws(0)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for part in session.experiment.method.parts:
+            for _ in replace(session, student=heard).losses(part, *pictures, drawn):
+                pass
     bfloat16 = session.experiment.optimisation.precision == "bfloat16"
 
     def run() -> None:
         session.student.zero_grad()
         with torch.autocast(session.device.type, torch.bfloat16, enabled=bfloat16):
-            answers = [session.student(x) for x in merged]
+            answers = [session.student(x) for x in heard.inputs]
         torch.stack([answer.float().mean() for answer in answers]).sum().backward()
 
     return run
+
+
+class _Heard(Wrapped):
+    """A network that remembers what it was shown."""
+
+    def __init__(self, network: SRNetwork) -> None:
+        super().__init__(network)
+        self.inputs: list[Tensor] = []
+
+    @override
+    def begin(self, lr: Tensor) -> Tensor:
+        self.inputs.append(lr.detach())
+        return super().begin(lr)

@@ -146,6 +146,30 @@ def swinir_teacher(scale: int, method: Method) -> Experiment:
     return replace(swinir(scale, method), student=networks.swinir_teacher(scale))
 
 
+_HOLDS: dict[str, Callable[[int], NetworkConfig]] = {
+    "EDSR_Lx": networks.edsr_teacher,
+    "RCAN_BIX": networks.rcan_teacher,
+    "001_classicalSR_DIV2K_s48w8_SwinIR-M_x": networks.swinir_teacher,
+    "edsr_f64b5_x": lambda scale: EDSRConfig(scale=scale, blocks=5, mean=(0.0, 0.0, 0.0)),
+    "smfanet_plus_df2k_x": networks.smfanet_plus,
+}
+"""What the teachers' files hold, by how their names begin."""
+
+
+def config_of(teacher: Teacher, scale: int) -> NetworkConfig | None:
+    """The network that a recipe's teacher is, told by its file's name, for where the file itself is not at hand.
+
+    Args:
+        teacher: The teacher of a recipe.
+        scale: Upscaling factor.
+
+    Returns:
+        None for a file that no recipe names.
+    """
+    known_as = [make for start, make in _HOLDS.items() if teacher.weights.name.startswith(f"{start}{scale}")]
+    return known_as[0](scale) if known_as else None
+
+
 def _weighted(method: Method, released: _Released) -> Method:
     """A method that was left at its defaults with the weights of the released configurations.
 

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from dukd import bench
-from dukd.cli._terminal import Bar, Device, chosen, named, say
+from dukd import bench, recipes
+from dukd.cli._terminal import Bar, Device, chosen, named, note, say
 from dukd.cli._train import experiment_of
 from dukd.data.pack import Pack
 from dukd.data.patches import Patches
+from dukd.experiment import Experiment, Teacher
+from dukd.networks import NetworkConfig
 from dukd.session import Session
 
 
@@ -28,7 +30,8 @@ class Bench:
     what: tyro.conf.Positional[Literal["step", "network", "upscale", "data"]]
     """What to measure."""
     on: tyro.conf.Positional[Path]
-    """A recipe, a YAML file or a run, whose student is measured; for data a pack."""
+    """A recipe, a YAML file or a run, whose student is measured, for a step with its teacher and method; for data a
+    pack."""
     batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 4
     """Patches per step."""
     patch: int = 48
@@ -39,8 +42,6 @@ class Bench:
     """Whether pictures lie in memory with their channels together."""
     compile: bool = False
     """Whether networks go through torch.compile, for a step."""
-    teacher_width: int = 256
-    """Width of the EDSR with 32 blocks that teaches, for a step."""
     repetitions: int = 5
     """Of each way."""
     threads: int = 0
@@ -65,7 +66,7 @@ class Bench:
             case "step":
                 return bench.step(
                     student,
-                    bench.edsr(student.scale, self.teacher_width),
+                    _teacher_of(experiment),
                     device=device,
                     method=experiment.method,
                     batch=self.batch,
@@ -87,6 +88,18 @@ class Bench:
                 )
             case "upscale":
                 return bench.upscale(student, device=device, repetitions=self.repetitions)
+
+
+def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
+    """The experiment's own teacher; with random weights where its file is absent and a recipe knows what it holds."""
+    teacher = experiment.teacher
+    if teacher is None or teacher.weights.is_file():
+        return teacher
+    config = recipes.config_of(teacher, experiment.student.scale)
+    if config is None:
+        return teacher  # which says that there is no file
+    note(f"{named(teacher.weights)} is not there: the teacher has random weights, which cost the same")
+    return config
 
 
 @dataclass(frozen=True, kw_only=True)
