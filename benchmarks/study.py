@@ -1,93 +1,157 @@
 """Every method under one protocol, on a computer without a GPU: who helps a small student, by how much, how surely.
 
-    python benchmarks/study.py --pictures ../shared/data --out runs/study --group methods --steps 300 --seeds 1 2 3
+    python benchmarks/study.py --pictures ../shared/data --out runs/study --group methods --seeds 1 2 3
 
-Runs that are finished are not repeated, so the command can be stopped and given again; ``--minutes`` stops it in time.
-Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth picture of Urban100 are only measured.
+Groups: ``methods``, every method with its published weights; ``tuned``, feature and contrastive terms with a tenth and
+a hundredth of them; ``controls``, those of `dukd.controls`; ``time``, where everything is trained for the processor
+time given by ``--seconds`` and not for as many steps (needs ``costs.json`` of ``cost.py``). ``--summary`` writes tables
+with the means and spreads of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth
+picture of Urban100 are only measured. Runs that are finished are not repeated, so the command can be stopped and given
+again, and ``--share 1/2`` and ``2/2`` use two cores.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dukd import evaluate, files, metrics, train
+from dukd.controls import CONTROLS
 from dukd.data.pairs import Pairs, find_pairs, load
-from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.kinds import known
-from dukd.methods import AT, DCKD, DUKD, FAKD, Combined, FrugalDUKD, Logits, Method, ReleasedDUKD, Scratch
+from dukd.methods import AT, DCKD, DUKD, FAKD, Combined, FrugalDUKD, Logits, Method, Scratch
 from dukd.networks import EDSRConfig, SRNetwork, weights
 from dukd.resize import imresize_uint8
 from dukd.validation import set_name, some
 
+TEACHER = "weights/edsr_f64b5_x2_basicsr.safetensors"
 SETS = {"valid/CID22": 8, "eval/Set5": 0, "eval/Set14": 0, "eval/Urban100": 10}
 """Sets, and how many of their pictures are used, evenly spaced; 0 for all."""
-OFF = {"zoom_out": 0.0, "zoom_out_reconstruction": 0.0}
+Fixed = dict[str, dict[str, float]]
 LEFT_OUT = {"mtkd", "mtkd-aggregation", "csd-slimmable", "combined", "dukd-released", "dukd-frugal"}
 """Methods that the plain list leaves out: they need several teachers, are a combination, or belong to another group."""
+TERMS = {
+    "at": ("attention",),
+    "crd": ("contrast",),
+    "crosskd": ("cross",),
+    "csd": ("contrast",),
+    "dckd": ("contrast", "distribution"),
+    "fakd": ("affinity",),
+    "fitnet": ("hint",),
+    "frequency": ("bands", "similarity"),
+    "fsp": ("flow",),
+    "lsfd": ("local",),
+    "mcir": ("repulsion",),
+    "mipkd": ("features", "block"),
+    "rkd": ("distance", "angle"),
+    "srkd": ("statistics",),
+    "vid": ("information",),
+}
+"""The weights that belong to a method itself."""
 
 
-def groups(steps: int) -> dict[str, dict[str, tuple[Method, int]]]:
-    """Methods, and the steps each is trained, by name, for each question."""
-    plain: dict[str, Method] = {n: kind() for n, kind in known(Method).items() if n not in LEFT_OUT}
-    first = {n: plain.pop(n) for n in ("scratch", "logits", "dukd")}
+@dataclass(frozen=True)
+class Entry:
+    """A method, and how it is trained."""
+
+    method: Method
+    steps: int
+    replay: bool = False
+    """Whether runs share the teacher's answers, in 16 bits, which are 101 dB from its own: the same result, sooner."""
+
+
+def plain() -> dict[str, Method]:
+    """Every method with its defaults, baselines first, and DUKD's combinations last."""
+    made: dict[str, Method] = {name: kind() for name, kind in known(Method).items() if name not in LEFT_OUT}
+    first = {name: made.pop(name) for name in ("scratch", "logits", "dukd")}
     combined = {"fakd+dukd": Combined(base=FAKD()), "dckd+dukd": Combined(base=DCKD()), "at+dukd": Combined(base=AT())}
-    no_teacher = DUKD(imitation=0, zoom_in=0, zoom_out=0)
-    controls: dict[str, Method] = {
-        "no teacher, zoom out only": no_teacher,
-        "zoom in only": DUKD(**OFF),
-        "zoom out only": DUKD(zoom_in=0),
-        "no label consistency": DUKD(consistency=0),
-        **{f"only {name}": DUKD(operations=(name,)) for name in DUKD().operations},
-        "consistency 0.5": DUKD(consistency=0.5),
-        "two windows": DUKD(windows=2),
-        "tiles": DUKD(placement="tiles"),
-        "reconstruction 5": DUKD(reconstruction=5, zoom_out_reconstruction=5),
-        "imitation 3": DUKD(imitation=3),
-        "zoom in 3": DUKD(zoom_in=3),
-        "zoom out 3": DUKD(zoom_out=3, zoom_out_reconstruction=3),
+    return first | made | combined
+
+
+def tuned() -> dict[str, Method]:
+    """Every method's own terms at a tenth and a hundredth of their published weight."""
+    made = plain()
+    return {
+        f"{name} / {divisor}": replace(made[name], **{term: getattr(made[name], term) / divisor for term in terms})
+        for divisor in (10, 100)
+        for name, terms in TERMS.items()
     }
-    updates: dict[str, tuple[Method, int]] = {
-        "released, two steps": (ReleasedDUKD(), steps // 2),
-        "released but one step": (ReleasedDUKD(two_steps=False), steps),
-        "released, right inverse": (ReleasedDUKD(wrong_inverse=False), steps // 2),
-    }
-    frugal: dict[str, Method] = {
+
+
+def shares() -> dict[str, Method]:
+    """Forms of DUKD to compare at equal time; steps are shares of the training where they are fractions below 1."""
+    return {
+        "scratch": Scratch(),
+        "logits": Logits(),
+        "dukd": DUKD(),
+        "dukd zoom in": DUKD(zoom_out=0, zoom_out_reconstruction=0),
+        "dukd zoom out": DUKD(zoom_in=0),
         "share 1/8": FrugalDUKD(share=0.125),
         "share 1/4": FrugalDUKD(share=0.25),
         "share 1/2": FrugalDUKD(share=0.5),
-        "share 1/4, late": FrugalDUKD(share=0.25, late=steps // 2),
-        "share 1/4, zoom out": FrugalDUKD(share=0.25, zoom_out=1, zoom_out_reconstruction=1),
+        "share 1/8, whole hr": FrugalDUKD(share=0.125, window=2),
+        "share 1/4, late": FrugalDUKD(share=0.25, late=1),
+        "share 1/4, early": FrugalDUKD(share=0.25, until=1),
+        "share 1/4, with zoom out": FrugalDUKD(share=0.25, zoom_out=1, zoom_out_reconstruction=1),
         "share 1/4, no consistency": FrugalDUKD(share=0.25, consistency=0),
-    }
-    return {
-        "methods": {name: (m, steps) for name, m in (first | plain | combined).items()},
-        "controls": {name: (m, steps) for name, m in controls.items()} | updates,
-        "frugal": {name: (m, steps) for name, m in frugal.items()},
-        "time": {"logits, as long as dukd": (Logits(), round(2.2 * steps)), "scratch, twice": (Scratch(), 2 * steps)},
+        "share 1/4, weight 3": FrugalDUKD(share=0.25, zoom_in=3),
+        "share 1/4, pair without teacher": FrugalDUKD(share=0.25, imitation=0),
     }
 
 
-def experiment(method: Method, seed: int, steps: int, pictures: Path, packs: Path, width: int) -> Experiment:
+def timed() -> dict[str, Method]:
+    """Methods whose steps are timed by ``cost.py``."""
+    return plain() | {name: method for name, method in shares().items() if name not in plain()}
+
+
+def halved(method: Method, steps: int) -> Method:
+    """Make a late or an early end that is marked with 1 half of the training."""
+    if isinstance(method, FrugalDUKD):
+        return replace(method, late=method.late and steps // 2, until=method.until and steps // 2)
+    return method
+
+
+def group(name: str, steps: int, seconds: float, pictures: Path, out: Path) -> dict[str, Entry]:
+    """What is trained for one question, by name."""
+    if name == "methods":
+        return {n: Entry(method, steps) for n, method in plain().items()}
+    if name == "tuned":
+        return {n: Entry(method, steps) for n, method in tuned().items()}
+    if name == "controls":
+        made: dict[str, Entry] = {}
+        for n, control in CONTROLS.items():
+            changed = control.of(experiment(Entry(control.start, steps), 1, pictures, out))
+            made[n] = Entry(changed.method, changed.optimisation.steps, replay=changed.method.needs_teacher)
+        return made
+    costs = json.loads((out / "costs.json").read_text())
+    chosen = {n: (method, round(seconds / costs[n]["seconds"])) for n, method in shares().items()}
+    return {f"{n} for {seconds:.0f} s": Entry(halved(method, some), some) for n, (method, some) in chosen.items()}
+
+
+def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
-    teacher = Teacher(
-        weights=pictures / "weights/edsr_f64b5_x2_basicsr.safetensors",
-        value_range=255.0,
-        mean=(0.0, 0.0, 0.0),
-        residual_scale=1.0,
-    )
+    teacher = Teacher(weights=pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
     return Experiment(
-        student=EDSRConfig(scale=2, width=width, blocks=4, value_range=1.0, skip="nearest"),
-        teacher=teacher if method.needs_teacher else None,
-        method=method,
-        data=Data(train=pictures / "train/CID22", packs=packs, patch=32, batch=8),
+        student=EDSRConfig(scale=2, width=32, blocks=4, value_range=1.0, skip="nearest"),
+        teacher=teacher if entry.method.needs_teacher else None,
+        method=entry.method,
+        data=Data(
+            train=pictures / "train/CID22",
+            packs=out / "packs",
+            patch=32,
+            batch=8,
+            workers=0,
+            period=entry.steps if entry.replay else 0,
+        ),
+        reuse=Reuse(on=entry.replay, bits=16, turns=(), folder=out / "banks"),
         optimisation=Optimisation(
-            steps=steps,
+            steps=entry.steps,
             learning_rate=2e-3,
             schedule="one-cycle",
             ema=0.99,
@@ -95,15 +159,18 @@ def experiment(method: Method, seed: int, steps: int, pictures: Path, packs: Pat
             channels_last=True,
             seed=seed,
         ),
-        evaluation=Evaluation(every=steps, log_every=max(1, steps // 10), teacher_pictures=0),
+        evaluation=Evaluation(every=entry.steps, log_every=max(1, entry.steps // 10), teacher_pictures=0),
     )
 
 
 def scores_of(network: SRNetwork | None, sets: dict[str, Pairs]) -> dict[str, float]:
     """PSNR of the luma on every set, in dB; of bicubic interpolation where there is no network."""
+    if network is not None:
+        # A third sooner, to the same values; torch documents the call, its types lack it.
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     scores: dict[str, float] = {}
     for name, pairs in sets.items():
-        values = []
+        values: list[float] = []
         for pair in pairs:
             lr, hr = load(pair)
             sr = evaluate.tensor(imresize_uint8(lr, 2)) if network is None else evaluate.answer(network, lr)[0]
@@ -112,22 +179,20 @@ def scores_of(network: SRNetwork | None, sets: dict[str, Pairs]) -> dict[str, fl
     return scores
 
 
-def measured(run: Path, sets: dict[str, Pairs]) -> dict[str, Any]:
-    """Scores of a finished run, computed once and kept in its folder."""
+def measured(run: Path, sets: dict[str, Pairs], seconds: float) -> dict[str, Any]:
+    """Scores of a finished run and the processor time of its training, computed once and kept in its folder."""
     path = run / "scores.json"
     if not path.is_file():
         student = weights.read(run / "student.safetensors").frozen()
-        last = [r for r in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if r["kind"] == "train"][-1]
-        files.write_text(path, json.dumps({"sets": scores_of(student, sets), "seconds": last["seconds"]}))
+        files.write_text(path, json.dumps({"sets": scores_of(student, sets), "seconds": seconds}))
     return json.loads(path.read_text())
 
 
-def fixed_rows(pictures: Path, sets: dict[str, Pairs], out: Path) -> dict[str, dict[str, float]]:
+def fixed_rows(pictures: Path, sets: dict[str, Pairs], out: Path) -> Fixed:
     """Bicubic and the teacher, computed once."""
     path = out / "fixed.json"
     if not path.is_file():
-        file = pictures / "weights/edsr_f64b5_x2_basicsr.safetensors"
-        teacher = weights.read(file, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0).frozen()
+        teacher = weights.read(pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0).frozen()
         rows = {"bicubic": scores_of(None, sets), "teacher": scores_of(teacher, sets)}
         files.write_text(path, json.dumps(rows))
     return json.loads(path.read_text())
@@ -138,82 +203,109 @@ def slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "+-." else "-" for c in name)
 
 
-def planned(chosen: list[str], steps: int, seeds: list[int]) -> Iterator[tuple[str, Method, int, int]]:
-    """What is to be run, one seed of everything before the next."""
-    for seed in seeds:
-        for group in chosen:
-            for name, (method, some_steps) in groups(steps)[group].items():
-                yield name, method, some_steps, seed
+def folder(out: Path, name: str, steps: int, seed: int) -> Path:
+    """Where a run is."""
+    return out / f"{slug(name)}-{steps}-s{seed}"
 
 
-def table(
-    out: Path,
-    chosen: list[str],
-    steps: int,
-    seeds: list[int],
-    sets: dict[str, Pairs],
-    fixed: dict[str, dict[str, float]],
-) -> str:
-    """Mean and spread over seeds of everything that is finished, as Markdown."""
-    header = ["method", "steps", "seeds", "seconds", *sets]
+def finished(out: Path, name: str, steps: int, seeds: list[int]) -> dict[int, dict[str, Any]]:
+    """Scores of a method by seed, as far as they are there."""
+    paths = {seed: folder(out, name, steps, seed) / "scores.json" for seed in seeds}
+    return {seed: json.loads(path.read_text()) for seed, path in paths.items() if path.is_file()}
+
+
+def summary(out: Path, entries: dict[str, Entry], seeds: list[int], fixed: Fixed, base: str) -> str:
+    """Mean and spread over seeds of everything that is finished, as Markdown.
+
+    The gap is the share of the way from scratch to the teacher on the set of most pictures to measure; the difference
+    is to ``base``, seed by seed, over all pictures to measure: seeds share weights at the start and batches.
+    """
+    sets = list(fixed["teacher"])
+    header = ["method", "steps", "seeds", "CPU s", *sets, f"over {base.split(' for ', maxsplit=1)[0]}", "gap closed"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    lines += [[label, "", "", "", *(f"{row[name]:.3f}" for name in sets)] for label, row in fixed.items()]
-    for group in chosen:
-        for name, (_, some_steps) in groups(steps)[group].items():
-            runs = [out / f"{slug(name)}-{some_steps}-s{seed}" for seed in seeds]
-            done = [json.loads((r / "scores.json").read_text()) for r in runs if (r / "scores.json").is_file()]
-            if not done:
-                continue
-            cells = []
-            for s in sets:
-                values = [d["sets"][s] for d in done]
-                spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-                cells.append(f"{np.mean(values):.3f}{spread}")
-            seconds = np.mean([d["seconds"] for d in done])
-            lines.append([name, str(some_steps), str(len(done)), f"{seconds:.0f}", *cells])
+    lines += [[label, "", "", "", *(f"{row[s]:.3f}" for s in sets), "", ""] for label, row in fixed.items()]
+    scratch = next(n for n in entries if n.startswith("scratch"))
+    done = {n: finished(out, n, e.steps, seeds) for n, e in entries.items()}
+    for name, entry in entries.items():
+        runs = done[name]
+        if not runs:
+            continue
+        cells = [_spread([run["sets"][s] for run in runs.values()]) for s in sets]
+        differences = [
+            float(np.mean([run["sets"][s] - done[base][seed]["sets"][s] for s in sets[1:]]))
+            for seed, run in runs.items()
+            if seed in done.get(base, {})
+        ]
+        over = "" if name == base or not differences else _spread(differences, sign="+")
+        low, own = (_level(list(done[n].values()), sets[1:]) for n in (scratch, name))
+        high = _level([{"sets": fixed["teacher"]}], sets[1:])
+        gap = f"{100 * (own - low) / (high - low):.1f} %"
+        seconds = np.mean([run["seconds"] for run in runs.values()])
+        lines.append([name, str(entry.steps), str(len(runs)), f"{seconds:.0f}", *cells, over, gap])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
+def _level(runs: list[dict[str, Any]], sets: list[str]) -> float:
+    """Mean over runs and sets, in dB; not a number without runs."""
+    return float(np.mean([run["sets"][s] for run in runs for s in sets])) if runs else float("nan")
+
+
+def _spread(values: list[float], sign: str = "") -> str:
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):{sign}.3f}{spread}"
+
+
 def main() -> None:
-    """Run what is asked for and print the table."""
+    """Run what is asked for and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
-    parser.add_argument("--group", nargs="+", default=["methods"], choices=list(groups(10)))
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--group", nargs="+", default=["methods"], choices=("methods", "tuned", "controls", "time"))
+    parser.add_argument("--only", nargs="+", default=[], help="names of a group's methods to run; all without")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seconds", type=float, default=75.0, help="processor time of a run of the group `time`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no run after this time")
     parser.add_argument("--share", default="1/1", help="i/n: take every n-th run, from the i-th, to use several cores")
-    arguments = parser.parse_args()
-    begun, out = time.monotonic(), arguments.out
+    parser.add_argument("--summary", action="store_true", help="train nothing; write the table of what is finished")
+    asked = parser.parse_args()
+    begun, out = time.monotonic(), asked.out
     out.mkdir(parents=True, exist_ok=True)
-    found = {p: some(find_pairs(arguments.pictures / p, scale=2), n) for p, n in SETS.items()}
-    sets = {
-        f"{set_name(arguments.pictures / p)}{' valid' if 'valid' in p else ''}": pairs for p, pairs in found.items()
-    }
-    fixed = fixed_rows(arguments.pictures, sets, out)
-    mine, of = map(int, arguments.share.split("/"))
-    for i, (name, method, steps, seed) in enumerate(planned(arguments.group, arguments.steps, arguments.seeds)):
-        run = out / f"{slug(name)}-{steps}-s{seed}"
+    found = {p: some(find_pairs(asked.pictures / p, scale=2), n) for p, n in SETS.items()}
+    sets = {f"{set_name(asked.pictures / p)}{' valid' if 'valid' in p else ''}": pairs for p, pairs in found.items()}
+    fixed = fixed_rows(asked.pictures, sets, out)
+    groups = {g: group(g, asked.steps, asked.seconds, asked.pictures, out) for g in asked.group}
+    mine, of = map(int, asked.share.split("/"))
+    planned = [
+        (name, entry, seed)
+        for seed in asked.seeds
+        for entries in groups.values()
+        for name, entry in entries.items()
+        if not asked.only or name.split(" for ")[0] in asked.only
+    ]
+    for i, (name, entry, seed) in enumerate([] if asked.summary else planned):
+        run = folder(out, name, entry.steps, seed)
         if i % of != mine - 1 or (run / "scores.json").is_file():
             continue
-        if time.monotonic() - begun > 60 * arguments.minutes:
+        if time.monotonic() - begun > 60 * asked.minutes:
             break
-        what = experiment(method, seed, steps, arguments.pictures, out / "packs", arguments.width)
-        what = replace(what, data=replace(what.data, workers=0))
-        started = time.monotonic()
+        started, clock = time.monotonic(), time.process_time()
         try:
+            what = experiment(entry, seed, asked.pictures, out)
             train.train(what, run, resume=(run / "experiment.yaml").is_file())
-            scores = measured(run, sets)
+            scores = measured(run, sets, time.process_time() - clock)
         except (ValueError, ArithmeticError) as error:
             print(f"{name}, seed {seed}: {error}", flush=True)
             continue
         figures = "  ".join(f"{s} {v:.3f}" for s, v in scores["sets"].items())
         print(f"{name}, seed {seed}: {time.monotonic() - started:.0f} s  {figures}", flush=True)
-    text = table(out, arguments.group, arguments.steps, arguments.seeds, sets, fixed)
-    files.write_text(out / f"{'-'.join(arguments.group)}.md", text)
-    print(text)
+    baselines = {n: Entry(m, asked.steps) for n, m in plain().items() if n in ("scratch", "logits", "dukd")}
+    for name, entries in groups.items():
+        base = next((n for n in entries if n.startswith("logits for")), "dukd" if name == "controls" else "logits")
+        rows = entries if name in ("methods", "time") else baselines | entries
+        text = summary(out, rows, asked.seeds, fixed, base)
+        files.write_text(out / f"{name}{f'-{asked.seconds:.0f}' if name == 'time' else ''}.md", text)
+        print(text)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,17 @@ def test_windows_are_anywhere_and_every_picture_has_its_own():
     )
 
 
+def test_a_larger_window_is_cut_from_hr_up_to_the_whole_of_it():
+    lr, hr = pair(n=2, h=4, w=6)
+    (zoom_in, _) = DUKD(window=1.5, consistency=0).upcycle(lr, hr, torch.Generator().manual_seed(2))
+    (whole, _) = DUKD(window=2, consistency=0).upcycle(lr, hr, torch.Generator().manual_seed(2))
+
+    assert zoom_in.clean.shape == (2, 3, 6, 9)
+    assert torch.equal(whole.clean, hr)
+    with pytest.raises(ValueError, match=r"no window of 10 x 15 fits into hr of 8 x 12"):
+        DUKD(window=2.5).upcycle(lr, hr, torch.Generator())
+
+
 def test_several_windows_are_averaged_and_each_has_its_own_place():
     lr, hr = pair(n=2, h=4, w=4)
     (zoom_in, _) = DUKD(windows=3, consistency=0).upcycle(lr, hr, torch.Generator().manual_seed(2))
@@ -252,7 +263,9 @@ def test_recipes_use_the_whole_method(name):
     assert method.placement == "uniform"
 
 
-@pytest.mark.parametrize(("field", "value"), [("windows", 0), ("consistency", -0.1), ("consistency", 1.1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("windows", 0), ("window", 0.0), ("consistency", -0.1), ("consistency", 1.1)]
+)
 def test_numbers_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=str(value)):
         replace(DUKD(), **{field: value})
@@ -293,7 +306,23 @@ def test_a_late_start_is_logits_distillation_until_then():
     assert again.count == 3
 
 
-@pytest.mark.parametrize("changes", [{"share": 0.0}, {"share": 1.0}, {"late": -1}])
+def test_upcycling_can_end_early():
+    lr, hr = pair(n=4)
+    method = FrugalDUKD(late=1, until=2)
+    student, teacher = STUDENT.build(), TEACHER.build().frozen()
+    extras = method.extras(student, teacher)
+    zoomed = []
+    for step in range(1, 4):
+        given = {"student": student, "teacher": teacher, "extras": extras, "lr": lr, "hr": hr}
+        zoomed.append("zoom_in" in method.losses(**given, rng=torch.Generator()))
+        method.after_step(student=student, extras=extras, step=step)
+
+    assert zoomed == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"share": 0.0}, {"share": 1.0}, {"late": -1}, {"until": -1}, {"until": 3, "late": 3}]
+)
 def test_shares_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match=str(next(iter(changes.values())))):
         FrugalDUKD(**changes)

@@ -67,6 +67,8 @@ class DUKD(Logits):
     """Weight of the distance to the ground truth of the reduced picture, which is lr."""
     windows: int = 1
     """Windows per picture and batch; their distances are averaged."""
+    window: float = 1.0
+    """Side of a window relative to that of lr: 1 in the paper, at most the scale, where it is the whole of hr."""
     placement: Literal["uniform", "tiles"] = "uniform"
     """Where windows lie: anywhere, each picture at its own place; or on the released scale x scale grid, the same
     tile for the whole batch."""
@@ -82,6 +84,8 @@ class DUKD(Logits):
         """Check what the types do not say."""
         if self.windows < 1:
             raise ValueError(f"DUKD takes at least one window per picture, but windows is {self.windows}")
+        if not self.window > 0:
+            raise ValueError(f"window is the side of a window relative to lr's, above 0, but got {self.window}")
         if not 0 <= self.consistency <= 1:
             raise ValueError(f"consistency is a probability in [0, 1], but got {self.consistency}")
 
@@ -107,7 +111,8 @@ class DUKD(Logits):
         made: list[Upcycled] = []
         if self.zoom_in:
             draw = random_windows if self.placement == "uniform" else shared_tiles
-            windows = draw(hr, (h, w), count=self.windows, rng=rng)
+            size = (max(1, round(self.window * h)), max(1, round(self.window * w)))
+            windows = draw(hr, size, count=self.windows, rng=rng)
             a = self._augmentation("zoom_in", windows, rng)
             made.append(Upcycled("zoom_in", windows, a.apply(windows), a, self.zoom_in))
         if self.zoom_out or self.zoom_out_reconstruction:
@@ -166,9 +171,15 @@ def upcycled_losses(student: SRNetwork, teacher: SRNetwork, upcycled: Sequence[U
 
 
 def random_windows(hr: Tensor, size: tuple[int, int], *, count: int, rng: Generator) -> Tensor:
-    """Cut windows at random places: ``(n, 3, H, W)`` to ``(count * n, 3, h, w)``, every picture at its own places."""
+    """Cut windows at random places: ``(n, 3, H, W)`` to ``(count * n, 3, h, w)``, every picture at its own places.
+
+    Raises:
+        ValueError: If a window is larger than ``hr``.
+    """
     n, _, H, W = hr.shape
     h, w = size
+    if h > H or w > W:
+        raise ValueError(f"no window of {h} x {w} fits into hr of {H} x {W}: window is at most the scale")
     top = torch.randint(H - h + 1, (count * n,), generator=rng).tolist()
     left = torch.randint(W - w + 1, (count * n,), generator=rng).tolist()
     return torch.stack([hr[i % n, :, t : t + h, x : x + w] for i, (t, x) in enumerate(zip(top, left, strict=True))])

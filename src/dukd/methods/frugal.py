@@ -6,8 +6,8 @@ steps. Here a share of the batch gives its place to its own windows, so that a s
 
     L =  w_rec |S(lr_b) - hr_b|  +  w_kd |S(lr_b) - T(lr_b)|  +  w_in |A^-1 S(A zi_a) - T(zi_a)|  + zoom out of a
 
-for the batch cut into its first part a and the rest b. The first ``late`` share of training can be left to the pair
-alone. This is ours, not the paper's; `dukd.methods.dukd` is the paper's.
+for the batch cut into its first part a and the rest b. The first steps can be left to the pair alone, and so can the
+last. This is ours, not the paper's; `dukd.methods.dukd` is the paper's.
 """
 
 from dataclasses import dataclass
@@ -49,6 +49,8 @@ class FrugalDUKD(DUKD):
     """Share of the batch, in (0, 1), whose pictures are shown upcycled in place of as they are."""
     late: int = 0
     """Steps at the start that are logits distillation on the whole batch."""
+    until: int = 0
+    """Step at which upcycling ends and the rest is logits distillation again; 0 for never."""
     zoom_out: float = 0.0
     """Weight of the distance to the teacher on lr reduced once more."""
     zoom_out_reconstruction: float = 0.0
@@ -61,6 +63,8 @@ class FrugalDUKD(DUKD):
             raise ValueError(f"share is a part of the batch, in (0, 1), but got {self.share}")
         if self.late < 0:
             raise ValueError(f"late is a number of steps, but got {self.late}")
+        if self.until < 0 or 0 < self.until <= self.late:
+            raise ValueError(f"until is a step after late, which is {self.late}, or 0, but got {self.until}")
 
     @override
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
@@ -72,7 +76,7 @@ class FrugalDUKD(DUKD):
     ) -> Losses:
         assert isinstance(extras, _Steps)
         pair = Logits(reconstruction=self.reconstruction, imitation=self.imitation)
-        if extras.count < self.late:
+        if extras.count < self.late or 0 < self.until <= extras.count:
             return pair.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
         cut = max(1, round(self.share * lr.shape[0]))
         if cut == lr.shape[0]:

@@ -1,0 +1,85 @@
+"""What a step of every method costs, in time and memory, relative to training without a teacher.
+
+    python benchmarks/cost.py --pictures ../shared/data --out runs/study
+
+The networks and patches are the study's (``study.py``). Steps of all methods are timed in turns, on one thread, in
+processor time; the median counts. Memory is the peak of a process of its own, above what it holds before its first
+step. Writes ``costs.json``, which the study reads for its runs of equal time, and ``costs.md``.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+from pathlib import Path
+from typing import Any
+
+import study
+import torch
+
+from dukd import bench, files, train
+from dukd.methods import Method
+from dukd.session import Session
+
+
+def ready(method: Method, pictures: Path, out: Path) -> tuple[Session, torch.Tensor, torch.Tensor]:
+    """A session and one batch."""
+    session = Session.prepare(study.experiment(study.Entry(method, 1000), 1, pictures, out), torch.device("cpu"))
+    return session, *session.patches.batch(0)
+
+
+def memory(method: Method, pictures: Path, out: Path) -> float:
+    """Megabytes that the first steps take; run in a process of its own."""
+    torch.set_num_threads(1)
+    session, lr, hr = ready(method, pictures, out)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(2):
+        train.advance(session, lr, hr)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def times(methods: dict[str, Method], pictures: Path, out: Path, repetitions: int) -> dict[str, float]:
+    """Seconds of a step, by name."""
+    sessions = {name: ready(method, pictures, out) for name, method in methods.items()}
+    ways = {n: lambda s=s, lr=lr, hr=hr: train.advance(s, lr, hr) for n, (s, lr, hr) in sessions.items()}
+    timings = bench.interleaved(ways, device=torch.device("cpu"), repetitions=repetitions, warm_up=2)
+    return {timing.name: statistics.median(timing.seconds) for timing in timings}
+
+
+def table(costs: dict[str, dict[str, Any]]) -> str:
+    """Markdown, relative to scratch."""
+    base = costs["scratch"]
+    lines = ["| method | time of a step | relative | memory of a step | relative |", "|---|---:|---:|---:|---:|"]
+    lines += [
+        f"| {n} | {1e3 * c['seconds']:.0f} ms | {c['seconds'] / base['seconds']:.2f} "
+        f"| {c['megabytes']:.0f} MB | {c['megabytes'] / base['megabytes']:.2f} |"
+        for n, c in costs.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--repetitions", type=int, default=15)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    methods = study.timed()
+    seconds = times(methods, asked.pictures, asked.out, asked.repetitions)
+    costs: dict[str, dict[str, Any]] = {}
+    spawned = multiprocessing.get_context("spawn")
+    for name, method in methods.items():
+        with spawned.Pool(1) as process:
+            megabytes = process.apply(memory, (method, asked.pictures, asked.out))
+        costs[name] = {"seconds": seconds[name], "megabytes": megabytes}
+        print(f"{name}: {1e3 * seconds[name]:.0f} ms, {megabytes:.0f} MB", flush=True)
+    files.write_text(asked.out / "costs.json", json.dumps(costs, indent=1))
+    files.write_text(asked.out / "costs.md", table(costs))
+    print(table(costs))
+
+
+if __name__ == "__main__":
+    main()
