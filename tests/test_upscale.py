@@ -21,7 +21,8 @@ from dukd import augment, images, resize
 from dukd.evaluate import self_ensemble
 from dukd.images import Picture
 from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
-from dukd.upscale import Failed, plan, upscale_files, upscale_picture
+from dukd.tiles import plan
+from dukd.upscale import Failed, upscale_files, upscale_picture
 
 RNG = np.random.default_rng(0)
 
