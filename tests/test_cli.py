@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -165,6 +166,27 @@ def test_each_run_keeps_its_own_student_when_two_are_evaluated_together(world, t
     compared = world.works(f"compare {trained} {other}")
     assert "| dukd |" in compared
     assert "| logits |" in compared
+
+
+def test_evaluating_on_one_set_more_keeps_the_others(world, trained, folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "evaluation.json").unlink()
+    line = f"evaluate {run} --teacher {folder}/teacher.safetensors --sets"
+    world.works(f"{line} {folder}/pictures --pictures 2")
+    world.works(f"{line} {folder}/small")
+    world.works(f"{line} {folder}/small --self-ensemble")
+
+    (head,) = [text for text in world.works(f"compare {run}").splitlines() if text.startswith("| Model")]
+    assert [cell.strip() for cell in head.split("|")[2:4]] == ["pictures", "small"]
+    turned = world.works(f"compare {run} --self-ensemble")
+    assert "| dukd+ |" in turned
+    assert "pictures" not in turned.splitlines()[0]
+    world.works(f"report {run} --self-ensemble -o {tmp_path}/page.html")
+    assert "dukd+" in (tmp_path / "page.html").read_text()
+    assert world.fails(f"compare {run} --precision bfloat16")[1].endswith(
+        "it has evaluation-self-ensemble.json, evaluation.json: see --self-ensemble and --precision"
+    )
 
 
 def test_evaluate_writes_tables(world, folder, tmp_path):

@@ -19,12 +19,15 @@ from typing import Any, Literal, cast
 import yaml
 
 from dukd.checkpoint import Run
+from dukd.evaluations import file_name
 
 Model = Literal["bicubic", "baseline", "teacher", "student"]
 """``baseline``: a student trained from scratch whose weights were given to the evaluation."""
 METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "agreement")
 _SMALLEST_GAP = 0.005  # dB: a share of less would be noise
 _LARGEST = 1 << 20
+EVALUATION = file_name()
+"""The file of a run that holds what was measured of it, unless another is asked for."""
 
 
 class ReportError(ValueError):
@@ -87,6 +90,8 @@ class Story:
     facts: dict[str, Any]
     records: list[dict[str, Any]]
     evaluation: dict[str, Any] | None
+    measured: Path
+    """The file that the evaluation stands in, or would."""
     reached: int
 
     @property
@@ -114,8 +119,12 @@ class Story:
         return json.dumps({**self.experiment, "optimisation": optimisation}, sort_keys=True)
 
 
-def read(directory: Path) -> Story:
+def read(directory: Path, measured: str = EVALUATION) -> Story:
     """Read what a run directory holds; only the experiment has to be there.
+
+    Args:
+        directory: The run directory.
+        measured: The file in it that holds the evaluation.
 
     Raises:
         dukd.checkpoint.CheckpointError: If there is no run.
@@ -133,7 +142,7 @@ def read(directory: Path) -> Story:
         raise ReportError(f"{run.experiment} is no experiment")
     records = cast("list[dict[str, Any]]", run.records())
     logged = [record["step"] for record in records if isinstance(record.get("step"), int)]
-    evaluation = directory / "evaluation.json"
+    evaluation = directory / measured
     return Story(
         name=directory.resolve().name,
         directory=directory,
@@ -142,13 +151,14 @@ def read(directory: Path) -> Story:
         facts=_json(run.facts) if run.facts.exists() else {},
         records=records,
         evaluation=_json(evaluation) if evaluation.exists() else None,
+        measured=evaluation,
         reached=max([0, *logged, *run.steps()]),
     )
 
 
-def read_all(directories: Sequence[Path]) -> list[Story]:
+def read_all(directories: Sequence[Path], measured: str = EVALUATION) -> list[Story]:
     """Read runs; those of equal names are told apart by the folder they lie in."""
-    stories = [read(directory) for directory in directories]
+    stories = [read(directory, measured) for directory in directories]
     names = [story.name for story in stories]
     long = [f"{story.directory.resolve().parent.name}/{story.name}" for story in stories]
     unique = [name if names.count(name) == 1 else other for name, other in zip(names, long, strict=True)]
@@ -221,20 +231,25 @@ class Comparison:
         return json.dumps(_finite(asdict(self)), indent=2, ensure_ascii=False) + "\n"
 
 
-def compare(runs: Sequence[Path]) -> Comparison:
+def compare(runs: Sequence[Path], measured: str = EVALUATION) -> Comparison:
     """Put evaluated runs into one table.
 
     Args:
-        runs: Run directories, each with an ``evaluation.json``.
+        runs: Run directories that were evaluated.
+        measured: The file of each that holds the evaluation.
 
     Raises:
         ReportError: If a run was not evaluated or not finished, or if two differ in steps, data, scale, teacher or
             protocol: the message names the runs and what differs.
     """
-    stories = read_all(runs)
+    stories = read_all(runs, measured)
     for story in stories:
         if story.evaluation is None:
-            raise ReportError(f"{story.name} was not evaluated: it has no evaluation.json (dukd evaluate writes it)")
+            there = [
+                path.name for path in sorted(story.directory.glob("evaluation*.json")) if "-until-" not in path.name
+            ]
+            advice = f"; it has {', '.join(there)}: see --self-ensemble and --precision" if there else ""
+            raise ReportError(f"{story.name} was not evaluated: it has no {measured} (dukd evaluate writes it){advice}")
         if not story.finished:
             raise ReportError(f"{story.name} stopped at step {story.reached} of {story.steps}: resume it first")
     return tabulate(stories)
@@ -312,14 +327,14 @@ def _student(group: Sequence[Story], label: str) -> Row:
     entries = [_rows(story, "student")[:1] for story in group]
     for story, entry in zip(group, entries, strict=True):
         if not entry:
-            raise ReportError(f"{story.directory / 'evaluation.json'} has no row for the student")
+            raise ReportError(f"{story.measured} has no row for the student")
     label += "+" if _averaged(group[0]) else ""
     row = _row(group[0], [entry[0] for entry in entries], label, "student")
     return replace(row, runs=tuple(story.name for story in group), steps=group[0].steps)
 
 
 def _row(story: Story, entries: Sequence[dict[str, Any]], label: str, model: Model) -> Row:
-    where = story.directory / "evaluation.json"
+    where = story.measured
     sets: dict[str, Score] = {}
     for name in _part(entries[0], "sets"):
         found = [_part(_part(entry, "sets"), name) for entry in entries]
@@ -391,7 +406,7 @@ def _evaluation(story: Story) -> dict[str, Any]:
 def _rows(story: Story, model: Model) -> list[dict[str, Any]]:
     rows = _evaluation(story).get("rows")
     if not isinstance(rows, list):
-        raise ReportError(f"{story.directory / 'evaluation.json'} has no list of rows")
+        raise ReportError(f"{story.measured} has no list of rows")
     entries = [cast("dict[str, Any]", row) for row in cast("list[object]", rows) if isinstance(row, dict)]
     return [entry for entry in entries if entry.get("model") == model]
 

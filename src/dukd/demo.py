@@ -15,11 +15,11 @@ from typing import cast
 
 import torch
 
-from dukd import evaluate, images, train
+from dukd import evaluate, evaluations, images, train
 from dukd.checkpoint import Run
 from dukd.data.pairs import find_pairs
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
-from dukd.files import Progress, silent, write_text
+from dukd.files import Progress, silent
 from dukd.logbook import Record
 from dukd.methods import DUKD, Logits, Method, Scratch
 from dukd.networks import EDSRConfig, weights
@@ -141,7 +141,7 @@ def demo(
     for run, row in zip(runs, (r for r in table.rows if r.model in {"baseline", "student"}), strict=True):
         beside = tuple(r for r in table.rows if r.model in {"bicubic", "teacher"})
         rows = (*beside, replace(row, model="student"))
-        write_text(run / "evaluation.json", replace(table, rows=rows).to_json())
+        evaluations.keep(run, replace(table, rows=rows))
     page = report(runs, out / "index.html", title="One small network, trained three ways", about=ABOUT)
     work.finish()
     return Outcome(table, page)

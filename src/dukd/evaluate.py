@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from hashlib import sha256
 from itertools import compress, product
 from pathlib import Path
 from typing import cast
@@ -26,6 +27,7 @@ from dukd.data.pairs import Pair, Pairs, load
 from dukd.files import Progress, silent
 from dukd.networks import macs
 from dukd.networks._network import SRNetwork
+from dukd.networks.weights import tensors_sha256
 from dukd.resize import imresize_uint8
 
 Pixels = NDArray[np.uint8]
@@ -76,6 +78,8 @@ class Row:
     macs: int | None = None
     """Multiply-accumulates for an output of 1280 x 720 pixels."""
     seconds_per_picture: float | None = None
+    network: str | None = None
+    """Fingerprint of the network's numbers and weights; none where no network was asked."""
     sets: dict[str, Scores] = field(default_factory=dict[str, Scores])
 
 
@@ -94,7 +98,9 @@ class Table:
         by_model = {r.model: r for r in self.rows}
         low = by_model.get("baseline") or by_model.get("bicubic")
         high = by_model.get("teacher")
-        if low is None or high is None or row.model in {"bicubic", "teacher", "baseline"} or name not in high.sets:
+        if low is None or high is None or row.model in {"bicubic", "teacher", "baseline"}:
+            return None
+        if not all(name in r.sets for r in (low, high, row)):
             return None
         gap = high.sets[name].psnr_y - low.sets[name].psnr_y
         return (row.sets[name].psnr_y - low.sets[name].psnr_y) / gap if gap > 0 else None
@@ -423,8 +429,14 @@ def _row(candidate: Candidate, measured: Mapping[str, Sequence[_Measured]], scal
         parameters=None if network is None else network.parameter_count(),
         macs=None if network is None else turns * macs(network, *size),
         seconds_per_picture=_mean(m.seconds for items in measured.values() for m in items),
+        network=None if network is None else fingerprint(network),
         sets=sets,
     )
+
+
+def fingerprint(network: SRNetwork) -> str:
+    """SHA-256 of a network's numbers and weights: equal for networks that answer alike."""
+    return sha256(f"{network.config!r} {tensors_sha256(network.state_dict())}".encode()).hexdigest()
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -26,6 +26,7 @@ from typing import Any, cast
 from dukd import charts, files
 from dukd.charts import Line
 from dukd.comparison import (
+    EVALUATION,
     METRICS,
     Comparison,
     ReportError,
@@ -68,7 +69,9 @@ _NAMES = {
 }
 
 
-def report(runs: Sequence[Path], out: Path, *, title: str = "Distillation report", about: str = "") -> Path:
+def report(
+    runs: Sequence[Path], out: Path, *, title: str = "Distillation report", about: str = "", measured: str = EVALUATION
+) -> Path:
     """Write a page about runs.
 
     Args:
@@ -76,6 +79,7 @@ def report(runs: Sequence[Path], out: Path, *, title: str = "Distillation report
         out: The HTML file.
         title: Headline.
         about: A paragraph below it.
+        measured: The file of each run that the table is made from.
 
     Returns:
         ``out``.
@@ -84,7 +88,7 @@ def report(runs: Sequence[Path], out: Path, *, title: str = "Distillation report
         ReportError: If runs differ in what makes numbers comparable; the message names the difference.
         dukd.checkpoint.CheckpointError: If a directory holds no run.
     """
-    stories = read_all(runs)
+    stories = read_all(runs, measured)
     table = tabulate(stories)
     styles = _styles(stories)
     sections = [

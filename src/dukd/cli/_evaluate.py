@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from dukd import comparison, evaluate, report, validation
+from dukd import comparison, evaluate, evaluations, report, validation
 from dukd.cli._terminal import Bar, Device, chosen, named, note, say, table
 from dukd.data.pairs import Pairs, find_pairs
 from dukd.files import write_text
@@ -19,7 +19,8 @@ from dukd.networks import SRNetwork, weights
 class Evaluate:
     """Measure networks side by side, by the field's protocol, which is printed below the table.
 
-    A run directory stands for its student; the figures are kept in it, for `dukd compare` and `dukd report`.
+    A run directory stands for its student; the figures are kept in it, for `dukd compare` and `dukd report`: sets add
+    up from call to call, and those of a self-ensemble or of bfloat16 have files of their own.
 
     Example: dukd evaluate student.safetensors --teacher teacher.pth --sets Set5 Set14
     """
@@ -83,8 +84,8 @@ class Evaluate:
         for i, (path, _) in enumerate(sources):
             if path is not None and _is_run(path):
                 others = [r for j, r in enumerate(measured.rows) if sources[j][0] is None or j == i]
-                write_text(path / "evaluation.json", replace(measured, rows=tuple(others)).to_json())
-                say(f"wrote {named(path / 'evaluation.json')}")
+                kept = evaluations.keep(path, replace(measured, rows=tuple(others)))
+                say(f"wrote {named(kept.path)}" + "".join(f"; {named(text)}" for text in kept.notes))
         return 0
 
     def _scale(self, candidates: Sequence[evaluate.Candidate]) -> int:
@@ -164,18 +165,23 @@ class Compare:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run directories that `dukd evaluate` has measured."""
+    self_ensemble: Annotated[bool, tyro.conf.arg(aliases=["-x"])] = False
+    """Whether to take what was measured with --self-ensemble."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Which arithmetic's figures to take."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """File to write: .md, .csv, .json or .html; otherwise the table is printed."""
 
     def __call__(self) -> int:
         if self.out is not None and self.out.suffix not in {".md", ".csv", ".json", ".html"}:
             raise ValueError(f"--out writes .md, .csv, .json or .html, but got {named(self.out)}")
-        compared = comparison.compare(self.runs)
+        measured = evaluations.file_name(precision=self.precision, self_ensemble=self.self_ensemble)
+        compared = comparison.compare(self.runs, measured=measured)
         if self.out is None:
             say(compared.to_markdown().rstrip())
             return 0
         if self.out.suffix == ".html":
-            report.report(self.runs, self.out, title="Comparison")
+            report.report(self.runs, self.out, title="Comparison", measured=measured)
         else:
             forms = {".md": compared.to_markdown, ".csv": compared.to_csv, ".json": compared.to_json}
             write_text(self.out, forms[self.out.suffix]())
@@ -198,10 +204,15 @@ class Report:
     """The page to write."""
     title: str = "Distillation report"
     """Headline of the page."""
+    self_ensemble: Annotated[bool, tyro.conf.arg(aliases=["-x"])] = False
+    """Whether the table holds what was measured with --self-ensemble."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Which arithmetic's figures the table holds."""
 
     def __call__(self) -> int:
         if self.out.suffix not in {".html", ".htm"}:
             raise ValueError(f"the report is a page: --out ends in .html, but got {named(self.out)}")
-        report.report(self.runs, self.out, title=self.title)
+        measured = evaluations.file_name(precision=self.precision, self_ensemble=self.self_ensemble)
+        report.report(self.runs, self.out, title=self.title, measured=measured)
         say(f"wrote {named(self.out)}")
         return 0
