@@ -17,10 +17,10 @@ from typing import cast
 import torch
 
 from dukd import augment, train
-from dukd.checkpoint import Run
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.methods import DUKD
 from dukd.networks import EDSRConfig
+from dukd.runs import Run
 
 Row = tuple[str, int, list[float], float]
 

@@ -18,11 +18,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from dukd import checkpoint, train
-from dukd.checkpoint import Run
 from dukd.distributed import InOrder, RankError, World, fingerprint, join
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.methods import DUKD, FitNet, Logits, ReleasedDUKD
 from dukd.networks import EDSRConfig, weights
+from dukd.runs import Run
 from dukd.schedule import draws
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")

@@ -12,11 +12,12 @@ from PIL import Image
 
 from dukd import train
 from dukd.bank import BankError
-from dukd.checkpoint import CheckpointError, Run
+from dukd.checkpoint import CheckpointError
 from dukd.cli import run
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.methods import DUKD, FitNet, FrugalDUKD, Logits, Method, ReleasedDUKD, Scratch
 from dukd.networks import EDSRConfig, weights
+from dukd.runs import Run
 from dukd.session import Session
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")

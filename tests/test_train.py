@@ -19,10 +19,11 @@ from PIL import Image
 from torch.testing import assert_close
 
 from dukd import checkpoint, session, train
-from dukd.checkpoint import CheckpointError, Run
+from dukd.checkpoint import CheckpointError
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
 from dukd.methods import DCKD, DUKD, FAKD, Combined, FitNet, Logits, Method, ReleasedDUKD, Scratch
 from dukd.networks import EDSRConfig, SwinIRConfig, weights
+from dukd.runs import Run
 from dukd.session import Session
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0, skip="nearest")

@@ -18,8 +18,8 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from dukd.checkpoint import Run
 from dukd.evaluations import file_name
+from dukd.runs import Run
 
 Model = Literal["bicubic", "baseline", "teacher", "student"]
 """``baseline``: a student trained from scratch whose weights were given to the evaluation."""

@@ -16,7 +16,6 @@ from typing import cast
 import torch
 
 from dukd import evaluate, evaluations, images, train
-from dukd.checkpoint import Run
 from dukd.data.pairs import find_pairs
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
 from dukd.files import Progress, silent
@@ -25,6 +24,7 @@ from dukd.methods import DUKD, Logits, Method, Scratch
 from dukd.networks import EDSRConfig, weights
 from dukd.report import report
 from dukd.resize import imresize_uint8
+from dukd.runs import Run
 
 SCALE = 2
 TEACHER = Path(__file__).parent / "assets" / "demo-teacher-x2.safetensors"

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 from torch import Tensor
 
+from dukd import png16
 from dukd.files import replacing
+from dukd.png16 import RefusedError
 
 Pixels = NDArray[np.uint8 | np.uint16]
 """Levels of 8 or of 16 bits."""
@@ -33,10 +35,8 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
 _EXIF = b"Exif\0\0"  # what an EXIF block begins with
 _SWAPPED = (5, 6, 7, 8)  # orientations that exchange height and width
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEEP_PPM = re.compile(rb"P[36]\s(?:\s|#[^\n]*\n)*(?:\d+(?:\s|#[^\n]*\n)+){2}(\d+)\s")
 _TAIL = 1 << 16
-_FAST, _BEST = 1, 6  # levels of zlib
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     with _opened(path, max_pixels) as (image, file):
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its previews
         if frames != 1:
-            raise _RefusedError(f"holds {frames} pictures; split it into files of one picture each")
+            raise RefusedError(f"holds {frames} pictures; split it into files of one picture each")
         orientation = _orientation(image, file)
         if _png_depth(image, file) == 16:  # noqa: PLR2004  bits
             mode = image.mode if image.mode.startswith("I;16") else f"{image.mode};16"
-            pixels, alpha = _read_png16(file)
+            pixels, alpha = png16.decode(file)
             icc = image.info.get("icc_profile")
         else:
             _refuse_lost_depth(image, file)
@@ -216,7 +216,8 @@ def write(path: Path, picture: Picture, *, quality: int = 95, text: Mapping[str,
     try:
         with replacing(path) as file:
             if picture.bits == 16:  # noqa: PLR2004  bits
-                _write_png16(file, picture, text or {})
+                exif = None if picture.exif is None else picture.exif.removeprefix(_EXIF)
+                png16.encode(file, _planes(picture), icc=picture.icc, exif=exif, text=text or {})
             else:
                 _save(file, picture, writer, quality, text or {})
     except (OSError, ValueError, struct.error, zlib.error) as error:
@@ -243,10 +244,6 @@ def from_tensor(x: Tensor, *, bits: int = 8) -> Pixels:
     return np.ascontiguousarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)  # noqa: PLR2004  bits
 
 
-class _RefusedError(Exception):
-    """A picture that is sound but that we do not take; the message says why."""
-
-
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Generator[tuple[ImageFile.ImageFile, IO[bytes]], None, None]:
     """Open a picture whose header has been checked, and turn whatever goes wrong inside into an ``ImageError``."""
@@ -256,7 +253,7 @@ def _opened(path: Path, max_pixels: int) -> Generator[tuple[ImageFile.ImageFile,
             yield image, file
     except MemoryError:
         raise
-    except _RefusedError as error:
+    except RefusedError as error:
         raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file") from error
@@ -273,14 +270,14 @@ def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
         if accept is None or accept(prefix) is True:
             file.seek(0)
             return factory(file, name)
-    raise _RefusedError(f"is none of {', '.join(_FORMATS)}")
+    raise RefusedError(f"is none of {', '.join(_FORMATS)}")
 
 
 def _refuse_large(image: ImageFile.ImageFile, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         limit = f"{max_pixels / 1e6:g} megapixels"
-        raise _RefusedError(f"{width} x {height} pixels are more than {limit}; raise the limit if the file is trusted")
+        raise RefusedError(f"{width} x {height} pixels are more than {limit}; raise the limit if the file is trusted")
 
 
 def _reason(error: Exception) -> str:
@@ -304,7 +301,7 @@ def _orientation(image: ImageFile.ImageFile, file: IO[bytes], *, whole: bool = T
     if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif"}:
         # Pillow would decode the whole picture in search of a chunk behind it.
         position = file.tell()
-        exif = next((data for name, data in _chunks(file) if name == b"eXIf"), None) if whole else _late_exif(file)
+        exif = next((data for name, data in png16.chunks(file) if name == b"eXIf"), None) if whole else _late_exif(file)
         file.seek(position)
         if exif is None:
             return 1
@@ -359,7 +356,7 @@ def _decoded(image: ImageFile.ImageFile) -> tuple[Pixels, Pixels | None]:
     elif mode == "CMYK":
         return np.asarray(_cmyk_to_srgb(image)), None
     else:
-        raise _RefusedError(f"holds {mode}, which has no certain meaning as RGB; convert it to RGB or gray first")
+        raise RefusedError(f"holds {mode}, which has no certain meaning as RGB; convert it to RGB or gray first")
     levels = np.asarray(image if mode == target else image.convert(target))
     if not transparent:
         return levels.reshape(*levels.shape[:2], -1), None
@@ -371,20 +368,20 @@ def _refuse_lost_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     if image.format == "TIFF":
         bits = cast(Mapping[int, tuple[int, ...]], image.tag_v2).get(258, (8,))  # type: ignore[attr-defined]  BitsPerSample
         if max(bits) > 8 and not image.mode.startswith("I;16"):  # noqa: PLR2004  bits
-            raise _RefusedError(f"is a TIFF of {max(bits)} bits in {image.mode}; save it as a 16-bit PNG")
+            raise RefusedError(f"is a TIFF of {max(bits)} bits in {image.mode}; save it as a 16-bit PNG")
     if image.format == "PPM":
         position = file.tell()
         file.seek(0)
         found = _DEEP_PPM.match(file.read(4096))
         file.seek(position)
         if found and int(found[1]) > 255:  # noqa: PLR2004  the highest 8-bit level
-            raise _RefusedError("is a PPM of 16 bits in RGB; save it as a 16-bit PNG")
+            raise RefusedError("is a PPM of 16 bits in RGB; save it as a 16-bit PNG")
 
 
 def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile:
-        raise _RefusedError("is CMYK without a colour profile; convert it to RGB first")
+        raise RefusedError("is CMYK without a colour profile; convert it to RGB first")
     converted = ImageCms.profileToProfile(
         image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
     )
@@ -392,101 +389,13 @@ def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
-    """Chunks of a PNG up to its end, each checked: ``(name, content)``."""
-    file.seek(len(_PNG_SIGNATURE))
-    while len(start := file.read(8)) == 8:  # noqa: PLR2004  length and name
-        length, name = struct.unpack(">I4s", start)
-        content = file.read(length)
-        if len(content) != length or file.read(4) != struct.pack(">I", zlib.crc32(name + content)):
-            raise _RefusedError(f"is damaged: the chunk {name.decode('latin-1')!r} is cut off or changed")
-        if name == b"IEND":
-            return
-        yield name, content
-    raise _RefusedError("is cut off: the end of the PNG is missing")
-
-
-def _read_png16(file: IO[bytes]) -> tuple[Pixels, Pixels | None]:
-    """Decode a PNG of 16 bits: Pillow inflates and unfilters, we put the bytes together.
-
-    Pillow's decoder takes a layout of bytes per pixel. Seen as 8-bit pixels of twice the channels, gray and gray with
-    alpha come out as pairs of bytes; of colour it gives the high bytes, and in little-endian disguise the low ones.
-    """
-    parts: dict[bytes, list[bytes]] = {}
-    for name, content in _chunks(file):
-        parts.setdefault(name, []).append(content)
-    width, height, _, colour, _, _, interlaced = struct.unpack(">IIBBBBB", parts[b"IHDR"][0])
-    packed = b"".join(parts[b"IDAT"])
-
-    def plane(mode: str, layout: str) -> NDArray[np.uint8]:
-        return np.asarray(Image.frombytes(mode, (width, height), packed, "zip", layout, interlaced))
-
-    kind = {0: "LA", 4: "RGBA", 2: "RGB", 6: "RGBA"}[colour]
-    if colour in (0, 4):
-        both = plane(kind, kind)
-        levels = _joined(both[..., 0::2], both[..., 1::2])
-    else:
-        levels = _joined(plane(kind, f"{kind};16B"), plane(kind, f"{kind};16L"))
-    if colour in (4, 6):
-        return levels[..., :-1], levels[..., -1]
-    if b"tRNS" in parts:
-        transparent = np.frombuffer(parts[b"tRNS"][0], ">u2")[: levels.shape[-1]]
-        return levels, np.where((levels == transparent).all(axis=-1), 0, 65535).astype(np.uint16)
-    return levels, None
-
-
-def _joined(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    return np.bitwise_or(np.left_shift(high, 8, dtype=np.uint16), low, dtype=np.uint16)
-
-
-def _write_png16(file: IO[bytes], picture: Picture, text: Mapping[str, str]) -> None:
-    planes = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
-    height, width, channels = planes.shape
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-
-    def chunk(name: bytes, content: bytes) -> None:
-        file.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content)))
-
-    file.write(_PNG_SIGNATURE)
-    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
-    if picture.icc is not None:
-        chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc))
-    for keyword, value in text.items():
-        chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + value.encode())
-    if picture.exif is not None:
-        chunk(b"eXIf", picture.exif.removeprefix(_EXIF))
-    packer = zlib.compressobj(_BEST)
-    above = np.zeros((1, width * channels * 2), np.uint8)
-    for start in range(0, height, 64):  # a strip at a time: the filters need several copies
-        rows = planes[start : start + 64].astype(">u2").reshape(-1, width * channels).view(np.uint8)
-        if content := packer.compress(_filtered(rows, above, 2 * channels)):
-            chunk(b"IDAT", content)
-        above = rows[-1:]
-    chunk(b"IDAT", packer.flush())
-    chunk(b"IEND", b"")
-
-
-def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> bytes:
-    """Filter each row as none, sub, up or Paeth, whichever leaves the smallest differences (PNG, section 12.8)."""
-    up = np.concatenate([above, rows[:-1]])
-    left, corner = (np.pad(a, ((0, 0), (step, 0)))[:, : rows.shape[1]] for a in (rows, up))
-    a, b, c = (x.astype(np.int16) for x in (left, up, corner))
-    towards_left, towards_up, towards_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
-    paeth = np.where(
-        (towards_left <= towards_up) & (towards_left <= towards_corner),
-        left,
-        np.where(towards_up <= towards_corner, up, corner),
-    )
-    candidates = np.stack([rows, rows - left, rows - up, rows - paeth])  # modulo 256
-    cost = np.abs(candidates.view(np.int8).astype(np.int32)).sum(axis=-1)
-    best = cost.argmin(axis=0)
-    chosen = candidates[best, np.arange(len(rows))]
-    names = np.array([0, 1, 2, 4], np.uint8)[best][:, None]
-    return np.concatenate([names, chosen], axis=1).tobytes()
+def _planes(picture: Picture) -> Pixels:
+    """Pixels and alpha, if there is one, as channels: ``(h, w, c)``."""
+    return picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
 
 
 def _save(file: IO[bytes], picture: Picture, writer: _Writer, quality: int, text: Mapping[str, str]) -> None:
-    planes = picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+    planes = _planes(picture)
     image = Image.fromarray(np.ascontiguousarray(planes[..., 0] if planes.shape[-1] == 1 else planes))
     options: dict[str, object] = {}
     if writer.metadata:

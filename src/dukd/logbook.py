@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from dukd.checkpoint import Run
+from dukd.runs import Run
 
 Record = Mapping[str, object]
 Observer = Callable[[Record], None]

@@ -19,7 +19,7 @@ from torch.optim import Adam
 from dukd import bank
 from dukd._version import __version__
 from dukd.bank import Bank, BankedTeacher, BankError, Source
-from dukd.checkpoint import CheckpointError, Run
+from dukd.checkpoint import CheckpointError
 from dukd.compiling import compiled
 from dukd.data.pack import Pack, prepare
 from dukd.data.pairs import PairsError, find_pairs
@@ -30,6 +30,7 @@ from dukd.files import Progress, sha256, silent
 from dukd.methods import Losses, Method
 from dukd.networks import weights
 from dukd.networks._network import NoTeacher, SRNetwork
+from dukd.runs import Run
 from dukd.schedule import Draws, draws
 from dukd.turned import Turned
 from dukd.validation import Validation, try_teacher

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dukd import checkpoint
-from dukd.checkpoint import Run
 from dukd.data.patches import batches
 from dukd.distributed import InOrder, World, fingerprint
 from dukd.experiment import Experiment
@@ -30,6 +29,7 @@ from dukd.logbook import GRADIENT_NORM, Logbook, Meter, Observer, ignore
 from dukd.memory import advice, is_shortage
 from dukd.methods import Losses
 from dukd.networks._network import SRNetwork
+from dukd.runs import Run
 from dukd.schedule import rate_factor, seed_networks
 from dukd.session import Session, check_same
 from dukd.validation import write_samples

@@ -12,7 +12,6 @@ from typing import Annotated, Any, cast
 import tyro
 
 from dukd import comparison, recipes
-from dukd.checkpoint import Run
 from dukd.cli._terminal import amount, facts, named, out, say, table
 from dukd.controls import CONTROLS
 from dukd.data.pack import Pack
@@ -20,6 +19,7 @@ from dukd.export import onnx_metadata
 from dukd.kinds import known
 from dukd.methods import Method
 from dukd.networks import NetworkConfig, macs, weights
+from dukd.runs import Run
 
 _WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are counted
 

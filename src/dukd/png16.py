@@ -1,0 +1,122 @@
+"""PNG of 16 bits, which Pillow reduces to 8 for colour: its chunks checked, decoded and written here."""
+
+import struct
+import zlib
+from collections.abc import Generator, Mapping
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Levels = NDArray[np.uint16]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BEST = 6  # level of zlib
+
+
+class RefusedError(Exception):
+    """A picture that is not taken; the message says why."""
+
+
+def chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
+    """Chunks of a PNG up to its end, each checked: ``(name, content)``."""
+    file.seek(len(SIGNATURE))
+    while len(start := file.read(8)) == 8:  # noqa: PLR2004  length and name
+        length, name = struct.unpack(">I4s", start)
+        content = file.read(length)
+        if len(content) != length or file.read(4) != struct.pack(">I", zlib.crc32(name + content)):
+            raise RefusedError(f"is damaged: the chunk {name.decode('latin-1')!r} is cut off or changed")
+        if name == b"IEND":
+            return
+        yield name, content
+    raise RefusedError("is cut off: the end of the PNG is missing")
+
+
+def decode(file: IO[bytes]) -> tuple[Levels, Levels | None]:
+    """Decode a PNG of 16 bits: Pillow inflates and unfilters, we put the bytes together.
+
+    Pillow's decoder takes a layout of bytes per pixel. Seen as 8-bit pixels of twice the channels, gray and gray with
+    alpha come out as pairs of bytes; of colour it gives the high bytes, and in little-endian disguise the low ones.
+    """
+    parts: dict[bytes, list[bytes]] = {}
+    for name, content in chunks(file):
+        parts.setdefault(name, []).append(content)
+    width, height, _, colour, _, _, interlaced = struct.unpack(">IIBBBBB", parts[b"IHDR"][0])
+    packed = b"".join(parts[b"IDAT"])
+
+    def plane(mode: str, layout: str) -> NDArray[np.uint8]:
+        return np.asarray(Image.frombytes(mode, (width, height), packed, "zip", layout, interlaced))
+
+    kind = {0: "LA", 4: "RGBA", 2: "RGB", 6: "RGBA"}[colour]
+    if colour in (0, 4):
+        both = plane(kind, kind)
+        levels = _joined(both[..., 0::2], both[..., 1::2])
+    else:
+        levels = _joined(plane(kind, f"{kind};16B"), plane(kind, f"{kind};16L"))
+    if colour in (4, 6):
+        return levels[..., :-1], levels[..., -1]
+    if b"tRNS" in parts:
+        transparent = np.frombuffer(parts[b"tRNS"][0], ">u2")[: levels.shape[-1]]
+        return levels, np.where((levels == transparent).all(axis=-1), 0, 65535).astype(np.uint16)
+    return levels, None
+
+
+def _joined(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    return np.bitwise_or(np.left_shift(high, 8, dtype=np.uint16), low, dtype=np.uint16)
+
+
+def encode(
+    file: IO[bytes], planes: NDArray[Any], *, icc: bytes | None, exif: bytes | None, text: Mapping[str, str]
+) -> None:
+    """Write a PNG of 16 bits.
+
+    Args:
+        file: Where to write.
+        planes: 16 bits, ``(h, w, c)``: gray, gray and alpha, RGB, or RGB and alpha.
+        icc: Colour profile.
+        exif: EXIF block, without the letters that JPEG puts before it.
+        text: Keywords and notes.
+    """
+    height, width, channels = planes.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+
+    def chunk(name: bytes, content: bytes) -> None:
+        file.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content)))
+
+    file.write(SIGNATURE)
+    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+    if icc is not None:
+        chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+    for keyword, value in text.items():
+        chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + value.encode())
+    if exif is not None:
+        chunk(b"eXIf", exif)
+    packer = zlib.compressobj(_BEST)
+    above = np.zeros((1, width * channels * 2), np.uint8)
+    for start in range(0, height, 64):  # a strip at a time: the filters need several copies
+        rows = planes[start : start + 64].astype(">u2").reshape(-1, width * channels).view(np.uint8)
+        if content := packer.compress(_filtered(rows, above, 2 * channels)):
+            chunk(b"IDAT", content)
+        above = rows[-1:]
+    chunk(b"IDAT", packer.flush())
+    chunk(b"IEND", b"")
+
+
+def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> bytes:
+    """Filter each row as none, sub, up or Paeth, whichever leaves the smallest differences (PNG, section 12.8)."""
+    up = np.concatenate([above, rows[:-1]])
+    left, corner = (np.pad(a, ((0, 0), (step, 0)))[:, : rows.shape[1]] for a in (rows, up))
+    a, b, c = (x.astype(np.int16) for x in (left, up, corner))
+    towards_left, towards_up, towards_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
+    paeth = np.where(
+        (towards_left <= towards_up) & (towards_left <= towards_corner),
+        left,
+        np.where(towards_up <= towards_corner, up, corner),
+    )
+    candidates = np.stack([rows, rows - left, rows - up, rows - paeth])  # modulo 256
+    cost = np.abs(candidates.view(np.int8).astype(np.int32)).sum(axis=-1)
+    best = cost.argmin(axis=0)
+    chosen = candidates[best, np.arange(len(rows))]
+    names = np.array([0, 1, 2, 4], np.uint8)[best][:, None]
+    return np.concatenate([names, chosen], axis=1).tobytes()

@@ -1,0 +1,373 @@
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from crash_points import Stop, crash_points
+from dukd import checkpoint, files
+from dukd.checkpoint import CheckpointError, save, verify
+from dukd.runs import Run
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "run", experiment_yaml="seed: 1\n", facts={"seed": 1})
+
+
+def _state(step: int) -> dict[str, object]:
+    """The step is inside a tensor too, so a torn mixture would show."""
+    return {"weights": torch.full((50,), float(step)), "rng": torch.Generator().manual_seed(step).get_state()}
+
+
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()]
+
+
+def _signed(body: bytes) -> bytes:
+    """A file with a correct footer, as someone hostile could write it."""
+    return body + b"SHA256:" + hashlib.sha256(body).digest()
+
+
+def _archive(content: object, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+# Crash points
+
+
+@pytest.mark.parametrize("stop", ["kill", "full disk", "power cut"])
+def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
+    """Two checkpoints and the best are there; the third write also deletes the first."""
+
+    def prepare(folder: Path) -> None:
+        run = Run.create(folder, experiment_yaml="seed: 1\n", facts={})
+        run.log({"kind": "train", "step": 1})
+        run.save_state(1, _state(1), best=True)
+        run.save_state(2, _state(2))
+        run.save_state(3, _state(3))
+        run.save_state(4, _state(4))
+
+    points = 0
+    for folder, stopped in crash_points(stop, prepare, lambda folder: Run(folder).save_state(5, _state(5)), tmp_path):
+        points += stopped
+        run = Run.open(folder)
+        step, state, reports = run.load_state()
+
+        assert step in {4, 5}
+        assert stopped or step == 5
+        assert reports == []
+        assert {1, 3 if step == 4 else 4, step} <= set(run.steps())
+        assert_close(state["weights"], _state(step)["weights"], rtol=0, atol=0)
+        with run.lock():
+            run.save_state(6, _state(6))
+        assert run.load_state().step == 6
+        assert not list(folder.rglob("*.tmp"))
+
+    assert points >= (5 * 40 if stop == "power cut" else 40)
+
+
+@pytest.mark.parametrize("stop", ["kill", "full disk", "power cut"])
+def test_without_the_rename_most_crash_points_lose_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
+    """The harness would notice: torch.save onto the final name loses 44 of 45 (reliability.md 6.1)."""
+
+    def write(folder: Path, step: int) -> None:
+        with (folder / "state.pt").open("wb") as file:
+            hashed = checkpoint._Hashed(file)
+            torch.save({"step": step}, hashed)  # type: ignore[arg-type]
+            if hashed.failure is not None:
+                raise hashed.failure
+            file.write(b"SHA256:" + hashed.digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+
+    lost = 0
+    for folder, stopped in crash_points(
+        stop, lambda folder: write(folder, 1), lambda folder: write(folder, 2), tmp_path
+    ):
+        lost += stopped and not verify(folder / "state.pt")
+
+    assert lost > 25
+
+
+# The run directory
+
+
+def test_a_run_goes_on_from_its_newest_checkpoint(run: Run) -> None:
+    run.save_state(10, _state(10))
+    run.save_state(20, _state(20))
+    loaded = Run.open(run.directory).load_state()
+
+    assert loaded.step == 20
+    assert loaded.reports == []
+    assert_close(loaded.state["weights"], _state(20)["weights"], rtol=0, atol=0)
+
+
+def test_what_a_run_is_begun_with(run: Run) -> None:
+    assert run.experiment.read_text() == "seed: 1\n"
+    assert json.loads(run.facts.read_text()) == {"seed": 1}
+
+
+def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError,
+        match=r"run is used already \(experiment\.yaml, run\.json, state\): --resume goes on with it, or",
+    ):
+        Run.create(run.directory, experiment_yaml="", facts={})
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").touch()
+    with pytest.raises(CheckpointError, match=r"photos is used already \(cat\.png\)"):
+        Run.create(tmp_path / "photos", experiment_yaml="", facts={})
+    assert _names(tmp_path / "photos") == ["cat.png"]
+
+    assert run.experiment.read_text() == "seed: 1\n"
+
+
+def test_a_directory_that_cannot_be_written_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"cannot write to the run directory .*run: Not a directory"):
+        Run.create(tmp_path / "file" / "run", experiment_yaml="", facts={})
+
+    def refuse(path: Path, content: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files, "write_text", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot write to the run directory .*run: Permission denied"):
+        Run.create(tmp_path / "run", experiment_yaml="", facts={})
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no run: it has no experiment\.yaml"):
+        Run.open(tmp_path)
+
+
+def test_a_run_without_a_checkpoint_says_so(run: Run) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint to go on from \(nothing was saved yet\): begin another"):
+        run.load_state()
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(run: Run) -> None:
+    run.save_state(11000, _state(1))
+    path = run.save_state(12000, _state(2))
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+
+    loaded = run.load_state()
+
+    assert loaded.step == 11000
+    assert loaded.reports == ["sha256 mismatch in 00012000.pt; using 00011000.pt"]
+
+
+def test_200_truncated_checkpoints_fall_back(run: Run) -> None:
+    run.save_state(1, _state(1))
+    path = run.save_state(2, _state(2))
+    content = path.read_bytes()
+
+    for cut in range(200):
+        path.write_bytes(content[: len(content) * cut // 200])
+        step, state, reports = run.load_state()
+        assert step == 1
+        assert len(reports) == 1
+        assert_close(state["weights"], _state(1)["weights"], rtol=0, atol=0)
+
+
+def test_a_run_goes_on_after_its_newest_checkpoints_were_lost(run: Run) -> None:
+    for step in (10, 20, 30):
+        run.save_state(step, _state(step), best=step == 10)
+    for step in (20, 30):
+        run.state_file(step).write_bytes(b"")
+
+    again = Run.open(run.directory)
+    assert again.load_state().step == 10
+    again.save_state(15, _state(15))
+
+    assert again.steps() == [10, 15]
+    assert Run.open(run.directory).load_state().step == 15
+
+
+def test_a_sound_later_checkpoint_is_not_thrown_away(run: Run) -> None:
+    run.save_state(20, _state(20))
+
+    with pytest.raises(CheckpointError, match=r"cannot save step 10 .*: 00000020\.pt is of a later step"):
+        run.save_state(10, _state(10))
+
+    assert run.steps() == [20]
+
+
+def test_the_last_two_and_the_best_are_kept(run: Run) -> None:
+    for step in range(1, 10):
+        run.save_state(step, _state(step), best=step in {2, 4})
+
+    assert run.steps() == [4, 8, 9]
+
+
+def test_the_best_is_known_to_the_next_process(run: Run) -> None:
+    for step in range(1, 4):
+        run.save_state(step, _state(step), best=step == 1)
+    again = Run.open(run.directory)
+    for step in range(4, 7):
+        again.save_state(step, _state(step))
+
+    assert again.steps() == [1, 5, 6]
+
+
+def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        run.save_state(step, _state(step))
+    monkeypatch.setattr(checkpoint, "verify", lambda _: False)
+
+    with pytest.raises(OSError, match="the disk did not store what was written"):
+        run.save_state(3, _state(3))
+
+    assert run.steps() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "report"),
+    [
+        ({"format": 1, "step": 3, "best_step": None, "state": {}}, "00000002.pt holds step 3: it was renamed"),
+        ({"format": 9, "step": 2}, "00000002.pt was written by a later version of dukd (format 9)"),
+        ({"params": {}}, "00000002.pt is no checkpoint of a run"),
+    ],
+)
+def test_sound_files_that_do_not_belong_are_skipped(run: Run, content: dict[str, object], report: str) -> None:
+    run.save_state(1, _state(1))
+    save(run.state_file(2), content)
+
+    assert run.load_state().reports == [f"{report}; using 00000001.pt"]
+
+
+def test_an_unreadable_checkpoint_is_skipped(run: Run) -> None:
+    run.save_state(1, _state(1))
+    run.state_file(2).mkdir()
+
+    assert run.load_state().reports == ["cannot read 00000002.pt: Is a directory; using 00000001.pt"]
+
+
+# The log
+
+
+def test_the_log_is_one_object_per_line(run: Run) -> None:
+    run.log({"kind": "train", "step": 1, "total_hex": (0.1).hex()})
+    run.log({"kind": "validation", "step": 2, "psnr_y": math.inf, "gradient": [math.nan, -math.inf]})
+
+    assert run.log_file.read_text().count("\n") == 2
+    first, second = run.records()
+    assert first == {"kind": "train", "step": 1, "total_hex": "0x1.999999999999ap-4"}
+    assert second["psnr_y"] == "inf"
+    assert second["gradient"] == ["nan", "-inf"]
+
+
+def test_a_torn_line_is_left_out_and_cut_off(run: Run) -> None:
+    run.log({"step": 1})
+    run.log({"step": 2, "text": "grüße"})
+    content = run.log_file.read_bytes()
+    first = content.index(b"\n") + 1
+
+    for cut in range(first, len(content)):
+        run.log_file.write_bytes(content[:cut])
+        assert run.records() == [{"step": 1}]
+        run.log({"step": 2})
+        assert run.records() == [{"step": 1}, {"step": 2}]
+
+
+def test_a_log_of_one_torn_line_is_empty(run: Run) -> None:
+    run.log_file.write_bytes(b'{"step": ')
+    assert run.records() == []
+
+    run.log({"step": 1})
+    assert run.records() == [{"step": 1}]
+
+
+def test_damage_inside_the_log_is_named(run: Run) -> None:
+    run.log_file.write_bytes(b'{"step": 1}\n{"step": \n{"step": 3}\n')
+
+    with pytest.raises(CheckpointError, match=r"log\.jsonl, line 2, is damaged .*: delete that line"):
+        run.records()
+
+
+def test_a_resumed_run_writes_its_lines_again(run: Run) -> None:
+    for step in (1, 2, 3, 4):
+        run.log({"kind": "train", "step": step, "total_hex": float(step).hex()})
+    run.log({"kind": "event", "what": "paused"})
+    with run.log_file.open("ab") as file:
+        file.write(b'{"kind": "tra')
+
+    dropped = run.truncate_log(2)
+
+    assert [record["step"] for record in dropped] == [3, 4]
+    assert [record.get("step") for record in run.records()] == [1, 2, None]
+    assert run.truncate_log(2) == []
+
+
+def test_a_run_without_a_log_has_none_to_cut(run: Run) -> None:
+    assert run.truncate_log(0) == []
+    assert not run.log_file.exists()
+
+
+# The lock
+
+
+def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(run: Run) -> None:
+    code = (
+        "import sys; from dukd.runs import Run\n"
+        f"with Run.open({str(run.directory)!r}).lock():\n"
+        "    print('locked', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+
+        message = rf"run is in use by pid {other.pid} on host \S+ since 20\d\d-\d\d-\d\d .*: wait for it, or choose"
+        with pytest.raises(CheckpointError, match=message), run.lock():
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+
+    with run.lock():
+        assert f"pid {os.getpid()} on host" in (run.directory / "lock").read_text()
+    with run.lock():
+        pass
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(run: Run) -> None:
+    run.save_state(1, _state(1))
+    for stray in (run.directory / ".student.safetensors.0a.tmp", run.state_file(1).with_name(".00000002.pt.0b.tmp")):
+        stray.write_bytes(b"half")
+    (run.directory / "notes.tmp").write_text("somebody's")
+
+    with run.lock():
+        pass
+
+    assert [path.name for path in run.directory.rglob("*.tmp")] == ["notes.tmp"]
+    assert run.steps() == [1]
+
+
+def test_a_file_system_without_locks_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.warns(RuntimeWarning, match="is not locked: No locks available; run one process here"), run.lock():
+        pass
