@@ -55,5 +55,5 @@ $(DEMO): $(PINS) $(VENV)/.torch-installed
 
 $(DEV): $(PINS) $(VENV)/.torch-installed
 	@echo "installing dukd and everything its tests use"
-	$(PIP) -c constraints.txt -e '.[demo,dev,onnx,tensorboard]'
+	$(PIP) -c constraints.txt -e '.[benchmarks,demo,dev,onnx,tensorboard]'
 	@touch $@ $(DEMO)

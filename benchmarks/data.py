@@ -1,29 +1,49 @@
-"""Patches per second of processor time: whole PNGs decoded for every patch, against a pack.
+"""Patches per second of processor time: PNG files, an LMDB and HDF5 files as others use them, against a pack.
 
-    python benchmarks/data.py FOLDER_OF_PICTURES [--scale 4] [--pictures 26] [--seconds 10]
+    python benchmarks/data.py FOLDER_OF_PICTURES [--scale 2] [--pictures 26] [--out docs/results/input.md]
 
-The pictures are written as PNG, with low-resolution PNGs beside them, into a temporary folder. The first way is that
-of the usual training code: decode both files, cut the same window, flip and turn it. The second asks ``Patches``.
-Both give the same uint8 tensors. Time is that of the processor, all threads together, with one thread at work.
+The pictures are written in each form into a temporary folder, and the same patches are cut from all, one thread at
+work, in turns. How others do it:
+
+- BasicSR, files: both PNGs are decoded whole and made float32 whole, then cut.
+- BasicSR, LMDB: the same with PNGs of overlapping sub-images of 480 pixels, which ``extract_subimages.py`` makes.
+- HDF5, as many codebases have it: uint8 arrays, one per picture, read whole or only where the patch is.
+
+PNGs are decoded by Pillow; OpenCV, which BasicSR uses, takes about three quarters of its time. Needs the optional
+packages of ``dukd[benchmarks]``.
 """
 
 import argparse
+import io
+import platform
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import h5py
+import lmdb
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dukd import bench, files, recipes
 from dukd.data import Pack, Pairs, Patches, batches, find_pairs, load, prepare
-from dukd.data.patches import Sample
+from dukd.data.patches import Batch, Sample
+from dukd.experiment import Optimisation
 from dukd.images import read_rgb8
+
+SIDE, STEP = 480, 240
+"""Pixels on a side of a sub-image of hr, and between two."""
+BACKGROUND = "pack, one thread in the background"
+Pixels = NDArray[np.uint8]
+Cut = Callable[[Sample, int], Tensor]
+"""Cut what a sample shows, of lr (1) or of hr (the scale): ``(3, h, w)``, uint8, or float32 in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +52,13 @@ class Rate:
 
     way: str
     """What was measured."""
-    patches: int
-    """How many were cut."""
-    seconds: float
-    """Processor time they took."""
+    per_second: tuple[float, ...]
+    """Patches per second of processor time, in each round."""
 
     @property
-    def per_second(self) -> float:
-        """Patches per second of processor time."""
-        return self.patches / self.seconds
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.per_second)
 
 
 def write_pngs(source: Path, folder: Path, *, scale: int, pictures: int) -> Pairs:
@@ -55,98 +73,226 @@ def write_pngs(source: Path, folder: Path, *, scale: int, pictures: int) -> Pair
     return find_pairs(folder, scale=scale)
 
 
-def from_pngs(pairs: Pairs, patches: Patches) -> Iterator[int]:
-    """Decode both files whole for each patch; yields how many patches a step gave."""
-    for k in count():
-        cut = [_decode_and_cut(pairs, patches, sample) for sample in patches.samples(k)]
-        _ = torch.stack([lr for lr, _ in cut]), torch.stack([hr for _, hr in cut])
-        yield len(cut)
+def png_files(pairs: Pairs, patch: int, *, whole_as_float: bool) -> Cut:
+    """Decode a file whole for each patch."""
+
+    def cut(sample: Sample, scale: int) -> Tensor:
+        pair = pairs[sample.picture]
+        path = pair.lr if scale == 1 else pair.hr
+        assert path is not None
+        return turned(read_rgb8(path), sample, patch, scale, whole_as_float=whole_as_float)
+
+    return cut
 
 
-def _decode_and_cut(pairs: Pairs, patches: Patches, sample: Sample) -> tuple[Tensor, Tensor]:
-    pair = pairs[sample.picture]
-    assert pair.lr is not None
-    return (
-        _turned(read_rgb8(pair.lr), sample, patches.patch, 1),
-        _turned(read_rgb8(pair.hr), sample, patches.patch, pairs.scale),
-    )
+def write_lmdb(pairs: Pairs, folder: Path) -> Path:
+    """Write PNGs of sub-images, as BasicSR's scripts make them."""
+    with lmdb.open(str(folder), map_size=1 << 34) as database, database.begin(write=True) as transaction:
+        for i, pair in enumerate(pairs):
+            for picture, scale in zip(load(pair), (1, pairs.scale), strict=True):
+                side = SIDE // pairs.scale * scale
+                height, width = (n // scale for n in picture.shape[:2])
+                for row, top in enumerate(starts(height, pairs.scale)):
+                    for column, left in enumerate(starts(width, pairs.scale)):
+                        part = picture[top * scale :, left * scale :][:side, :side]
+                        encoded = io.BytesIO()
+                        Image.fromarray(part).save(encoded, "png", compress_level=1)
+                        transaction.put(f"{i} {scale} {row} {column}".encode(), encoded.getvalue())
+    return folder
 
 
-def _turned(picture: NDArray[np.uint8], sample: Sample, patch: int, scale: int) -> Tensor:
-    top, left, length = sample.top * scale, sample.left * scale, patch * scale
-    window = picture[top : top + length, left : left + length]
+def starts(length: int, scale: int) -> list[int]:
+    """Where sub-images begin along a side of lr: every half one, and one that ends with the picture."""
+    side, step = SIDE // scale, STEP // scale
+    regular = list(range(0, length - side + 1, step)) or [0]
+    return regular if length - regular[-1] <= side else [*regular, length - side]
+
+
+def lmdb_subimages(folder: Path, patches: Patches) -> Cut:
+    """Decode, for each patch, a sub-image that holds it."""
+    transaction = lmdb.open(str(folder), readonly=True, lock=False, readahead=False).begin()
+    patch, records = patches.patch, patches.pack.records
+    largest = patches.pack.scale
+
+    def cut(sample: Sample, scale: int) -> Tensor:
+        record = records[sample.picture]
+        corner: list[int] = []
+        key = f"{sample.picture} {scale}"
+        for at, length in ((sample.top, record.height), (sample.left, record.width)):
+            places = starts(length, largest)
+            number = next(i for i, s in enumerate(places) if s <= at and at + patch <= s + SIDE // largest)
+            key += f" {number}"
+            corner.append(at - places[number])
+        with Image.open(io.BytesIO(transaction.get(key.encode()))) as encoded:
+            part = np.asarray(encoded)
+        return turned(part, sample, patch, scale, whole_as_float=True, corner=(corner[0], corner[1]))
+
+    return cut
+
+
+def write_hdf5(pairs: Pairs, path: Path) -> Path:
+    """Write every picture as an array of uint8."""
+    with h5py.File(path, "w") as file:
+        for i, pair in enumerate(pairs):
+            for picture, scale in zip(load(pair), (1, pairs.scale), strict=True):
+                file[f"{i}/{scale}"] = picture
+    return path
+
+
+def hdf5(path: Path, patch: int, *, whole: bool) -> Cut:
+    """Read the picture whole, or only the patch."""
+    file = h5py.File(path, "r")
+
+    def cut(sample: Sample, scale: int) -> Tensor:
+        picture = file[f"{sample.picture}/{scale}"]
+        assert isinstance(picture, h5py.Dataset)
+        if whole:
+            return turned(picture[()], sample, patch, scale)
+        top, left, length = sample.top * scale, sample.left * scale, patch * scale
+        window = picture[top : top + length, left : left + length]
+        return turned(window, sample, patch, scale, corner=(0, 0))
+
+    return cut
+
+
+def turned(
+    picture: Pixels,
+    sample: Sample,
+    patch: int,
+    scale: int,
+    *,
+    whole_as_float: bool = False,
+    corner: tuple[int, int] | None = None,
+) -> Tensor:
+    """Cut a patch out of a picture that begins elsewhere by ``corner``, flip and turn it."""
+    values = picture.astype(np.float32) / 255 if whole_as_float else picture
+    (top, left), length = corner or (sample.top, sample.left), patch * scale
+    window = values[top * scale :, left * scale :][:length, :length]
     window = window[::-1] if sample.flip_rows else window
     window = window[:, ::-1] if sample.flip_columns else window
     window = window.transpose(1, 0, 2) if sample.transpose else window
     return torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1)))
 
 
-def from_pack(patches: Patches, workers: int = 0) -> Iterator[int]:
-    """Ask for batches; yields how many patches a step gave."""
+def cut_batches(cut: Cut, patches: Patches) -> Iterator[Batch]:
+    """Batches as data loaders collate them."""
+    for k in count():
+        samples = patches.samples(k)
+        yield torch.stack([cut(s, 1) for s in samples]), torch.stack([cut(s, patches.pack.scale) for s in samples])
+
+
+def pack_batches(patches: Patches, workers: int = 0) -> Iterator[Batch]:
+    """Batches as `dukd train` gets them."""
     with batches(patches, workers=workers) as stream:
-        for lr, _ in stream:
-            yield lr.shape[0]
+        yield from stream
 
 
-def rate(way: str, steps: Callable[[], Iterator[int]], seconds: float) -> Rate:
-    """Measure for a while, after one step that warms up."""
-    running = steps()
-    next(running)
-    done, wall, start = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - wall < seconds:
-        done += next(running)
-    spent = time.process_time() - start
-    del running
-    return Rate(way, done, spent)
+def sources(pairs: Pairs, patches: Patches, folder: Path) -> Mapping[str, Iterator[Batch]]:
+    """Every way, with what it reads written into a folder; the first is BasicSR's."""
+    patch = patches.patch
+    database, arrays = write_lmdb(pairs, folder / "lmdb"), write_hdf5(pairs, folder / "pictures.h5")
+    cuts: dict[str, Cut] = {
+        "PNG files, as BasicSR": png_files(pairs, patch, whole_as_float=True),
+        "PNG files, cut before anything else": png_files(pairs, patch, whole_as_float=False),
+        "LMDB of PNG sub-images, as BasicSR": lmdb_subimages(database, patches),
+        "HDF5, pictures read whole": hdf5(arrays, patch, whole=True),
+        "HDF5, only the patch read": hdf5(arrays, patch, whole=False),
+    }
+    ways = {name: cut_batches(cut, patches) for name, cut in cuts.items()}
+    return ways | {"pack": pack_batches(patches), BACKGROUND: pack_batches(patches, workers=1)}
 
 
-def compare(pairs: Pairs, pack: Pack, *, patch: int = 48, seconds: float = 10.0) -> list[Rate]:
-    """Measure every way on the same pictures; the first is whole PNGs."""
-    one, batch = Patches(pack, patch=patch, batch=1), Patches(pack, patch=patch, batch=16)
-    return [
-        rate("whole PNGs, decoded for each patch", lambda: from_pngs(pairs, one), seconds),
-        rate("pack", lambda: from_pack(batch), seconds),
-        rate("pack, one thread in the background", lambda: from_pack(batch, workers=1), seconds),
-    ]
+def rates(ways: Mapping[str, Iterator[Batch]], *, seconds: float, rounds: int) -> list[Rate]:
+    """Measure in turns, after a batch that warms up; a way's turn lasts ``seconds`` of processor time, or one batch."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(-1, rounds):
+        for name, way in ways.items():
+            done, begun = 0, time.process_time()
+            while True:
+                done += next(way)[0].shape[0]
+                spent = time.process_time() - begun
+                if turn < 0 or spent >= seconds:
+                    break
+            if turn >= 0:
+                found[name].append(done / spent)
+    return [Rate(name, tuple(values)) for name, values in found.items()]
 
 
 def table(rates: list[Rate]) -> str:
-    """The rates as text, with their ratio to the first."""
-    width = max(len(r.way) for r in rates)
-    head = f"{'':{width}}  {'patches/s':>10}  {'ms/patch':>9}  {'ratio':>7}"
-    lines = [
-        f"{r.way:{width}}  {r.per_second:10.1f}  {1e3 / r.per_second:9.3f}  {r.per_second / rates[0].per_second:6.0f}x"
-        for r in rates
-    ]
-    return "\n".join([head, *lines])
+    """The rates, with their ratio to the first."""
+    lines = ["| way | patches/s | spread | ms per patch | ratio |", "| --- | ---: | ---: | ---: | ---: |"]
+    for r in rates:
+        spread = (max(r.per_second) - min(r.per_second)) / r.median
+        lines.append(
+            f"| {r.way} | {r.median:.4g} | {100 * spread:.0f} % | {1e3 / r.median:.3g} | "
+            f"{r.median / rates[0].median:.3g} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def share_of_steps(pack: Rate, *, scale: int, patch: int) -> str:
+    """The input's time beside that of EDSR 64 x 32's cheapest steps, in bfloat16."""
+    recipe = recipes.recipe(f"edsr-x{scale}-scratch").make()
+    optimisation = Optimisation(precision="bfloat16", channels_last=True)
+    device = torch.device("cpu")
+    with bench.steps(
+        recipe.student, None, device=device, method=recipe.method, batch=2, patch=patch, optimisation=optimisation
+    ) as steps:
+        [step] = bench.interleaved({"step": steps.ways["step"]}, device=device, repetitions=3)
+    share = 1 / pack.median / (step.median / 2)
+    return (
+        f"The cheapest training step there is, {steps.named}, bfloat16, takes {1e3 * step.median / 2:.0f} ms per patch "
+        f"(spread {100 * step.spread:.0f} %): the pack's {1e3 / pack.median:.2f} ms are {100 * share:.2f} % of it. A "
+        "step with a teacher takes longer.\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
-    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--pictures", type=int, default=26)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=1.0, help="processor time of each turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        pairs = write_pngs(asked.source, Path(folder), scale=asked.scale, pictures=asked.pictures)
-        start = time.perf_counter()
-        find_pairs(folder, scale=asked.scale)
-        print(f"{2 * len(pairs)} headers checked in {1e3 * (time.perf_counter() - start):.0f} ms")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pairs = write_pngs(asked.source, folder / "png", scale=asked.scale, pictures=asked.pictures)
+        pngs = sum(p.stat().st_size for p in (folder / "png").rglob("*.png"))
         start = time.process_time()
-        pack = prepare(pairs, Path(folder) / "pack")
-        sizes = [Path(pair.hr).stat().st_size + (pair.lr.stat().st_size if pair.lr else 0) for pair in pairs]
-        megabytes = pack.path.stat().st_size / 1e6
-        print(
-            f"{len(pairs)} pairs packed in {time.process_time() - start:.1f} s of processor time: "
-            f"{megabytes:.0f} MB, {megabytes * 1e6 / sum(sizes):.2f} times their PNGs"
+        pack = prepare(pairs, folder / "pack")
+        took = time.process_time() - start
+        # One patch at a time: a batch of whole PNGs takes seconds.
+        measured = rates(
+            sources(pairs, Patches(pack, patch=asked.patch, batch=1), folder),
+            seconds=asked.seconds,
+            rounds=asked.rounds,
         )
         start = time.perf_counter()
         Pack.open(pack.path)
-        print(f"opened in {1e3 * (time.perf_counter() - start):.2f} ms\n")
-        print(table(compare(pairs, pack, patch=asked.patch, seconds=asked.seconds)))
+        opened = time.perf_counter() - start
+        size = pack.path.stat().st_size
+    by_way = {r.way: r for r in measured}
+    sides = [f"{records.width * asked.scale} x {records.height * asked.scale}" for records in pack.records]
+    command = (
+        f"python benchmarks/data.py {asked.source.name} --scale {asked.scale} --patch {asked.patch} "
+        f"--pictures {asked.pictures} --seconds {asked.seconds:g} --rounds {asked.rounds}"
+    )
+    about = (
+        f"{len(pairs)} pictures, most of {statistics.mode(sides)}, x{asked.scale}, patches of {asked.patch}; one\n"
+        f"process, one thread, processor time, on {platform.machine()}. Packing takes {took:.1f} s once and "
+        f"{size / 1e6:.0f} MB, {size / pngs:.2f} times\nthe PNGs; opening a pack takes {1e3 * opened:.1f} ms. All ways "
+        "give the same patches, which `tests/test_benchmarks.py` checks."
+    )
+    share = share_of_steps(by_way["pack"], scale=asked.scale, patch=asked.patch)
+    text = ["# Cost of the input", "", f"    {command}", "", about, "", table(measured), share]
+    page = "\n".join(text)
+    print(page)
+    if asked.out:
+        files.write_text(asked.out, page)
 
 
 if __name__ == "__main__":

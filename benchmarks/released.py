@@ -1,12 +1,14 @@
-"""One step as DUKD's released code makes it, as the baseline of speed.
+"""One step as DUKD's released code makes it, as the baseline of speed and memory.
 
-Facts from methods.md, section 1.3 and D1, D2: the teacher runs with its graph and trainable parameters, each input has
-a forward pass of its own, the reduced picture is made on the CPU, one picture after the other, and there are two
-backward passes and two optimiser steps per batch, in float32. Written anew; nothing is copied.
+Facts from methods.md, section 1.3 and D1, D2, D4, D5, D15: the teacher runs with its graph, trainable parameters and in
+training mode, so that a SwinIR leaves out branches, each input has a forward pass of its own, the reduced picture is
+made on the CPU, one picture after the other, and there are two backward passes and two optimiser steps per batch, in
+float32. Written anew; nothing is copied. Inputs are those of the session's method, so that both sides do the same work.
 """
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,16 +16,18 @@ from torch.nn.functional import l1_loss
 from torch.optim import Adam
 
 from dukd import augment
+from dukd.methods import DUKD
 from dukd.methods.dukd import shared_tiles
+from dukd.networks import SRNetwork, SwinIRConfig
 from dukd.resize import downscale
 from dukd.session import Session
 
 
 def released_step(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
     """A step on copies of a session's networks; ``lr`` and ``hr`` are uint8."""
-    student, teacher = copy.deepcopy(session.student), copy.deepcopy(session.teacher).requires_grad_(True)
-    student.float().to(memory_format=torch.contiguous_format)
-    teacher.float().to(memory_format=torch.contiguous_format)
+    method = session.experiment.method
+    assert isinstance(method, DUKD)
+    student, teacher = as_released(session.student), as_released(session.teacher)
     averaged = copy.deepcopy(student).requires_grad_(False)
     optimiser = Adam(student.parameters(), lr=1e-6, betas=(0.9, 0.99), foreach=False, fused=False)
     scale, rng = student.scale, torch.Generator()
@@ -32,15 +36,16 @@ def released_step(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], obje
         pictures, truth = (x.float().contiguous() / 255 for x in (lr, hr))
         optimiser.zero_grad()
         sr = student(pictures)
-        (l1_loss(sr, truth) + l1_loss(sr, teacher(pictures))).backward()
+        (method.reconstruction * l1_loss(sr, truth) + l1_loss(sr, teacher(pictures))).backward()
         optimiser.step()
 
-        tiles = shared_tiles(truth, (pictures.shape[-2], pictures.shape[-1]), count=1, rng=rng)
-        change = augment.draw(tiles.shape, probability=0.3, rng=rng)
+        tiles = shared_tiles(truth, (pictures.shape[-2], pictures.shape[-1]), count=method.windows, rng=rng)
+        change = augment.draw(tiles.shape, probability=method.consistency, rng=rng)
         total = l1_loss(change.invert(student(change.apply(tiles))), teacher(tiles))
-        small = torch.cat([downscale(picture[None].cpu(), scale) for picture in pictures]).to(pictures.device)
-        sr = student(small)
-        total = total + l1_loss(sr, pictures) + l1_loss(sr, teacher(small))
+        if method.zoom_out:
+            small = torch.cat([downscale(picture[None].cpu(), scale) for picture in pictures]).to(pictures.device)
+            sr = student(small)
+            total = total + method.reconstruction * l1_loss(sr, pictures) + l1_loss(sr, teacher(small))
         total.backward()
         optimiser.step()
         with torch.no_grad():
@@ -48,3 +53,13 @@ def released_step(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], obje
                 ours.mul_(0.999).add_(theirs, alpha=0.001)
 
     return run
+
+
+def as_released(network: SRNetwork) -> SRNetwork:
+    """A copy that is trainable, in training mode and, if it is a SwinIR, of the authors' stochastic depth."""
+    config = network.config
+    if isinstance(config, SwinIRConfig):
+        config = replace(config, stochastic_depth=0.1)
+    copied = config.build().to(next(network.parameters()).device)
+    copied.load_state_dict(network.state_dict())
+    return copied.train().requires_grad_(True)

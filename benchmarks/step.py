@@ -1,79 +1,176 @@
 """A step of training against the released code's, and against the student alone; writes a table.
 
-    python benchmarks/step.py [--batch 2] [--repetitions 3] [--out docs/results/step.md]
+    python benchmarks/step.py [--pairs edsr rcan swinir] [--scales 2] [--batch 2] [--repetitions 3] \
+        [--out docs/results/step.md]
 
-EDSR 256 x 32 teaches EDSR 64 x 32 at x2. The ways are timed in turns; on the CPU with one thread, in processor time.
+For each of the paper's pairs of networks: the released code's step, ours in float32 and in bfloat16, with the teacher
+asked and with its answers replayed, and the student's two passes alone. All ways of a pair are timed in turns; on the
+CPU with one thread, in processor time. Every pair that is finished is written at once, as a line of JSON beside the
+table; what is there already is not measured again.
 """
 
 import argparse
+import json
 import platform
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from released import released_step
 
-from dukd import bench
-from dukd.networks.edsr import edsr_student, edsr_teacher
-from dukd.session import Session
+from dukd import bench, files, recipes
+from dukd.bench import Ceiling, Result, Timing, Ways
+from dukd.experiment import Optimisation
+from dukd.logbook import peak_memory
 
 RELEASED = "released code's step, float32"
+PRECISIONS: tuple[bench.Precision, ...] = ("float32", "bfloat16")
 
 
-def released(session: Session) -> dict[str, object]:
-    lr, hr = (x.to(session.device) for x in session.patches.batch(0))
-    return {RELEASED: released_step(session, lr, hr)}
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured; lines with equal numbers are of the same measurement."""
+
+    pair: str
+    scale: int
+    batch: int
+    patch: int
+    repetitions: int
+    device: str
+    torch: str = torch.__version__
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--patch", type=int, default=48)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
+def measured(asked: Asked) -> Result:
+    """Measure all ways of a pair."""
     device = torch.device(asked.device)
-    ceilings = {p: bench.ceiling(device, p) for p in ("float32", "bfloat16")}
-    results = [
-        bench.step(
-            edsr_student(asked.scale),
-            edsr_teacher(asked.scale),
-            device=device,
-            batch=asked.batch,
-            patch=asked.patch,
-            precision=precision,
-            channels_last=channels_last,
-            repetitions=asked.repetitions,
-            others=released,
+    recipe = recipes.recipe(f"{asked.pair}-x{asked.scale}-dukd").make()
+    assert recipe.teacher is not None
+    teacher = recipes.config_of(recipe.teacher, asked.scale)
+    ways: Ways = {}
+    with ExitStack() as stack:
+        for precision in PRECISIONS:
+            optimisation = Optimisation(
+                precision=precision, channels_last=layout(asked.pair, precision), learning_rate=1e-6
+            )
+            steps = stack.enter_context(
+                bench.steps(
+                    recipe.student,
+                    teacher,
+                    device=device,
+                    method=recipe.method,
+                    batch=asked.batch,
+                    patch=asked.patch,
+                    optimisation=optimisation,
+                )
+            )
+            if not ways:
+                lr, hr = (x.to(device) for x in steps.session.patches.batch(0))
+                ways[RELEASED] = released_step(steps.session, lr, hr)
+            ways |= {f"{name}, {precision}": way for name, way in steps.ways.items()}
+        operations = {name: bench.counted(way) for name, way in ways.items()}
+        timings = bench.interleaved(ways, device=device, repetitions=asked.repetitions, warm_up=0)
+        memory = peak_memory(device)
+    return Result(f"{steps.named}", timings, per_run=asked.batch, unit="patches", flops=operations, memory_mb=memory)
+
+
+def layout(pair: str, precision: bench.Precision) -> bool:
+    """Whether channels lie together: what `dukd train` is told for speed. Convolutions in bfloat16 gain by it."""
+    return precision == "bfloat16" and pair != "swinir"
+
+
+def reading(result: Result) -> Iterator[str]:
+    """The three ratios that were promised."""
+    for precision in PRECISIONS:
+        asked, replayed, alone = (
+            result.median(f"{name}, {precision}") for name in ("teacher asked", "teacher replayed", "student alone")
         )
-        for precision, channels_last in (("float32", False), ("bfloat16", True))
-    ]
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, one thread"
+        yield (
+            f"{precision}: {result.ratio(f'teacher asked, {precision}'):.1f} times faster than the released code, "
+            f"{result.ratio(f'teacher replayed, {precision}'):.1f} times with answers replayed, which is "
+            f"{replayed / alone:.2f} times the student's two passes alone and {asked / replayed:.1f} times faster than "
+            "asking."
+        )
+
+
+def shares(result: Result, ceilings: dict[str, Ceiling]) -> str:
+    """The table, with the share of each precision's own peak."""
+    lines: list[str] = []
+    for precision, ceiling in ceilings.items():
+        own = replace(result, ceiling=ceiling).to_markdown().splitlines()
+        rows = [line for line in own[4:] if precision in line.split("|")[1]]
+        lines += rows if lines else [*own[:4], *rows]
+    return "\n".join(lines) + "\n"
+
+
+def to_line(asked: Asked, result: Result) -> str:
+    return json.dumps({"asked": asdict(asked), "result": asdict(result)})
+
+
+def from_line(line: str) -> tuple[Asked, Result]:
+    read: dict[str, Any] = json.loads(line)
+    timings = tuple(Timing(t["name"], tuple(t["seconds"])) for t in read["result"].pop("timings"))
+    notes = tuple(read["result"].pop("notes"))
+    return Asked(**read["asked"]), Result(**read["result"], timings=timings, notes=notes)
+
+
+def page(results: dict[Asked, Result], ceilings: dict[str, Ceiling], command: str) -> str:
+    device = next(iter(results)).device
+    where = torch.cuda.get_device_name(device) if device != "cpu" else f"{platform.machine()}, one thread"
     text = [
         "# Cost of a step",
         "",
-        f"    python benchmarks/step.py --batch {asked.batch} --patch {asked.patch} --repetitions {asked.repetitions}",
+        f"    {command}",
         "",
         f"{where}, torch {torch.__version__}. Ratios are to the released code's step (`benchmarks/released.py`),",
-        "timed in turns with the others. Spread is from the fastest to the slowest repetition. The machine's peaks:",
+        "timed in turns with the others; method and networks are those of the recipes `<pair>-x<scale>-dukd`.",
+        "Medians; spread is from the fastest to the slowest repetition. On the CPU the clock is processor time.",
+        "The machine's peaks, of which shares are given:",
         *(
             f"{p}: {c.flops / 1e9:.0f} Gflop/s in products, {c.bytes / 1e9:.1f} GB/s in copies."
             for p, c in ceilings.items()
         ),
-        "",
-        *(r.to_markdown() for r in results),
     ]
-    for result in results:
-        times = {t.name: t.median for t in result.timings}
-        ratio = times["teacher replayed"] / times["student alone"]
-        text.append(f"{result.what}: with replayed answers, {ratio:.2f} times the student's two passes alone.\n")
-    page = "\n".join(text) + "\n"
-    print(page)
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(page, encoding="utf-8")
+    for asked, result in results.items():
+        text += ["", f"## {asked.pair} x{asked.scale}", "", shares(result, ceilings)]
+        text += [f"- {line}" for line in reading(result)]
+    return "\n".join(text) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", default=["edsr", "rcan", "swinir"])
+    parser.add_argument("--scales", type=int, nargs="+", default=[2])
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("step.md"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = options.out.with_suffix(".jsonl")
+    done = dict(map(from_line, lines.read_text(encoding="utf-8").splitlines())) if lines.is_file() else {}
+    ceilings: dict[str, Ceiling] = {p: bench.ceiling(torch.device(options.device), p) for p in PRECISIONS}
+    command = (
+        f"python benchmarks/step.py --pairs {' '.join(options.pairs)} --scales {' '.join(map(str, options.scales))} "
+        f"--batch {options.batch} --patch {options.patch} --repetitions {options.repetitions}"
+    )
+    wanted = [
+        Asked(pair, scale, options.batch, options.patch, options.repetitions, options.device)
+        for scale in options.scales
+        for pair in options.pairs
+    ]
+    for asked in wanted:
+        if asked not in done:
+            done[asked] = measured(asked)
+            lines.parent.mkdir(parents=True, exist_ok=True)
+            with lines.open("a", encoding="utf-8") as file:
+                file.write(to_line(asked, done[asked]) + "\n")
+        finished = {a: done[a] for a in wanted if a in done}
+        files.write_text(options.out, page(finished, ceilings, command))
+    print(options.out.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ it is the wall's, with the device waited for.
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,8 @@ from dukd.session import Session
 
 Precision = Literal["float32", "bfloat16"]
 _PICTURES = 4
+_GENTLE = 1e-6
+"""A rate that changes untrained weights but little."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +274,77 @@ def upscale(
     )
 
 
+Ways = dict[str, Callable[[], object]]
+"""What can be timed, by name."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One training step in its ways, ready to be made over and over."""
+
+    session: Session
+    """With the teacher asked; the others are like it."""
+    ways: Ways
+    notes: tuple[str, ...]
+    """What a reader has to know."""
+
+    @property
+    def named(self) -> str:
+        """Method, networks and batch."""
+        session = self.session
+        method, data = session.experiment.method, session.experiment.data
+        called = f"{method.base.name}+{method.upcycling.name}" if isinstance(method, Combined) else method.name
+        taught = f"{_named(session.teacher.config)} to " if session.teacher_sha256 else ""
+        return f"{called}, {taught}{_named(session.student.config)}, {data.batch} patches of {data.patch}"
+
+
+@contextmanager
+def steps(
+    student: NetworkConfig,
+    teacher: NetworkConfig | Teacher | None,
+    *,
+    device: torch.device,
+    method: Method | None = None,
+    batch: int = 16,
+    patch: int = 48,
+    optimisation: Optimisation | None = None,
+) -> Generator[Steps, None, None]:
+    """Prepare a whole step of training: with the teacher asked, with its answers replayed, and the student alone.
+
+    The pictures are noise, the student untrained: neither changes what a step costs. Answers are replayed where the
+    method allows it. The student alone makes its forward and backward passes on the pictures that the method shows it.
+
+    Args:
+        student: The network that learns.
+        teacher: The other one: its file, or its numbers, which give it random weights; None for methods without one.
+        device: Where.
+        method: DUKD by default.
+        batch: Patches per step.
+        patch: Their side.
+        optimisation: Precision, memory layout, parts of the batch.
+
+    Raises:
+        ValueError: If the method needs a teacher and there is none, or the teacher does not fit.
+    """
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        experiment = trial(student, teacher, method or DUKD(), Path(name), patch=patch, batch=batch)
+        experiment = replace(experiment, optimisation=optimisation or Optimisation())
+        session = Session.prepare(experiment, device)
+        lr, hr = (x.to(device) for x in session.patches.batch(0))
+        first = "teacher asked" if session.teacher_sha256 else "step"
+        ways: Ways = {first: lambda: train.advance(session, lr, hr)}
+        replaying = _replaying(experiment, device, notes) if session.teacher_sha256 else None
+        if replaying is not None:
+            ways["teacher replayed"] = lambda: train.advance(replaying, lr, hr)
+        ways["student alone"] = alone(session, lr, hr)
+        try:
+            yield Steps(session, ways, tuple(notes))
+        finally:
+            if replaying is not None and replaying.bank is not None:
+                replaying.bank.bank.close()
+
+
 def step(
     student: NetworkConfig,
     teacher: NetworkConfig | Teacher | None,
@@ -283,17 +357,12 @@ def step(
     channels_last: bool = False,
     compile: bool = False,  # noqa: A002  the option's name
     repetitions: int = 5,
-    others: Callable[[Session], Mapping[str, Callable[[], object]]] = lambda _: {},
 ) -> Result:
-    """Time a whole step of training, with the teacher asked and, where the method allows it, with its answers replayed.
-
-    The pictures are noise, the student untrained: neither changes what a step costs. Beside the steps stands the
-    student alone: its forward and backward passes on the pictures that a method shows it, against answers that are
-    there. Operations are counted in the run that warms up.
+    """Time the ways of `steps`. Operations are counted in the run that warms up.
 
     Args:
         student: The network that learns.
-        teacher: The other one: its file, or its numbers, which give it random weights; None for methods without one.
+        teacher: The other one, as for `steps`.
         device: Where.
         method: DUKD by default.
         batch: Patches per step.
@@ -302,48 +371,33 @@ def step(
         channels_last: Memory layout.
         compile: Whether networks go through torch.compile.
         repetitions: Of each way.
-        others: Further ways, made from a session; they come first, so that ratios refer to them.
 
     Raises:
         ValueError: If the method needs a teacher and there is none, or the teacher does not fit.
     """
-    method = method or DUKD()
-    notes: list[str] = []
-    with tempfile.TemporaryDirectory() as name:
-        asking = _experiment(student, teacher, method, Path(name), patch=patch, batch=batch)
-        optimisation = Optimisation(
-            precision=precision, channels_last=channels_last, compile=compile, learning_rate=1e-6
-        )
-        asking = replace(asking, optimisation=optimisation)
-        session = Session.prepare(asking, device)
-        lr, hr = (x.to(device) for x in session.patches.batch(0))
-        ways: dict[str, Callable[[], object]] = dict(others(session))
-        ways["teacher asked" if session.teacher_sha256 else "step"] = lambda: train.advance(session, lr, hr)
-        replaying = _replaying(asking, device, notes) if session.teacher_sha256 else None
-        if replaying is not None:
-            ways["teacher replayed"] = lambda: train.advance(replaying, lr, hr)
-        ways["student alone"] = alone(session, lr, hr)
-        operations = {way: counted(run) for way, run in ways.items()}
+    optimisation = Optimisation(
+        precision=precision, channels_last=channels_last, compile=compile, learning_rate=_GENTLE
+    )
+    with steps(
+        student, teacher, device=device, method=method, batch=batch, patch=patch, optimisation=optimisation
+    ) as made:
+        operations = {way: counted(run) for way, run in made.ways.items()}
         warm_up = 2 if compile or device.type == "cuda" else 0
-        timings = interleaved(ways, device=device, repetitions=repetitions, warm_up=warm_up)
-        if replaying is not None and replaying.bank is not None:
-            replaying.bank.bank.close()
-    taught = f"{_named(session.teacher.config)} to " if session.teacher_sha256 else ""
-    called = f"{method.base.name}+{method.upcycling.name}" if isinstance(method, Combined) else method.name
+        timings = interleaved(made.ways, device=device, repetitions=repetitions, warm_up=warm_up)
+        memory = peak_memory(device)
     return Result(
-        f"{called}, {taught}{_named(student)}, {batch} patches of {patch}, {precision}"
-        f"{', channels last' if channels_last else ''}{', compiled' if compile else ''}",
+        f"{made.named}, {precision}{', channels last' if channels_last else ''}{', compiled' if compile else ''}",
         timings,
         per_run=batch,
         unit="patches",
         flops=operations,
         ceiling=ceiling(device, precision),
-        memory_mb=peak_memory(device),
-        notes=tuple(notes),
+        memory_mb=memory,
+        notes=made.notes,
     )
 
 
-def _experiment(
+def trial(
     student: NetworkConfig,
     teacher: NetworkConfig | Teacher | None,
     method: Method,
@@ -352,7 +406,7 @@ def _experiment(
     patch: int,
     batch: int,
 ) -> Experiment:
-    """A method and two networks, with noise to look at, which is written."""
+    """Describe a run of a method and two networks, and write what it needs into a folder: noise, a teacher's file."""
     side = max(3 * patch, 64) * student.scale
     rng = np.random.default_rng(0)
     for i in range(_PICTURES):

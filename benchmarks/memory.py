@@ -1,0 +1,194 @@
+"""Peak memory of one training step, of the released code's and ours, each in a process of its own.
+
+    python benchmarks/memory.py [--pair edsr] [--batches 1 2 4] [--limit-gb 12] [--out docs/results/memory.md]
+
+What is given is the peak of the process (or of the GPU) during its first step, above what it held when both networks
+were built: graphs, gradients, buffers. The paper's batch of 16 is measured where a straight line through the smaller
+ones says that it stays below the limit; elsewhere that line stands in for it. Lines of JSON beside the table keep what
+is done.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from released import released_step
+
+from dukd import bench, files, recipes, train
+from dukd.experiment import Optimisation
+from dukd.session import Session
+
+PAPER = 16
+"""Patches in the paper's batch."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a step is made."""
+
+    name: str
+    step: str
+    """``released``, ``asked`` or ``replayed``."""
+    precision: bench.Precision = "float32"
+    patches: int = 0
+    """Patches at a time; 0 for the whole batch."""
+
+
+WAYS = (
+    Way("released code's step, float32", "released"),
+    Way("teacher asked, float32", "asked"),
+    Way("teacher asked, bfloat16", "asked", "bfloat16"),
+    Way("teacher replayed, bfloat16", "replayed", "bfloat16"),
+    Way("teacher asked, bfloat16, 4 patches at a time", "asked", "bfloat16", 4),
+    Way("teacher asked, bfloat16, 1 patch at a time", "asked", "bfloat16", 1),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured."""
+
+    way: str
+    pair: str
+    scale: int
+    patch: int
+    batch: int
+    device: str
+
+
+def measured(asked: Asked) -> int:
+    """Megabytes above what was there before the first step; meant for a fresh process."""
+    way = next(w for w in WAYS if w.name == asked.way)
+    device = torch.device(asked.device)
+    recipe = recipes.recipe(f"{asked.pair}-x{asked.scale}-dukd").make()
+    assert recipe.teacher is not None
+    teacher = recipes.config_of(recipe.teacher, asked.scale)
+    optimisation = Optimisation(
+        precision=way.precision,
+        channels_last=way.precision == "bfloat16",
+        accumulate=max(1, asked.batch // way.patches) if way.patches else 1,
+        learning_rate=1e-6,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trial = bench.trial(recipe.student, teacher, recipe.method, Path(folder), patch=asked.patch, batch=asked.batch)
+        data = replace(trial.data, period=int(way.step == "replayed"))
+        session = Session.prepare(replace(trial, data=data, optimisation=optimisation), device)
+        lr, hr = (x.to(device) for x in session.patches.batch(0))
+        run = released_step(session, lr, hr) if way.step == "released" else partial(train.advance, session, lr, hr)
+        if session.bank is not None:
+            session.fill()
+        before = restart(device)
+        run()
+        return peak(device) - before
+
+
+def restart(device: torch.device) -> int:
+    """Forget the peak so far; returns the memory in use, in MB."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) // 10**6
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return kilobytes("VmRSS") // 1000
+
+
+def peak(device: torch.device) -> int:
+    """Most memory since `restart`, in MB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 10**6
+    return kilobytes("VmHWM") // 1000
+
+
+def kilobytes(what: str) -> int:
+    """A line of Linux's account of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{what}:"))) * 1024 // 1000
+
+
+def line(points: dict[int, int]) -> tuple[float, float]:
+    """Megabytes per patch and at none, by least squares; through the origin's height where there is one point."""
+    if len(points) == 1:
+        [(batch, megabytes)] = points.items()
+        return megabytes / batch, 0.0
+    slope, start = np.polyfit(list(points), list(points.values()), 1)
+    return float(slope), float(start)
+
+
+def page(found: dict[Asked, int], command: str) -> str:
+    """A line per way, with the ratio to the first at the paper's batch."""
+    batches = sorted({a.batch for a in found})
+    ways = [w.name for w in WAYS if any(a.way == w.name for a in found)]
+    some = next(iter(found))
+    points = {w: {a.batch: megabytes for a, megabytes in found.items() if a.way == w} for w in ways}
+    about = (
+        f"Recipe {some.pair}-x{some.scale}-dukd, patches of {some.patch}; {some.device}, torch {torch.__version__}. MB "
+        "above what the process\nheld once the networks were built. Where the paper's batch was not run, ~ marks what "
+        "a straight line through the others says."
+    )
+    text = ["# Memory of a step", "", f"    {command}", "", about, ""]
+    text += [
+        f"| way | {' | '.join(map(str, batches))} | MB per patch | paper's batch, {PAPER} | share |",
+        f"| --- |{' ---: |' * (len(batches) + 3)}",
+    ]
+    whole: dict[str, float] = {}
+    for way, own in points.items():
+        slope, start = line(own)
+        whole[way] = own.get(PAPER, PAPER * slope + start)
+        cells = [str(own.get(batch, "")) for batch in batches]
+        mark = "" if PAPER in own else "~"
+        share = whole[way] / whole[ways[0]]
+        text.append(f"| {way} | {' | '.join(cells)} | {slope:.0f} | {mark}{whole[way]:.0f} | {100 * share:.0f} % |")
+    return "\n".join(text) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", default="edsr")
+    parser.add_argument("--scale", type=int, default=2)
+    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--limit-gb", type=float, default=12.0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("memory.md"))
+    parser.add_argument("--one", help="measure this alone, in this process, and print it: JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.one:
+        print(measured(Asked(**json.loads(options.one))))
+        return
+    lines = options.out.with_suffix(".jsonl")
+    found: dict[Asked, int] = {}
+    for read in map(json.loads, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []):
+        found[Asked(**read["asked"])] = read["megabytes"]
+    command = (
+        f"python benchmarks/memory.py --pair {options.pair} --scale {options.scale} --patch {options.patch} "
+        f"--batches {' '.join(map(str, options.batches))} --limit-gb {options.limit_gb:g}"
+    )
+    for batch in [*options.batches, PAPER]:
+        for way in WAYS:
+            asked = Asked(way.name, options.pair, options.scale, options.patch, batch, options.device)
+            own = {a.batch: found[a] for a in found if a == replace(asked, batch=a.batch)}
+            if asked in found or batch < way.patches:
+                continue
+            if own and batch == PAPER and np.polyval(line(own), batch) > 1000 * options.limit_gb:
+                print(f"{way.name}: a batch of {batch} would not fit", flush=True)
+                continue
+            program = [sys.executable, __file__, "--one", json.dumps(asdict(asked))]
+            answer = subprocess.run(program, check=True, capture_output=True, text=True).stdout
+            found[asked] = int(answer)
+            print(f"{way.name}, {batch} patches: {found[asked]} MB", flush=True)
+            lines.parent.mkdir(parents=True, exist_ok=True)
+            with lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"asked": asdict(asked), "megabytes": found[asked]}) + "\n")
+            files.write_text(options.out, page(found, command))
+    print(options.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The scripts in benchmarks/: what is compared does the same work, and what was measured is kept."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from dukd import bench
+from dukd.bench import Ceiling, Result, Timing
+from dukd.data import Patches, prepare
+from dukd.methods import DUKD
+from dukd.networks import EDSRConfig, SwinIRConfig
+from dukd.session import Session
+
+CPU = torch.device("cpu")
+SMALL = EDSRConfig(scale=2, width=4, blocks=1)
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch):
+    """Import a script of benchmarks/ by its name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def session(tmp_path: Path, method: DUKD, teacher: EDSRConfig | SwinIRConfig = SMALL) -> Session:
+    return Session.prepare(bench.trial(SMALL, teacher, method, tmp_path, patch=12, batch=2), CPU)
+
+
+def test_all_ways_of_input_give_the_same_patches(script, tmp_path: Path) -> None:
+    """Pictures of several sub-images on a side, some smaller than one, and a side that sub-images do not divide."""
+    for package in ("lmdb", "h5py"):
+        pytest.importorskip(package, reason="the benchmark of the input needs dukd[benchmarks]")
+    data = script("data")
+    rng = np.random.default_rng(0)
+    (tmp_path / "source").mkdir()
+    for i, (height, width) in enumerate(((1002, 506), (480, 730), (200, 160))):
+        picture = rng.integers(256, size=(height, width, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / "source" / f"{i}.png", compress_level=1)
+    pairs = data.write_pngs(tmp_path / "source", tmp_path / "png", scale=2, pictures=3)
+    patches = Patches(prepare(pairs, tmp_path / "pack"), patch=48, batch=6)
+
+    ways = data.sources(pairs, patches, tmp_path)
+
+    assert len(ways) == 7
+    for k in range(4):
+        expected = patches.batch(k)
+        for name, batches in ways.items():
+            for part, whole in zip(next(batches), expected, strict=True):
+                found = (part * 255).round().to(torch.uint8) if part.is_floating_point() else part
+                assert_close(found, whole, rtol=0, atol=0, msg=f"{name}, batch {k}")
+
+
+@pytest.mark.parametrize(
+    ("length", "found"), [(100, [0]), (240, [0]), (250, [0, 10]), (360, [0, 120]), (500, [0, 120, 240, 260])]
+)
+def test_sub_images_cover_a_side(script, length: int, found: list[int]) -> None:
+    """As BasicSR's script: 480 pixels of hr, every 240, and one more where the side is not used up."""
+    pytest.importorskip("lmdb", reason="the benchmark of the input needs dukd[benchmarks]")
+    pytest.importorskip("h5py", reason="the benchmark of the input needs dukd[benchmarks]")
+
+    assert script("data").starts(length, 2) == found
+
+
+def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_path: Path) -> None:
+    """methods.md D1: nothing freezes the teacher. The session's own networks stay as they are."""
+    made = session(tmp_path, DUKD(windows=2))
+    released = script("released")
+    copies = []
+    plain, released.as_released = released.as_released, lambda network: copies.append(plain(network)) or copies[-1]
+    before = [p.clone() for p in made.student.parameters()]
+    try:
+        run = released.released_step(made, *made.patches.batch(0))
+    finally:
+        released.as_released = plain
+    run()
+
+    student, teacher = copies
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in teacher.parameters())
+    assert all(not torch.equal(p, b) for p, b in zip(student.parameters(), before, strict=True))
+    assert all(torch.equal(p, b) for p, b in zip(made.student.parameters(), before, strict=True))
+    assert all(p.grad is None for p in made.teacher.parameters())
+
+
+def test_both_sides_ask_about_as_many_pixels(script, tmp_path: Path) -> None:
+    """Forward passes for everything the method shows, and two more backwards: 3 times, for both networks.
+
+    A first layer has no input to blame. Ours has a teacher's forward pass, the student's three, and reduces pictures.
+    """
+    made = session(tmp_path, DUKD(windows=2))
+    released = bench.counted(script("released").released_step(made, *made.patches.batch(0)))
+    alone = bench.counted(bench.alone(made, *made.patches.batch(0)))
+    reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)
+
+    assert released == 2 * alone + reduced
+
+
+def test_a_released_swinir_leaves_out_branches(script) -> None:
+    """methods.md D4: the teacher is in training mode, with stochastic depth."""
+    torch.manual_seed(0)
+    config = SwinIRConfig(scale=2, width=6, depths=(4,), heads=(1,), window=4)
+    network = config.build().frozen()
+    released = script("released").as_released(network)
+    lr = torch.rand(4, 3, 8, 8)
+
+    assert released.training
+    assert any(not torch.equal(released(lr), network(lr)) for _ in range(8))
+    assert_close(released.eval()(lr), network(lr))
+
+
+def steps_result() -> Result:
+    seconds = {"asked": 2.0, "replayed": 0.5, "alone": 0.4}
+    timings = [Timing("released code's step, float32", (8.0, 10.0, 9.0))]
+    names = {"asked": "teacher asked", "replayed": "teacher replayed", "alone": "student alone"}
+    for precision, gain in (("float32", 1), ("bfloat16", 2)):
+        timings += [Timing(f"{names[n]}, {precision}", (s / gain,)) for n, s in seconds.items()]
+    flops = dict.fromkeys((t.name for t in timings), 4e9)
+    return Result("a to b", tuple(timings), per_run=2, unit="patches", flops=flops, memory_mb=5)
+
+
+def test_what_was_measured_is_kept_and_read_again(script) -> None:
+    step: ModuleType = script("step")
+    asked = step.Asked("edsr", 2, 2, 48, 3, "cpu")
+
+    assert step.from_line(step.to_line(asked, steps_result())) == (asked, steps_result())
+
+
+def test_the_page_of_steps_says_what_was_promised(script) -> None:
+    step = script("step")
+    asked = step.Asked("edsr", 2, 2, 48, 3, "cpu")
+    ceilings = {"float32": Ceiling(8e9, 1e9), "bfloat16": Ceiling(16e9, 1e9)}
+
+    page = step.page({asked: steps_result()}, ceilings, "command").splitlines()
+
+    assert "| released code's step, float32 | 9.00 s | 22 % | 0.2222 | 1.00 | 6 % |" in page
+    assert "| teacher asked, bfloat16 | 1.00 s | - | 2 | 9.00 | 25 % |" in page
+    assert page[-1] == (
+        "- bfloat16: 9.0 times faster than the released code, 36.0 times with answers replayed, which is 1.25 times "
+        "the student's two passes alone and 4.0 times faster than asking."
+    )
+
+
+def test_memory_is_measured_and_drawn_on_to_the_papers_batch(script) -> None:
+    memory = script("memory")
+    released, ours = memory.WAYS[0].name, memory.WAYS[2].name
+    one = memory.Asked(released, "edsr", 2, 48, 1, "cpu")
+    found = {one: 700, replace(one, batch=2): 1300}
+    found |= {replace(one, way=ours, batch=b): 100 * b for b in (1, 2, 16)}
+
+    page = memory.page(found, "command").splitlines()
+
+    assert page[-2] == f"| {released} | 700 | 1300 |  | 600 | ~9700 | 100 % |"
+    assert page[-1] == f"| {ours} | 100 | 200 | 1600 | 100 | 1600 | 16 % |"
+
+
+def test_the_peak_is_that_of_what_was_done_meanwhile(script) -> None:
+    """80 MB that are there for a moment count; what was there before does not."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the account of a process's memory that is read here is Linux's")
+    memory = script("memory")
+    held = torch.ones(10_000_000)
+    before = memory.restart(CPU)
+    torch.ones(20_000_000).sum()
+
+    assert 70 <= memory.peak(CPU) - before <= 120
+    assert held.sum() > 0
