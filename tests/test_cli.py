@@ -336,6 +336,10 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "prepare {root}/pictures --scale 0 --out {root}/x.pack": (2, "a scale is at least 1, but got 0"),
     "check-data {root}/torn --scale 2": (65, "torn.png"),
     "check-data {root}/notes.txt": (65, "{root}/notes.txt"),
+    "export {root}/skip.safetensors -o {root}/x.pth": (
+        65,
+        "write .safetensors (the layout dukd) or .onnx, which hold it",
+    ),
     "evaluate {root}/teacher.safetensors --sets {root}/empty": (65, "{root}/empty"),
     "evaluate {root}/teacher.safetensors --sets {root}/pictures --scale 4": (65, "this looks like EDSR x2"),
     "evaluate --sets {root}/pictures": (
@@ -437,6 +441,8 @@ def mistaken(folder: Path) -> Path:
     (folder / "torn" / "torn.png").write_bytes((folder / "pictures" / "0.png").read_bytes()[:200])
     torch.save({"params": _Hostile()}, folder / "hostile.pth")
     weights.write(folder / "rcan.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build())
+    skip = EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0, skip="nearest")
+    weights.write(folder / "skip.safetensors", skip.build())
     return folder
 
 

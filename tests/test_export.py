@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
 from dukd import export
-from dukd.export import ExportError, export_onnx, export_weights, padded_to_multiple
+from dukd.export import TOLERANCE, ExportError, export_onnx, export_weights, padded_to_multiple
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig, weights
 from dukd.networks._network import pad_to_multiple
 from dukd.networks._tracing import cell_maxima, enlarged, variance
@@ -82,6 +82,19 @@ def test_a_graph_in_float16_takes_and_gives_float32(tmp_path: Path) -> None:
     assert answer.dtype == torch.float32
     assert 1e-6 < (answer - network(lr)).abs().max() < 5e-3
     assert done.bytes < export_onnx(network, tmp_path / "b.onnx").bytes * 0.7
+
+
+def test_a_network_that_is_too_far_off_in_float16_is_refused_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SMFANet+ is 0.014 off, which one grey level (0.004) does not hide."""
+    monkeypatch.setitem(TOLERANCE, "float16", 1e-9)
+    network = NETWORKS["edsr"].build()
+
+    with pytest.raises(ExportError, match=r"^in float16 the graph .* 1e-09 is allowed: .*leave --half out"):
+        export_onnx(network, tmp_path / "a.onnx", half=True)
+    assert list(tmp_path.iterdir()) == []
+    export_onnx(network, tmp_path / "a.onnx")
 
 
 def test_networks_that_overflow_are_not_exported_in_float16(tmp_path: Path) -> None:
@@ -168,7 +181,7 @@ def test_weights_for_other_code_are_read_back(name: str, layout: Layout, tmp_pat
 
 
 def test_a_layout_that_lacks_the_skip_refuses_it(tmp_path: Path) -> None:
-    with pytest.raises(weights.WeightsError, match="BasicSR's EDSR has no skip"):
+    with pytest.raises(weights.WeightsError, match=r"BasicSR's EDSR has no skip, .*\.safetensors .*\.onnx"):
         export_weights(NETWORKS["edsr with skip"].build(), tmp_path / "a.pth", "basicsr")
 
 

@@ -88,7 +88,7 @@ def export_onnx(
     if path.suffix != ".onnx":
         raise ExportError(f"{path} is to end in .onnx")
     if half and not network.fp16_safe:
-        raise ExportError(f"{network.config.name} overflows in float16: export it in float32")
+        raise ExportError(f"{network.config.name} overflows in float16: export it in float32 (leave --half out)")
     if not 17 <= opset <= 20:  # noqa: PLR2004  layer norm has an operator from 17 on; tracing knows operators up to 20
         raise ExportError(f"opset is 17 to 20, but got {opset}")
     if min(size) < 1:
@@ -114,7 +114,11 @@ def export_onnx(
             progress(2 + number, total, f"comparing {n} x {h} x {w}")
         allowed = TOLERANCE["float16" if half else "float32"]
         if not worst <= allowed:
-            raise ExportError(f"the graph answers otherwise than the network, by {worst:.2g} where white is 1")
+            where, advice = ("in float16 ", ": export it in float32 (leave --half out)") if half else ("", "")
+            raise ExportError(
+                f"{where}the graph answers otherwise than the network, by {worst:.2g} where white is 1, but at most "
+                f"{allowed:g} is allowed{advice}"
+            )
     files.write_bytes(path, content)
     progress(total, total, "written")
     return Exported(

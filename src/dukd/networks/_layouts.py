@@ -24,6 +24,10 @@ from dukd.networks.swinir import SwinIRConfig, relative_positions, shift_mask
 Layout = Literal["dukd", "basicsr", "official"]
 Tensors = Mapping[str, Tensor]
 
+LACKS_SKIP = (
+    "has no skip, so a file in that layout would give other pictures: write .safetensors (the layout dukd) or .onnx, "
+    "which hold it"
+)
 FREE_FIELDS = ("value_range", "mean", "residual_scale", "skip", "stochastic_depth")
 """Numbers of a config that no shape shows."""
 
@@ -310,7 +314,7 @@ def to_official(config: NetworkConfig, tensors: Tensors, *, training_size: int) 
     match config:
         case EDSRConfig():
             if config.skip != "none":
-                raise WeightsError("the authors' EDSR has no skip, so a file in their layout would give other pictures")
+                raise WeightsError(f"the authors' EDSR {LACKS_SKIP}")
             renamed = _theirs(tensors, _EDSR_OFFICIAL, {"last": config.blocks})
             return _mean_convolutions(config.value_range, config.mean) | renamed
         case RCANConfig():

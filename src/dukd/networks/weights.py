@@ -18,7 +18,7 @@ from torch import Tensor
 from dukd import files
 from dukd.kinds import known
 from dukd.networks._layers import Mean
-from dukd.networks._layouts import FREE_FIELDS, Layout, Recognised, describe, recognise, to_official
+from dukd.networks._layouts import FREE_FIELDS, LACKS_SKIP, Layout, Recognised, describe, recognise, to_official
 from dukd.networks._network import NetworkConfig, SRNetwork
 from dukd.networks._tensorfile import TensorFile, WeightsError, load
 from dukd.networks.edsr import EDSRConfig
@@ -162,7 +162,7 @@ def write(
     if layout == "official" or (layout == "basicsr" and isinstance(network.config, SwinIRConfig)):
         tensors = to_official(network.config, tensors, training_size=training_size)
     elif layout == "basicsr" and getattr(network.config, "skip", "none") != "none":
-        raise WeightsError("BasicSR's EDSR has no skip, so a file in its layout would give other pictures")
+        raise WeightsError(f"BasicSR's EDSR {LACKS_SKIP}")
     if path.suffix == ".safetensors":
         files.write_bytes(path, safetensors.torch.save(tensors, strings if layout == "dukd" else {"format": "pt"}))
     elif layout == "dukd" or path.suffix not in {".pth", ".pt"}:
