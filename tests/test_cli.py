@@ -108,6 +108,11 @@ def test_a_folder_becomes_a_student_and_the_student_pictures(world, tmp_path):
     world.works(f"prepare {root}/pictures --scale 2 --out {tmp_path}/p.pack --verify")
     assert f"{tmp_path}/p.pack is sound: 3 pictures, x2" in world.works(f"check-data {tmp_path}/p.pack")
 
+    code, _, bars = world.dukd(
+        f"train {root}/mine.yaml --out {tmp_path}/other --data.packs {tmp_path}/packs --device cpu"
+    )
+    assert code == 0
+    assert "3/3  packing pictures: 2" in bars
     said = world.works(f"train {root}/mine.yaml --data.train {tmp_path}/p.pack --out {out} --device cpu")
     assert f"the student is {out}/student.safetensors" in said
     first = (out / "student.safetensors").read_bytes()

@@ -33,7 +33,7 @@ from dukd.networks._network import NoTeacher, SRNetwork
 from dukd.runs import Run
 from dukd.schedule import Draws, draws
 from dukd.turned import Turned
-from dukd.validation import Validation, try_teacher
+from dukd.validation import Validation, set_name, try_teacher
 from dukd.watch import Watch
 
 
@@ -460,7 +460,8 @@ def open_pack(data: Data, scale: int, progress: Progress = silent, *, prepared: 
         pairs = find_pairs(data.train, scale=scale, lr=data.lr)
     except PairsError as error:
         raise error.with_hint("name the training pictures with --data.train") from None
-    return prepare(pairs, path, progress=progress)
+    label = f"packing {set_name(data.train)}"
+    return prepare(pairs, path, progress=lambda done, total, what: progress(done, total, f"{label}: {what}"))
 
 
 def check_same(experiment: Experiment, run: Run) -> None:
