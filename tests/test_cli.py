@@ -17,6 +17,8 @@ from dukd.cli import COMMANDS, run
 from dukd.cli import _terminal as terminal
 from dukd.cli._info import field_texts
 from dukd.cli._terminal import Bar, amount, duration
+from dukd.data.pack import prepare
+from dukd.data.pairs import find_pairs
 from dukd.images import Picture
 from dukd.methods import DUKD
 from dukd.networks import EDSRConfig, RCANConfig, weights
@@ -107,6 +109,7 @@ def test_a_folder_becomes_a_student_and_the_student_pictures(world, tmp_path):
     assert "3 pictures" in world.works(f"check-data {root}/pictures -s 2")
     world.works(f"prepare {root}/pictures --scale 2 --out {tmp_path}/p.pack --verify")
     assert f"{tmp_path}/p.pack is sound: 3 pictures, x2" in world.works(f"check-data {tmp_path}/p.pack")
+    assert "only the header was read" in world.works(f"check-data {tmp_path}/p.pack -s 2 --headers-only")
 
     code, _, bars = world.dukd(
         f"train {root}/mine.yaml --out {tmp_path}/other --data.packs {tmp_path}/packs --device cpu"
@@ -341,6 +344,15 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "prepare {root}/pictures --scale 0 --out {root}/x.pack": (2, "a scale is at least 1, but got 0"),
     "check-data {root}/torn --scale 2": (65, "torn.png"),
     "check-data {root}/notes.txt": (65, "{root}/notes.txt"),
+    "check-data {root}/whole.pack --scale 3": (
+        2,
+        "{root}/whole.pack is a pack for x2, not for x3: leave --scale out, or",
+    ),
+    "check-data {root}/whole.pack --recursive": (
+        2,
+        "{root}/whole.pack is a pack: --lr and --recursive are for folders",
+    ),
+    "info {root}/pictures": (2, "{root}/pictures is a folder of pictures, not a run: `dukd check-data {root}/pictures"),
     "export {root}/skip.safetensors -o {root}/x.pth": (
         65,
         "write .safetensors (the layout dukd) or .onnx, which hold it",
@@ -448,6 +460,7 @@ def mistaken(folder: Path) -> Path:
     weights.write(folder / "rcan.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build())
     skip = EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0, skip="nearest")
     weights.write(folder / "skip.safetensors", skip.build())
+    prepare(find_pairs(folder / "pictures", scale=2), folder / "whole.pack")
     return folder
 
 

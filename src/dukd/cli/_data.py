@@ -55,8 +55,8 @@ class CheckData:
 
     source: tyro.conf.Positional[Path]
     """Folder of pictures, or a pack."""
-    scale: Annotated[int, tyro.conf.arg(aliases=["-s"])] = 4
-    """Upscaling factor; a pack knows its own."""
+    scale: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    """Upscaling factor; 4 for a folder if left out, and a pack knows its own, which is compared with this."""
     lr: Path | None = None
     """Folder of low-resolution pictures, where it does not lie beside the others."""
     recursive: bool = False
@@ -66,17 +66,29 @@ class CheckData:
 
     def __call__(self) -> int:
         if self.source.is_file():
-            pack = Pack.open(self.source)
-            with Bar() as progress:
-                pack.verify(progress)
-            where = named(self.source)
-            say(f"{where} is sound: {len(pack)} pictures, x{pack.scale}, low resolution: {pack.lr_source}")
-            return 0
-        pairs = find_pairs(self.source, scale=self.scale, lr=self.lr, recursive=self.recursive)
-        say(f"{len(pairs)} pictures for x{self.scale}, low resolution: {pairs.lr_source}")
+            return self._pack()
+        scale = 4 if self.scale is None else self.scale
+        pairs = find_pairs(self.source, scale=scale, lr=self.lr, recursive=self.recursive)
+        say(f"{len(pairs)} pictures for x{scale}, low resolution: {pairs.lr_source}")
         if not self.headers_only and (problems := _unreadable(pairs)):
             raise PairsError(f"{named(self.source)}: replace or delete what cannot be read", problems)
         say(f"nothing is wrong with them; a pack of them takes {amount(plan(pairs))}")
+        return 0
+
+    def _pack(self) -> int:
+        where, pack = named(self.source), Pack.open(self.source)
+        if self.scale is not None and self.scale != pack.scale:
+            raise ValueError(
+                f"{where} is a pack for x{pack.scale}, not for x{self.scale}: leave --scale out, or make another with "
+                f"dukd prepare FOLDER --scale {self.scale}"
+            )
+        if self.lr is not None or self.recursive:
+            raise ValueError(f"{where} is a pack: --lr and --recursive are for folders, leave them out")
+        if not self.headers_only:
+            with Bar() as progress:
+                pack.verify(progress)
+        read = ", of which only the header was read" if self.headers_only else ""
+        say(f"{where} is sound: {len(pack)} pictures, x{pack.scale}, low resolution: {pack.lr_source}{read}")
         return 0
 
 

@@ -5,7 +5,7 @@ import inspect
 import textwrap
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -16,11 +16,13 @@ from dukd.cli._terminal import amount, facts, named, out, say, table
 from dukd.controls import CONTROLS
 from dukd.data.pack import Pack
 from dukd.export import onnx_metadata
+from dukd.images import EXTENSIONS
 from dukd.kinds import known
 from dukd.methods import Method
 from dukd.networks import NetworkConfig, macs, weights
 from dukd.runs import Run
 
+_LOOKED_AT = 1000  # files in search of a picture
 _WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are counted
 
 
@@ -40,6 +42,11 @@ class Info:
         if not self.path.exists():
             raise ValueError(f"there is no {named(self.path)}: name a file of weights, a pack or a run directory")
         if self.path.is_dir():
+            if not (self.path / "experiment.yaml").exists() and _holds_pictures(self.path):
+                raise ValueError(
+                    f"{named(self.path)} is a folder of pictures, not a run: `dukd check-data {named(self.path)} "
+                    "--scale N` looks at them"
+                )
             facts(run_facts(self.path))
         elif self.path.suffix == ".pack":
             facts(pack_facts(self.path))
@@ -48,6 +55,11 @@ class Info:
         else:
             facts(weights_facts(self.path, self.value_range))
         return 0
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether a picture is among the first files in a folder and those below it."""
+    return any(path.suffix.lower() in EXTENSIONS for path in islice(folder.rglob("*"), _LOOKED_AT))
 
 
 def pack_facts(path: Path) -> dict[str, object]:
