@@ -203,6 +203,24 @@ def test_evaluate_writes_tables(world, folder, tmp_path):
         assert "bicubic" in (tmp_path / f"t.{form}").read_text()
 
 
+def test_what_was_assumed_of_a_file_comes_with_what_to_type_instead(world, folder, tmp_path):
+    """EDSR's files do not say which range and mean their network has."""
+    config = EDSRConfig(scale=2, width=8, blocks=1, value_range=255.0)
+    file = tmp_path / "foreign.pth"
+    torch.save({"params": config.build().state_dict()}, file)
+
+    _, _, said = world.dukd(f"evaluate {file} --sets {folder}/small --no-bicubic")
+    options = "--value-range 1 or --mean 0 0 0 or --residual-scale 0.1"
+    assert f"foreign.pth: if its answers come out wrong (below bicubic, too dark or tinted), try {options}" in said
+    _, _, said = world.dukd(f"evaluate {file} --sets {folder}/small --value-range 1 --mean 0 0 0 --residual-scale 1")
+    assert "answers come out wrong" not in said
+    assert "assumed" not in said
+    _, _, said = world.dukd(f"upscale {folder}/small/0.png -o {tmp_path}/o -m {file}")
+    assert f"make a file that says so: dukd export {file} -o sure.safetensors with {options}" in said
+    world.works(f"export {file} -o {tmp_path}/sure.safetensors --value-range 1 --mean 0 0 0")
+    assert "value_range=1.0, mean=(0.0, 0.0, 0.0)" in world.works(f"info {tmp_path}/sure.safetensors")
+
+
 def test_upscale_takes_the_flags_that_upscalers_have(world, folder, tmp_path):
     flags = f"-o {tmp_path} -n {folder}/teacher.safetensors -s 3 -t 8 -x --suffix _big"
 

@@ -158,7 +158,7 @@ def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
     crops = [_crop(lr, hr, validation.scale) for lr, hr in loaded[:_TRIALS]]
     as_read = _mean_psnr(teacher, crops, validation)
     beaten = ours > bicubic
-    others = _read_otherwise(teacher, changes=1 if beaten else len(_UNSAID) + 1)
+    others = _read_otherwise(teacher, changes=1 if beaten else len(UNSAID) + 1)
     measured = [(_mean_psnr(other, crops, validation), count, what) for count, what, other in others]
     # Of readings that are nearly as good, the one with the fewest changes: blue for red costs some files little.
     best, _, what = max(measured, key=lambda m: m[0] - m[1] * _PER_CHANGE)
@@ -208,8 +208,8 @@ def _crop(lr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int) -> tuple[NDA
 def _read_otherwise(teacher: SRNetwork, changes: int) -> Generator[tuple[int, str, SRNetwork], None, None]:
     """The same weights with other numbers that a file may not say, and with blue and red exchanged."""
     config, tensors = teacher.config, teacher.state_dict()
-    there = {f.name: getattr(config, f.name) for f in fields(config) if f.name in _UNSAID}
-    alternatives = [[value, *(v for v in _UNSAID[name] if v != value)] for name, value in there.items()]
+    there = {f.name: getattr(config, f.name) for f in fields(config) if f.name in UNSAID}
+    alternatives = [[value, *(v for v in UNSAID[name] if v != value)] for name, value in there.items()]
     for values in product(*alternatives):
         changed = {n: v for n, v in zip(there, values, strict=True) if v != there[n]}
         options = " ".join(f"--teacher.{n.replace('_', '-')} {_shown(v)}" for n, v in changed.items())
@@ -227,11 +227,12 @@ def _read_otherwise(teacher: SRNetwork, changes: int) -> Generator[tuple[int, st
 
 
 _BGR = "blue and red exchanged (its first and last layers are for BGR: convert the file)"
-_UNSAID: dict[str, tuple[object, ...]] = {
+UNSAID: dict[str, tuple[float | tuple[float, float, float], ...]] = {
     "value_range": (1.0, 255.0),
     "mean": ((0.0, 0.0, 0.0), DIV2K_MEAN),
     "residual_scale": (1.0, 0.1),
 }
+"""What files often do not say of their networks, and what it usually is."""
 
 
 def _shown(value: object) -> str:

@@ -12,7 +12,8 @@ from dukd import comparison, evaluate, evaluations, report, validation
 from dukd.cli._terminal import Bar, Device, chosen, named, note, say, table
 from dukd.data.pairs import Pairs, find_pairs
 from dukd.files import write_text
-from dukd.networks import SRNetwork, weights
+from dukd.networks import NetworkConfig, SRNetwork, weights
+from dukd.validation import UNSAID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,17 +122,57 @@ class Evaluate:
         return found
 
     def _read(self, path: Path) -> SRNetwork:
-        """Read a network; what the options say of it counts only where its file is silent."""
-        contents = weights.inspect(path)
-        silent = set[str]() if "config" in contents.metadata else {f.name for f in fields(contents.config)}
-        return weights.read(
+        return read_silent(
             path,
             scale=self.scale,
-            value_range=self.value_range if "value_range" in silent else None,
-            mean=self.mean if "mean" in silent else None,
-            residual_scale=self.residual_scale if "residual_scale" in silent else None,
-            report=note,
-        ).frozen()
+            value_range=self.value_range,
+            mean=self.mean,
+            residual_scale=self.residual_scale,
+        )
+
+
+def read_silent(
+    path: Path,
+    *,
+    scale: int | None = None,
+    value_range: float | None = None,
+    mean: tuple[float, float, float] | None = None,
+    residual_scale: float | None = None,
+) -> SRNetwork:
+    """Read a network; what the options say of it counts only where its file is silent, and what is assumed is told."""
+    contents = weights.inspect(path)
+    silent = set[str]() if "config" in contents.metadata else {f.name for f in fields(contents.config)}
+    notes: list[str] = []
+    network = weights.read(
+        path,
+        scale=scale,
+        value_range=value_range if "value_range" in silent else None,
+        mean=mean if "mean" in silent else None,
+        residual_scale=residual_scale if "residual_scale" in silent else None,
+        report=notes.append,
+    ).frozen()
+    tell(path, notes, network.config)
+    return network
+
+
+def tell(path: Path, notes: Sequence[str], config: NetworkConfig, *, how: str = "try {options}") -> None:
+    """Tell what had to be assumed of a network, and what to type if it is not so."""
+    for text in notes:
+        note(f"{named(path)}: {text}")
+    if options := instead(notes, config):
+        advice = how.format(options=options)
+        note(f"{named(path)}: if its answers come out wrong (below bicubic, too dark or tinted), {advice}")
+
+
+def instead(notes: Sequence[str], config: NetworkConfig) -> str:
+    """Options for what had to be assumed of a network, each with what the field's other files have."""
+    found: list[str] = []
+    for name, values in UNSAID.items():
+        if any(text.startswith(f"assumed {name} = ") for text in notes):
+            other = next(value for value in values if value != getattr(config, name))
+            shown = " ".join(f"{v:g}" for v in other) if isinstance(other, tuple) else f"{other:g}"
+            found.append(f"--{name.replace('_', '-')} {shown}")
+    return " or ".join(found)
 
 
 def _is_run(path: Path) -> bool:

@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from dukd import export, upscale
-from dukd.cli._evaluate import student_of
+from dukd.cli._evaluate import student_of, tell
 from dukd.cli._terminal import Bar, Device, chosen, err, named, note, say
 from dukd.images import EXTENSIONS, MAX_PIXELS
 from dukd.networks import weights
@@ -62,7 +62,10 @@ class Upscale:
             raise ValueError(f"--out is a folder, but got {named(self.out)}; the results are named after the inputs")
         device = chosen(self.device)
         path = student_of(self.model)
-        network = weights.read(path, report=note).frozen()
+        notes: list[str] = []
+        network = weights.read(path, report=notes.append).frozen()
+        how = f"make a file that says so: dukd export {named(path)} -o sure.safetensors with {{options}}"
+        tell(path, notes, network.config, how=how)
         note(
             f"{named(path)}: {network.config.name} x{network.scale}, {network.parameter_count():,} parameters, {device}"
         )
@@ -131,13 +134,15 @@ class Export:
     def __call__(self) -> int:
         form = self._form()
         path = student_of(self.student)
+        notes: list[str] = []
         network = weights.read(
             path,
             value_range=self.value_range,
             mean=self.mean,
             residual_scale=self.residual_scale,
-            report=note,
+            report=notes.append,
         ).frozen()
+        tell(path, notes, network.config)
         if form == "onnx":
             with Bar() as progress:
                 done = export.export_onnx(
