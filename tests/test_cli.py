@@ -221,6 +221,39 @@ def test_what_was_assumed_of_a_file_comes_with_what_to_type_instead(world, folde
     assert "value_range=1.0, mean=(0.0, 0.0, 0.0)" in world.works(f"info {tmp_path}/sure.safetensors")
 
 
+def test_several_teachers_become_a_file_and_the_file_a_student(world, folder, tmp_path):
+    """MTKD from the command line: join, train what joins, distil (methods.md D48, D49)."""
+    root = folder
+    (tmp_path / "other").mkdir()
+    other = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0)
+    weights.write(tmp_path / "other" / "teacher.safetensors", other.build())
+    small = "--data.patch 12 --data.batch 2 --evaluation.teacher-pictures 0 --optimisation.steps 2 --device cpu"
+    small += f" --data.train {root}/pictures --data.packs {root}/packs"
+
+    said = world.works(
+        f"ensemble {root}/teacher.safetensors {tmp_path}/other/teacher.safetensors -o {tmp_path}/both.safetensors "
+        "--width 4 --blocks 1"
+    )
+    assert "teacher, teacher_2 joined, x2" in said
+    joined = weights.read(tmp_path / "both.safetensors")
+    members = [weights.read(f / "teacher.safetensors") for f in (root, tmp_path / "other")]
+    lr = torch.rand(1, 3, 9, 7)
+    torch.testing.assert_close(joined(lr), sum(member(lr) for member in members) / 2)
+
+    world.works(f"train {tmp_path}/both.yaml {small} --out {tmp_path}/both --evaluation.every 1")
+    better = weights.read(tmp_path / "both" / "student.safetensors").state_dict()
+    before = joined.state_dict()
+    changed = {name.split(".")[0] for name, value in better.items() if not torch.equal(value, before[name])}
+    assert changed == {"head", "joint", "joint_end", "tail"}
+
+    teacher = f"--teacher.weights {tmp_path}/both/student.safetensors"
+    world.works(f"train tiny-x2-mtkd {teacher} {small} --evaluation.sets {root}/small --out {tmp_path}/student")
+    assert (tmp_path / "student" / "student.safetensors").is_file()
+    facts = json.loads((tmp_path / "student" / "run.json").read_text())
+    assert facts["teacher_parameters"] == joined.parameter_count()
+    assert facts["method"] == "mtkd"
+
+
 def test_upscale_takes_the_flags_that_upscalers_have(world, folder, tmp_path):
     flags = f"-o {tmp_path} -n {folder}/teacher.safetensors -s 3 -t 8 -x --suffix _big"
 
@@ -375,6 +408,12 @@ MISTAKES: dict[str, tuple[int, str]] = {
         65,
         "write .safetensors (the layout dukd) or .onnx, which hold it",
     ),
+    "ensemble {root}/teacher.safetensors -o {root}/x.pth": (2, "--out is to end in .safetensors, but got {root}/x.pth"),
+    "ensemble {root}/teacher.safetensors {root}/x3.safetensors -o {root}/x.safetensors": (
+        2,
+        "an ensemble of x2 has members of x2, but x3 is x3",
+    ),
+    "ensemble {root}/teacher.safetensors -o {root}/mine.safetensors": (2, "{root}/mine.yaml is there already: choose"),
     "evaluate {root}/teacher.safetensors --sets {root}/empty": (65, "{root}/empty"),
     "evaluate {root}/teacher.safetensors --sets {root}/pictures --scale 4": (65, "this looks like EDSR x2"),
     "evaluate --sets {root}/pictures": (
@@ -478,6 +517,7 @@ def mistaken(folder: Path) -> Path:
     weights.write(folder / "rcan.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build())
     skip = EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0, skip="nearest")
     weights.write(folder / "skip.safetensors", skip.build())
+    weights.write(folder / "x3.safetensors", EDSRConfig(scale=3, width=8, blocks=1).build())
     prepare(find_pairs(folder / "pictures", scale=2), folder / "whole.pack")
     return folder
 

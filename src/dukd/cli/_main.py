@@ -23,6 +23,7 @@ from dukd.cli import _train
 from dukd.cli._bench import Bench, FillBank
 from dukd.cli._data import CheckData, Prepare
 from dukd.cli._demo import Demo
+from dukd.cli._ensemble import Ensemble
 from dukd.cli._evaluate import Compare, Evaluate, Report
 from dukd.cli._info import Info, Methods, Recipes
 from dukd.cli._terminal import err, named, say
@@ -55,6 +56,7 @@ COMMANDS: dict[str, type[Command]] = {
     "recipes": Recipes,
     "methods": Methods,
     "demo": Demo,
+    "ensemble": Ensemble,
     "bank": FillBank,
     "bench": Bench,
 }
