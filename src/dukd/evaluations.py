@@ -79,13 +79,14 @@ def _read(path: Path) -> Table | None:
 
 
 def _row_of(entry: dict[str, Any]) -> Row:
-    values = {f.name: entry[f.name] for f in fields(Row) if f.name in entry}
+    values: dict[str, Any] = {f.name: entry[f.name] for f in fields(Row) if f.name in entry}
     sets: dict[str, Scores] = {}
     for name, scores in cast("dict[str, dict[str, Any]]", entry["sets"]).items():
         numbers: dict[str, Any] = {f.name: scores.get(f.name) for f in fields(Scores)}
         numbers = {key: None if number is None else float(number) for key, number in numbers.items()}
         sets[name] = Scores(**numbers | {"pictures": int(scores["pictures"])})
-    return Row(**values | {"sets": sets})
+    values["sets"] = sets
+    return Row(**values)
 
 
 def _row(table: Table, model: str) -> Row | None:
