@@ -5,14 +5,14 @@
 
 For each of the paper's pairs of networks: the released code's step, ours in float32 and in bfloat16, with the teacher
 asked and with its answers replayed, and the student's two passes alone. All ways of a pair are timed in turns; on the
-CPU with one thread, in processor time. Every pair that is finished is written at once, as a line of JSON beside the
-table; what is there already is not measured again.
+CPU with one thread, in processor time. Every turn is written at once, as a line of JSON beside the table, so that a
+later run with the same numbers goes on where this one stopped, and adds repetitions.
 """
 
 import argparse
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,13 +38,12 @@ class Asked:
     scale: int
     batch: int
     patch: int
-    repetitions: int
     device: str
     torch: str = torch.__version__
 
 
-def measured(asked: Asked) -> Result:
-    """Measure all ways of a pair."""
+def turns(asked: Asked, count: int) -> Iterator[Result]:
+    """Time all ways of a pair, once in each turn; a run before, in which operations are counted, warms up."""
     device = torch.device(asked.device)
     recipe = recipes.recipe(f"{asked.pair}-x{asked.scale}-dukd").make()
     assert recipe.teacher is not None
@@ -71,9 +70,20 @@ def measured(asked: Asked) -> Result:
                 ways[RELEASED] = released_step(steps.session, lr, hr)
             ways |= {f"{name}, {precision}": way for name, way in steps.ways.items()}
         operations = {name: bench.counted(way) for name, way in ways.items()}
-        timings = bench.interleaved(ways, device=device, repetitions=asked.repetitions, warm_up=0)
-        memory = peak_memory(device)
-    return Result(f"{steps.named}", timings, per_run=asked.batch, unit="patches", flops=operations, memory_mb=memory)
+        for _ in range(count):
+            timings = bench.interleaved(ways, device=device, repetitions=1, warm_up=0)
+            memory = peak_memory(device)
+            yield Result(steps.named, timings, per_run=asked.batch, unit="patches", flops=operations, memory_mb=memory)
+
+
+def joined(results: Sequence[Result]) -> Result:
+    """One result of several turns."""
+    timings = zip(*(r.timings for r in results), strict=True)
+    return replace(
+        results[0],
+        timings=tuple(Timing(same[0].name, sum((t.seconds for t in same), ())) for same in timings),
+        memory_mb=max(r.memory_mb for r in results),
+    )
 
 
 def layout(pair: str, precision: bench.Precision) -> bool:
@@ -151,25 +161,28 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.with_suffix(".jsonl")
-    done = dict(map(from_line, lines.read_text(encoding="utf-8").splitlines())) if lines.is_file() else {}
+    done: dict[Asked, list[Result]] = {}
+    for asked, result in map(from_line, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []):
+        done.setdefault(asked, []).append(result)
     ceilings: dict[str, Ceiling] = {p: bench.ceiling(torch.device(options.device), p) for p in PRECISIONS}
     command = (
         f"python benchmarks/step.py --pairs {' '.join(options.pairs)} --scales {' '.join(map(str, options.scales))} "
         f"--batch {options.batch} --patch {options.patch} --repetitions {options.repetitions}"
     )
     wanted = [
-        Asked(pair, scale, options.batch, options.patch, options.repetitions, options.device)
+        Asked(pair, scale, options.batch, options.patch, options.device)
         for scale in options.scales
         for pair in options.pairs
     ]
+    lines.parent.mkdir(parents=True, exist_ok=True)
     for asked in wanted:
-        if asked not in done:
-            done[asked] = measured(asked)
-            lines.parent.mkdir(parents=True, exist_ok=True)
+        own = done.setdefault(asked, [])
+        for result in turns(asked, options.repetitions - len(own)) if len(own) < options.repetitions else ():
+            own.append(result)
             with lines.open("a", encoding="utf-8") as file:
-                file.write(to_line(asked, done[asked]) + "\n")
-        finished = {a: done[a] for a in wanted if a in done}
-        files.write_text(options.out, page(finished, ceilings, command))
+                file.write(to_line(asked, result) + "\n")
+            files.write_text(options.out, page({a: joined(done[a]) for a in wanted if done.get(a)}, ceilings, command))
+    files.write_text(options.out, page({a: joined(done[a]) for a in wanted}, ceilings, command))
     print(options.out.read_text(encoding="utf-8"))
 
 

@@ -127,14 +127,48 @@ def steps_result() -> Result:
 
 def test_what_was_measured_is_kept_and_read_again(script) -> None:
     step: ModuleType = script("step")
-    asked = step.Asked("edsr", 2, 2, 48, 3, "cpu")
+    asked = step.Asked("edsr", 2, 2, 48, "cpu")
 
     assert step.from_line(step.to_line(asked, steps_result())) == (asked, steps_result())
 
 
+def test_turns_add_up(script) -> None:
+    one = replace(steps_result(), memory_mb=9, timings=tuple(Timing(t.name, (1.0,)) for t in steps_result().timings))
+
+    both = script("step").joined([steps_result(), one])
+
+    assert both.timings[0].seconds == (8.0, 10.0, 9.0, 1.0)
+    assert both.memory_mb == 9
+    assert both.flops == one.flops
+
+
+def test_a_run_goes_on_where_it_stopped(script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair with a turn of two is given one more; one that has them all, none."""
+    step = script("step")
+    asked = [step.Asked(pair, 2, 2, 48, "cpu") for pair in ("edsr", "rcan")]
+    lines = [step.to_line(asked[0], one_turn()), *2 * [step.to_line(asked[1], one_turn())]]
+    (tmp_path / "step.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    made = []
+    monkeypatch.setattr(step, "turns", lambda a, count: made.append((a.pair, count)) or [one_turn()] * count)
+    monkeypatch.setattr(bench, "ceiling", lambda *_: Ceiling(8e9, 1e9))
+    options = ["--pairs", "edsr", "rcan", "--repetitions", "2", "--out", str(tmp_path / "step.md")]
+    monkeypatch.setattr("sys.argv", ["step.py", *options])
+
+    step.main()
+
+    assert made == [("edsr", 1)]
+    assert len((tmp_path / "step.jsonl").read_text(encoding="utf-8").splitlines()) == 4
+    assert (tmp_path / "step.md").read_text(encoding="utf-8").count("| teacher asked, bfloat16 | 1.00 s | 0 % |") == 2
+
+
+def one_turn() -> Result:
+    result = steps_result()
+    return replace(result, timings=tuple(Timing(t.name, t.seconds[:1]) for t in result.timings))
+
+
 def test_the_page_of_steps_says_what_was_promised(script) -> None:
     step = script("step")
-    asked = step.Asked("edsr", 2, 2, 48, 3, "cpu")
+    asked = step.Asked("edsr", 2, 2, 48, "cpu")
     ceilings = {"float32": Ceiling(8e9, 1e9), "bfloat16": Ceiling(16e9, 1e9)}
 
     page = step.page({asked: steps_result()}, ceilings, "command").splitlines()

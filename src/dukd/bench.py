@@ -337,7 +337,7 @@ def steps(
         replaying = _replaying(experiment, device, notes) if session.teacher_sha256 else None
         if replaying is not None:
             ways["teacher replayed"] = lambda: train.advance(replaying, lr, hr)
-        ways["student alone"] = alone(session, lr, hr)
+        ways["student alone"] = alone(replaying or session, lr, hr)
         try:
             yield Steps(session, ways, tuple(notes))
         finally:
@@ -440,10 +440,13 @@ def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -
 def alone(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
     """The student's forward and backward passes on the pictures that its method shows it, and nothing else."""
     heard = _Heard(session.student)
+    listening = replace(session, student=heard, turned=None)
     pictures, drawn = session.pictures(lr, hr), session.draws(0)
+    if session.bank is not None:
+        session.bank.at(0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for part in session.experiment.method.parts:
-            for _ in replace(session, student=heard).losses(part, *pictures, drawn):
+            for _ in listening.losses(part, *pictures, drawn):
                 pass
     bfloat16 = session.experiment.optimisation.precision == "bfloat16"
 
