@@ -23,7 +23,7 @@ demo: $(DEMO) ## Distil a small network three ways in about five minutes, and wr
 	$(BIN)/dukd demo --out $(OUT)
 
 test: $(DEV) ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup $(ARGS)
 
 lint: $(DEV) ## Check style, layout and types
 	$(BIN)/ruff check .
@@ -55,5 +55,5 @@ $(DEMO): $(PINS) $(VENV)/.torch-installed
 
 $(DEV): $(PINS) $(VENV)/.torch-installed
 	@echo "installing dukd and everything its tests use"
-	$(PIP) -c constraints.txt -e '.[benchmarks,demo,dev,onnx,tensorboard]'
+	$(PIP) -c constraints.txt -e '.[benchmarks,demo,dev,onnx,ray,tensorboard]'
 	@touch $@ $(DEMO)

@@ -459,6 +459,14 @@ MISTAKES: dict[str, tuple[int, str]] = {
         2,
         "--quality is 1 to 100, but got 0",
     ),
+    "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors --workers -2": (
+        2,
+        "--workers is a number of processes, or 0 for none, but got -2",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors --ray-address auto": (
+        2,
+        "--ray-address is for workers: say how many with --workers",
+    ),
     "upscale {root}/small -o {root}/o -m {root}/rcan.safetensors --precision float16": (
         2,
         "rcan overflows in float16: use bfloat16 or float32",

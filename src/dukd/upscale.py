@@ -1,13 +1,14 @@
 """Enlarge pictures of any size and kind with a network, and folders of them.
 
 A large picture is cut into tiles (``dukd.tiles``) and enlarged as the whole would be. What cannot be read is listed,
-and the others are done.
+and the others are done: one after the other here, or by another engine (``dukd.cluster``).
 """
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -145,7 +146,90 @@ class Upscaled:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """A picture to enlarge."""
+
+    source: Path
+    target: Path
+    tiles: int
+    """How many it is cut into, as far as is known beforehand: what progress counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How every picture of a run is enlarged; explained at ``upscale_files``."""
+
+    outscale: float | None = None
+    quality: int = 95
+    max_pixels: int = images.MAX_PIXELS
+    tile: int | None = None
+    device: torch.device | str = "cpu"
+    precision: torch.dtype = torch.float32
+    self_ensemble: bool = False
+    text: Mapping[str, str]
+    """Notes for the results, where the format has room for them."""
+
+
+Outcome = Done | Failed
+
+Engine = Callable[[SRNetwork, Sequence[Job], Options, Progress], Generator[Outcome, None, None]]
+"""Does jobs in any order, and yields what became of each as soon as that is known; progress counts tiles."""
+
+
+def enlarge(network: SRNetwork, job: Job, options: Options, progress: Progress = silent) -> Outcome:
+    """Read a picture, enlarge it and write the result, whole or not at all.
+
+    Args:
+        network: As for ``upscale_picture``.
+        job: What to read, and where to write.
+        options: How.
+        progress: Told after every tile.
+
+    Returns:
+        Failed if the picture cannot be read, the result cannot be written, or memory does not suffice.
+
+    Raises:
+        ValueError: If the network is at fault, as for ``upscale_picture``.
+    """
+    notes: list[str] = []
+    try:
+        picture = images.read(job.source, max_pixels=options.max_pixels)
+        result = upscale_picture(
+            network,
+            picture,
+            tile=options.tile,
+            device=options.device,
+            precision=options.precision,
+            self_ensemble=options.self_ensemble,
+            progress=progress,
+            report=notes.append,
+        )
+        if options.outscale is not None and options.outscale != network.scale:
+            result = _rescaled(result, picture, options.outscale)
+        images.write(job.target, result, quality=options.quality, text=options.text)
+    except ImageError as error:
+        return Failed(job.source, str(error))
+    except MemoryError as error:
+        return Failed(job.source, f"{job.source}: {error}")
+    return Done(job.source, job.target, next(iter(notes), None))
+
+
+def one_by_one(
+    network: SRNetwork, jobs: Sequence[Job], options: Options, progress: Progress
+) -> Generator[Outcome, None, None]:
+    """Do jobs in this process, in their order: the ``Engine`` that needs nothing else."""
+    total, before = sum(job.tiles for job in jobs), 0
+    for job in jobs:
+
+        def told(count: int, _total: int, _what: str, *, before: int = before, job: Job = job) -> None:
+            progress(before + count, total, job.source.name)
+
+        yield enlarge(network, job, options, told)
+        before += job.tiles
+
+
+@dataclass(frozen=True)
+class _Found:
     source: Path
     folder: Path
     """Below the output folder."""
@@ -182,6 +266,7 @@ def upscale_files(
     precision: torch.dtype = torch.float32,
     self_ensemble: bool = False,
     progress: Progress = silent,
+    engine: Engine = one_by_one,
 ) -> Upscaled:
     """Enlarge files and folders of pictures; what cannot be read is listed, and the others are done.
 
@@ -205,6 +290,7 @@ def upscale_files(
         precision: See there.
         self_ensemble: See there.
         progress: Told after every tile of all pictures, with the name of the picture.
+        engine: Who does the work: this process, or ``dukd.cluster.Workers``.
 
     Raises:
         ValueError: If there is no picture among the inputs, an input folder is the output folder, or ``outscale`` is
@@ -215,46 +301,30 @@ def upscale_files(
     if suffix is None:
         suffix = f"_x{outscale or network.scale:g}"
     failed: list[Failed] = []
-    jobs = _jobs(inputs, out, recursive=recursive, max_pixels=max_pixels, failed=failed)
-    targets = _targets(jobs, out, suffix, failed)
-    skipped = [source for source, (_, target) in targets.items() if skip_existing and _finished(source, target)]
-    counts = {
-        source: plan(network, job.head.height, job.head.width, tile=tile, self_ensemble=self_ensemble)
-        for source, (job, _) in targets.items()
+    found = _found(inputs, out, recursive=recursive, max_pixels=max_pixels, failed=failed)
+    targets = _targets(found, out, suffix, failed)
+    skipped = {source for source, (_, target) in targets.items() if skip_existing and _finished(source, target)}
+    jobs = [
+        Job(source, target, plan(network, head.height, head.width, tile=tile, self_ensemble=self_ensemble).count)
+        for source, (head, target) in targets.items()
         if source not in skipped
-    }
-    total, before = sum(tiling.count for tiling in counts.values()), 0
-    done: list[Done] = []
-    notes = {"Comment": f"enlarged {network.scale} times by {model or network.config.name} with dukd"}
-    for source, tiling in counts.items():
-        target = targets[source][1]
-
-        def told(count: int, _total: int, _what: str, *, before: int = before, source: Path = source) -> None:
-            progress(before + count, total, source.name)
-
-        approximate: list[str] = []
-        try:
-            picture = images.read(source, max_pixels=max_pixels)
-            result = upscale_picture(
-                network,
-                picture,
-                tile=tile,
-                device=device,
-                precision=precision,
-                self_ensemble=self_ensemble,
-                progress=told,
-                report=approximate.append,
-            )
-            if outscale is not None and outscale != network.scale:
-                result = _rescaled(result, picture, outscale)
-            images.write(target, result, quality=quality, text=notes)
-            done.append(Done(source, target, next(iter(approximate), None)))
-        except ImageError as error:
-            failed.append(Failed(source, str(error)))
-        except MemoryError as error:
-            failed.append(Failed(source, f"{source}: {error}"))
-        before += tiling.count
-    return Upscaled(tuple(done), tuple(skipped), tuple(failed))
+    ]
+    options = Options(
+        outscale=outscale,
+        quality=quality,
+        max_pixels=max_pixels,
+        tile=tile,
+        device=device,
+        precision=precision,
+        self_ensemble=self_ensemble,
+        text={"Comment": f"enlarged {network.scale} times by {model or network.config.name} with dukd"},
+    )
+    with closing(engine(network, jobs, options, progress)) as results:
+        outcomes = {outcome.source: outcome for outcome in results}
+    ordered = [outcomes[job.source] for job in jobs]
+    done = tuple(outcome for outcome in ordered if isinstance(outcome, Done))
+    failed += [outcome for outcome in ordered if isinstance(outcome, Failed)]
+    return Upscaled(done, tuple(source for source in targets if source in skipped), tuple(failed))
 
 
 def _rescaled(result: Picture, picture: Picture, outscale: float) -> Picture:
@@ -264,7 +334,9 @@ def _rescaled(result: Picture, picture: Picture, outscale: float) -> Picture:
     return replace(result, pixels=pixels, alpha=_resized(result.alpha, (h, w)))
 
 
-def _jobs(inputs: Sequence[Path], out: Path, *, recursive: bool, max_pixels: int, failed: list[Failed]) -> list[_Job]:
+def _found(
+    inputs: Sequence[Path], out: Path, *, recursive: bool, max_pixels: int, failed: list[Failed]
+) -> list[_Found]:
     """Find the pictures and look at their headers; what fails is added to ``failed``."""
     found: dict[Path, Path] = {}  # source: folder below the output folder
     for path in map(Path, inputs):
@@ -283,33 +355,35 @@ def _jobs(inputs: Sequence[Path], out: Path, *, recursive: bool, max_pixels: int
         raise ValueError(
             f"no pictures in {', '.join(map(str, inputs))}" if inputs else "name pictures, or folders of them"
         )
-    jobs: list[_Job] = []
+    pictures: list[_Found] = []
     for source, folder in found.items():
         try:
-            jobs.append(_Job(source, folder, images.header(source, max_pixels=max_pixels)))
+            pictures.append(_Found(source, folder, images.header(source, max_pixels=max_pixels)))
         except ImageError as error:
             failed.append(Failed(source, str(error)))
-    return jobs
+    return pictures
 
 
-def _targets(jobs: Sequence[_Job], out: Path, suffix: str, failed: list[Failed]) -> dict[Path, tuple[_Job, Path]]:
+def _targets(
+    found: Sequence[_Found], out: Path, suffix: str, failed: list[Failed]
+) -> dict[Path, tuple[images.Header, Path]]:
     """Name every result such that no two are one, also where file systems ignore case, and no input is overwritten."""
-    names = {job.source: out / job.folder / job.name(suffix, whole=False) for job in jobs}
+    names = {one.source: out / one.folder / one.name(suffix, whole=False) for one in found}
     shared = _repeated(names.values())
-    for job in jobs:
-        if _key(names[job.source]) in shared:
-            names[job.source] = out / job.folder / job.name(suffix, whole=True)
+    for one in found:
+        if _key(names[one.source]) in shared:
+            names[one.source] = out / one.folder / one.name(suffix, whole=True)
     shared = _repeated(names.values())
-    sources = {job.source.resolve() for job in jobs}
-    targets: dict[Path, tuple[_Job, Path]] = {}
-    for job in jobs:
-        target = names[job.source]
+    sources = {one.source.resolve() for one in found}
+    targets: dict[Path, tuple[images.Header, Path]] = {}
+    for one in found:
+        target = names[one.source]
         if _key(target) in shared:
-            failed.append(Failed(job.source, f"{job.source}: another input would be written to {target} too"))
+            failed.append(Failed(one.source, f"{one.source}: another input would be written to {target} too"))
         elif target.resolve() in sources:
-            failed.append(Failed(job.source, f"{job.source}: the result would overwrite the input {target}"))
+            failed.append(Failed(one.source, f"{one.source}: the result would overwrite the input {target}"))
         else:
-            targets[job.source] = (job, target)
+            targets[one.source] = (one.head, target)
     return targets
 
 

@@ -1,5 +1,7 @@
 """Commands that use a student: upscale, export."""
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +9,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from dukd import export, upscale
+from dukd import cluster, export, upscale
 from dukd.cli._evaluate import student_of, tell
 from dukd.cli._terminal import Bar, Device, chosen, err, named, note, say
 from dukd.images import EXTENSIONS, MAX_PIXELS
@@ -51,7 +53,11 @@ class Upscale:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of the network."""
     device: Device = "auto"
-    """Where the network runs."""
+    """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of one."""
+    workers: int = 0
+    """Processes that share the pictures and the cores or GPUs, by Ray; with 0, all is done in this one."""
+    ray_address: str | None = None
+    """Ray cluster on which the workers run, host:port, or auto for one on this machine; a private one if left out."""
 
     def __call__(self) -> int:
         if not 1 <= self.quality <= 100:  # noqa: PLR2004
@@ -60,16 +66,19 @@ class Upscale:
             raise ValueError(f"--tile is a number of pixels, but got {self.tile}")
         if self.out.suffix.lower() in EXTENSIONS and not self.out.is_dir():
             raise ValueError(f"--out is a folder, but got {named(self.out)}; the results are named after the inputs")
-        device = chosen(self.device)
+        engine = self._engine()
+        elsewhere = self.ray_address is not None and self.device != "auto"  # this machine need not have the device
+        device = torch.device(self.device) if elsewhere else chosen(self.device)
         path = student_of(self.model)
         notes: list[str] = []
         network = weights.read(path, report=notes.append).frozen()
         how = f"make a file that says so: dukd export {named(path)} -o sure.safetensors with {{options}}"
         tell(path, notes, network.config, how=how)
+        where = f"{device}, {self.workers} workers" if self.workers else device
         note(
-            f"{named(path)}: {network.config.name} x{network.scale}, {network.parameter_count():,} parameters, {device}"
+            f"{named(path)}: {network.config.name} x{network.scale}, {network.parameter_count():,} parameters, {where}"
         )
-        with Bar() as progress:
+        with Bar() as progress, redirect_stdout(sys.stderr):  # where Ray reports what became of workers
             result = upscale.upscale_files(
                 network,
                 self.inputs,
@@ -86,6 +95,7 @@ class Upscale:
                 precision=_PRECISIONS[self.precision],
                 self_ensemble=self.self_ensemble,
                 progress=progress,
+                engine=engine,
             )
         for done in result.done:
             say(named(done.target) + (f"  ({done.note})" if done.note else ""))
@@ -97,6 +107,15 @@ class Upscale:
             for failed in result.failed:
                 err.print(named(failed.reason), markup=False)
         return 1 if result.failed else 0
+
+    def _engine(self) -> upscale.Engine:
+        if self.workers < 0:
+            raise ValueError(f"--workers is a number of processes, or 0 for none, but got {self.workers}")
+        if self.workers:
+            return cluster.Workers(self.workers, self.ray_address)
+        if self.ray_address is not None:
+            raise ValueError("--ray-address is for workers: say how many with --workers")
+        return upscale.one_by_one
 
 
 Format = Literal["auto", "onnx", "basicsr", "official", "dukd"]

@@ -1,0 +1,289 @@
+"""Workers do what one process does, to the byte, whatever dies: a worker, the run itself, or a picture's file."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dukd import cluster, images
+from dukd.cli import run
+from dukd.cluster import ATTEMPTS, Workers, share
+from dukd.images import Picture
+from dukd.networks import EDSR, EDSRConfig, weights
+from dukd.upscale import Upscaled, upscale_files
+
+pytestmark = [
+    pytest.mark.xdist_group("ray"),  # Ray takes seconds to start: once for all of these
+    pytest.mark.timeout(400),  # processes start slowly on a busy machine
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are looked up in /proc"),
+]
+CONFIG = EDSRConfig(scale=2, width=4, blocks=1, value_range=1.0)
+DEADLY, FATAL_ONCE = 255, 254
+"""Gray levels at which ``Mortal`` is killed: whenever it sees them, and the first time only."""
+
+
+class Slow(EDSR):
+    """Answers as its config's network does, but not at once."""
+
+    def begin(self, lr: Tensor) -> Tensor:
+        time.sleep(0.3)
+        return super().begin(lr)
+
+
+class Mortal(EDSR):
+    """Answers as its config's network does, if it lives to."""
+
+    def __init__(self, config: EDSRConfig, notes: Path) -> None:
+        super().__init__(config)
+        self.notes = notes
+
+    def begin(self, lr: Tensor) -> Tensor:
+        level = round(float(lr.mean()) * 255)
+        if level == DEADLY or (level == FATAL_ONCE and not (self.notes / "killed").exists()):
+            (self.notes / "killed").touch()
+            (self.notes / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().begin(lr)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[object]:
+    """Two workers' worth of Ray on this machine, as ``Workers`` starts it; the tests find it running and use it."""
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    made = cluster._package(local=True)
+    with cluster._connected(made, None, 2):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def network() -> EDSR:
+    torch.manual_seed(0)
+    return EDSR(CONFIG).frozen()
+
+
+def save(path: Path, level: int | None = None, *, size: int = 12, dtype: type[np.generic] = np.uint8) -> Path:
+    """A picture of one level, or of noise that depends on its name alone."""
+    rng = np.random.default_rng(list(os.fsencode(path.name)))
+    pixels = rng.integers(0, np.iinfo(dtype).max, (size, size + 1, 3), dtype=dtype)
+    images.write(path, Picture(pixels=pixels if level is None else np.full_like(pixels, level)))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What everybody sees in a folder; unfinished results have names with a dot."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def processes(words: str) -> list[int]:
+    """Processes with such words in their command line."""
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has just ended
+            continue
+        if words in line:
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(said: str, happened) -> None:
+    for _ in range(3000):
+        if happened():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"not within five minutes: {said}")
+
+
+def test_workers_do_as_one_process_does(ray, network, tmp_path, monkeypatch):
+    """Bytes, order, notes and complaints are equal, with relative paths and with every option that changes pixels."""
+    monkeypatch.chdir(tmp_path)
+    photos = Path("photos")
+    for name in ("b.png", "a.jpg", "below/é.webp", "-c.tiff"):
+        save(photos / name)
+    save(photos / "deep.png", dtype=np.uint16, size=9)
+    torn = save(photos / "torn.png", size=40)
+    torn.write_bytes(torn.read_bytes()[:900])  # the header is whole
+    (photos / "none.png").write_bytes(b"")
+    told: list[tuple[int, int, str]] = []
+
+    def upscaled(out: str, **how) -> Upscaled:
+        return upscale_files(network, [photos], Path(out), recursive=True, tile=8, outscale=3, quality=90, **how)
+
+    expected = upscaled("one")
+    result = upscaled("many", engine=Workers(2), progress=lambda *what: told.append(what))
+
+    assert len(expected.done) == 5
+    assert [failed.source.name for failed in result.failed] == ["none.png", "torn.png"]
+    assert result.failed == expected.failed
+    assert [(d.source, d.note) for d in result.done] == [(d.source, d.note) for d in expected.done]
+    assert contents(Path("many")) == contents(Path("one"))
+    tiles = 4 * 4 + 4 + 30  # noise of 12 x 13 and 9 x 10; the torn one of 40 x 41
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert told[-1][:2] == (tiles, tiles)
+
+
+def test_a_dead_worker_loses_nothing(ray, tmp_path):
+    """One is killed at a picture, which its successor does; a picture that kills every worker is given up, alone."""
+    notes, photos = tmp_path / "notes", tmp_path / "photos"
+    notes.mkdir()
+    names = [f"{n}.png" for n in range(8)]
+    for name in names:
+        save(photos / name, {"2.png": FATAL_ONCE, "5.png": DEADLY}.get(name))
+    torch.manual_seed(0)
+    mortal = Mortal(CONFIG, notes).frozen()
+
+    result = upscale_files(mortal, [photos], tmp_path / "out", engine=Workers(2))
+
+    killed = [int(path.name) for path in notes.iterdir() if path.name != "killed"]
+    assert len(killed) == 1 + ATTEMPTS
+    assert os.getpid() not in killed
+    assert [failed.source.name for failed in result.failed] == ["5.png"]
+    assert f"{ATTEMPTS} workers died over it" in result.failed[0].reason
+    assert len(result.done) == 7
+    alive = EDSR(CONFIG)
+    alive.load_state_dict(mortal.state_dict())
+    upscale_files(alive.frozen(), [p for p in photos.iterdir() if p.name != "5.png"], tmp_path / "expected")
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+
+
+def test_an_interrupted_run_ends_its_workers_and_keeps_what_is_finished(ray, tmp_path):
+    """Ctrl-C at the first result; the Ray that was there before goes on."""
+    for n in range(12):
+        save(tmp_path / "photos" / f"{n}.png")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscale_files(
+            Slow(CONFIG).frozen(), [tmp_path / "photos"], tmp_path / "out", engine=Workers(2), progress=interrupted
+        )
+
+    wait_until("workers end", lambda: not processes("ray::MapWorker"))
+    assert 1 <= len(contents(tmp_path / "out")) < 12
+    assert ray.is_initialized()
+
+
+DRIVER = """
+from pathlib import Path
+import torch
+from test_cluster import CONFIG, Slow, Workers, upscale_files
+torch.manual_seed(0)
+upscale_files(Slow(CONFIG).frozen(), [Path("photos")], Path("out"), model="student.safetensors", engine=Workers(2))
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    here = Path(__file__).parent
+    return os.environ | {"PYTHONPATH": f"{here.parent / 'src'}{os.pathsep}{here}", "OMP_NUM_THREADS": "1"} | more
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_continued(ray, network, tmp_path):
+    """Its processes die with it, nothing is torn, and the rest is done in a cluster that stays as it was."""
+    for n in range(12):
+        save(tmp_path / "photos" / f"{n}.png")
+    weights.write(tmp_path / "student.safetensors", network)
+    expected = upscale_files(network, [tmp_path / "photos"], tmp_path / "expected", model="student.safetensors")
+    assert len(expected.done) == 12
+    temporary = tempfile.mkdtemp(prefix="t", dir="/tmp")
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER], cwd=tmp_path, env=environment(TMPDIR=temporary))
+    try:
+        wait_until("the first result", lambda: contents(tmp_path / "out"))
+    finally:
+        driver.kill()
+        driver.wait()
+        wait_until("its processes end", lambda: not processes(temporary) and not processes("ray::MapWorker"))
+        shutil.rmtree(temporary)
+    finished = contents(tmp_path / "out")
+    assert 1 <= len(finished) < 12
+    assert finished.items() <= contents(tmp_path / "expected").items()
+
+    options = ["-o", "out", "-m", "student.safetensors", "--workers", "2", "--skip-existing", "--device", "cpu"]
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "dukd", "upscale", "photos", *options, "--ray-address", address]
+    again = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+
+    assert again.returncode == 0, again.stderr
+    assert f"{len(finished)} were finished already" in again.stderr
+    assert "12/12" not in again.stderr  # only the rest is counted
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+    assert ray.get(ray.put(3)) == 3
+
+
+def test_the_command_line_takes_workers_and_errors_end_it_in_a_sentence(ray, network, tmp_path, capsys):
+    for n in range(2):
+        save(tmp_path / "photos" / f"{n}.png")
+    weights.write(tmp_path / "student.safetensors", network)
+    with torch.no_grad():
+        broken = EDSR(CONFIG)
+        next(broken.parameters()).fill_(torch.finfo(torch.float32).max)
+    weights.write(tmp_path / "broken.safetensors", broken)
+    line = ["upscale", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--workers", "2", "--device", "cpu", "-m"]
+
+    assert run([*line, str(tmp_path / "student.safetensors")]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [str(tmp_path / "out" / f"{n}_x2.png") for n in range(2)]
+    assert said.err.splitlines()[0].endswith("parameters, cpu, 2 workers")
+    assert run([*line, str(tmp_path / "broken.safetensors")]) == 2
+    assert "edsr answers with NaN or infinity" in capsys.readouterr().err
+
+
+def test_without_pictures_left_nothing_is_started(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_package", lambda **_: pytest.fail("Ray was imported"))
+    photo = save(tmp_path / "a.png")
+    upscale_files(network, [photo], tmp_path / "out")
+
+    again = upscale_files(network, [photo], tmp_path / "out", skip_existing=True, engine=Workers(2))
+
+    assert again.skipped == (photo,)
+
+
+def test_without_the_extra_it_is_named(network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(ValueError, match=r"upscaling with workers needs ray: pip install 'dukd\[ray\]'"):
+        upscale_files(network, [save(tmp_path / "a.png")], tmp_path / "out", engine=Workers(2))
+
+
+SMALL, LARGE, NO_GPU = {"CPU": 8.0}, {"CPU": 64.0, "GPU": 4.0}, {"CPU": 64.0, "node:1": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "gpu", "expected"),
+    [
+        ([SMALL], 2, False, (4, 0)),
+        ([SMALL], 3, False, (2, 0)),
+        ([SMALL], 8, False, (1, 0)),
+        ([SMALL, SMALL], 3, False, (4, 0)),  # 8 cores would fit two, 5 two as well
+        ([LARGE, NO_GPU], 2, False, (64, 0)),
+        ([LARGE, NO_GPU], 2, True, (32, 1)),
+        ([LARGE, NO_GPU], 4, True, (16, 1)),
+        ([LARGE, SMALL], 8, True, (8, 0.5)),
+        ([LARGE, LARGE], 8, True, (16, 1)),
+        ([LARGE, {"CPU": 2.0, "GPU": 4.0}], 8, True, (8, 0.5)),  # one core per worker would waste 60
+    ],
+)
+def test_a_cluster_is_shared_evenly(nodes, workers, gpu, expected):
+    assert share(nodes, workers, gpu=gpu) == expected
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="9 workers find no room where there are 8 cores and 0 GPUs: ask for fewer"):
+        share([SMALL], 9)
+    with pytest.raises(ValueError, match="1 workers with GPUs find no room where there are 8 cores and 0 GPUs"):
+        share([SMALL], 1, gpu=True)
+    with pytest.raises(ValueError, match="at least one worker is needed, but got 0"):
+        Workers(0)
