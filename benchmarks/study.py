@@ -25,7 +25,7 @@ from dukd.controls import CONTROLS
 from dukd.data.pairs import Pairs, find_pairs, load
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.kinds import known
-from dukd.methods import AT, DCKD, DUKD, FAKD, Combined, FrugalDUKD, Logits, Method, Scratch
+from dukd.methods import AT, DCKD, DUKD, FAKD, LSFD, Combined, FrugalDUKD, Logits, Method, Scratch
 from dukd.networks import EDSRConfig, SRNetwork, weights
 from dukd.resize import imresize_uint8
 from dukd.validation import set_name, some
@@ -34,6 +34,8 @@ TEACHER = "weights/edsr_f64b5_x2_basicsr.safetensors"
 SETS = {"valid/CID22": 8, "eval/Set5": 0, "eval/Set14": 0, "eval/Urban100": 10}
 """Sets, and how many of their pictures are used, evenly spaced; 0 for all."""
 Fixed = dict[str, dict[str, float]]
+PERIOD = 200
+"""Batches that come again where the teacher's answers are replayed at equal time."""
 LEFT_OUT = {"mtkd", "mtkd-aggregation", "csd-slimmable", "combined", "dukd-released", "dukd-frugal"}
 """Methods that the plain list leaves out: they need several teachers, are a combination, or belong to another group."""
 TERMS = {
@@ -64,6 +66,8 @@ class Entry:
     steps: int
     replay: bool = False
     """Whether runs share the teacher's answers, in 16 bits, which are 101 dB from its own: the same result, sooner."""
+    period: int = 0
+    """Batches that come again, in 8 symmetries and with the teacher's answers kept in 8 bits; 0 for none."""
 
 
 def plain() -> dict[str, Method]:
@@ -75,12 +79,17 @@ def plain() -> dict[str, Method]:
 
 
 def tuned() -> dict[str, Method]:
-    """Every method's own terms at a tenth and a hundredth of their published weight."""
+    """Every method's own terms at a tenth and a hundredth of their published weight, and at ten times where that is
+    no more than the other losses; and what won, with DUKD's inputs."""
     made = plain()
+
+    def times(name: str, factor: float) -> Method:
+        return replace(made[name], **{term: factor * getattr(made[name], term) for term in TERMS[name]})
+
     return {
-        f"{name} / {divisor}": replace(made[name], **{term: getattr(made[name], term) / divisor for term in terms})
-        for divisor in (10, 100)
-        for name, terms in TERMS.items()
+        **{f"{name} / {divisor}": times(name, 1 / divisor) for divisor in (10, 100) for name in TERMS},
+        **{f"{name} x {factor}": times(name, factor) for factor in (3, 10) for name in ("lsfd", "crosskd", "mcir")},
+        **{f"{name}+dukd": Combined(base=made[name]) for name in ("lsfd", "crosskd")},
     }
 
 
@@ -92,6 +101,7 @@ def shares() -> dict[str, Method]:
         "dukd": DUKD(),
         "dukd zoom in": DUKD(zoom_out=0, zoom_out_reconstruction=0),
         "dukd zoom out": DUKD(zoom_in=0),
+        "lsfd": LSFD(),
         "share 1/8": FrugalDUKD(share=0.125),
         "share 1/4": FrugalDUKD(share=0.25),
         "share 1/2": FrugalDUKD(share=0.5),
@@ -131,11 +141,18 @@ def group(name: str, steps: int, seconds: float, pictures: Path, out: Path) -> d
         return made
     costs = json.loads((out / "costs.json").read_text())
     chosen = {n: (method, round(seconds / costs[n]["seconds"])) for n, method in shares().items()}
-    return {f"{n} for {seconds:.0f} s": Entry(halved(method, some), some) for n, (method, some) in chosen.items()}
+    made = {n: Entry(halved(method, some), some) for n, (method, some) in chosen.items()}
+    for n, pixels in (("logits", 1.0), ("dukd", 2.25), ("share 1/4", 1.0)):
+        first = PERIOD * costs[n]["seconds"]
+        some = PERIOD + round((seconds - first) / (costs["scratch"]["seconds"] * pixels))
+        if seconds > first:
+            made[f"{n}, replayed"] = Entry(shares()[n], some, period=PERIOD)
+    return {f"{n} for {seconds:.0f} s": entry for n, entry in made.items()}
 
 
 def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
+    own = f"{entry.method.name}-{entry.steps}-{entry.period}"  # nobody else's answers make its time shorter
     teacher = Teacher(weights=pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
     return Experiment(
         student=EDSRConfig(scale=2, width=32, blocks=4, value_range=1.0, skip="nearest"),
@@ -147,9 +164,9 @@ def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment
             patch=32,
             batch=8,
             workers=0,
-            period=entry.steps if entry.replay else 0,
+            period=entry.steps if entry.replay else entry.period,
         ),
-        reuse=Reuse(on=entry.replay, bits=16, turns=(), folder=out / "banks"),
+        reuse=Reuse(bits=16, turns=(), folder=out / "banks") if entry.replay else Reuse(folder=out / "banks" / own),
         optimisation=Optimisation(
             steps=entry.steps,
             learning_rate=2e-3,

@@ -1,0 +1,87 @@
+"""How good is the teacher on zoomed-in inputs, for which no ground truth exists?
+
+    python benchmarks/zoomed.py --pictures ../shared/data --out runs/study
+
+DUKD's teacher was trained on bicubic reductions, and zoom in shows it the training picture itself. Photographs of twice
+the size stand in for the truth that is missing: each is reduced by a filter, as whoever made the data set did, and
+the teacher enlarges what came out. Only for MATLAB's bicubic filter does that input look like the teacher's own.
+Beside it, what needs no truth: the answer reduced again should be the input.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dukd import evaluate, files, images, metrics
+from dukd.networks import weights
+from dukd.resize import downscale, imresize_uint8
+
+Filter = Callable[[images.Pixels], images.Pixels]
+
+
+def _pil(method: Image.Resampling) -> Filter:
+    def reduce(picture: images.Pixels) -> images.Pixels:
+        h, w = picture.shape[:2]
+        return np.asarray(Image.fromarray(picture).resize((w // 2, h // 2), method))
+
+    return reduce
+
+
+def _subsampled(picture: images.Pixels) -> images.Pixels:
+    """Every second pixel: what a sharp lens would have drawn, aliasing and all."""
+    return picture[::2, ::2]
+
+
+FILTERS: dict[str, Filter] = {
+    "bicubic (MATLAB), as lr is made": lambda picture: imresize_uint8(picture, 0.5),
+    "Lanczos": _pil(Image.Resampling.LANCZOS),
+    "box": _pil(Image.Resampling.BOX),
+    "none, every second pixel": _subsampled,
+}
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--side", type=int, default=512, help="of the piece that is cut from the middle, in pixels")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    files_of = {
+        "EDSR 64 x 5": ("edsr_f64b5_x2_basicsr.safetensors", {"value_range": 255.0, "mean": (0.0,) * 3}),
+        "SMFANet+": ("smfanet_plus_df2k_x2.pth", {}),
+    }
+    teachers = {
+        name: weights.read(asked.pictures / "weights" / file, **options).frozen()
+        for name, (file, options) in files_of.items()
+    }
+    lines = ["| input made by | network | PSNR-Y | over bicubic | reduced again |", "|---|---|---:|---:|---:|"]
+    photographs = sorted((asked.pictures / "train/CLIC2025").iterdir())
+    for filtered, reduce in FILTERS.items():
+        scores: dict[str, list[tuple[float, float]]] = {}
+        for path in photographs:
+            whole = images.read(path).pixels[..., :3]
+            top, left = ((n - asked.side) // 4 * 2 for n in whole.shape[:2])
+            truth = np.ascontiguousarray(whole[top : top + asked.side, left : left + asked.side])
+            lr = np.ascontiguousarray(reduce(truth))
+            answers = {"bicubic": evaluate.tensor(imresize_uint8(lr, 2))}
+            answers |= {name: evaluate.answer(teacher, lr)[0] for name, teacher in teachers.items()}
+            for name, sr in answers.items():
+                again = metrics.psnr_y(downscale(sr.clamp(0, 1), 2), evaluate.tensor(lr), border=2).item()
+                scores.setdefault(name, []).append((metrics.psnr_y(sr, evaluate.tensor(truth), border=2).item(), again))
+        base = np.mean([psnr for psnr, _ in scores["bicubic"]])
+        for name, values in scores.items():
+            psnr, again = np.mean(values, axis=0)
+            over = "" if name == "bicubic" else f"{psnr - base:+.2f}"
+            lines.append(f"| {filtered} | {name} | {psnr:.2f} | {over} | {again:.2f} |")
+            print(lines[-1], flush=True)
+    files.write_text(asked.out / "zoomed.md", "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
