@@ -25,7 +25,7 @@ from dukd.controls import CONTROLS
 from dukd.data.pairs import Pairs, find_pairs, load
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.kinds import known
-from dukd.methods import AT, DCKD, DUKD, FAKD, LSFD, Combined, FrugalDUKD, Logits, Method, Scratch
+from dukd.methods import AT, DCKD, DUKD, FAKD, LSFD, Combined, FrugalDUKD, Late, Logits, Method, Scratch
 from dukd.networks import EDSRConfig, SRNetwork, weights
 from dukd.resize import imresize_uint8
 from dukd.validation import set_name, some
@@ -36,7 +36,7 @@ SETS = {"valid/CID22": 8, "eval/Set5": 0, "eval/Set14": 0, "eval/Urban100": 10}
 Fixed = dict[str, dict[str, float]]
 PERIOD = 200
 """Batches that come again where the teacher's answers are replayed at equal time."""
-LEFT_OUT = {"mtkd", "mtkd-aggregation", "csd-slimmable", "combined", "dukd-released", "dukd-frugal"}
+LEFT_OUT = {"mtkd", "mtkd-aggregation", "csd-slimmable", "combined", "dukd-released", "dukd-frugal", "late"}
 """Methods that the plain list leaves out: they need several teachers, are a combination, or belong to another group."""
 TERMS = {
     "at": ("attention",),
@@ -115,6 +115,22 @@ def shares() -> dict[str, Method]:
     }
 
 
+LATE = {
+    f"scratch, then {name} at {start:.0%}": (name, start)
+    for name, start in (
+        ("logits", 0.5),
+        ("logits", 0.8),
+        ("share 1/4", 0.5),
+        ("share 1/4", 0.8),
+        ("dukd", 0.5),
+        ("dukd", 0.8),
+        ("dukd", 0.9),
+        ("lsfd", 0.8),
+    )
+}
+"""Late starts: what follows training without a teacher, and after which share of the time."""
+
+
 def timed() -> dict[str, Method]:
     """Methods whose steps are timed by ``cost.py``."""
     return plain() | {name: method for name, method in shares().items() if name not in plain()}
@@ -147,6 +163,10 @@ def group(name: str, steps: int, seconds: float, pictures: Path, out: Path) -> d
         some = PERIOD + round((seconds - first) / (costs["scratch"]["seconds"] * pixels))
         if seconds > first:
             made[f"{n}, replayed"] = Entry(shares()[n], some, period=PERIOD)
+    for n, (after, start) in LATE.items():
+        alone = round(start * seconds / costs["scratch"]["seconds"])
+        some = alone + round((1 - start) * seconds / costs[after]["seconds"])
+        made[n] = Entry(Late(base=shares()[after], start=alone), some)
     return {f"{n} for {seconds:.0f} s": entry for n, entry in made.items()}
 
 

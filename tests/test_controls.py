@@ -7,7 +7,7 @@ import pytest
 from dukd import augment
 from dukd.controls import CONTROLS
 from dukd.experiment import Experiment
-from dukd.methods import DUKD, ReleasedDUKD
+from dukd.methods import DUKD, Late, ReleasedDUKD
 from dukd.recipes import FAMILIES, recipe
 
 
@@ -66,6 +66,11 @@ def test_equal_updates_and_equal_pixels_change_the_number_of_steps() -> None:
     assert len(make("small-x2-dukd-released-equal-updates").method.parts) == 2
     assert isinstance(make("small-x2-dukd-released-one-step").method, ReleasedDUKD)
     assert len(make("small-x2-dukd-released-one-step").method.parts) == 1
+
+
+def test_a_late_start_is_a_share_of_the_recipes_steps() -> None:
+    assert make("small-x2-dukd-late").method == Late(base=DUKD(), start=2_000)
+    assert make("small-x2-dukd-late").optimisation.steps == 2_500
 
 
 def test_a_misspelt_control_is_offered() -> None:

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 import dukd.methods
 from dukd import testing
 from dukd.kinds import known
-from dukd.methods import AT, DUKD, FAKD, Combined, Logits, Method, ReleasedDUKD, Scratch
+from dukd.methods import AT, DUKD, FAKD, Combined, Late, Logits, Method, ReleasedDUKD, Scratch
 from dukd.testing import PAIRS, PROMISES, Case, Refused
 
 METHODS: dict[str, Method] = {
@@ -78,7 +78,7 @@ def test_a_combination_has_the_losses_of_both():
         assert_close(both[term], alone[term])
 
 
-@pytest.mark.parametrize("base", [DUKD(), ReleasedDUKD(), Combined()])
+@pytest.mark.parametrize("base", [DUKD(), ReleasedDUKD(), Combined(), Late()])
 def test_nothing_is_upcycled_twice(base):
     """Two losses of one name would be one, without a word."""
     with pytest.raises(ValueError, match="upcycles its inputs already"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from dukd import augment
 from dukd.experiment import Experiment
-from dukd.methods import DUKD, Logits, Method, ReleasedDUKD
+from dukd.methods import DUKD, Late, Logits, Method, ReleasedDUKD
 
 HIGH, LOW = 3.0, 1 / 3
 """Factors by which weights are changed."""
@@ -28,11 +28,15 @@ class Control:
     """Makes the control of that recipe's method."""
     steps: Callable[[int], float] = lambda _: 1.0
     """Given the scale: its steps as a share of the recipe's."""
+    late: float = 0.0
+    """Share of the steps that are made without a teacher before it; see `dukd.methods.late`."""
 
     def of(self, experiment: Experiment) -> Experiment:
         """Make the control of an experiment with ``start`` as its method."""
         method = self.change(experiment.method)
         steps = round(self.steps(experiment.student.scale) * experiment.optimisation.steps)
+        if self.late:
+            method = Late(base=method, start=round(self.late * steps))
         return replace(
             experiment,
             method=method,
@@ -101,6 +105,7 @@ CONTROLS: dict[str, Control] = {
     "dukd-released-one-step": Control(
         "the released code with one optimiser step on the sum", ReleasedDUKD(), change=_with(two_steps=False)
     ),
+    "dukd-late": Control("the teacher is asked in the last fifth of the steps alone", late=0.8),
     "logits-equal-pixels": Control(
         "logits distillation until it has seen as many pixels as DUKD, in about its time", Logits(), steps=_pixels
     ),

@@ -13,6 +13,7 @@ from dukd.methods.fitnet import FitNet
 from dukd.methods.frequency import Frequency
 from dukd.methods.frugal import FrugalDUKD
 from dukd.methods.fsp import FSP
+from dukd.methods.late import Late
 from dukd.methods.logits import Logits
 from dukd.methods.lsfd import LSFD
 from dukd.methods.mcir import MCIR
@@ -45,6 +46,7 @@ __all__ = [
     "FitNet",
     "Frequency",
     "FrugalDUKD",
+    "Late",
     "Logits",
     "Losses",
     "Method",

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from dukd.methods._method import Losses, Method
 from dukd.methods.dukd import DUKD, asked, upcycled_losses
+from dukd.methods.late import Late
 from dukd.methods.logits import Logits
 from dukd.networks._network import SRNetwork
 
@@ -28,9 +29,9 @@ class Combined(Method):
 
     def __post_init__(self) -> None:
         """Refuse what would be upcycled twice, and variants of DUKD whose own numbers would be without effect."""
-        if isinstance(self.base, DUKD | Combined):
+        if isinstance(self.base, DUKD | Combined | Late):
             raise ValueError(  # noqa: TRY004  its type is a method's, as asked for
-                f"{self.base.name} upcycles its inputs already; combined takes a method that does not"
+                f"{self.base.name} upcycles its inputs already, or can; combined takes a method that does not"
             )
         if type(self.upcycling) is not DUKD:
             raise ValueError(f"combined takes the inputs of dukd itself, but got {self.upcycling.name}")
