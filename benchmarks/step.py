@@ -6,7 +6,8 @@
 For each of the paper's pairs of networks: the released code's step, ours in float32 and in bfloat16, with the teacher
 asked and with its answers replayed, and the student's two passes alone. All ways of a pair are timed in turns; on the
 CPU with one thread, in processor time. Every turn is written at once, as a line of JSON beside the table, so that a
-later run with the same numbers goes on where this one stopped, and adds repetitions.
+later run with the same numbers goes on where this one stopped, and adds repetitions. What stands in the page from
+"## Reading" on was written by hand, and is kept.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from dukd.experiment import Optimisation
 from dukd.logbook import peak_memory
 
 RELEASED = "released code's step, float32"
+READING = "\n## Reading\n"
 PRECISIONS: tuple[bench.Precision, ...] = ("float32", "bfloat16")
 
 
@@ -149,6 +151,13 @@ def page(results: dict[Asked, Result], ceilings: dict[str, Ceiling], command: st
     return "\n".join(text) + "\n"
 
 
+def write(path: Path, text: str) -> None:
+    """Write a page, and keep what was written by hand."""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    _, heading, reading = before.partition(READING)
+    files.write_text(path, text + heading + reading)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="+", default=["edsr", "rcan", "swinir"])
@@ -181,8 +190,8 @@ def main() -> None:
             own.append(result)
             with lines.open("a", encoding="utf-8") as file:
                 file.write(to_line(asked, result) + "\n")
-            files.write_text(options.out, page({a: joined(done[a]) for a in wanted if done.get(a)}, ceilings, command))
-    files.write_text(options.out, page({a: joined(done[a]) for a in wanted}, ceilings, command))
+            write(options.out, page({a: joined(done[a]) for a in wanted if done.get(a)}, ceilings, command))
+    write(options.out, page({a: joined(done[a]) for a in wanted}, ceilings, command))
     print(options.out.read_text(encoding="utf-8"))
 
 

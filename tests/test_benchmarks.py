@@ -154,11 +154,16 @@ def test_a_run_goes_on_where_it_stopped(script, tmp_path: Path, monkeypatch: pyt
     options = ["--pairs", "edsr", "rcan", "--repetitions", "2", "--out", str(tmp_path / "step.md")]
     monkeypatch.setattr("sys.argv", ["step.py", *options])
 
+    (tmp_path / "step.md").write_text("an old table\n\n## Reading\n\nwritten by hand\n", encoding="utf-8")
+
     step.main()
 
+    page = (tmp_path / "step.md").read_text(encoding="utf-8")
+    assert page.endswith("\n\n## Reading\n\nwritten by hand\n")
+    assert "an old table" not in page
     assert made == [("edsr", 1)]
     assert len((tmp_path / "step.jsonl").read_text(encoding="utf-8").splitlines()) == 4
-    assert (tmp_path / "step.md").read_text(encoding="utf-8").count("| teacher asked, bfloat16 | 1.00 s | 0 % |") == 2
+    assert page.count("| teacher asked, bfloat16 | 1.00 s | 0 % |") == 2
 
 
 def one_turn() -> Result:
