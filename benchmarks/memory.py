@@ -6,6 +6,11 @@ What is given is the peak of the process (or of the GPU) during its first step, 
 were built: graphs, gradients, buffers. The paper's batch of 16 is measured where a straight line through the smaller
 ones says that it stays below the limit; elsewhere that line stands in for it. Lines of JSON beside the table keep what
 is done.
+
+    python benchmarks/memory.py --count [--pairs edsr rcan swinir]
+
+This runs nothing and takes a second: it counts what the graphs of a step keep for the way back, in float32, on tensors
+without data. A lower bound for both sides: the passes back need room of their own.
 """
 
 import argparse
@@ -13,6 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +26,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from released import released_step
+from torch import Tensor
 
 from dukd import bench, files, recipes, train
 from dukd.experiment import Optimisation
+from dukd.methods import DUKD
+from dukd.networks import NetworkConfig
 from dukd.session import Session
 
 PAPER = 16
@@ -120,6 +129,62 @@ def line(points: dict[int, int]) -> tuple[float, float]:
     return float(slope), float(start)
 
 
+def kept(config: NetworkConfig, batches: Sequence[tuple[int, int]]) -> int:
+    """Bytes that a network's graph keeps, its weights left out, for batches of so many patches of such a side."""
+    with torch.device("meta"):
+        network = config.build().train()
+    weights = {place(p) for p in network.parameters()}
+    found: dict[int, Tensor] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        found[place(x)] = x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        answers = [network(torch.empty(n, 3, side, side, device="meta")) for n, side in batches]
+    assert answers
+    return sum(x.untyped_storage().nbytes() for at, x in found.items() if at not in weights)
+
+
+def place(x: Tensor) -> int:
+    """What tensors that share memory have in common, also where there is none behind it."""
+    return x.untyped_storage()._cdata  # noqa: SLF001  its address is 0 on the meta device
+
+
+def counts(pair: str, scale: int, patch: int, batch: int, patches: int) -> tuple[int, int, int]:
+    """MB that graphs keep at most in the released step, with the teacher's gradients; in ours; in ours in parts."""
+    recipe = recipes.recipe(f"{pair}-x{scale}-dukd").make()
+    assert recipe.teacher is not None
+    assert isinstance(recipe.method, DUKD)
+    teacher, windows = recipes.config_of(recipe.teacher, scale), recipe.method.windows
+    assert teacher is not None
+    with torch.device("meta"):
+        gradients = 4 * teacher.build().parameter_count()
+    upcycled = [(windows * batch, patch), (batch, patch // scale)]
+    released = kept(teacher, upcycled) + kept(recipe.student, upcycled) + gradients
+    whole, part = (kept(recipe.student, [((1 + windows) * n, patch), (n, patch // scale)]) for n in (batch, patches))
+    return released // 10**6, whole // 10**6, part // 10**6
+
+
+def counted_page(pairs: Sequence[str], scale: int, patch: int, command: str) -> str:
+    """A line per pair of networks, at the paper's batch."""
+    about = (
+        f"What graphs keep for the way back, in MB of float32, {PAPER} patches of {patch} at x{scale}, recipes "
+        f"`<pair>-x{scale}-dukd`.\nReleased code: both networks' graphs of its second half, and the teacher's "
+        "gradients. Ours: the student's graph."
+    )
+    text = ["# Memory of a step, counted", "", f"    {command}", "", about, ""]
+    text += [
+        "| pair | released code | ours | share | ours, 4 patches at a time | share |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for pair in pairs:
+        released, whole, part = counts(pair, scale, patch, PAPER, 4)
+        shares = [f"{100 * ours / released:.0f} %" for ours in (whole, part)]
+        text.append(f"| {pair} | {released} | {whole} | {shares[0]} | {part} | {shares[1]} |")
+    return "\n".join(text) + "\n"
+
+
 def page(found: dict[Asked, int], command: str) -> str:
     """A line per way, with the ratio to the first at the paper's batch."""
     batches = sorted({a.batch for a in found})
@@ -156,9 +221,16 @@ def main() -> None:
     parser.add_argument("--limit-gb", type=float, default=12.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("memory.md"))
+    parser.add_argument("--count", action="store_true", help="count in place of measuring")
+    parser.add_argument("--pairs", nargs="+", default=["edsr", "rcan", "swinir"], help="to count")
     parser.add_argument("--one", help="measure this alone, in this process, and print it: JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.count:
+        command = f"python benchmarks/memory.py --count --pairs {' '.join(options.pairs)}"
+        files.write_text(options.out, counted_page(options.pairs, options.scale, options.patch, command))
+        print(options.out.read_text(encoding="utf-8"))
+        return
     if options.one:
         print(measured(Asked(**json.loads(options.one))))
         return

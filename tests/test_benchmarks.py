@@ -210,3 +210,22 @@ def test_the_peak_is_that_of_what_was_done_meanwhile(script) -> None:
 
     assert 70 <= memory.peak(CPU) - before <= 120
     assert held.sum() > 0
+
+
+def test_what_a_graph_keeps_is_counted(script) -> None:
+    """One block of four channels: each convolution keeps its input, the ReLU its output, which is the next's input."""
+    kept = script("memory").kept
+    pixels = 2 * 8 * 8 * 4  # bytes of one channel of two patches
+    # 3 in; 4 into the block, its ReLU, its sum, the body's sum; 16 that are shuffled to 4 at twice the side.
+    low, high = (3 + 4 + 4 + 4 + 4) * pixels, 4 * 4 * pixels
+
+    assert kept(SMALL, [(2, 8)]) == low + high
+    assert kept(SMALL, [(2, 8), (1, 4)]) == (low + high) * 9 // 8
+
+
+def test_ours_keeps_less_than_half_of_what_the_released_step_keeps(script) -> None:
+    """At the paper's batch; the student sees as much on both sides, the teacher leaves a graph on one."""
+    released, whole, part = script("memory").counts("edsr", 2, 48, 16, 4)
+
+    assert whole < 0.5 * released
+    assert part * 4 == pytest.approx(whole, rel=0.01)
