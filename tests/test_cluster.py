@@ -1,5 +1,6 @@
 """Workers do what one process does, to the byte, whatever dies: a worker, the run itself, or a picture's file."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from dukd.upscale import Upscaled, upscale_files
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),  # Ray takes seconds to start: once for all of these
-    pytest.mark.timeout(400),  # processes start slowly on a busy machine
+    pytest.mark.timeout(900),  # processes start slowly on a busy machine
     pytest.mark.skipif(sys.platform != "linux", reason="workers are looked up in /proc"),
 ]
 CONFIG = EDSRConfig(scale=2, width=4, blocks=1, value_range=1.0)
@@ -59,8 +61,9 @@ class Mortal(EDSR):
 @pytest.fixture(scope="module")
 def ray() -> Iterator[object]:
     """Two workers' worth of Ray on this machine, as ``Workers`` starts it; the tests find it running and use it."""
-    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    made = cluster._package(local=True)
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("the extra 'ray' is not installed")
+    made = cluster._package(local=True)  # before anybody else imports it
     with cluster._connected(made, None, 2):
         yield made
 
@@ -85,17 +88,24 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def processes(words: str) -> list[int]:
-    """Processes with such words in their command line."""
+def processes(folder: str, words: str = "") -> list[int]:
+    """Processes with files open below a folder, and with such words in their command line."""
     found: list[int] = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it has just ended
+            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            opened = list((path / "fd").iterdir())
+        except OSError:  # it has just ended, or is somebody else's
             continue
-        if words in line:
-            found.append(int(path.parent.name))
+        if words in line and any(leads(link).startswith(folder) for link in opened):
+            found.append(int(path.name))
     return found
+
+
+def leads(link: Path) -> str:
+    with suppress(OSError):  # closed meanwhile
+        return str(link.readlink())
+    return ""
 
 
 def wait_until(said: str, happened) -> None:
@@ -132,6 +142,10 @@ def test_workers_do_as_one_process_does(ray, network, tmp_path, monkeypatch):
     tiles = 4 * 4 + 4 + 30  # noise of 12 x 13 and 9 x 10; the torn one of 40 x 41
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     assert told[-1][:2] == (tiles, tiles)
+
+
+def test_nobody_outside_this_machine_can_connect(ray):
+    assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
 
 
 def test_a_dead_worker_loses_nothing(ray, tmp_path):
@@ -171,9 +185,12 @@ def test_an_interrupted_run_ends_its_workers_and_keeps_what_is_finished(ray, tmp
             Slow(CONFIG).frozen(), [tmp_path / "photos"], tmp_path / "out", engine=Workers(2), progress=interrupted
         )
 
-    wait_until("workers end", lambda: not processes("ray::MapWorker"))
+    session = ray.get_runtime_context().get_session_name()  # part of the path of every log
+    folder = next(found for root in (tempfile.gettempdir(), "/tmp") for found in Path(root).glob(f"dukd-*/{session}"))
+    assert processes(str(folder))
+    wait_until("workers end", lambda: not processes(str(folder), "ray::MapWorker"))
     assert 1 <= len(contents(tmp_path / "out")) < 12
-    assert ray.is_initialized()
+    assert ray.get(ray.put(3)) == 3
 
 
 DRIVER = """
@@ -205,7 +222,7 @@ def test_a_killed_run_is_continued(ray, network, tmp_path):
     finally:
         driver.kill()
         driver.wait()
-        wait_until("its processes end", lambda: not processes(temporary) and not processes("ray::MapWorker"))
+        wait_until("its processes end", lambda: not processes(temporary))
         shutil.rmtree(temporary)
     finished = contents(tmp_path / "out")
     assert 1 <= len(finished) < 12

@@ -41,7 +41,8 @@ class Workers:
     """Worker processes that enlarge pictures; an engine for ``upscale_files``.
 
     Without an address Ray is started on this machine, and ended with the run. Where the calling program is connected to
-    Ray already, its workers run there, and the connection stays.
+    Ray already, its workers run there, and the connection stays. Ray that is started here listens on the loopback only,
+    unless the program has imported it before: it decides that at its import.
 
     Example:
         ``upscale_files(network, [Path("photos")], Path("out"), engine=Workers(4))``
