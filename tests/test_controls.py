@@ -7,7 +7,7 @@ import pytest
 from dukd import augment
 from dukd.controls import CONTROLS
 from dukd.experiment import Experiment
-from dukd.methods import DUKD, Late, ReleasedDUKD
+from dukd.methods import DUKD, FrugalDUKD, Late, ReleasedDUKD
 from dukd.recipes import FAMILIES, recipe
 
 
@@ -28,9 +28,10 @@ def test_a_control_is_its_recipe_but_for_the_method_and_its_length(family: str, 
     start = make(f"{family}-x2-{CONTROLS[name].start.name}")
 
     assert replace(control.optimisation, steps=start.optimisation.steps) == start.optimisation
-    assert (control.student, control.data, control.evaluation) == (start.student, start.data, start.evaluation)
+    assert (control.student, control.evaluation) == (start.student, start.evaluation)
+    assert replace(control.data, period=start.data.period) == start.data
     assert control.method.needs_teacher == (control.teacher is not None)
-    assert (control.method, control.optimisation.steps) != (start.method, start.optimisation.steps)
+    assert (control.method, control.data, control.optimisation) != (start.method, start.data, start.optimisation)
     assert CONTROLS[name].about in recipe(f"{family}-x2-{name}").about
 
 
@@ -71,6 +72,12 @@ def test_equal_updates_and_equal_pixels_change_the_number_of_steps() -> None:
 def test_a_late_start_is_a_share_of_the_recipes_steps() -> None:
     assert make("small-x2-dukd-late").method == Late(base=DUKD(), start=2_000)
     assert make("small-x2-dukd-late").optimisation.steps == 2_500
+
+
+def test_replayed_controls_repeat_200_batches() -> None:
+    assert make("small-x2-logits-replayed").data.period == 200
+    assert make("small-x2-dukd-frugal-replayed").data.period == 200
+    assert isinstance(make("small-x2-dukd-frugal-replayed").method, FrugalDUKD)
 
 
 def test_a_misspelt_control_is_offered() -> None:

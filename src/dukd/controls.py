@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 
 from dukd import augment
 from dukd.experiment import Experiment
-from dukd.methods import DUKD, Late, Logits, Method, ReleasedDUKD
+from dukd.methods import DUKD, FrugalDUKD, Late, Logits, Method, ReleasedDUKD
 
 HIGH, LOW = 3.0, 1 / 3
 """Factors by which weights are changed."""
+PERIOD = 200
+"""Batches that come again in controls whose teacher is asked but once about each."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Control:
     """Given the scale: its steps as a share of the recipe's."""
     late: float = 0.0
     """Share of the steps that are made without a teacher before it; see `dukd.methods.late`."""
+    period: int = 0
+    """Batches after which the same ones come again, with the teacher's answers replayed; 0 for the recipe's."""
 
     def of(self, experiment: Experiment) -> Experiment:
         """Make the control of an experiment with ``start`` as its method."""
@@ -41,6 +45,7 @@ class Control:
             experiment,
             method=method,
             teacher=experiment.teacher if method.needs_teacher else None,
+            data=replace(experiment.data, period=self.period or experiment.data.period),
             optimisation=replace(experiment.optimisation, steps=steps),
         )
 
@@ -106,6 +111,14 @@ CONTROLS: dict[str, Control] = {
         "the released code with one optimiser step on the sum", ReleasedDUKD(), change=_with(two_steps=False)
     ),
     "dukd-late": Control("the teacher is asked in the last fifth of the steps alone", late=0.8),
+    "dukd-frugal-replayed": Control(
+        "upcycled inputs take a quarter of the batch, and the teacher is asked 200 batches once",
+        FrugalDUKD(),
+        period=PERIOD,
+    ),
+    "logits-replayed": Control(
+        "logits distillation, and the teacher is asked 200 batches once", Logits(), period=PERIOD
+    ),
     "logits-equal-pixels": Control(
         "logits distillation until it has seen as many pixels as DUKD, in about its time", Logits(), steps=_pixels
     ),
