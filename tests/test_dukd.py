@@ -303,7 +303,7 @@ def test_a_late_start_is_logits_distillation_until_then():
     assert terms == [["reconstruction", "imitation"]] * 2 + [["reconstruction", "imitation", "zoom_in"]]
     again = method.extras(student, teacher)
     again.load_state_dict(extras.state_dict())
-    assert again.count == 3
+    assert again.steps == 3
 
 
 def test_upcycling_can_end_early():

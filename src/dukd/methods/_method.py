@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor, nn
+from typing_extensions import override
 
 from dukd.networks._network import SRNetwork
 
@@ -78,3 +80,20 @@ class Method(ABC):
     def parts(self) -> tuple["Method", ...]:
         """The methods whose losses are minimised one after the other on each batch: one, but for one ablation."""
         return (self,)
+
+
+class Counted(nn.Module):
+    """Extras that know the optimiser steps so far, also in a resumed run, beside what a method keeps otherwise."""
+
+    def __init__(self, kept: nn.Module | None = None) -> None:
+        super().__init__()
+        self.kept = kept or nn.Module()
+        self.steps = 0
+
+    @override
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.steps)
+
+    @override
+    def set_extra_state(self, state: Tensor) -> None:
+        self.steps = int(state)

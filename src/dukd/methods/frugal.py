@@ -13,30 +13,13 @@ last. This is ours, not the paper's; `dukd.methods.dukd` is the paper's.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from dukd.methods._method import Losses
+from dukd.methods._method import Counted, Losses
 from dukd.methods.dukd import DUKD, asked, upcycled_losses
 from dukd.methods.logits import Logits
 from dukd.networks._network import SRNetwork
-
-
-class _Steps(nn.Module):
-    """Counts the optimiser steps, so that a resumed run knows how far it is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    @override
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.count)
-
-    @override
-    def set_extra_state(self, state: Tensor) -> None:
-        self.count = int(state)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +51,15 @@ class FrugalDUKD(DUKD):
 
     @override
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
-        return _Steps()
+        return Counted()
 
     @override
     def losses(
         self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
     ) -> Losses:
-        assert isinstance(extras, _Steps)
+        assert isinstance(extras, Counted)
         pair = Logits(reconstruction=self.reconstruction, imitation=self.imitation)
-        if extras.count < self.late or 0 < self.until <= extras.count:
+        if extras.steps < self.late or 0 < self.until <= extras.steps:
             return pair.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
         cut = max(1, round(self.share * lr.shape[0]))
         if cut == lr.shape[0]:
@@ -89,5 +72,5 @@ class FrugalDUKD(DUKD):
 
     @override
     def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
-        assert isinstance(extras, _Steps)
-        extras.count = step
+        assert isinstance(extras, Counted)
+        extras.steps = step

@@ -9,31 +9,13 @@ paper's; figures are in docs/results/study.md.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
+from dukd.methods._method import Counted, Losses, Method
 from dukd.methods.dukd import DUKD
 from dukd.methods.scratch import Scratch
 from dukd.networks._network import SRNetwork
-
-
-class _Counted(nn.Module):
-    """What a method keeps, and the optimiser steps so far, so that a resumed run knows how far it is."""
-
-    def __init__(self, kept: nn.Module) -> None:
-        super().__init__()
-        self.kept = kept
-        self.steps = 0
-
-    @override
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(self.steps)
-
-    @override
-    def set_extra_state(self, state: Tensor) -> None:
-        self.steps = int(state)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +42,17 @@ class Late(Method):
     def losses(
         self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
     ) -> Losses:
-        assert isinstance(extras, _Counted)
+        assert isinstance(extras, Counted)
         method = self.base if extras.steps >= self.start else Scratch(reconstruction=self.reconstruction)
         return method.losses(student=student, teacher=teacher, extras=extras.kept, lr=lr, hr=hr, rng=rng)
 
     @override
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
-        return _Counted(self.base.extras(student, teacher))
+        return Counted(self.base.extras(student, teacher))
 
     @override
     def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
-        assert isinstance(extras, _Counted)
+        assert isinstance(extras, Counted)
         extras.steps = step
         self.base.after_step(student=student, extras=extras.kept, step=step)
 
