@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from dukd.runs import Run
+
 settings.register_profile("dukd", deadline=None)  # a busy machine must not fail a property
 settings.load_profile("dukd")
 
@@ -18,6 +20,12 @@ def real_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real pictures and weights are not beside the project (../shared/data)")
     return SHARED
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run directory that was just made."""
+    return Run.create(tmp_path / "run", experiment_yaml="seed: 1\n", facts={"seed": 1})
 
 
 @pytest.fixture(autouse=True)

@@ -20,41 +20,16 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dukd.checkpoint import CheckpointError, DiskFullError, load, save, verify
-from dukd.runs import Run
+from saved import archive, names, signed, state_of
 
 SRC = Path(__file__).resolve().parents[1] / "src"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run.create(tmp_path / "run", experiment_yaml="seed: 1\n", facts={"seed": 1})
-
-
-def _state(step: int) -> dict[str, object]:
-    """The step is inside a tensor too, so a torn mixture would show."""
-    return {"weights": torch.full((50,), float(step)), "rng": torch.Generator().manual_seed(step).get_state()}
-
-
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()]
-
-
-def _signed(body: bytes) -> bytes:
-    """A file with a correct footer, as someone hostile could write it."""
-    return body + b"SHA256:" + hashlib.sha256(body).digest()
-
-
-def _archive(content: object, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **options)
-    return buffer.getvalue()
 
 
 # A checkpoint file
 
 
 def test_the_footer_is_the_digest_of_what_stands_before_it(tmp_path: Path) -> None:
-    save(tmp_path / "a.pt", _state(1))
+    save(tmp_path / "a.pt", state_of(1))
     content = (tmp_path / "a.pt").read_bytes()
 
     assert content[-39:-32] == b"SHA256:"
@@ -219,7 +194,7 @@ def test_what_is_no_data_is_refused_before_anything_is_written(
         save(tmp_path / "a.pt", state)
 
     assert load(tmp_path / "a.pt") == {"old": 1}
-    assert _names(tmp_path) == ["a.pt"]
+    assert names(tmp_path) == ["a.pt"]
 
 
 def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
@@ -256,11 +231,11 @@ def test_no_pickle_is_executed(tmp_path: Path, form: str, function: Any, name: s
     argument = {"posix.system": f"touch {flag}", "io.open": str(flag)}.get(name, f"open({str(flag)!r}, 'w')")
     content = {"step": 1, "deep": [_reduce(function, argument, *(["w"] if name == "io.open" else []))]}
     body = {
-        "zip": lambda: _archive(content),
-        "legacy": lambda: _archive(content, _use_new_zipfile_serialization=False),
+        "zip": lambda: archive(content),
+        "legacy": lambda: archive(content, _use_new_zipfile_serialization=False),
         "pickle": lambda: pickle.dumps(content),
     }[form]()
-    (tmp_path / "a.pt").write_bytes(_signed(body))
+    (tmp_path / "a.pt").write_bytes(signed(body))
 
     expected = (
         f"refused a.pt: it asks for {name}" if form == "zip" else "refused a.pt: its content is not torch's archive"
@@ -283,7 +258,7 @@ def test_no_pickle_is_executed(tmp_path: Path, form: str, function: Any, name: s
     ],
 )
 def test_files_with_more_than_data_are_refused(tmp_path: Path, content: object, message: str) -> None:
-    (tmp_path / "a.pt").write_bytes(_signed(_archive(content)))
+    (tmp_path / "a.pt").write_bytes(signed(archive(content)))
 
     with pytest.raises(CheckpointError, match=rf"refused a\.pt: {message}"):
         load(tmp_path / "a.pt")
@@ -291,11 +266,11 @@ def test_files_with_more_than_data_are_refused(tmp_path: Path, content: object, 
 
 def test_compressed_members_are_refused(tmp_path: Path) -> None:
     bomb = io.BytesIO()
-    source = zipfile.ZipFile(io.BytesIO(_archive({"x": torch.zeros(100_000)})))
+    source = zipfile.ZipFile(io.BytesIO(archive({"x": torch.zeros(100_000)})))
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
         for member in source.infolist():
             target.writestr(member.filename, source.read(member))
-    (tmp_path / "a.pt").write_bytes(_signed(bomb.getvalue()))
+    (tmp_path / "a.pt").write_bytes(signed(bomb.getvalue()))
 
     with pytest.raises(CheckpointError, match=r"compressed members"):
         load(tmp_path / "a.pt")
@@ -304,10 +279,10 @@ def test_compressed_members_are_refused(tmp_path: Path) -> None:
 @given(st.data())
 def test_signed_nonsense_gives_one_kind_of_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.getbasetemp() / "nonsense.pt"
-    body = bytearray(_archive({"weights": torch.ones(3), "names": ["a", "b"]}))
+    body = bytearray(archive({"weights": torch.ones(3), "names": ["a", "b"]}))
     for _ in range(data.draw(st.integers(1, 8))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(_signed(bytes(body)))
+    path.write_bytes(signed(bytes(body)))
 
     with suppress(CheckpointError):
         load(path)
@@ -335,4 +310,4 @@ def test_a_full_quota_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
         save(tmp_path / "a.pt", {"new": 1})
 
     assert load(tmp_path / "a.pt") == {"old": 1}
-    assert _names(tmp_path) == ["a.pt"]
+    assert names(tmp_path) == ["a.pt"]

@@ -1,7 +1,5 @@
 import errno
 import fcntl
-import hashlib
-import io
 import json
 import math
 import os
@@ -9,7 +7,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,33 +16,9 @@ from crash_points import Stop, crash_points
 from dukd import checkpoint, files
 from dukd.checkpoint import CheckpointError, save, verify
 from dukd.runs import Run
+from saved import names, state_of
 
 SRC = Path(__file__).resolve().parents[1] / "src"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run.create(tmp_path / "run", experiment_yaml="seed: 1\n", facts={"seed": 1})
-
-
-def _state(step: int) -> dict[str, object]:
-    """The step is inside a tensor too, so a torn mixture would show."""
-    return {"weights": torch.full((50,), float(step)), "rng": torch.Generator().manual_seed(step).get_state()}
-
-
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()]
-
-
-def _signed(body: bytes) -> bytes:
-    """A file with a correct footer, as someone hostile could write it."""
-    return body + b"SHA256:" + hashlib.sha256(body).digest()
-
-
-def _archive(content: object, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **options)
-    return buffer.getvalue()
 
 
 # Crash points
@@ -58,13 +31,13 @@ def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
     def prepare(folder: Path) -> None:
         run = Run.create(folder, experiment_yaml="seed: 1\n", facts={})
         run.log({"kind": "train", "step": 1})
-        run.save_state(1, _state(1), best=True)
-        run.save_state(2, _state(2))
-        run.save_state(3, _state(3))
-        run.save_state(4, _state(4))
+        run.save_state(1, state_of(1), best=True)
+        run.save_state(2, state_of(2))
+        run.save_state(3, state_of(3))
+        run.save_state(4, state_of(4))
 
     points = 0
-    for folder, stopped in crash_points(stop, prepare, lambda folder: Run(folder).save_state(5, _state(5)), tmp_path):
+    for folder, stopped in crash_points(stop, prepare, lambda folder: Run(folder).save_state(5, state_of(5)), tmp_path):
         points += stopped
         run = Run.open(folder)
         step, state, reports = run.load_state()
@@ -73,9 +46,9 @@ def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
         assert stopped or step == 5
         assert reports == []
         assert {1, 3 if step == 4 else 4, step} <= set(run.steps())
-        assert_close(state["weights"], _state(step)["weights"], rtol=0, atol=0)
+        assert_close(state["weights"], state_of(step)["weights"], rtol=0, atol=0)
         with run.lock():
-            run.save_state(6, _state(6))
+            run.save_state(6, state_of(6))
         assert run.load_state().step == 6
         assert not list(folder.rglob("*.tmp"))
 
@@ -109,13 +82,13 @@ def test_without_the_rename_most_crash_points_lose_a_checkpoint(tmp_path: Path, 
 
 
 def test_a_run_goes_on_from_its_newest_checkpoint(run: Run) -> None:
-    run.save_state(10, _state(10))
-    run.save_state(20, _state(20))
+    run.save_state(10, state_of(10))
+    run.save_state(20, state_of(20))
     loaded = Run.open(run.directory).load_state()
 
     assert loaded.step == 20
     assert loaded.reports == []
-    assert_close(loaded.state["weights"], _state(20)["weights"], rtol=0, atol=0)
+    assert_close(loaded.state["weights"], state_of(20)["weights"], rtol=0, atol=0)
 
 
 def test_what_a_run_is_begun_with(run: Run) -> None:
@@ -134,7 +107,7 @@ def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "photos" / "cat.png").touch()
     with pytest.raises(CheckpointError, match=r"photos is used already \(cat\.png\)"):
         Run.create(tmp_path / "photos", experiment_yaml="", facts={})
-    assert _names(tmp_path / "photos") == ["cat.png"]
+    assert names(tmp_path / "photos") == ["cat.png"]
 
     assert run.experiment.read_text() == "seed: 1\n"
 
@@ -163,8 +136,8 @@ def test_a_run_without_a_checkpoint_says_so(run: Run) -> None:
 
 
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(run: Run) -> None:
-    run.save_state(11000, _state(1))
-    path = run.save_state(12000, _state(2))
+    run.save_state(11000, state_of(1))
+    path = run.save_state(12000, state_of(2))
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
@@ -176,8 +149,8 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(run: Run) -> N
 
 
 def test_200_truncated_checkpoints_fall_back(run: Run) -> None:
-    run.save_state(1, _state(1))
-    path = run.save_state(2, _state(2))
+    run.save_state(1, state_of(1))
+    path = run.save_state(2, state_of(2))
     content = path.read_bytes()
 
     for cut in range(200):
@@ -185,56 +158,56 @@ def test_200_truncated_checkpoints_fall_back(run: Run) -> None:
         step, state, reports = run.load_state()
         assert step == 1
         assert len(reports) == 1
-        assert_close(state["weights"], _state(1)["weights"], rtol=0, atol=0)
+        assert_close(state["weights"], state_of(1)["weights"], rtol=0, atol=0)
 
 
 def test_a_run_goes_on_after_its_newest_checkpoints_were_lost(run: Run) -> None:
     for step in (10, 20, 30):
-        run.save_state(step, _state(step), best=step == 10)
+        run.save_state(step, state_of(step), best=step == 10)
     for step in (20, 30):
         run.state_file(step).write_bytes(b"")
 
     again = Run.open(run.directory)
     assert again.load_state().step == 10
-    again.save_state(15, _state(15))
+    again.save_state(15, state_of(15))
 
     assert again.steps() == [10, 15]
     assert Run.open(run.directory).load_state().step == 15
 
 
 def test_a_sound_later_checkpoint_is_not_thrown_away(run: Run) -> None:
-    run.save_state(20, _state(20))
+    run.save_state(20, state_of(20))
 
     with pytest.raises(CheckpointError, match=r"cannot save step 10 .*: 00000020\.pt is of a later step"):
-        run.save_state(10, _state(10))
+        run.save_state(10, state_of(10))
 
     assert run.steps() == [20]
 
 
 def test_the_last_two_and_the_best_are_kept(run: Run) -> None:
     for step in range(1, 10):
-        run.save_state(step, _state(step), best=step in {2, 4})
+        run.save_state(step, state_of(step), best=step in {2, 4})
 
     assert run.steps() == [4, 8, 9]
 
 
 def test_the_best_is_known_to_the_next_process(run: Run) -> None:
     for step in range(1, 4):
-        run.save_state(step, _state(step), best=step == 1)
+        run.save_state(step, state_of(step), best=step == 1)
     again = Run.open(run.directory)
     for step in range(4, 7):
-        again.save_state(step, _state(step))
+        again.save_state(step, state_of(step))
 
     assert again.steps() == [1, 5, 6]
 
 
 def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (1, 2):
-        run.save_state(step, _state(step))
+        run.save_state(step, state_of(step))
     monkeypatch.setattr(checkpoint, "verify", lambda _: False)
 
     with pytest.raises(OSError, match="the disk did not store what was written"):
-        run.save_state(3, _state(3))
+        run.save_state(3, state_of(3))
 
     assert run.steps() == [1, 2, 3]
 
@@ -248,14 +221,14 @@ def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(run: Run, mon
     ],
 )
 def test_sound_files_that_do_not_belong_are_skipped(run: Run, content: dict[str, object], report: str) -> None:
-    run.save_state(1, _state(1))
+    run.save_state(1, state_of(1))
     save(run.state_file(2), content)
 
     assert run.load_state().reports == [f"{report}; using 00000001.pt"]
 
 
 def test_an_unreadable_checkpoint_is_skipped(run: Run) -> None:
-    run.save_state(1, _state(1))
+    run.save_state(1, state_of(1))
     run.state_file(2).mkdir()
 
     assert run.load_state().reports == ["cannot read 00000002.pt: Is a directory; using 00000001.pt"]
@@ -351,7 +324,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(run: Run) -
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(run: Run) -> None:
-    run.save_state(1, _state(1))
+    run.save_state(1, state_of(1))
     for stray in (run.directory / ".student.safetensors.0a.tmp", run.state_file(1).with_name(".00000002.pt.0b.tmp")):
         stray.write_bytes(b"half")
     (run.directory / "notes.tmp").write_text("somebody's")
