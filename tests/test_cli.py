@@ -17,6 +17,7 @@ from dukd.cli import COMMANDS, run
 from dukd.cli import _terminal as terminal
 from dukd.cli._info import field_texts
 from dukd.cli._terminal import Bar, amount, duration
+from dukd.cli._train import Train, parse
 from dukd.data.pack import prepare
 from dukd.data.pairs import find_pairs
 from dukd.images import Picture
@@ -312,13 +313,38 @@ def test_methods_and_recipes_are_listed(world):
     one = world.works("methods dukd")
     assert "--method.windows = 1" in one
     assert "Windows per picture and batch" in one
-    assert "edsr-x[2|3|4]-METHOD" in world.works("recipes")
+    listed = world.works("recipes")
+    assert "edsr-x[2|3|4]-METHOD" in listed
+    assert "small-x2-METHOD" in listed
 
 
 def test_a_recipe_is_yaml_that_can_be_trained(world, tmp_path):
     (tmp_path / "r.yaml").write_text(world.works("recipes edsr-x4-dukd"))
 
     assert "--method.zoom-in" in world.works(f"train {tmp_path}/r.yaml --help")
+
+
+@pytest.mark.parametrize("options", ["", "--teacher.value-range 1"])
+def test_a_recipe_does_not_say_what_another_teachers_file_says_itself(folder, options):
+    """The recipe's own file computes up to 255 and does not say so; this one computes up to 1 and does."""
+    given = ["small-x2-logits", "--teacher.weights", str(folder / "teacher.safetensors")]
+    command = parse([*given, "--data.train", str(folder / "pictures"), *options.split()])
+
+    assert isinstance(command, Train)
+    described = command.experiment.teacher
+    assert described is not None
+    assert (described.value_range, described.mean, described.residual_scale) == (1.0 if options else None, None, None)
+
+
+def test_a_recipe_says_what_its_teachers_file_does_not_wherever_it_lies(folder, tmp_path):
+    weights.write(tmp_path / "moved.pth", TEACHER.build(), layout="basicsr")
+    content = torch.load(tmp_path / "moved.pth", weights_only=True)
+    torch.save({"params": content["params"]}, tmp_path / "moved.pth")  # as BasicSR writes it
+    command = parse(["small-x2-logits", "--teacher.weights", str(tmp_path / "moved.pth"), "--data.train", str(folder)])
+
+    assert isinstance(command, Train)
+    assert command.experiment.teacher is not None
+    assert command.experiment.teacher.value_range == 255
 
 
 def test_every_field_of_a_method_is_described():

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import textwrap
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields
 from itertools import islice, pairwise
@@ -257,6 +258,10 @@ def _default(field: "Field[Any]") -> str:
     return "(required)" if field.default_factory is MISSING else repr(field.default_factory())
 
 
+def _either(scales: Sequence[int]) -> str:
+    return str(scales[0]) if len(scales) == 1 else f"[{'|'.join(map(str, scales))}]"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipes:
     """List the named experiments, or show one as YAML, which can be edited and trained.
@@ -272,7 +277,7 @@ class Recipes:
             say(recipes.recipe(self.name).make().to_yaml().rstrip())
             return 0
         families = (
-            (f"{name}-x[{'|'.join(map(str, recipes.scales_of(name)))}]-METHOD", (maker.__doc__ or "").splitlines()[0])
+            (f"{name}-x{_either(recipes.scales_of(name))}-METHOD", (maker.__doc__ or "").splitlines()[0])
             for name, maker in recipes.FAMILIES.items()
         )
         table(("recipe", "what it is"), families)

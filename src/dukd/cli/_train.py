@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
@@ -14,9 +14,10 @@ import tyro
 
 from dukd import distributed, recipes, train
 from dukd.cli._terminal import Bar, Device, chosen, named, say
-from dukd.experiment import Experiment
+from dukd.experiment import Experiment, Teacher
 from dukd.files import silent
 from dukd.logbook import Record, ignore
+from dukd.networks import weights
 
 _SHOWN_LOSSES = 4
 
@@ -105,13 +106,30 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
     if experiment.teacher is None and any(argument.startswith("--teacher.") for argument in arguments):
         raise ValueError(f"{named(name)} trains without a teacher: leave the options --teacher.… out")
     default = Path(name) if Path(name).is_dir() else Path("runs") / Path(name).stem
-    return tyro.cli(
+    command = tyro.cli(
         Train,
         prog=f"dukd train {name}",
         args=list(arguments[1:]),
         default=Train(experiment=experiment, out=default),
         config=(tyro.conf.AvoidSubcommands,),
     )
+    return replace(command, experiment=_with_its_own_facts(command.experiment, experiment.teacher))
+
+
+def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Experiment:
+    """Forget what a recipe says of its own teacher's file where another file was given that says it all itself."""
+    teacher = experiment.teacher
+    if before is None or teacher is None or teacher.weights == before.weights or not teacher.weights.is_file():
+        return experiment
+    try:
+        declares = "dukd" in weights.inspect(teacher.weights).metadata
+    except ValueError:  # training reads it again, and complains
+        return experiment
+    if not declares:
+        return experiment
+    facts = [f.name for f in fields(Teacher) if f.name != "weights"]
+    recipes_own = {name: None for name in facts if getattr(teacher, name) == getattr(before, name)}
+    return replace(experiment, teacher=replace(teacher, **recipes_own))
 
 
 def _help(hint: str) -> int:
