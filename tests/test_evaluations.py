@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def test_a_set_joins_those_that_were_measured_before(tmp_path: Path) -> None:
         "teacher": {"Set5": 34.0, "Set14": 32.0},
     }
     assert [s["gap_closed"] for s in kept(found.path)["student"].values()] == [0.5, 0.25]
+
+
+def test_two_that_measure_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Eight threads, to which locks are what they are to processes, each add a set of their own."""
+    names = [f"set {n}" for n in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(keep, [tmp_path] * 8, [table({name: (30.0, 31.0, 32.0)}) for name in names]))
+
+    assert sorted(kept(tmp_path / "evaluation.json")["student"]) == names
 
 
 def test_seconds_are_those_of_all_pictures(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ networks, the scale and the protocol are the same. Otherwise the old file is set
 """
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +52,12 @@ def keep(run: Path, table: Table) -> Kept:
     """
     student = _row(table, "student")
     assert student is not None, [row.label for row in table.rows]
-    path = Path(run) / file_name(precision=table.precision, self_ensemble=student.label.endswith("+"))
+    with _alone(Path(run)):
+        return _keep(Path(run), table, student)
+
+
+def _keep(run: Path, table: Table, student: Row) -> Kept:
+    path = run / file_name(precision=table.precision, self_ensemble=student.label.endswith("+"))
     notes: list[str] = []
     if path.exists():
         old = _read(path)
@@ -64,6 +71,22 @@ def keep(run: Path, table: Table) -> Kept:
             table = _joined(old, table, stay)
     files.write_text(path, table.to_json())
     return Kept(path=path, notes=tuple(notes))
+
+
+@contextmanager
+def _alone(folder: Path) -> Generator[None, None, None]:
+    """Wait until no other process changes the figures here; where there is no flock, nobody waits."""
+    handle = None
+    with suppress(ImportError, OSError):
+        import fcntl  # noqa: PLC0415  there is none on Windows
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)  # which frees the lock
 
 
 def _read(path: Path) -> Table | None:
