@@ -4,29 +4,44 @@
 
 Groups: ``methods``, every method with its published weights; ``tuned``, feature and contrastive terms with a tenth and
 a hundredth of them; ``controls``, those of `dukd.controls`; ``time``, where everything is trained for the processor
-time given by ``--seconds`` and not for as many steps (needs ``costs.json`` of ``cost.py``). ``--summary`` writes tables
-with the means and spreads of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth
-picture of Urban100 are only measured. Runs that are finished are not repeated, so the command can be stopped and given
-again, and ``--share 1/2`` and ``2/2`` use two cores.
+time given by ``--seconds`` and not for as many steps (needs ``costs.json`` of ``cost.py``); ``reuse``, batches that
+come again after shorter and shorter periods, for ``--steps 1600``. ``--summary`` writes tables with the means and
+spreads of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth picture of Urban100
+are only measured. Runs that are finished are not repeated, so the command can be stopped and given again, and
+``--share 1/2`` and ``2/2`` use two cores.
 """
 
 import argparse
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dukd import evaluate, files, metrics, train
+from dukd import augment, evaluate, files, metrics, train
 from dukd.controls import CONTROLS
 from dukd.data.pairs import Pairs, find_pairs, load
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.kinds import known
-from dukd.methods import AT, DCKD, DUKD, FAKD, LSFD, Combined, FrugalDUKD, Late, Logits, Method, Scratch
-from dukd.networks import EDSRConfig, SRNetwork, weights
+from dukd.methods import (
+    AT,
+    DCKD,
+    DUKD,
+    FAKD,
+    LSFD,
+    MTKD,
+    Aggregation,
+    Combined,
+    FrugalDUKD,
+    Late,
+    Logits,
+    Method,
+    Scratch,
+)
+from dukd.networks import EDSRConfig, SRNetwork, gather, weights
 from dukd.resize import imresize_uint8
 from dukd.validation import set_name, some
 
@@ -34,10 +49,14 @@ TEACHER = "weights/edsr_f64b5_x2_basicsr.safetensors"
 SETS = {"valid/CID22": 8, "eval/Set5": 0, "eval/Set14": 0, "eval/Urban100": 10}
 """Sets, and how many of their pictures are used, evenly spaced; 0 for all."""
 Fixed = dict[str, dict[str, float]]
+JOINING = 200
+"""Steps in which MTKD's teachers are joined."""
 PERIOD = 200
 """Batches that come again where the teacher's answers are replayed at equal time."""
-LEFT_OUT = {"mtkd", "mtkd-aggregation", "csd-slimmable", "combined", "dukd-released", "dukd-frugal", "late"}
-"""Methods that the plain list leaves out: they need several teachers, are a combination, or belong to another group."""
+SECOND = "weights/smfanet_plus_df2k_x2.pth"
+"""MTKD's second teacher, another architecture."""
+LEFT_OUT = {"mtkd-aggregation", "combined", "dukd-released", "dukd-frugal", "late"}
+"""Methods that the plain list leaves out: MTKD's first stage, a combination, or what belongs to another group."""
 TERMS = {
     "at": ("attention",),
     "crd": ("contrast",),
@@ -67,7 +86,9 @@ class Entry:
     replay: bool = False
     """Whether runs share the teacher's answers, in 16 bits, which are 101 dB from its own: the same result, sooner."""
     period: int = 0
-    """Batches that come again, in 8 symmetries and with the teacher's answers kept in 8 bits; 0 for none."""
+    """Batches that come again; 0 for none."""
+    reuse: Reuse = field(default_factory=Reuse)
+    """How they come again, by default in 8 symmetries and with answers in 8 bits; its folder is not used."""
 
 
 def plain() -> dict[str, Method]:
@@ -115,6 +136,28 @@ def shares() -> dict[str, Method]:
     }
 
 
+def cheap() -> dict[str, tuple[Method, float]]:
+    """Forms whose teacher is replayed, or that have none, and the pixels a student sees relative to the pair's."""
+    small = FrugalDUKD(share=0.5, zoom_in=0, zoom_out=1, zoom_out_reconstruction=1)
+    return {
+        "logits": (Logits(), 1),
+        "dukd": (DUKD(), 2.25),
+        "share 1/4": (FrugalDUKD(share=0.25), 1),
+        "logits x 3": (Logits(imitation=3), 1),
+        "zoom out": (DUKD(zoom_in=0), 1.25),
+        "zoom out x 3": (DUKD(zoom_in=0, imitation=3, zoom_out=3), 1.25),
+        "1/4 zoomed out": (replace(small, share=0.25), 0.8125),
+        "1/2 zoomed out": (small, 0.625),
+        "share 1/8": (FrugalDUKD(share=0.125), 1),
+        "share 1/4, consistency 1/2": (FrugalDUKD(share=0.25, consistency=0.5), 1),
+        "share 1/4 x 3": (FrugalDUKD(share=0.25, imitation=3, zoom_in=3), 1),
+        "1/2 zoomed out, no teacher": (replace(small, imitation=0, zoom_out=0), 0.625),
+        "zoom out, no teacher": (DUKD(imitation=0, zoom_in=0, zoom_out=0), 1.25),
+    }
+
+
+REUSING: dict[str, Method] = {"logits": Logits(), "dukd": DUKD()}
+"""Methods whose teacher is replayed with shorter and shorter periods."""
 LATE = {
     f"scratch, then {name} at {start:.0%}": (name, start)
     for name, start in (
@@ -136,6 +179,20 @@ def timed() -> dict[str, Method]:
     return plain() | {name: method for name, method in shares().items() if name not in plain()}
 
 
+def reused(steps: int) -> dict[str, Entry]:
+    """Shorter and shorter periods of the same number of steps, and other ways to keep and to turn."""
+    made = {
+        f"{n}, period {p or 'none'}": Entry(m, steps, period=p) for p in (0, 400, 100, 25) for n, m in REUSING.items()
+    }
+    for name, reuse in (
+        ("not turned", Reuse(turns=())),
+        ("colours too", Reuse(turns=augment.OPERATIONS)),
+        ("16 bits", Reuse(bits=16)),
+    ):
+        made[f"logits, period 25, {name}"] = Entry(Logits(), steps, period=25, reuse=reuse)
+    return made
+
+
 def halved(method: Method, steps: int) -> Method:
     """Make a late or an early end that is marked with 1 half of the training."""
     if isinstance(method, FrugalDUKD):
@@ -149,6 +206,8 @@ def group(name: str, steps: int, seconds: float, pictures: Path, out: Path) -> d
         return {n: Entry(method, steps) for n, method in plain().items()}
     if name == "tuned":
         return {n: Entry(method, steps) for n, method in tuned().items()}
+    if name == "reuse":
+        return reused(steps)
     if name == "controls":
         made: dict[str, Entry] = {}
         for n, control in CONTROLS.items():
@@ -157,25 +216,38 @@ def group(name: str, steps: int, seconds: float, pictures: Path, out: Path) -> d
                 continue
             made[n] = Entry(changed.method, changed.optimisation.steps, replay=changed.method.needs_teacher)
         return made
+    return {f"{n} for {seconds:.0f} s": entry for n, entry in at_equal_time(out, seconds).items()}
+
+
+def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
+    """As many steps of everything as take the same processor time, by the costs that were measured."""
     costs = json.loads((out / "costs.json").read_text())
     chosen = {n: (method, round(seconds / costs[n]["seconds"])) for n, method in shares().items()}
     made = {n: Entry(halved(method, some), some) for n, (method, some) in chosen.items()}
-    for n, pixels in (("logits", 1.0), ("dukd", 2.25), ("share 1/4", 1.0)):
-        first = PERIOD * costs[n]["seconds"]
-        some = PERIOD + round((seconds - first) / (costs["scratch"]["seconds"] * pixels))
-        if seconds > first:
-            made[f"{n}, replayed"] = Entry(shares()[n], some, period=PERIOD)
+    student, teacher = costs["scratch"]["seconds"], costs["logits"]["seconds"] - costs["scratch"]["seconds"]
+    for n, (method, pixels) in cheap().items():
+        first = PERIOD * costs.get(n, {"seconds": pixels * (student + teacher)})["seconds"]
+        if not method.needs_teacher:
+            made[n] = Entry(method, round(seconds / (student * pixels)))
+        elif seconds > first:
+            some = PERIOD + round((seconds - first) / (student * pixels))
+            made[f"{n}, replayed"] = Entry(method, some, period=PERIOD)
     for n, (after, start) in LATE.items():
         alone = round(start * seconds / costs["scratch"]["seconds"])
         some = alone + round((1 - start) * seconds / costs[after]["seconds"])
         made[n] = Entry(Late(base=shares()[after], start=alone), some)
-    return {f"{n} for {seconds:.0f} s": entry for n, entry in made.items()}
+    return made
 
 
 def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
     own = f"{entry.method.name}-{entry.steps}-{entry.period}"  # nobody else's answers make its time shorter
     teacher = Teacher(weights=pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
+    if isinstance(entry.method, MTKD):
+        teacher = Teacher(weights=joined(pictures, out))
+    reuse = replace(entry.reuse, folder=out / "banks" / own)
+    if entry.replay:
+        reuse = Reuse(bits=16, turns=(), folder=out / "banks")
     return Experiment(
         student=EDSRConfig(scale=2, width=32, blocks=4, value_range=1.0, skip="nearest"),
         teacher=teacher if entry.method.needs_teacher else None,
@@ -188,7 +260,7 @@ def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment
             workers=0,
             period=entry.steps if entry.replay else entry.period,
         ),
-        reuse=Reuse(bits=16, turns=(), folder=out / "banks") if entry.replay else Reuse(folder=out / "banks" / own),
+        reuse=reuse,
         optimisation=Optimisation(
             steps=entry.steps,
             learning_rate=2e-3,
@@ -200,6 +272,22 @@ def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment
         ),
         evaluation=Evaluation(every=entry.steps, log_every=max(1, entry.steps // 10), teacher_pictures=0),
     )
+
+
+def joined(pictures: Path, out: Path) -> Path:
+    """MTKD's teacher: the study's and a SMFANet+, joined by a network that is trained here, once, if it is not yet."""
+    run = out / "ensemble"
+    path = run / "student.safetensors"
+    if not path.is_file():
+        plain = weights.read(pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
+        whole = gather({"edsr": plain, "smfanet": weights.read(pictures / SECOND)}, width=32, blocks=4)
+        weights.write(out / "untrained.safetensors", whole)
+        one = experiment(Entry(Aggregation(), JOINING), 1, pictures, out)
+        once = replace(one.optimisation, learning_rate=5e-4, warm_start=out / "untrained.safetensors")
+        train.train(
+            replace(one, student=whole.config, optimisation=once), run, resume=(run / "experiment.yaml").is_file()
+        )
+    return path
 
 
 def scores_of(network: SRNetwork | None, sets: dict[str, Pairs]) -> dict[str, float]:
@@ -260,10 +348,18 @@ def summary(out: Path, entries: dict[str, Entry], seeds: list[int], fixed: Fixed
     is to ``base``, seed by seed, over all pictures to measure: seeds share weights at the start and batches.
     """
     sets = list(fixed["teacher"])
-    header = ["method", "steps", "seeds", "CPU s", *sets, f"over {base.split(' for ', maxsplit=1)[0]}", "gap closed"]
+    header = [
+        "method",
+        "steps",
+        "seeds",
+        "CPU s",
+        *sets,
+        f"over {base.split(' for ', maxsplit=1)[0]}",
+        "gap closed",
+    ]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     lines += [[label, "", "", "", *(f"{row[s]:.3f}" for s in sets), "", ""] for label, row in fixed.items()]
-    scratch = next(n for n in entries if n.startswith("scratch"))
+    scratch = next((n for n in entries if n.startswith("scratch")), base)
     done = {n: finished(out, n, e.steps, seeds) for n, e in entries.items()}
     for name, entry in entries.items():
         runs = done[name]
@@ -300,7 +396,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
-    parser.add_argument("--group", nargs="+", default=["methods"], choices=("methods", "tuned", "controls", "time"))
+    parser.add_argument(
+        "--group", nargs="+", default=["methods"], choices=("methods", "tuned", "controls", "time", "reuse")
+    )
     parser.add_argument("--only", nargs="+", default=[], help="names of a group's methods to run; all without")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seconds", type=float, default=75.0, help="processor time of a run of the group `time`")
@@ -341,9 +439,9 @@ def main() -> None:
         print(f"{name}, seed {seed}: {time.monotonic() - started:.0f} s  {figures}", flush=True)
     baselines = {n: Entry(m, asked.steps) for n, m in plain().items() if n in ("scratch", "logits", "dukd")}
     for name, entries in groups.items():
-        base = {"time": f"scratch for {asked.seconds:.0f} s", "controls": "dukd"}.get(name, "logits")
-        rows = entries if name in ("methods", "time") else baselines | entries
-        text = summary(out, rows, asked.seeds, fixed, base)
+        base = {"time": f"scratch for {asked.seconds:.0f} s", "controls": "dukd", "reuse": "logits, period none"}
+        rows = entries if name in ("methods", "time", "reuse") else baselines | entries
+        text = summary(out, rows, asked.seeds, fixed, base.get(name, "logits"))
         files.write_text(out / f"{name}{f'-{asked.seconds:.0f}' if name == 'time' else ''}.md", text)
         print(text)
 

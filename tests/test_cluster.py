@@ -222,7 +222,11 @@ def test_a_killed_run_is_continued(ray, network, tmp_path):
     finally:
         driver.kill()
         driver.wait()
-        wait_until("its processes end", lambda: not processes(temporary))
+        wait_until("its workers end", lambda: not set(processes(temporary)) - set(processes(temporary, "Agent ")))
+        for agent in processes(temporary):  # Ray's own, which would end by themselves within a minute
+            with suppress(ProcessLookupError):
+                os.kill(agent, signal.SIGKILL)
+        wait_until("its agents end", lambda: not processes(temporary))
         shutil.rmtree(temporary)
     finished = contents(tmp_path / "out")
     assert 1 <= len(finished) < 12
