@@ -15,7 +15,7 @@ from dukd.bank import BankError
 from dukd.checkpoint import CheckpointError
 from dukd.cli import run
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
-from dukd.methods import DUKD, FitNet, FrugalDUKD, Logits, Method, ReleasedDUKD, Scratch
+from dukd.methods import DUKD, FitNet, FrugalDUKD, Late, Logits, Method, ReleasedDUKD, Scratch
 from dukd.networks import EDSRConfig, weights
 from dukd.runs import Run
 from dukd.session import Session
@@ -69,7 +69,9 @@ def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("method", [Logits(), DUKD(), ReleasedDUKD(), FrugalDUKD()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [Logits(), DUKD(), ReleasedDUKD(), FrugalDUKD(), Late(start=4)], ids=lambda m: m.name
+)
 def test_weights_are_those_of_a_teacher_that_is_asked_every_time(folder: Path, tmp_path: Path, method: Method) -> None:
     """Exact storage, nothing turned: not one bit differs, over three periods."""
     exact = experiment(folder, tmp_path, method=method, bits=32, turns=())
@@ -88,6 +90,23 @@ def test_the_teacher_is_asked_once_per_batch_of_the_period(folder: Path, tmp_pat
     trained(again, 9)
     assert again.bank is not None
     assert again.bank.asked == 0
+
+
+def test_a_late_start_asks_once_per_batch_too(folder: Path, tmp_path: Path) -> None:
+    """Steps 5 to 9 ask about batches 1, 2 and 0; a bank that is filled beforehand needs none of them."""
+    late = experiment(folder, tmp_path, method=Late(base=Logits(), start=4))
+    session = prepared(late)
+    trained(session, 4)
+    assert session.bank is not None
+    assert session.bank.asked == 0
+    trained(session, 5)
+    assert session.bank.asked == 3
+
+    filled = prepared(replace(late, reuse=replace(late.reuse, folder=tmp_path / "other")))
+    assert filled.fill() == 3
+    trained(filled, 9)
+    assert filled.bank is not None
+    assert filled.bank.asked == 3  # all of them by `fill`
 
 
 def test_a_run_does_not_depend_on_who_filled_the_bank(folder: Path, tmp_path: Path) -> None:

@@ -137,21 +137,27 @@ class Session:
             self.turned = Turned(self.student, reuse.turns)
         if not self.teacher_sha256:
             return
-        extras = copy.deepcopy(self.extras)
+        at_first = bank.questions(self.teacher, lambda listener: self._rehearse(listener, copy.deepcopy(self.extras)))
+        extras = self._extras_at_the_end()
         asked = bank.questions(self.teacher, lambda listener: self._rehearse(listener, extras))
+        if at_first not in ((), asked):
+            raise BankError(f"what {self.experiment.method.name} asks its teacher changes with time: {bank.REMEDY}")
         if not asked:
             return
-        self.experiment.method.after_step(
-            student=self.student, extras=extras, step=self.experiment.optimisation.steps - 1
-        )
-        if bank.questions(self.teacher, lambda listener: self._rehearse(listener, extras)) != asked:
-            raise BankError(f"what {self.experiment.method.name} asks its teacher changes with time: {bank.REMEDY}")
         limit = reuse.limit_gb * 1e9 / self.world.size
-        self.bank = BankedTeacher(self.teacher, Bank.open(reuse.folder, source, asked, limit=limit))
+        kept = Bank.open(reuse.folder, source, asked, limit=limit)
+        self.bank = BankedTeacher(self.teacher, kept, late=not at_first)
         self.notes.append(
             f"the teacher's answers to {source.period} batches are kept in {self.bank.bank.path} "
             f"({bank.size(source, asked) / 1e9:.2f} GB) and replayed"
         )
+
+    def _extras_at_the_end(self) -> nn.Module:
+        """What trains beside the student as it counts its steps before the last one; methods may start late."""
+        extras = copy.deepcopy(self.extras)
+        last = self.experiment.optimisation.steps - 1
+        self.experiment.method.after_step(student=self.student, extras=extras, step=last)
+        return extras
 
     def _source(self) -> Source:
         data, optimisation, teacher = self.experiment.data, self.experiment.optimisation, self.experiment.teacher
@@ -198,7 +204,7 @@ class Session:
                 "this experiment keeps no answers: it needs a teacher, --data.period above 0 and --reuse.on True"
             )
         missing = self.bank.bank.missing()
-        extras = copy.deepcopy(self.extras)
+        extras = self._extras_at_the_end()
         for done, k in enumerate(missing):
             progress(done, len(missing), "asking the teacher")
             self.bank.at(k)
