@@ -101,7 +101,7 @@ def plain() -> dict[str, Method]:
 
 def tuned() -> dict[str, Method]:
     """Every method's own terms at a tenth and a hundredth of their published weight, and at ten times where that is
-    no more than the other losses; and what won, with DUKD's inputs."""
+    no more than the other losses; what won, with more of it, and with DUKD's inputs."""
     made = plain()
 
     def times(name: str, factor: float) -> Method:
@@ -110,7 +110,10 @@ def tuned() -> dict[str, Method]:
     return {
         **{f"{name} / {divisor}": times(name, 1 / divisor) for divisor in (10, 100) for name in TERMS},
         **{f"{name} x {factor}": times(name, factor) for factor in (3, 10) for name in ("lsfd", "crosskd", "mcir")},
+        **{f"lsfd x {factor}": times("lsfd", factor) for factor in (30, 100)},
         **{f"{name}+dukd": Combined(base=made[name]) for name in ("lsfd", "crosskd")},
+        "lsfd x 10+dukd": Combined(base=times("lsfd", 10)),
+        "lsfd x 10, imitation": replace(times("lsfd", 10), imitation=1),
     }
 
 

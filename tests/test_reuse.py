@@ -15,7 +15,20 @@ from dukd.bank import BankError
 from dukd.checkpoint import CheckpointError
 from dukd.cli import run
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
-from dukd.methods import DUKD, FitNet, FrugalDUKD, Late, Logits, Method, ReleasedDUKD, Scratch
+from dukd.methods import (
+    DUKD,
+    LSFD,
+    Combined,
+    CrossKD,
+    FitNet,
+    FrugalDUKD,
+    Late,
+    Logits,
+    Method,
+    MiPKD,
+    ReleasedDUKD,
+    Scratch,
+)
 from dukd.networks import EDSRConfig, weights
 from dukd.runs import Run
 from dukd.session import Session
@@ -69,9 +82,10 @@ def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize(
-    "method", [Logits(), DUKD(), ReleasedDUKD(), FrugalDUKD(), Late(start=4)], ids=lambda m: m.name
-)
+ASKED = [Logits(), DUKD(), ReleasedDUKD(), FrugalDUKD(), Late(start=4), LSFD(), Combined(base=FitNet())]
+
+
+@pytest.mark.parametrize("method", ASKED, ids=lambda m: m.name)
 def test_weights_are_those_of_a_teacher_that_is_asked_every_time(folder: Path, tmp_path: Path, method: Method) -> None:
     """Exact storage, nothing turned: not one bit differs, over three periods."""
     exact = experiment(folder, tmp_path, method=method, bits=32, turns=())
@@ -172,10 +186,11 @@ def test_a_method_without_a_teacher_is_turned_and_has_no_bank(folder: Path, tmp_
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (FitNet(), r"reads the teacher's features, .*: switch reuse off \(--reuse.on False\)"),
+        (CrossKD(), r"crosskd runs parts of the teacher .*: switch reuse off \(--reuse.on False\)"),
+        (Combined(base=MiPKD()), "combined runs parts of the teacher"),
         (FrugalDUKD(late=4), "what dukd-frugal asks its teacher changes with time"),
     ],
-    ids=["fitnet", "late"],
+    ids=["crosskd", "mipkd", "late"],
 )
 def test_methods_whose_answers_cannot_be_replayed_are_refused_before_anything_is_written(
     folder: Path, tmp_path: Path, method: Method, message: str

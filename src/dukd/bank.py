@@ -5,10 +5,10 @@ a method draws from, are functions of the batch's number. The teacher answers du
 reads its answers from a mapped file. A method does not know of it.
 
 The file holds a header and one record per batch, all of the same size: CRC-32, number, fingerprints of the pictures
-asked, answers. A record counts when its sum is right, so one that a kill or a power cut left half written is simply
-asked again, and so is one in which a bit flipped. Answers lie in 8 or 16 bits of fixed point, in which 0 and 1 are
-exact; what is replayed is also what the first period returns, so a run does not depend on who filled the bank, or how
-far.
+asked, answers, and the features that were read with them. A record counts when its sum is right, so one that a kill or
+a power cut left half written is simply asked again, and so is one in which a bit flipped. How values are kept is told
+in `dukd.codes`; what is replayed is also what the first period returns, so a run does not depend on who filled the
+bank, or how far.
 """
 
 import errno
@@ -22,12 +22,12 @@ import sys
 import weakref
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, cast
 
 import numpy as np
 import torch
@@ -36,14 +36,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from dukd import files
+from dukd.codes import Bits, Codec, Codes, FeatureCodec
 from dukd.networks._network import SRNetwork, Wrapped
 
-Bits = Literal[8, 16, 32]
-"""Bits per value; 32 keeps the teacher's own float32."""
 Shape = tuple[int, int, int, int]
 
 _MAGIC = b"DUKDBANK"
-_VERSION = 1
+_VERSION = 2
 _PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON that follows
 _PAGE = 4096
 _PROJECTIONS = 4
@@ -54,44 +53,6 @@ REMEDY = "switch reuse off (--reuse.on False), or let no batch come again (--dat
 
 class BankError(ValueError):
     """The teacher's answers cannot be reused; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Codec:
-    """Fixed point: ``code = round(value * levels) + zero``, clamped, so that 0 and 1 are exact.
-
-    The 8-bit codes span -0.071 to 1.067 in steps of 1.14 grey levels, the 16-bit ones -0.5 to 1.5.
-    """
-
-    bits: Bits
-
-    @property
-    def dtype(self) -> str:
-        """Numpy's name of what is stored."""
-        return {8: "|u1", 16: "<u2", 32: "<f4"}[self.bits]
-
-    def encode(self, x: Tensor) -> NDArray[np.generic]:
-        """Turn a teacher's answer into what is stored."""
-        if self.bits == 32:  # noqa: PLR2004
-            return x.detach().float().cpu().contiguous().numpy()
-        levels, zero, top = self._numbers()
-        codes = (x.detach().float() * levels).round_().add_(zero).clamp_(0, top)
-        kind = torch.uint8 if self.bits == 8 else torch.int32  # noqa: PLR2004
-        return codes.to(kind).cpu().contiguous().numpy().astype(self.dtype, copy=False)
-
-    def decode(self, codes: NDArray[np.generic], device: torch.device) -> Tensor:
-        """Turn what is stored into float32 on a device."""
-        plain = codes.astype(np.int32) if self.bits == 16 else codes  # noqa: PLR2004  torch computes little in uint16
-        stored = torch.from_numpy(np.ascontiguousarray(plain))
-        if device.type == "cuda":
-            stored = stored.pin_memory().to(device, non_blocking=True)
-        if self.bits == 32:  # noqa: PLR2004
-            return stored
-        levels, zero, _ = self._numbers()
-        return stored.to(torch.float32).sub_(zero).div_(levels)
-
-    def _numbers(self) -> tuple[int, int, int]:
-        return (224, 16, 255) if self.bits == 8 else (32768, 16384, 65535)  # noqa: PLR2004
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,22 +99,24 @@ class Question:
     """``(n, 3, h, w)``."""
     mark: str
     """SHA-256 of its fingerprints in batch 0, rounded: unlike questions are not kept in the same file."""
+    depths: tuple[float, ...] = ()
+    """Where the teacher's features are read as well."""
+    width: int = 0
+    """Channels of these features."""
 
 
-class _AnswersOnly(Wrapped, ABC):
-    """Stands where a teacher stands, for methods that read its answers and nothing else."""
+class _Asked(Wrapped, ABC):
+    """Stands where a teacher stands, for methods that read its answers and features and do not run its parts."""
 
     @abstractmethod
-    def answer(self, lr: Tensor) -> Tensor:
-        """Upscale ``(n, 3, h, w)``."""
+    def answer(self, lr: Tensor, depths: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Upscale ``(n, 3, h, w)``, and give the features ``(n, width, h, w)`` at these depths."""
 
     @override
     def forward_with_features(self, lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
-        if depths:
-            raise self._refusal("reads the teacher's features")
         if lr.requires_grad:
             raise self._refusal("asks the teacher about what the student made")
-        return self.answer(lr), []
+        return self.answer(lr, tuple(depths))
 
     @property
     @override
@@ -172,7 +135,7 @@ class _AnswersOnly(Wrapped, ABC):
         return BankError(f"this method {what}, so the teacher's answers cannot be reused: {REMEDY}")
 
 
-class _Listener(_AnswersOnly):
+class _Listener(_Asked):
     """Hears what a teacher is asked, and answers nothing."""
 
     def __init__(self, network: SRNetwork) -> None:
@@ -180,11 +143,13 @@ class _Listener(_AnswersOnly):
         self.heard: list[Question] = []
 
     @override
-    def answer(self, lr: Tensor) -> Tensor:
+    def answer(self, lr: Tensor, depths: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
         n, c, h, w = lr.shape
         rounded = np.round(fingerprints(lr).cpu().numpy(), 1)
-        self.heard.append(Question((n, c, h, w), hashlib.sha256(rounded.tobytes()).hexdigest()[:16]))
-        return lr.new_zeros((n, c, h * self.scale, w * self.scale))
+        mark = hashlib.sha256(rounded.tobytes()).hexdigest()[:16]
+        self.heard.append(Question((n, c, h, w), mark, depths, self.width if depths else 0))
+        features = [lr.new_zeros((n, self.width, h, w)) for _ in depths]
+        return lr.new_zeros((n, c, h * self.scale, w * self.scale)), features
 
 
 def questions(teacher: SRNetwork, ask: Callable[[SRNetwork], object]) -> tuple[Question, ...]:
@@ -195,7 +160,7 @@ def questions(teacher: SRNetwork, ask: Callable[[SRNetwork], object]) -> tuple[Q
         ask: Computes the losses of batch 0 with the teacher it is given.
 
     Raises:
-        BankError: If the method reads more than answers, so that they cannot be reused.
+        BankError: If the method reads more than answers and features, so that they cannot be reused.
     """
     listener = _Listener(teacher)
     with torch.no_grad():
@@ -227,7 +192,7 @@ class Bank:
     def __init__(self, path: Path, source: Source, asked: tuple[Question, ...]) -> None:
         """Open the file of ``path``; see `Bank.open`."""
         self.path, self.source, self.asked = path, source, asked
-        self.codec = Codec(source.bits)
+        self.codec, self.features = Codec(source.bits), FeatureCodec(source.bits)
         self._record = _record(source, asked)
         self._start = _header_size(source, asked)
         self._file = path.open("r+b", buffering=0)
@@ -258,7 +223,11 @@ class Bank:
         return Bank(path, source, asked)
 
     def read(self, number: int) -> NDArray[np.void] | None:
-        """The record of a batch, with the fields ``fingerprints`` and ``answer0``, ...; None if there is none yet."""
+        """The record of a batch, None if there is none yet.
+
+        Its fields are ``fingerprints``, and of each question ``answer0``, and ``feature0_0`` and ``scales0_0`` of its
+        first depth.
+        """
         at = self._start + number * self._record.itemsize
         if struct.unpack_from("<I", self._map, at + 4)[0] != number + 1:
             return None
@@ -273,13 +242,13 @@ class Bank:
             page = at - at % mmap.PAGESIZE
             self._map.madvise(mmap.MADV_WILLNEED, page, at + self._record.itemsize - page)
 
-    def write(self, number: int, prints: Sequence[Tensor], answers: Sequence[NDArray[np.generic]]) -> None:
+    def write(self, number: int, prints: Sequence[Tensor], answers: Mapping[str, Codes]) -> None:
         """Keep the answers to a batch, unless another process has done so meanwhile."""
         record = np.zeros((), self._record)
         record["number"] = number + 1  # so that 0, which a new file is full of, is none
         record["fingerprints"] = torch.cat(list(prints)).cpu().numpy()
-        for i, answer in enumerate(answers):
-            record[f"answer{i}"] = answer
+        for name, codes in answers.items():
+            record[name] = codes
         raw = bytearray(record.tobytes())
         struct.pack_into("<I", raw, 0, zlib.crc32(memoryview(raw)[4:]))
         with _alone(self._file):
@@ -330,7 +299,12 @@ def _record(source: Source, asked: tuple[Question, ...]) -> np.dtype[np.void]:
     ]
     for i, question in enumerate(asked):
         n, c, h, w = question.shape
-        fields.append((f"answer{i}", Codec(source.bits).dtype, (n, c, h * source.scale, w * source.scale)))
+        dtype = Codec(source.bits).dtype
+        fields.append((f"answer{i}", dtype, (n, c, h * source.scale, w * source.scale)))
+        for j in range(len(question.depths)):
+            fields.append((f"feature{i}_{j}", dtype, (n, question.width, h, w)))
+            if source.bits < 32:  # noqa: PLR2004
+                fields.append((f"scales{i}_{j}", "<f4", (n, question.width, 2)))
     return np.dtype(fields)
 
 
@@ -387,7 +361,7 @@ def _alone(file: IO[bytes]) -> Generator[None, None, None]:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
-class BankedTeacher(_AnswersOnly):
+class BankedTeacher(_Asked):
     """A teacher that answers each question of a period once, and from then on from its bank.
 
     A question is recognised by its place in the step, and by fingerprints of its pictures. On a GPU the comparison's
@@ -406,14 +380,14 @@ class BankedTeacher(_AnswersOnly):
         self._sound = True
         self._known: NDArray[np.void] | None = None
         self._prints: list[Tensor] = []
-        self._answers: list[NDArray[np.generic]] = []
+        self._answers: dict[str, Codes] = {}
         self._differs: list[Tensor] = []
 
     def at(self, step: int) -> None:
         """Begin the step with this number, from 0."""
         self._number = step % self.bank.source.period
         self._place = 0
-        self._prints, self._answers, self._sound = [], [], True
+        self._prints, self._answers, self._sound = [], {}, True
         self._known = self.bank.read(self._number)
         self.bank.read_ahead((self._number + 1) % self.bank.source.period)
 
@@ -443,29 +417,46 @@ class BankedTeacher(_AnswersOnly):
         self._differs = []
 
     @override
-    def answer(self, lr: Tensor) -> Tensor:
-        place, shapes = self._place, [q.shape for q in self.bank.asked]
-        if place >= len(shapes) or tuple(lr.shape) != shapes[place]:
-            raise self._changed(
-                f"asked about {tuple(lr.shape)} as question {place + 1}, but its questions are {shapes}"
-            )
+    def answer(self, lr: Tensor, depths: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
+        place, questions = self._place, [(q.shape, q.depths) for q in self.bank.asked]
+        if place >= len(questions) or (tuple(lr.shape), depths) != questions[place]:
+            known = ", ".join(f"{shape} at depths {at}" if at else f"{shape}" for shape, at in questions)
+            read = f" at depths {depths}" if depths else ""
+            raise self._changed(f"asked about {tuple(lr.shape)}{read} as question {place + 1}, but it asks {known}")
         self._place += 1
         prints = fingerprints(lr)
         if self._known is None:
-            answer = self.network(lr)
-            if not bool(torch.isfinite(answer).all()):  # no code stands for it; the loss will tell
-                self._sound = False
-                return answer
-            codes = self.bank.codec.encode(answer)
-            self._prints.append(prints)
-            self._answers.append(codes)
-            return self.bank.codec.decode(codes, lr.device)
-        first = sum(shape[0] for shape in shapes[:place])
+            return self._ask(lr, depths, place, prints)
+        first = sum(shape[0] for shape, _ in questions[:place])
         kept = torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()).to(prints.device)
         self._differs.append(((prints - kept).abs() > _TOLERANCE).any())
         if prints.device.type == "cpu":
             self.verify()
-        return self.bank.codec.decode(self._known[f"answer{place}"], lr.device)
+        return self._decoded(cast("Mapping[str, Codes]", self._known), place, depths, lr.device)
+
+    def _ask(self, lr: Tensor, depths: tuple[float, ...], place: int, prints: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Ask the teacher itself, and answer what will be replayed."""
+        sr, features = self.network.forward_with_features(lr, depths)
+        features = [f[..., : lr.shape[-2], : lr.shape[-1]] for f in features]  # what it padded is no part of the answer
+        if not all(bool(torch.isfinite(x).all()) for x in (sr, *features)):  # no code stands for it; the loss will tell
+            self._sound = False
+            return sr, features
+        self._prints.append(prints)
+        made: dict[str, Codes] = {f"answer{place}": self.bank.codec.encode(sr)}
+        for j, feature in enumerate(features):
+            codes, scales = self.bank.features.encode(feature)
+            made |= {f"feature{place}_{j}": codes} | ({} if scales is None else {f"scales{place}_{j}": scales})
+        self._answers |= made
+        return self._decoded(made, place, depths, lr.device)
+
+    def _decoded(
+        self, stored: Mapping[str, Codes], place: int, depths: Sequence[float], device: torch.device
+    ) -> tuple[Tensor, list[Tensor]]:
+        features: list[Tensor] = []
+        for j in range(len(depths)):
+            scales = None if self.bank.source.bits == 32 else stored[f"scales{place}_{j}"]  # noqa: PLR2004
+            features.append(self.bank.features.decode(stored[f"feature{place}_{j}"], scales, device))
+        return self.bank.codec.decode(stored[f"answer{place}"], device), features
 
     def _changed(self, what: str) -> BankError:
         return BankError(

@@ -115,7 +115,7 @@ class Reuse:
     """Whether the teacher is asked but once, where ``data.period`` lets the same batches come again."""
 
     on: bool = True
-    """Whether its answers are kept and replayed, for methods that read its answers alone; without a period there is
+    """Whether its answers, and the features read with them, are kept and replayed; without a period there is
     nothing to replay."""
     bits: Literal[8, 16, 32] = 8
     """Bits per value of an answer; 8 are 58 dB from the teacher's own, 32 are exact."""

@@ -137,6 +137,11 @@ class Session:
             self.turned = Turned(self.student, reuse.turns)
         if not self.teacher_sha256:
             return
+        if self.experiment.method.runs_teacher:
+            raise BankError(
+                f"{self.experiment.method.name} runs parts of the teacher on what the student made, which cannot be "
+                f"kept: {bank.REMEDY}"
+            )
         at_first = bank.questions(self.teacher, lambda listener: self._rehearse(listener, copy.deepcopy(self.extras)))
         extras = self._extras_at_the_end()
         asked = bank.questions(self.teacher, lambda listener: self._rehearse(listener, extras))

@@ -72,6 +72,11 @@ class Method(ABC):
         return True
 
     @property
+    def runs_teacher(self) -> bool:
+        """Whether ``losses`` runs parts of the teacher on what the student made; its answers cannot be kept then."""
+        return False
+
+    @property
     def taps(self) -> tuple[float, ...]:
         """Depths at which both networks are read; empty for methods that see outputs only."""
         return ()

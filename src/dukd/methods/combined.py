@@ -65,5 +65,10 @@ class Combined(Method):
 
     @property
     @override
+    def runs_teacher(self) -> bool:
+        return self.base.runs_teacher
+
+    @property
+    @override
     def taps(self) -> tuple[float, ...]:
         return self.base.taps

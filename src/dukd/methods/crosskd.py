@@ -72,6 +72,11 @@ class CrossKD(Method):
 
     @property
     @override
+    def runs_teacher(self) -> bool:
+        return self.cross != 0
+
+    @property
+    @override
     def taps(self) -> tuple[float, ...]:
         return self.depths if self.cross else ()
 

@@ -67,5 +67,10 @@ class Late(Method):
 
     @property
     @override
+    def runs_teacher(self) -> bool:
+        return self.base.runs_teacher
+
+    @property
+    @override
     def taps(self) -> tuple[float, ...]:
         return self.base.taps

@@ -145,6 +145,11 @@ class MiPKD(Method):
 
     @property
     @override
+    def runs_teacher(self) -> bool:
+        return self.block != 0
+
+    @property
+    @override
     def taps(self) -> tuple[float, ...]:
         return self.depths if self.features or self.block else ()
 
