@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen, adapter, in_own_units
+from dukd.methods._features import FeatureMethod, Seen, adapter, average, in_own_units
 from dukd.methods._method import Losses
 from dukd.networks._network import SRNetwork
 
@@ -56,7 +56,8 @@ class LSFD(FeatureMethod):
         terms: list[Tensor] = []
         for s, t in zip(regressed, wanted, strict=True):
             a = attention(ours.sr, theirs.sr, size=(t.shape[-2], t.shape[-1]), sharpness=self.sharpness)
-            terms.append((a * (local(s, self.window) - local(t, self.window)).square()).mean())
+            # `local` is linear: once for both. With the root inside, gradients lie in memory as the features do.
+            terms.append(average((local(s - t, self.window) * a.sqrt()).square()))
         return {"local": self.local * torch.stack(terms).mean()}
 
     @override

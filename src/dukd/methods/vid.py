@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen, in_own_units
+from dukd.methods._features import FeatureMethod, Seen, average, in_own_units
 from dukd.methods._method import Losses
 from dukd.networks._network import SRNetwork
 
@@ -50,7 +50,7 @@ class VID(FeatureMethod):
         assert isinstance(extras, nn.ModuleList)
         given = in_own_units(ours.features, relative=self.relative)
         wanted = in_own_units(theirs.features, relative=self.relative)
-        terms = [predictor(s, t).mean() for predictor, s, t in zip(extras, given, wanted, strict=True)]
+        terms = [average(predictor(s, t)) for predictor, s, t in zip(extras, given, wanted, strict=True)]
         return {"information": self.information * torch.stack(terms).mean()}
 
     @override
