@@ -85,6 +85,8 @@ class Entry:
     steps: int
     replay: bool = False
     """Whether runs share the teacher's answers, in 16 bits, which are 101 dB from its own: the same result, sooner."""
+    batch: int = 8
+    """Patches per step."""
     period: int = 0
     """Batches that come again; 0 for none."""
     reuse: Reuse = field(default_factory=Reuse)
@@ -114,6 +116,8 @@ def tuned() -> dict[str, Method]:
         **{f"{name}+dukd": Combined(base=made[name]) for name in ("lsfd", "crosskd")},
         "lsfd x 10+dukd": Combined(base=times("lsfd", 10)),
         "lsfd x 10, imitation": replace(times("lsfd", 10), imitation=1),
+        "lsfd x 10, imitation+dukd": Combined(base=replace(times("lsfd", 10), imitation=1)),
+        "dukd, all stronger": DUKD(reconstruction=1 / 3, consistency=0.5),
     }
 
 
@@ -139,23 +143,41 @@ def shares() -> dict[str, Method]:
     }
 
 
-def cheap() -> dict[str, tuple[Method, float]]:
-    """Forms whose teacher is replayed, or that have none, and the pixels a student sees relative to the pair's."""
+@dataclass(frozen=True)
+class Cheap:
+    """A form whose teacher is replayed, or that has none."""
+
+    method: Method
+    price: float = 1
+    """Processor time of a step that replays, relative to one of scratch on 8 patches; measured, in turns."""
+    pixels: float = 1
+    """What the teacher is shown when it is asked, relative to 8 patches."""
+    batch: int = 8
+    """Patches per step."""
+
+
+def cheap() -> dict[str, Cheap]:
+    """Forms that cost about as much as training without a teacher."""
     small = FrugalDUKD(share=0.5, zoom_in=0, zoom_out=1, zoom_out_reconstruction=1)
+    features = LSFD(local=1, imitation=1, depths=(1.0,))
     return {
-        "logits": (Logits(), 1),
-        "dukd": (DUKD(), 2.25),
-        "share 1/4": (FrugalDUKD(share=0.25), 1),
-        "logits x 3": (Logits(imitation=3), 1),
-        "zoom out": (DUKD(zoom_in=0), 1.25),
-        "zoom out x 3": (DUKD(zoom_in=0, imitation=3, zoom_out=3), 1.25),
-        "1/4 zoomed out": (replace(small, share=0.25), 0.8125),
-        "1/2 zoomed out": (small, 0.625),
-        "share 1/8": (FrugalDUKD(share=0.125), 1),
-        "share 1/4, consistency 1/2": (FrugalDUKD(share=0.25, consistency=0.5), 1),
-        "share 1/4 x 3": (FrugalDUKD(share=0.25, imitation=3, zoom_in=3), 1),
-        "1/2 zoomed out, no teacher": (replace(small, imitation=0, zoom_out=0), 0.625),
-        "zoom out, no teacher": (DUKD(imitation=0, zoom_in=0, zoom_out=0), 1.25),
+        "logits": Cheap(Logits()),
+        "dukd": Cheap(DUKD(), 2.25, 2.25),
+        "share 1/4": Cheap(FrugalDUKD(share=0.25)),
+        "logits x 3": Cheap(Logits(imitation=3)),
+        "zoom out": Cheap(DUKD(zoom_in=0), 1.25, 1.25),
+        "zoom out x 3": Cheap(DUKD(zoom_in=0, imitation=3, zoom_out=3), 1.25, 1.25),
+        "share 1/8": Cheap(FrugalDUKD(share=0.125)),
+        "share 1/4, consistency 1/2": Cheap(FrugalDUKD(share=0.25, consistency=0.5)),
+        "share 1/4 x 3": Cheap(FrugalDUKD(share=0.25, imitation=3, zoom_in=3)),
+        "1/4 zoomed out": Cheap(replace(small, share=0.25), 1.0, 0.81),
+        "1/2 zoomed out": Cheap(small, 0.85, 0.63),
+        "1/2 zoomed out, no teacher": Cheap(replace(small, imitation=0, zoom_out=0), 0.72),
+        "zoom out, no teacher": Cheap(DUKD(imitation=0, zoom_in=0, zoom_out=0), 1.32),
+        "scratch, 5 patches": Cheap(Scratch(), 0.64, batch=5),
+        "logits, 5 patches": Cheap(Logits(), 0.70, 0.63, batch=5),
+        "local features": Cheap(features, 1.37),
+        "local features, 5 patches": Cheap(features, 0.92, 0.63, batch=5),
     }
 
 
@@ -228,13 +250,13 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
     chosen = {n: (method, round(seconds / costs[n]["seconds"])) for n, method in shares().items()}
     made = {n: Entry(halved(method, some), some) for n, (method, some) in chosen.items()}
     student, teacher = costs["scratch"]["seconds"], costs["logits"]["seconds"] - costs["scratch"]["seconds"]
-    for n, (method, pixels) in cheap().items():
-        first = PERIOD * costs.get(n, {"seconds": pixels * (student + teacher)})["seconds"]
-        if not method.needs_teacher:
-            made[n] = Entry(method, round(seconds / (student * pixels)))
-        elif seconds > first:
-            some = PERIOD + round((seconds - first) / (student * pixels))
-            made[f"{n}, replayed"] = Entry(method, some, period=PERIOD)
+    for n, form in cheap().items():
+        asking = costs.get(n, {"seconds": form.price * student + form.pixels * teacher})["seconds"]
+        if not form.method.needs_teacher:
+            made[n] = Entry(form.method, round(seconds / (student * form.price)), batch=form.batch)
+        elif seconds > (first := PERIOD * asking):
+            some = PERIOD + round((seconds - first) / (student * form.price))
+            made[f"{n}, replayed"] = Entry(form.method, some, period=PERIOD, batch=form.batch)
     for n, (after, start) in LATE.items():
         alone = round(start * seconds / costs["scratch"]["seconds"])
         some = alone + round((1 - start) * seconds / costs[after]["seconds"])
@@ -244,7 +266,9 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
 
 def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
-    own = f"{entry.method.name}-{entry.steps}-{entry.period}"  # nobody else's answers make its time shorter
+    own = (
+        f"{entry.method.name}-{entry.steps}-{entry.period}-{entry.batch}"  # nobody else's answers make its time shorter
+    )
     teacher = Teacher(weights=pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
     if isinstance(entry.method, MTKD):
         teacher = Teacher(weights=joined(pictures, out))
@@ -259,7 +283,7 @@ def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment
             train=pictures / "train/CID22",
             packs=out / "packs",
             patch=32,
-            batch=8,
+            batch=entry.batch,
             workers=0,
             period=entry.steps if entry.replay else entry.period,
         ),
