@@ -167,6 +167,14 @@ def test_replayed_pictures_are_seen_differently_every_time(folder: Path, tmp_pat
         assert len(set(losses[::3])) == kinds
 
 
+def test_methods_that_compare_features_see_pictures_as_they_are(folder: Path, tmp_path: Path) -> None:
+    """A feature that points up in a picture points right in the picture transposed: only outputs turn with it."""
+    for method, turns in ((LSFD(), False), (Combined(base=FitNet()), False), (LSFD(local=0, imitation=1), True)):
+        session = prepared(experiment(folder, tmp_path, method=method))
+        assert (session.turned is not None) == turns
+        assert any("do not turn with a picture" in note for note in session.notes) != turns
+
+
 def test_without_a_period_nothing_is_kept_or_turned(folder: Path, tmp_path: Path) -> None:
     session = prepared(experiment(folder, tmp_path / "banks", period=0))
 

@@ -121,7 +121,7 @@ class Reuse:
     """Bits per value of an answer; 8 are 58 dB from the teacher's own, 32 are exact."""
     turns: tuple[Operation, ...] = TURNS
     """Symmetries under which the student sees replayed batches, drawn anew for every picture and step; none repeats
-    them as they are."""
+    them as they are, and so do methods that compare features, which do not turn with a picture."""
     folder: Path = Path("banks")
     """Folder for the answers; runs that ask the same questions share them."""
     limit_gb: float = 20.0

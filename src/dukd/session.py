@@ -133,8 +133,13 @@ class Session:
     def _reuse(self) -> None:
         """Turn what the student sees, and put a bank before the teacher."""
         reuse, source = self.experiment.reuse, self._source()
-        if reuse.turns:
+        if reuse.turns and not self.experiment.method.taps:
             self.turned = Turned(self.student, reuse.turns)
+        elif reuse.turns:
+            self.notes.append(
+                f"{self.experiment.method.name} compares features, which do not turn with a picture: the student sees "
+                "batches that come again as they are"
+            )
         if not self.teacher_sha256:
             return
         if self.experiment.method.runs_teacher:
