@@ -172,6 +172,7 @@ def cheap() -> dict[str, Cheap]:
         "share 1/4 x 3": Cheap(FrugalDUKD(share=0.25, imitation=3, zoom_in=3)),
         "1/4 zoomed out": Cheap(replace(small, share=0.25), 1.0, 0.81),
         "1/2 zoomed out": Cheap(small, 0.85, 0.63),
+        "1/2 zoomed out x 3": Cheap(replace(small, imitation=3, zoom_out=3), 0.85, 0.63),
         "1/2 zoomed out, no teacher": Cheap(replace(small, imitation=0, zoom_out=0), 0.72),
         "zoom out, no teacher": Cheap(DUKD(imitation=0, zoom_in=0, zoom_out=0), 1.32),
         "scratch, 5 patches": Cheap(Scratch(), 0.64, batch=5),
