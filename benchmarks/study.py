@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,10 @@ def tuned() -> dict[str, Method]:
     }
 
 
+windows = partial(FrugalDUKD, zoom_in=1, zoom_out=0, zoom_out_reconstruction=0)
+"""A share of the batch shown as windows of hr."""
+
+
 def shares() -> dict[str, Method]:
     """Forms of DUKD to compare at equal time; steps are shares of the training where they are fractions below 1."""
     return {
@@ -130,16 +135,16 @@ def shares() -> dict[str, Method]:
         "dukd zoom in": DUKD(zoom_out=0, zoom_out_reconstruction=0),
         "dukd zoom out": DUKD(zoom_in=0),
         "lsfd": LSFD(),
-        "share 1/8": FrugalDUKD(share=0.125),
-        "share 1/4": FrugalDUKD(share=0.25),
-        "share 1/2": FrugalDUKD(share=0.5),
-        "share 1/8, whole hr": FrugalDUKD(share=0.125, window=2),
-        "share 1/4, late": FrugalDUKD(share=0.25, late=1),
-        "share 1/4, early": FrugalDUKD(share=0.25, until=1),
-        "share 1/4, with zoom out": FrugalDUKD(share=0.25, zoom_out=1, zoom_out_reconstruction=1),
-        "share 1/4, no consistency": FrugalDUKD(share=0.25, consistency=0),
-        "share 1/4, weight 3": FrugalDUKD(share=0.25, zoom_in=3),
-        "share 1/4, pair without teacher": FrugalDUKD(share=0.25, imitation=0),
+        "share 1/8": windows(share=0.125),
+        "share 1/4": windows(share=0.25),
+        "share 1/2": windows(share=0.5),
+        "share 1/8, whole hr": windows(share=0.125, window=2),
+        "share 1/4, late": windows(share=0.25, late=1),
+        "share 1/4, early": windows(share=0.25, until=1),
+        "share 1/4, with zoom out": FrugalDUKD(share=0.25, zoom_in=1),
+        "share 1/4, no consistency": windows(share=0.25, consistency=0),
+        "share 1/4, weight 3": windows(share=0.25, zoom_in=3),
+        "share 1/4, pair without teacher": windows(share=0.25, imitation=0),
     }
 
 
@@ -158,18 +163,18 @@ class Cheap:
 
 def cheap() -> dict[str, Cheap]:
     """Forms that cost about as much as training without a teacher."""
-    small = FrugalDUKD(share=0.5, zoom_in=0, zoom_out=1, zoom_out_reconstruction=1)
+    small = FrugalDUKD()
     features = LSFD(local=1, imitation=1, depths=(1.0,))
     return {
         "logits": Cheap(Logits()),
         "dukd": Cheap(DUKD(), 2.25, 2.25),
-        "share 1/4": Cheap(FrugalDUKD(share=0.25)),
+        "share 1/4": Cheap(windows(share=0.25)),
         "logits x 3": Cheap(Logits(imitation=3)),
         "zoom out": Cheap(DUKD(zoom_in=0), 1.25, 1.25),
         "zoom out x 3": Cheap(DUKD(zoom_in=0, imitation=3, zoom_out=3), 1.25, 1.25),
-        "share 1/8": Cheap(FrugalDUKD(share=0.125)),
-        "share 1/4, consistency 1/2": Cheap(FrugalDUKD(share=0.25, consistency=0.5)),
-        "share 1/4 x 3": Cheap(FrugalDUKD(share=0.25, imitation=3, zoom_in=3)),
+        "share 1/8": Cheap(windows(share=0.125)),
+        "share 1/4, consistency 1/2": Cheap(windows(share=0.25, consistency=0.5)),
+        "share 1/4 x 3": Cheap(windows(share=0.25, imitation=3, zoom_in=3)),
         "1/4 zoomed out": Cheap(replace(small, share=0.25), 1.0, 0.81),
         "1/2 zoomed out": Cheap(small, 0.85, 0.63),
         "1/2 zoomed out x 3": Cheap(replace(small, imitation=3, zoom_out=3), 0.85, 0.63),

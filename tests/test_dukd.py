@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import l1_loss
+from torch.nn.functional import interpolate, l1_loss
 from torch.testing import assert_close
 
 from dukd import augment
@@ -274,7 +274,7 @@ def test_numbers_out_of_range_are_refused(field, value):
 def test_the_frugal_form_asks_for_no_more_pictures_than_logits():
     lr, hr = pair(n=8)
     student, teacher = Spy(_NearestConfig(scale=2)), Spy(_NearestConfig(scale=2))
-    method = FrugalDUKD(share=0.25, consistency=0)
+    method = FrugalDUKD(share=0.25, zoom_in=1, zoom_out=0, zoom_out_reconstruction=0, consistency=0)
     values = method.losses(
         student=student,
         teacher=teacher.frozen(),
@@ -289,6 +289,21 @@ def test_the_frugal_form_asks_for_no_more_pictures_than_logits():
     assert list(values) == ["reconstruction", "imitation", "zoom_in"]
 
 
+def test_the_frugal_form_shows_half_of_the_batch_reduced():
+    """Five eighths of the pixels at x2; what is reduced has the pair's own picture as its ground truth."""
+    lr, hr = pair(n=8)
+    student = Spy(_NearestConfig(scale=2))
+    method = FrugalDUKD(consistency=0)
+    extras = method.extras(student, student)
+    values = method.losses(student=student, teacher=student, extras=extras, lr=lr, hr=hr, rng=torch.Generator())
+
+    assert {tuple(x.shape) for x in student.shown} == {(4, 3, 12, 12), (4, 3, 6, 6)}
+    assert list(values) == ["reconstruction", "imitation", "zoom_out", "zoom_out_reconstruction"]
+    assert_close(values["reconstruction"], (interpolate(lr[4:], scale_factor=2) - hr[4:]).abs().mean())
+    reduced = interpolate(downscale(lr[:4], 2), scale_factor=2)
+    assert_close(values["zoom_out_reconstruction"], (reduced - lr[:4]).abs().mean())
+
+
 def test_a_late_start_is_logits_distillation_until_then():
     lr, hr = pair(n=4)
     method = FrugalDUKD(late=2)
@@ -300,7 +315,8 @@ def test_a_late_start_is_logits_distillation_until_then():
         terms.append(list(method.losses(**given, rng=torch.Generator())))
         method.after_step(student=student, extras=extras, step=step)
 
-    assert terms == [["reconstruction", "imitation"]] * 2 + [["reconstruction", "imitation", "zoom_in"]]
+    pair_alone = ["reconstruction", "imitation"]
+    assert terms == [pair_alone, pair_alone, [*pair_alone, "zoom_out", "zoom_out_reconstruction"]]
     again = method.extras(student, teacher)
     again.load_state_dict(extras.state_dict())
     assert again.steps == 3
@@ -314,7 +330,7 @@ def test_upcycling_can_end_early():
     zoomed = []
     for step in range(1, 4):
         given = {"student": student, "teacher": teacher, "extras": extras, "lr": lr, "hr": hr}
-        zoomed.append("zoom_in" in method.losses(**given, rng=torch.Generator()))
+        zoomed.append("zoom_out" in method.losses(**given, rng=torch.Generator()))
         method.after_step(student=student, extras=extras, step=step)
 
     assert zoomed == [False, True, False]

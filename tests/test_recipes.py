@@ -130,7 +130,7 @@ def test_frugal_upcycling_has_the_weights_too_and_stays_frugal() -> None:
     method = make("edsr-x2-dukd-frugal").method
 
     assert isinstance(method, FrugalDUKD)
-    assert (method.reconstruction, method.windows, method.zoom_out, method.zoom_out_reconstruction) == (5, 2, 0, 0)
+    assert (method.reconstruction, method.zoom_in, method.zoom_out, method.zoom_out_reconstruction) == (5, 0, 1, 5)
 
 
 @pytest.mark.parametrize("family", ["edsr", "rcan", "swinir"])

@@ -112,7 +112,7 @@ CONTROLS: dict[str, Control] = {
     ),
     "dukd-late": Control("the teacher is asked in the last fifth of the steps alone", late=0.8),
     "dukd-frugal-replayed": Control(
-        "upcycled inputs take a quarter of the batch, and the teacher is asked 200 batches once",
+        "half of the batch is shown reduced once more, and the teacher is asked 200 batches once",
         FrugalDUKD(),
         period=PERIOD,
     ),

@@ -2,12 +2,15 @@
 
 DUKD asks both networks for every pair, for a window and for a reduced picture of each: at x2 that is 2.25 times the
 pixels of logits distillation per step (methods.md 3.4). Where training is short, the same time is better spent on more
-steps. Here a share of the batch gives its place to its own windows, so that a step costs what a logits step costs:
+steps. Here half of the batch is shown reduced once more by the scale, which has a ground truth and is cheaper than what
+it replaces, so that a step costs less than one of logits distillation:
 
-    L =  w_rec |S(lr_b) - hr_b|  +  w_kd |S(lr_b) - T(lr_b)|  +  w_in |A^-1 S(A zi_a) - T(zi_a)|  + zoom out of a
+    L =  w_rec |S(lr_b) - hr_b|  +  w_kd |S(lr_b) - T(lr_b)|
+       + w_out |A^-1 S(A zo_a) - T(zo_a)|  +  w_gt |A^-1 S(A zo_a) - lr_a|
 
-for the batch cut into its first part a and the rest b. The first steps can be left to the pair alone, and so can the
-last. This is ours, not the paper's; `dukd.methods.dukd` is the paper's.
+for the batch cut into its first part a and the rest b. Windows of hr can take the place of reduced pictures, or stand
+beside them (``zoom_in``). The first steps can be left to the pair alone, and so can the last. This is ours, not the
+paper's; `dukd.methods.dukd` is the paper's. How the defaults were found stands in docs/results/study.md.
 """
 
 from dataclasses import dataclass
@@ -24,20 +27,18 @@ from dukd.networks._network import SRNetwork
 
 @dataclass(frozen=True, kw_only=True)
 class FrugalDUKD(DUKD):
-    """DUKD at the price of logits distillation: upcycled inputs take a share of the batch."""
+    """DUKD below the price of logits distillation: half of the batch is shown reduced once more."""
 
     name: ClassVar[str] = "dukd-frugal"
 
-    share: float = 0.25
+    share: float = 0.5
     """Share of the batch, in (0, 1), whose pictures are shown upcycled in place of as they are."""
     late: int = 0
     """Steps at the start that are logits distillation on the whole batch."""
     until: int = 0
     """Step at which upcycling ends and the rest is logits distillation again; 0 for never."""
-    zoom_out: float = 0.0
-    """Weight of the distance to the teacher on lr reduced once more."""
-    zoom_out_reconstruction: float = 0.0
-    """Weight of the distance to the ground truth of the reduced picture, which is lr."""
+    zoom_in: float = 0.0
+    """Weight of the distance to the teacher on windows of hr; 0 leaves zoom in out."""
 
     @override
     def __post_init__(self) -> None:
