@@ -36,6 +36,8 @@ from dukd.methods import (
     MTKD,
     Aggregation,
     Combined,
+    CrossKD,
+    Frequency,
     FrugalDUKD,
     Late,
     Logits,
@@ -58,6 +60,12 @@ SECOND = "weights/smfanet_plus_df2k_x2.pth"
 """MTKD's second teacher, another architecture."""
 LEFT_OUT = {"mtkd-aggregation", "combined", "dukd-released", "dukd-frugal", "late"}
 """Methods that the plain list leaves out: MTKD's first stage, a combination, or what belongs to another group."""
+STARTING: dict[str, Method] = {
+    "crosskd": CrossKD(cross=1),
+    "frequency": Frequency(bands=0.1, similarity=1),
+    "lsfd": LSFD(local=0.1, imitation=0),
+}
+"""Methods of our own reading as they were before this study: their defaults are what the group ``tuned`` found."""
 TERMS = {
     "at": ("attention",),
     "crd": ("contrast",),
@@ -95,8 +103,8 @@ class Entry:
 
 
 def plain() -> dict[str, Method]:
-    """Every method with its defaults, baselines first, and DUKD's combinations last."""
-    made: dict[str, Method] = {name: kind() for name, kind in known(Method).items() if name not in LEFT_OUT}
+    """Every method with published or starting weights, baselines first, and DUKD's combinations last."""
+    made: dict[str, Method] = {name: kind() for name, kind in known(Method).items() if name not in LEFT_OUT} | STARTING
     first = {name: made.pop(name) for name in ("scratch", "logits", "dukd")}
     combined = {"fakd+dukd": Combined(base=FAKD()), "dckd+dukd": Combined(base=DCKD()), "at+dukd": Combined(base=AT())}
     return first | made | combined
@@ -134,7 +142,7 @@ def shares() -> dict[str, Method]:
         "dukd": DUKD(),
         "dukd zoom in": DUKD(zoom_out=0, zoom_out_reconstruction=0),
         "dukd zoom out": DUKD(zoom_in=0),
-        "lsfd": LSFD(),
+        "lsfd": STARTING["lsfd"],
         "share 1/8": windows(share=0.125),
         "share 1/4": windows(share=0.25),
         "share 1/2": windows(share=0.5),

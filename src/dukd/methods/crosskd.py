@@ -33,7 +33,7 @@ class CrossKD(Method):
     """Weight of the mean absolute difference to the ground truth."""
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
-    cross: float = 1.0
+    cross: float = 0.1
     """Weight of the cascades' mean absolute difference to the ground truth."""
     depths: tuple[float, ...] = (0.5,)
     """Where the student's front ends and the teacher's rest begins, as fractions of the depth; one cascade each."""

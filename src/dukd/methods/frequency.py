@@ -33,12 +33,12 @@ class Frequency(FeatureMethod):
 
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
-    bands: float = 0.1
+    bands: float = 0.001
     """Weight of the mean absolute differences of wavelet bands of the output, summed over bands."""
     band_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Weights of the coarsest approximation, of the coarsest details, and so on to the finest details; one less than
     there are is the number of levels."""
-    similarity: float = 1.0
+    similarity: float = 0.01
     """Weight of the mean absolute difference of cosines between places, within bands of the features."""
 
     @override

@@ -6,10 +6,10 @@ from the difference between teacher and student. The formulas here are our readi
 
     local(F) = F - mean of F over a window around each pixel
     a        = d^p / mean d^p,   d = |S(lr) - T(lr)| averaged over channels and the pixels that one pixel of lr becomes
-    L        = L_rec + w  mean over depths of  mean of a (local(r(F_S)) - local(F_T))^2
+    L        = L_rec + w_kd |S(lr) - T(lr)| + w  mean over depths of  mean of a (local(r(F_S)) - local(F_T))^2
 
 with r a 1x1 regressor where widths differ. The attention carries no gradient: it chooses where to look, and is not to
-be lowered by making the outputs differ evenly.
+be lowered by making the outputs differ evenly. The weights are the best that docs/results/study.md found.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,9 @@ class LSFD(FeatureMethod):
 
     name: ClassVar[str] = "lsfd"
 
-    local: float = 0.1
+    imitation: float = 1.0
+    """Weight of the mean absolute difference to the teacher's output."""
+    local: float = 1.0
     """Weight of the attended mean squared difference of local features, averaged over the depths."""
     window: int = 5
     """Side, in pixels of lr and odd, of the neighbourhood whose mean is taken out of the features."""
