@@ -1,6 +1,7 @@
 """The scripts in benchmarks/: what is compared does the same work, and what was measured is kept."""
 
 import importlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,8 @@ from torch.testing import assert_close
 from dukd import bench
 from dukd.bench import Ceiling, Result, Timing
 from dukd.data import Patches, prepare
-from dukd.methods import DUKD
+from dukd.experiment import Reuse
+from dukd.methods import DUKD, LSFD, CrossKD, Frequency, Logits
 from dukd.networks import EDSRConfig, SwinIRConfig
 from dukd.session import Session
 
@@ -229,3 +231,40 @@ def test_ours_keeps_less_than_half_of_what_the_released_step_keeps(script) -> No
 
     assert whole < 0.5 * released
     assert part * 4 == pytest.approx(whole, rel=0.01)
+
+
+def test_at_equal_time_steps_follow_from_costs(script, tmp_path: Path) -> None:
+    """By hand: scratch 0.05 s, logits 0.1 s; replaying asks 200 times at logits' price, and costs scratch's after that."""
+    study = script("study")
+    costs = {name: {"seconds": 0.2} for name in study.shares()}
+    costs |= {"scratch": {"seconds": 0.05}, "logits": {"seconds": 0.1}}
+    (tmp_path / "costs.json").write_text(json.dumps(costs))
+
+    entries = study.group("time", 400, 30.0, tmp_path, tmp_path)
+
+    assert entries["scratch for 30 s"].steps == 600
+    assert entries["logits for 30 s"].steps == 300
+    assert entries["dukd for 30 s"].steps == 150
+    assert (entries["logits, replayed for 30 s"].steps, entries["logits, replayed for 30 s"].period) == (400, 200)
+    assert entries["scratch, then logits at 80% for 30 s"].steps == 480 + 60
+
+
+def test_tuning_found_the_defaults_of_the_methods_that_are_our_reading(script) -> None:
+    tuned = script("study").tuned()
+
+    assert tuned["lsfd x 10, imitation"] == LSFD()
+    assert tuned["crosskd / 10"] == CrossKD()
+    assert tuned["frequency / 100"] == Frequency()
+
+
+def test_periods_differ_in_nothing_else(script) -> None:
+    entries = script("study").group("reuse", 1000, 0.0, Path(), Path())
+
+    assert {name: entry.period for name, entry in entries.items() if name.startswith("dukd")} == {
+        "dukd, period none": 0,
+        "dukd, period 400": 400,
+        "dukd, period 100": 100,
+        "dukd, period 25": 25,
+    }
+    alike = [replace(entry, period=0, reuse=Reuse(), method=Logits()) for entry in entries.values()]
+    assert all(entry == alike[0] for entry in alike)
