@@ -234,7 +234,7 @@ def test_ours_keeps_less_than_half_of_what_the_released_step_keeps(script) -> No
 
 
 def test_at_equal_time_steps_follow_from_costs(script, tmp_path: Path) -> None:
-    """By hand: scratch 0.05 s, logits 0.1 s; replaying asks 200 times at logits' price, and costs scratch's after that."""
+    """By hand: scratch 0.05 s, logits 0.1 s; replaying asks 200 times at that price, then costs what scratch does."""
     study = script("study")
     costs = {name: {"seconds": 0.2} for name in study.shares()}
     costs |= {"scratch": {"seconds": 0.05}, "logits": {"seconds": 0.1}}
