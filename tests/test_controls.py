@@ -74,9 +74,9 @@ def test_a_late_start_is_a_share_of_the_recipes_steps() -> None:
     assert make("small-x2-dukd-late").optimisation.steps == 2_500
 
 
-def test_replayed_controls_repeat_200_batches() -> None:
-    assert make("small-x2-logits-replayed").data.period == 200
-    assert make("small-x2-dukd-frugal-replayed").data.period == 200
+def test_replayed_controls_repeat_a_tenth_of_the_batches() -> None:
+    assert make("small-x2-logits-replayed").data.period == 250
+    assert make("edsr-x2-dukd-frugal-replayed").data.period == 25_000
     assert isinstance(make("small-x2-dukd-frugal-replayed").method, FrugalDUKD)
 
 

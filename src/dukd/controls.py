@@ -14,8 +14,9 @@ from dukd.methods import DUKD, FrugalDUKD, Late, Logits, Method, ReleasedDUKD
 
 HIGH, LOW = 3.0, 1 / 3
 """Factors by which weights are changed."""
-PERIOD = 200
-"""Batches that come again in controls whose teacher is asked but once about each."""
+TENTH = 0.1
+"""Share of the steps after which batches come again in controls whose teacher is asked but once about each: it costs
+no quality that can be measured, see docs/results/reuse.md."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Control:
     """Given the scale: its steps as a share of the recipe's."""
     late: float = 0.0
     """Share of the steps that are made without a teacher before it; see `dukd.methods.late`."""
-    period: int = 0
-    """Batches after which the same ones come again, with the teacher's answers replayed; 0 for the recipe's."""
+    period: float = 0.0
+    """Share of the steps after which the same batches come again, with the teacher's answers replayed; 0 for the
+    recipe's own period."""
 
     def of(self, experiment: Experiment) -> Experiment:
         """Make the control of an experiment with ``start`` as its method."""
@@ -45,7 +47,7 @@ class Control:
             experiment,
             method=method,
             teacher=experiment.teacher if method.needs_teacher else None,
-            data=replace(experiment.data, period=self.period or experiment.data.period),
+            data=replace(experiment.data, period=round(self.period * steps) or experiment.data.period),
             optimisation=replace(experiment.optimisation, steps=steps),
         )
 
@@ -112,12 +114,12 @@ CONTROLS: dict[str, Control] = {
     ),
     "dukd-late": Control("the teacher is asked in the last fifth of the steps alone", late=0.8),
     "dukd-frugal-replayed": Control(
-        "half of the batch is shown reduced once more, and the teacher is asked 200 batches once",
+        "half of the batch is shown reduced once more, and the teacher is asked in the first tenth of the steps alone",
         FrugalDUKD(),
-        period=PERIOD,
+        period=TENTH,
     ),
     "logits-replayed": Control(
-        "logits distillation, and the teacher is asked 200 batches once", Logits(), period=PERIOD
+        "logits distillation, and the teacher is asked in the first tenth of the steps alone", Logits(), period=TENTH
     ),
     "logits-equal-pixels": Control(
         "logits distillation until it has seen as many pixels as DUKD, in about its time", Logits(), steps=_pixels
