@@ -8,7 +8,7 @@ from dukd import bench, networks, recipes
 from dukd.bench import Ceiling, Result, Timing
 from dukd.cli import run
 from dukd.experiment import Data, Experiment, Teacher
-from dukd.methods import AT, DUKD, Combined, FrugalDUKD, Logits, Method, Scratch
+from dukd.methods import AT, DUKD, Combined, CrossKD, FrugalDUKD, Logits, Method, Scratch
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, weights
 
 CPU = torch.device("cpu")
@@ -95,15 +95,23 @@ def test_operations_of_a_step_are_those_of_the_networks() -> None:
 
 
 @pytest.mark.parametrize("method", [AT(), Combined(base=AT())])
-def test_a_method_that_reads_features_is_not_replayed(method: Method) -> None:
+def test_a_method_that_reads_features_is_replayed(method: Method) -> None:
+    result = step(method)
+
+    assert ways(result) == ["teacher asked", "teacher replayed", "student alone"]
+    assert not result.notes
+    assert result.what.startswith(recipes.name_of(method) + ", edsr")
+
+
+@pytest.mark.parametrize("method", [CrossKD(), Combined(base=CrossKD())])
+def test_a_method_that_runs_the_teachers_parts_is_not_replayed(method: Method) -> None:
     result = step(method)
 
     assert ways(result) == ["teacher asked", "student alone"]
     [note] = result.notes
     assert note == (
-        "nothing is replayed: this method reads the teacher's features, so the teacher's answers cannot be reused"
+        f"nothing is replayed: {method.name} runs parts of the teacher on what the student made, which cannot be kept"
     )
-    assert result.what.startswith(recipes.name_of(method) + ", edsr")
 
 
 def test_a_method_without_a_teacher_has_but_a_step() -> None:

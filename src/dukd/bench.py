@@ -426,7 +426,7 @@ def trial(
 
 
 def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -> Session | None:
-    """A session whose bank has all answers; None, and a note, where a method reads more than answers."""
+    """A session whose bank has all answers; None, and a note, where a method runs the teacher's parts."""
     try:
         session = Session.prepare(replace(experiment, data=replace(experiment.data, period=1)), device)
     except BankError as error:
