@@ -217,7 +217,7 @@ def test_the_same_methods_train_where_reuse_is_off(folder: Path, tmp_path: Path)
 def test_the_size_is_told_and_limited(folder: Path, tmp_path: Path) -> None:
     notes = prepared(experiment(folder, tmp_path)).notes
     assert any(
-        "the teacher's answers to 3 batches are kept in" in note and "GB) and replayed" in note for note in notes
+        "the teacher's answers to 3 batches are kept in" in note and "MB) and replayed" in note for note in notes
     )
 
     with pytest.raises(BankError, match="a period of at most"):

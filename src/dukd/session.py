@@ -159,7 +159,7 @@ class Session:
         self.bank = BankedTeacher(self.teacher, kept, late=not at_first)
         self.notes.append(
             f"the teacher's answers to {source.period} batches are kept in {self.bank.bank.path} "
-            f"({bank.size(source, asked) / 1e9:.2f} GB) and replayed"
+            f"({bank.size(source, asked) / 1e6:,.1f} MB) and replayed"
         )
 
     def _extras_at_the_end(self) -> nn.Module:
