@@ -418,16 +418,16 @@ class BankedTeacher(_Asked):
 
     @override
     def answer(self, lr: Tensor, depths: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
-        place, questions = self._place, [(q.shape, q.depths) for q in self.bank.asked]
-        if place >= len(questions) or (tuple(lr.shape), depths) != questions[place]:
-            known = ", ".join(f"{shape} at depths {at}" if at else f"{shape}" for shape, at in questions)
+        place, expected = self._place, [(q.shape, q.depths) for q in self.bank.asked]
+        if place >= len(expected) or (tuple(lr.shape), depths) != expected[place]:
+            known = ", ".join(f"{shape} at depths {at}" if at else f"{shape}" for shape, at in expected)
             read = f" at depths {depths}" if depths else ""
             raise self._changed(f"asked about {tuple(lr.shape)}{read} as question {place + 1}, but it asks {known}")
         self._place += 1
         prints = fingerprints(lr)
         if self._known is None:
             return self._ask(lr, depths, place, prints)
-        first = sum(shape[0] for shape, _ in questions[:place])
+        first = sum(shape[0] for shape, _ in expected[:place])
         kept = torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()).to(prints.device)
         self._differs.append(((prints - kept).abs() > _TOLERANCE).any())
         if prints.device.type == "cpu":

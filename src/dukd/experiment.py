@@ -120,8 +120,8 @@ class Reuse:
     bits: Literal[8, 16, 32] = 8
     """Bits per value of an answer; 8 are 58 dB from the teacher's own, 32 are exact."""
     turns: tuple[Operation, ...] = TURNS
-    """Symmetries under which the student sees replayed batches, drawn anew for every picture and step; none repeats
-    them as they are, and so do methods that compare features, which do not turn with a picture."""
+    """Symmetries under which the student sees replayed batches, drawn anew for every picture and step; with
+    none it sees them as they are. Methods that compare features draw none: features do not turn with a picture."""
     folder: Path = Path("banks")
     """Folder for the answers; runs that ask the same questions share them."""
     limit_gb: float = 20.0
