@@ -117,9 +117,10 @@ def test_a_late_start_asks_once_per_batch_too(folder: Path, tmp_path: Path) -> N
     assert session.bank.asked == 3
 
     filled = prepared(replace(late, reuse=replace(late.reuse, folder=tmp_path / "other")))
-    assert filled.fill() == 3
-    trained(filled, 9)
     assert filled.bank is not None
+    assert filled.fill() == 3
+    assert filled.bank.bank.missing() == []
+    trained(filled, 9)
     assert filled.bank.asked == 3  # all of them by `fill`
 
 
