@@ -17,9 +17,10 @@ from typing import Any
 import study
 import torch
 
-from dukd import bench, files, train
+from dukd import files, train
 from dukd.methods import Method
 from dukd.session import Session
+from dukd.timing import interleaved
 
 
 def ready(method: Method, pictures: Path, out: Path) -> tuple[Session, torch.Tensor, torch.Tensor]:
@@ -49,7 +50,7 @@ def times(methods: dict[str, Method], pictures: Path, out: Path, repetitions: in
     """Seconds of a step, by name."""
     sessions = {name: ready(method, pictures, out) for name, method in methods.items()}
     ways = {n: lambda s=s, lr=lr, hr=hr: train.advance(s, lr, hr) for n, (s, lr, hr) in sessions.items()}
-    timings = bench.interleaved(ways, device=torch.device("cpu"), repetitions=repetitions, warm_up=2)
+    timings = interleaved(ways, device=torch.device("cpu"), repetitions=repetitions, warm_up=2)
     return {timing.name: statistics.median(timing.seconds) for timing in timings}
 
 

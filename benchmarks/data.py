@@ -37,6 +37,7 @@ from dukd.data import Pack, Pairs, Patches, batches, find_pairs, load, prepare
 from dukd.data.patches import Batch, Sample
 from dukd.experiment import Optimisation
 from dukd.images import read_rgb8
+from dukd.timing import interleaved
 
 SIDE, STEP = 480, 240
 """Pixels on a side of a sub-image of hr, and between two."""
@@ -233,12 +234,12 @@ def table(rates: list[Rate]) -> str:
 def share_of_steps(pack: Rate, *, scale: int, patch: int) -> str:
     """The input's time beside that of EDSR 64 x 32's cheapest steps, in bfloat16."""
     recipe = recipes.recipe(f"edsr-x{scale}-scratch").make()
-    optimisation = Optimisation(precision="bfloat16", channels_last=True)
+    optimisation = Optimisation(precision="bfloat16")
     device = torch.device("cpu")
     with bench.steps(
         recipe.student, None, device=device, method=recipe.method, batch=2, patch=patch, optimisation=optimisation
     ) as steps:
-        [step] = bench.interleaved({"step": steps.ways["step"]}, device=device, repetitions=3)
+        [step] = interleaved({"step": steps.ways["step"]}, device=device, repetitions=3)
     share = 1 / pack.median / (step.median / 2)
     return (
         f"The cheapest training step there is, {steps.named}, bfloat16, takes {1e3 * step.median / 2:.0f} ms per patch "

@@ -33,6 +33,7 @@ from dukd.experiment import Optimisation
 from dukd.methods import DUKD
 from dukd.networks import NetworkConfig
 from dukd.session import Session
+from dukd.timing import Precision
 
 PAPER = 16
 """Patches in the paper's batch."""
@@ -45,7 +46,7 @@ class Way:
     name: str
     step: str
     """``released``, ``asked`` or ``replayed``."""
-    precision: bench.Precision = "float32"
+    precision: Precision = "float32"
     patches: int = 0
     """Patches at a time; 0 for the whole batch."""
 
@@ -81,7 +82,6 @@ def measured(asked: Asked) -> int:
     teacher = recipes.config_of(recipe.teacher, asked.scale)
     optimisation = Optimisation(
         precision=way.precision,
-        channels_last=way.precision == "bfloat16",
         accumulate=max(1, asked.batch // way.patches) if way.patches else 1,
         learning_rate=1e-6,
     )

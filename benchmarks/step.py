@@ -1,19 +1,19 @@
 """A step of training against the released code's, and against the student alone; writes a table.
 
     python benchmarks/step.py [--pairs edsr rcan swinir] [--scales 2] [--batch 2] [--repetitions 3] \
-        [--out docs/results/step.md]
+        [--profile] [--device cuda [--compiled]] [--out docs/results/step.md]
 
 For each of the paper's pairs of networks: the released code's step, ours in float32 and in bfloat16, with the teacher
-asked and with its answers replayed, and the student's two passes alone. All ways of a pair are timed in turns; on the
-CPU with one thread, in processor time. Every turn is written at once, as a line of JSON beside the table, so that a
-later run with the same numbers goes on where this one stopped, and adds repetitions. What stands in the page from
-"## Reading" on was written by hand, and is kept.
+asked and with its answers replayed, the teacher's forward passes alone and the student's two. All ways of a pair are
+timed in turns; on the CPU with one thread, in processor time. Every turn is written at once, as a line of JSON beside
+the table, so that a later run with the same numbers goes on where this one stopped, and adds repetitions. What stands
+in the page from "## Reading" on was written by hand, and is kept.
 """
 
 import argparse
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,15 +21,17 @@ from typing import Any
 
 import torch
 from released import released_step
+from torch.profiler import ProfilerActivity
 
 from dukd import bench, files, recipes
-from dukd.bench import Ceiling, Result, Timing, Ways
 from dukd.experiment import Optimisation
 from dukd.logbook import peak_memory
+from dukd.timing import PRECISIONS, Ceiling, Result, Timing, Ways, ceiling, counted, interleaved
 
 RELEASED = "released code's step, float32"
+_WARM_UP = 5
+"""Runs of each way on a GPU before any counts."""
 READING = "\n## Reading\n"
-PRECISIONS: tuple[bench.Precision, ...] = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,17 @@ class Asked:
     patch: int
     device: str
     torch: str = torch.__version__
+    compiled: bool = False
 
 
-def turns(asked: Asked, count: int) -> Iterator[Result]:
-    """Time all ways of a pair, once in each turn; a run before, in which operations are counted, warms up."""
+def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Result]:
+    """Time all ways of a pair, once in each turn; a run before, in which operations are counted, warms up.
+
+    Args:
+        asked: The pair.
+        count: Turns.
+        profile: Where to write down which operations a step in bfloat16 spends its time in.
+    """
     device = torch.device(asked.device)
     recipe = recipes.recipe(f"{asked.pair}-x{asked.scale}-dukd").make()
     assert recipe.teacher is not None
@@ -54,7 +63,7 @@ def turns(asked: Asked, count: int) -> Iterator[Result]:
     with ExitStack() as stack:
         for precision in PRECISIONS:
             optimisation = Optimisation(
-                precision=precision, channels_last=layout(asked.pair, precision), learning_rate=1e-6
+                precision=precision, learning_rate=1e-6, compile=asked.compiled, cuda_graphs=asked.compiled
             )
             steps = stack.enter_context(
                 bench.steps(
@@ -71,11 +80,24 @@ def turns(asked: Asked, count: int) -> Iterator[Result]:
                 lr, hr = (x.to(device) for x in steps.session.patches.batch(0))
                 ways[RELEASED] = released_step(steps.session, lr, hr)
             ways |= {f"{name}, {precision}": way for name, way in steps.ways.items()}
-        operations = {name: bench.counted(way) for name, way in ways.items()}
+        operations = {name: counted(way) for name, way in ways.items()}
+        if device.type == "cuda" or asked.compiled:
+            interleaved(ways, device=device, repetitions=1, warm_up=_WARM_UP)
+        if profile is not None:
+            files.write_text(profile, profiled(ways["teacher asked, bfloat16"], device))
         for _ in range(count):
-            timings = bench.interleaved(ways, device=device, repetitions=1, warm_up=0)
+            timings = interleaved(ways, device=device, repetitions=1, warm_up=0)
             memory = peak_memory(device)
             yield Result(steps.named, timings, per_run=asked.batch, unit="patches", flops=operations, memory_mb=memory)
+
+
+def profiled(way: Callable[[], object], device: torch.device) -> str:
+    """Operations of a way, the most expensive first."""
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with torch.profiler.profile(activities=kinds) as seen:
+        way()
+    by = f"self_{device.type}_time_total"
+    return seen.key_averages().table(sort_by=by, row_limit=30, max_name_column_width=60)
 
 
 def joined(results: Sequence[Result]) -> Result:
@@ -88,13 +110,8 @@ def joined(results: Sequence[Result]) -> Result:
     )
 
 
-def layout(pair: str, precision: bench.Precision) -> bool:
-    """Whether channels lie together: what `dukd train` is told for speed. Convolutions in bfloat16 gain by it."""
-    return precision == "bfloat16" and pair != "swinir"
-
-
 def reading(result: Result) -> Iterator[str]:
-    """The three ratios that were promised."""
+    """The ratios that were promised."""
     for precision in PRECISIONS:
         asked, replayed, alone = (
             result.median(f"{name}, {precision}") for name in ("teacher asked", "teacher replayed", "student alone")
@@ -110,8 +127,8 @@ def reading(result: Result) -> Iterator[str]:
 def shares(result: Result, ceilings: dict[str, Ceiling]) -> str:
     """The table, with the share of each precision's own peak."""
     lines: list[str] = []
-    for precision, ceiling in ceilings.items():
-        own = replace(result, ceiling=ceiling).to_markdown().splitlines()
+    for precision, best in ceilings.items():
+        own = replace(result, ceiling=best).to_markdown().splitlines()
         rows = [line for line in own[4:] if precision in line.split("|")[1]]
         lines += rows if lines else [*own[:4], *rows]
     return "\n".join(lines) + "\n"
@@ -140,10 +157,7 @@ def page(results: dict[Asked, Result], ceilings: dict[str, Ceiling], command: st
         "timed in turns with the others; method and networks are those of the recipes `<pair>-x<scale>-dukd`.",
         "Medians; spread is from the fastest to the slowest repetition. On the CPU the clock is processor time.",
         "The machine's peaks, of which shares are given:",
-        *(
-            f"{p}: {c.flops / 1e9:.0f} Gflop/s in products, {c.bytes / 1e9:.1f} GB/s in copies."
-            for p, c in ceilings.items()
-        ),
+        *(f"{p}: {c.flops / 1e9:.0f} Gflop/s, {c.bytes / 1e9:.1f} GB/s in copies." for p, c in ceilings.items()),
     ]
     for asked, result in results.items():
         text += ["", f"## {asked.pair} x{asked.scale}", "", shares(result, ceilings)]
@@ -166,6 +180,8 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compiled", action="store_true", help="networks go through torch.compile and CUDA graphs")
+    parser.add_argument("--profile", action="store_true", help="write a profile of each pair's step beside the table")
     parser.add_argument("--out", type=Path, default=Path("step.md"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -173,20 +189,23 @@ def main() -> None:
     done: dict[Asked, list[Result]] = {}
     for asked, result in map(from_line, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []):
         done.setdefault(asked, []).append(result)
-    ceilings: dict[str, Ceiling] = {p: bench.ceiling(torch.device(options.device), p) for p in PRECISIONS}
+    ceilings: dict[str, Ceiling] = {p: ceiling(torch.device(options.device), p) for p in PRECISIONS}
     command = (
         f"python benchmarks/step.py --pairs {' '.join(options.pairs)} --scales {' '.join(map(str, options.scales))} "
         f"--batch {options.batch} --patch {options.patch} --repetitions {options.repetitions}"
+        f"{'' if options.device == 'cpu' else f' --device {options.device}'}{' --compiled' if options.compiled else ''}"
     )
     wanted = [
-        Asked(pair, scale, options.batch, options.patch, options.device)
+        Asked(pair, scale, options.batch, options.patch, options.device, compiled=options.compiled)
         for scale in options.scales
         for pair in options.pairs
     ]
     lines.parent.mkdir(parents=True, exist_ok=True)
     for asked in wanted:
         own = done.setdefault(asked, [])
-        for result in turns(asked, options.repetitions - len(own)) if len(own) < options.repetitions else ():
+        profile = options.out.with_name(f"{options.out.stem}-profile-{asked.pair}-x{asked.scale}.txt")
+        left = options.repetitions - len(own)
+        for result in turns(asked, left, profile if options.profile else None) if left > 0 else ():
             own.append(result)
             with lines.open("a", encoding="utf-8") as file:
                 file.write(to_line(asked, result) + "\n")

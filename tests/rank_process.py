@@ -26,7 +26,7 @@ def disturbed(job, rank):
             match job["how"]:
                 case "weights":
                     with torch.no_grad():
-                        next(session.student.parameters()).flatten()[0] += 1e-3
+                        next(session.student.parameters())[0, 0, 0, 0] += 1e-3
                 case "loss":
                     losses = session.losses
                     session.losses = lambda *a: ({n: v * math.inf for n, v in some.items()} for some in losses(*a))

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dukd import bench, networks, recipes
-from dukd.bench import Ceiling, Result, Timing
+from dukd import bench, networks, recipes, timing
 from dukd.cli import run
 from dukd.experiment import Data, Experiment, Teacher
 from dukd.methods import AT, DUKD, Combined, CrossKD, FrugalDUKD, Logits, Method, Scratch
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, weights
+from dukd.timing import Ceiling, Result, Timing
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -45,18 +45,18 @@ def test_the_share_of_the_peak_is_of_operations_done() -> None:
 
 def test_ways_take_turns_after_warming_up() -> None:
     order: list[str] = []
-    timings = bench.interleaved(
+    timings = timing.interleaved(
         {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, device=CPU, repetitions=2, warm_up=1
     )
 
     assert "".join(order) == "ababab"
     assert [len(t.seconds) for t in timings] == [2, 2]
     with pytest.raises(ValueError, match="at least 1 repetition, but got 1 and 0"):
-        bench.interleaved({"a": order.clear}, device=CPU, repetitions=0)
+        timing.interleaved({"a": order.clear}, device=CPU, repetitions=0)
 
 
 def test_the_ceiling_is_finite_and_positive() -> None:
-    found = bench.ceiling(CPU, side=64)
+    found = timing.ceiling(CPU, side=64)
 
     assert 0 < found.flops < math.inf
     assert 0 < found.bytes < math.inf
@@ -73,7 +73,7 @@ def step(method: Method, teacher: NetworkConfig | Teacher | None = SMALL, batch:
 def test_a_step_is_timed_with_the_teacher_asked_and_replayed() -> None:
     result = step(DUKD(), RCANConfig(scale=2, width=16, groups=1, blocks=1))
 
-    assert ways(result) == ["teacher asked", "teacher replayed", "student alone"]
+    assert ways(result) == ["teacher asked", "teacher replayed", "teacher alone", "student alone"]
     assert all(t.median > 0 for t in result.timings)
     assert "rcan x2 (width 16, groups 1, blocks 1) to edsr x2 (width 4, blocks 1)" in result.what
 
@@ -92,13 +92,14 @@ def test_operations_of_a_step_are_those_of_the_networks() -> None:
     assert flops["student alone"] == 3 * forward - first
     assert flops["teacher asked"] == flops["student alone"] + reduced + forward
     assert flops["teacher replayed"] == flops["student alone"] + reduced + fingerprints
+    assert flops["teacher alone"] == forward
 
 
 @pytest.mark.parametrize("method", [AT(), Combined(base=AT())])
 def test_a_method_that_reads_features_is_replayed(method: Method) -> None:
     result = step(method)
 
-    assert ways(result) == ["teacher asked", "teacher replayed", "student alone"]
+    assert ways(result) == ["teacher asked", "teacher replayed", "teacher alone", "student alone"]
     assert not result.notes
     assert result.what.startswith(recipes.name_of(method) + ", edsr")
 
@@ -107,7 +108,7 @@ def test_a_method_that_reads_features_is_replayed(method: Method) -> None:
 def test_a_method_that_runs_the_teachers_parts_is_not_replayed(method: Method) -> None:
     result = step(method)
 
-    assert ways(result) == ["teacher asked", "student alone"]
+    assert ways(result) == ["teacher asked", "teacher alone", "student alone"]
     [note] = result.notes
     assert note == (
         f"nothing is replayed: {method.name} runs parts of the teacher on what the student made, which cannot be kept"

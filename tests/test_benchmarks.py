@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from dukd import bench
-from dukd.bench import Ceiling, Result, Timing
+from dukd import bench, timing
 from dukd.data import Patches, prepare
 from dukd.experiment import Reuse
 from dukd.methods import DUKD, LSFD, CrossKD, Frequency, Logits
 from dukd.networks import EDSRConfig, SwinIRConfig
 from dukd.session import Session
+from dukd.timing import Ceiling, Result, Timing
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -97,8 +97,8 @@ def test_both_sides_ask_about_as_many_pixels(script, tmp_path: Path) -> None:
     A first layer has no input to blame. Ours has a teacher's forward pass, the student's three, and reduces pictures.
     """
     made = session(tmp_path, DUKD(windows=2))
-    released = bench.counted(script("released").released_step(made, *made.patches.batch(0)))
-    alone = bench.counted(bench.alone(made, *made.patches.batch(0)))
+    released = timing.counted(script("released").released_step(made, *made.patches.batch(0)))
+    alone = timing.counted(bench.alone(made, *made.patches.batch(0)))
     reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)
 
     assert released == 2 * alone + reduced
@@ -151,8 +151,8 @@ def test_a_run_goes_on_where_it_stopped(script, tmp_path: Path, monkeypatch: pyt
     lines = [step.to_line(asked[0], one_turn()), *2 * [step.to_line(asked[1], one_turn())]]
     (tmp_path / "step.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     made = []
-    monkeypatch.setattr(step, "turns", lambda a, count: made.append((a.pair, count)) or [one_turn()] * count)
-    monkeypatch.setattr(bench, "ceiling", lambda *_: Ceiling(8e9, 1e9))
+    monkeypatch.setattr(step, "turns", lambda a, count, _profile: made.append((a.pair, count)) or [one_turn()] * count)
+    monkeypatch.setattr(step, "ceiling", lambda *_: Ceiling(8e9, 1e9))
     options = ["--pairs", "edsr", "rcan", "--repetitions", "2", "--out", str(tmp_path / "step.md")]
     monkeypatch.setattr("sys.argv", ["step.py", *options])
 
@@ -171,6 +171,13 @@ def test_a_run_goes_on_where_it_stopped(script, tmp_path: Path, monkeypatch: pyt
 def one_turn() -> Result:
     result = steps_result()
     return replace(result, timings=tuple(Timing(t.name, t.seconds[:1]) for t in result.timings))
+
+
+def test_a_profile_names_the_dearest_operations(script) -> None:
+    x = torch.rand(64, 64)
+    lines = script("step").profiled(lambda: [x @ x for _ in range(50)], torch.device("cpu")).splitlines()
+
+    assert lines[3].split()[0] in {"aten::mm", "aten::matmul"}
 
 
 def test_the_page_of_steps_says_what_was_promised(script) -> None:

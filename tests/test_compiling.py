@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dukd.compiling import compiled
+from dukd.compiling import as_written, compiled
 from dukd.networks import EDSRConfig
 
 CONFIG = EDSRConfig(scale=2, width=4, blocks=1)
 
 
 def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function: Callable[..., object]) -> Callable[..., object]:
+    def broken(function: Callable[..., object], **_: object) -> Callable[..., object]:
         def fails(*arguments: object) -> object:
             raise OSError("no C++ compiler\nand a long story")
 
@@ -35,10 +35,46 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch: pytest
 
 
 def test_mistakes_of_the_caller_stay_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 
     with pytest.raises(ValueError, match="a depth is a fraction"):
         compiled(CONFIG.build()).forward_with_features(torch.rand(1, 3, 6, 6), (2.0,))
+
+
+def test_graphs_are_asked_of_the_compiler_and_every_size_is_compiled_for_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    for graphs in (False, True):
+        compiled(CONFIG.build(), graphs=graphs)
+
+    assert asked == [{"mode": None, "dynamic": False}, {"mode": "reduce-overhead", "dynamic": False}]
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_for_pictures_shown_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test pictures come in many sizes, and a compiler that meets the ninth gives up."""
+    made: list[int] = []
+    compile_ = torch.compile
+
+    def counting(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        made.append(1)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compile_(function, backend=counting, dynamic=False))
+    network = compiled(CONFIG.build())
+    expected = CONFIG.build()
+    expected.load_state_dict(network.state_dict())
+    for side in (6, 8, 6, 8):
+        network(torch.rand(1, 3, side, side))
+    with as_written():
+        for side in range(5, 20):
+            x = torch.rand(1, 3, side, side)
+            assert torch.equal(network(x), expected(x))
+    network(torch.rand(1, 3, 8, 8))
+
+    assert len(made) == 2
 
 
 @pytest.mark.slow
@@ -46,7 +82,7 @@ def test_mistakes_of_the_caller_stay_theirs(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_compiled_network_gives_the_same_answers_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced forward and backward; the C++ compiler behind it takes minutes on a busy machine, and is torch's."""
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compile_(function, backend="aot_eager"))
     network, x = CONFIG.build(), torch.rand(2, 3, 8, 8)
     sr, (features,) = network.forward_with_features(x, (1.0,))
     sr.square().mean().backward()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dukd import config
@@ -245,6 +245,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
 # There and back
 
 
+@example(title="a\x85b\u2028c\u2029", learning_rate=0.0, batch=0, many=[], path=None)
 @given(
     title=st.text(st.characters(exclude_categories=["Cs"])),
     learning_rate=st.floats(-1e18, 1e18),

@@ -42,7 +42,7 @@ def test_losses_are_finite_scalars_that_teach_the_student_and_not_the_teacher(na
 @every_method
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
 def test_every_method(promise, name):
-    """What trains beside the student must be reachable by the optimiser (methods.md D44), and ten promises more."""
+    """What trains beside the student must be reachable by the optimiser (methods.md D44), and eleven promises more."""
     promise(METHODS[name], EDSRS)
 
 

@@ -21,6 +21,7 @@ from dukd.networks import (
     edsr_baseline,
     edsr_student,
     edsr_teacher,
+    gather,
     macs,
     rcan_student,
     rcan_teacher,
@@ -29,6 +30,7 @@ from dukd.networks import (
     swinir_student,
     swinir_teacher,
 )
+from dukd.networks._network import arrange
 from dukd.networks.swinir import relative_positions, shift_mask
 
 TINY: dict[str, NetworkConfig] = {
@@ -400,3 +402,40 @@ def test_swinir_leaves_sizes_open_when_it_is_traced(tmp_path: Path) -> None:
         lr = torch.rand(size)
         (answer,) = session.run(None, {"lr": lr.numpy()})
         assert_close(torch.from_numpy(answer), network(lr), rtol=1e-4, atol=1e-5)  # another order of sums
+
+
+def laid_out(network: SRNetwork, name: str) -> bool:
+    """Whether a convolution's channels lie together."""
+    weight = network.get_parameter(name)
+    assert weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
+    return not weight.is_contiguous()
+
+
+def test_channels_lie_where_they_were_measured_to_be_faster() -> None:
+    """EDSR, RCAN and SMFANet gain by channels that lie together, SwinIR does not (docs/results/layouts.md)."""
+    names = {"edsr": "body.0.conv1.weight", "rcan": "conv_after_body.weight", "swinir": "conv_after_body.weight"}
+    for kind, name in names.items():
+        network = TINY[kind].build()
+        arrange(network)
+        assert laid_out(network, name) == (kind != "swinir")
+        arrange(network, together=kind == "swinir")
+        assert laid_out(network, name) == (kind == "swinir")
+
+
+def test_every_member_of_an_ensemble_lies_as_it_likes() -> None:
+    members = {"one": TINY["edsr"].build(), "two": SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,)).build()}
+    ensemble = gather(members, width=4, blocks=1)
+    arrange(ensemble)
+
+    assert laid_out(ensemble, "joint.0.conv1.weight")
+    assert laid_out(ensemble, "members.one.body.0.conv1.weight")
+    assert not laid_out(ensemble, "members.two.conv_after_body.weight")
+
+
+@every_network
+def test_the_answer_does_not_depend_on_the_layout(config: NetworkConfig) -> None:
+    network, lr = stirred(config), torch.rand(2, 3, 9, 11)
+    with torch.no_grad():
+        apart = network(lr)
+        arrange(network, together=True)
+        assert_close(network(lr), apart, rtol=1e-4, atol=1e-4)

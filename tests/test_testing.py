@@ -57,6 +57,12 @@ class _Square(_Broken):
         return super().losses(lr=lr.reshape(n, 3, side, side), hr=hr, **given)
 
 
+class _CountsNames(_Broken):
+    def losses(self, *, student, **given):
+        longest = max(len(name) for name, _ in student.named_parameters())
+        return {name: longest * loss for name, loss in super().losses(student=student, **given).items()}
+
+
 class _Infinite(_Broken):
     def losses(self, **given):
         return {name: loss / 0 for name, loss in super().losses(**given).items()}
@@ -131,6 +137,7 @@ class _Thawed:
         (_OwnDice, "elsewhere than rng"),
         (_InPlace, "changes hr in place"),
         (_Square, "invalid for input of size"),
+        (_CountsNames, "is another for a wrapped student"),
         (_Infinite, "is inf"),
         (_Rough, "in bfloat16"),
         (_Ascends, "20 steps take broken from"),

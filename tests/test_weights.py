@@ -79,6 +79,16 @@ def test_numbers_that_no_tensor_shows_come_back(tmp_path: Path) -> None:
     assert weights.read(tmp_path / "a.safetensors").config == config
 
 
+def test_the_same_network_makes_the_same_file(tmp_path: Path) -> None:
+    """A teacher is known by its file's digest: written twice, it is one teacher."""
+    network = EDSRConfig(scale=2, width=4, blocks=1).build()
+    for i in range(8):
+        weights.write(tmp_path / f"{i}.safetensors", network, metadata={"step": "3", "note": "ä"})
+
+    assert len({(tmp_path / f"{i}.safetensors").read_bytes() for i in range(8)}) == 1
+    assert weights.inspect(tmp_path / "0.safetensors").metadata["note"] == "ä"
+
+
 @every_network
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
 @pytest.mark.parametrize("layout", ["basicsr", "official"])

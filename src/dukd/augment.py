@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+from dukd.transfer import sent
+
 
 class Invertible(ABC):
     """A change of ``(n, c, h, w)`` pictures in [0, 1] that can be undone, and that commutes with upscaling."""
@@ -84,7 +86,7 @@ class _Some(Invertible):
     chosen: Tensor
 
     def _where(self, changed: Tensor, x: Tensor) -> Tensor:
-        return torch.where(self.chosen.to(x.device, non_blocking=True)[:, None, None, None], changed, x)
+        return torch.where(sent(self.chosen, x.device)[:, None, None, None], changed, x)
 
     def apply(self, x: Tensor) -> Tensor:
         if not self.chosen.any():

@@ -38,6 +38,7 @@ from typing_extensions import override
 from dukd import files
 from dukd.codes import Bits, Codec, Codes, FeatureCodec
 from dukd.networks._network import SRNetwork, Wrapped
+from dukd.transfer import sent
 
 Shape = tuple[int, int, int, int]
 
@@ -428,7 +429,7 @@ class BankedTeacher(_Asked):
         if self._known is None:
             return self._ask(lr, depths, place, prints)
         first = sum(shape[0] for shape, _ in expected[:place])
-        kept = torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()).to(prints.device)
+        kept = sent(torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()), prints.device)
         self._differs.append(((prints - kept).abs() > _TOLERANCE).any())
         if prints.device.type == "cpu":
             self.verify()

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dukd.transfer import sent
+
 Bits = Literal[8, 16, 32]
 """Bits per value; 32 keeps the teacher's own float32."""
 Codes = NDArray[np.generic]
@@ -78,7 +80,7 @@ class FeatureCodec:
         x = _loaded(codes, self.bits, device)
         if scales is None:
             return x
-        step, low = torch.from_numpy(np.ascontiguousarray(scales)).to(device)[..., None].unbind(2)
+        step, low = sent(torch.from_numpy(np.ascontiguousarray(scales)), device)[..., None].unbind(2)
         return x.to(torch.float32).mul_(step[..., None]).add_(low[..., None])
 
     @property
@@ -93,5 +95,4 @@ def _stored(codes: Tensor, bits: Bits) -> Codes:
 
 def _loaded(codes: Codes, bits: Bits, device: torch.device) -> Tensor:
     plain = codes.astype(np.int32) if bits == 16 else codes  # noqa: PLR2004  torch computes little in uint16
-    stored = torch.from_numpy(np.ascontiguousarray(plain))
-    return stored.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else stored
+    return sent(torch.from_numpy(np.ascontiguousarray(plain)), device)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -9,13 +10,18 @@ from torch import Tensor
 from dukd.networks._network import SRNetwork
 
 
-def compiled(network: SRNetwork) -> SRNetwork:
+def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
     """Compile the pass that methods ask for, in place; the first failure is told as a warning and ends the attempt.
 
     Compilers are missing, or trip over a network, on many machines; what they were to speed up works without them.
+    Each size of picture is compiled for itself, since training shows but a few: show others in `as_written`.
+
+    Args:
+        network: The network.
+        graphs: Whether its kernels are recorded as CUDA graphs and replayed; call `begin_step` before each step then.
     """
     plain = network.forward_with_features
-    fast = torch.compile(plain)
+    fast = torch.compile(plain, mode="reduce-overhead" if graphs else None, dynamic=False)
 
     def attempt(lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
         try:
@@ -34,3 +40,13 @@ def compiled(network: SRNetwork) -> SRNetwork:
 
     network.forward_with_features = attempt
     return network
+
+
+def begin_step() -> None:
+    """Let replayed graphs write over what they answered in the step before."""
+    torch.compiler.cudagraph_mark_step_begin()
+
+
+def as_written() -> AbstractContextManager[object]:
+    """A context in which compiled networks run as they are written: for pictures of many sizes, as in validation."""
+    return torch.compiler.set_stance("force_eager")

@@ -222,7 +222,19 @@ def plain(value: object, *, kinds: Kinds) -> object:
 
 def dump(value: object, *, kinds: Kinds) -> str:
     """Write a configuration as YAML that `load` reads back to an equal one."""
-    return yaml.safe_dump(plain(value, kinds=kinds), sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(plain(value, kinds=kinds), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text with line ends of Unicode's own, which PyYAML writes as they are and reads back as spaces."""
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    style = '"' if any(end in value for end in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def read_file(path: Path, kind: type[T], *, kinds: Kinds) -> T:

@@ -168,7 +168,6 @@ def experiment(method: Method, pictures: Path, *, packs: Path, steps: int = STEP
             ema=0.99,
             # Without AVX-512, bfloat16 is emulated and slower than float32.
             precision="bfloat16" if "AVX512" in torch.backends.cpu.get_cpu_capability() else "float32",
-            channels_last=True,
         ),
         evaluation=Evaluation(
             sets=(pictures / "held-out",),

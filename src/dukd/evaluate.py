@@ -26,7 +26,7 @@ from dukd import augment, images, metrics
 from dukd.data.pairs import Pair, Pairs, load
 from dukd.files import Progress, silent
 from dukd.networks import macs
-from dukd.networks._network import SRNetwork
+from dukd.networks._network import SRNetwork, arrange
 from dukd.networks.weights import tensors_sha256
 from dukd.resize import imresize_uint8
 
@@ -221,7 +221,7 @@ def evaluate(
     ready = [_ready(c.pictures, sets) if c.network is None and c.pictures is not None else None for c in candidates]
     for c in candidates:
         if c.network is not None:
-            c.network.to(device)
+            arrange(c.network.to(device))
     asked = [_Asked(c, r, device, precision) for c, r in zip(candidates, ready, strict=True)]
     gathered: list[dict[str, list[_Measured]]] = [{name: [] for name in sets} for _ in candidates]
     teacher_first = sorted(range(len(candidates)), key=lambda i: candidates[i].model != "teacher")

@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 from dukd import config
 from dukd.augment import Operation
+from dukd.data.patches import Residence
 from dukd.kinds import known
 from dukd.methods import Method, Scratch
 from dukd.networks import NetworkConfig
@@ -101,6 +102,9 @@ class Data:
     ``reuse``); 0 for never."""
     workers: int = 1
     """Threads that cut patches; the batches are the same for any number."""
+    resident: Residence = "auto"
+    """Whether all pictures are copied to the device and cut there; auto does so on a GPU where they take at most half
+    of its free memory. The batches are the same."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
@@ -108,6 +112,7 @@ class Data:
         check("batch", self.batch, least=1)
         check("period", self.period, least=0)
         check("workers", self.workers, least=0)
+        check_word("resident", self.resident, ("auto", "always", "never"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +170,13 @@ class Optimisation:
     memory for ``accumulate`` gradients. Promised on CPUs of one kind, with as many threads per rank."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes; weights stay in float32."""
-    channels_last: bool = False
-    """Whether pictures lie in memory with their channels together: faster on many processors."""
+    channels_last: bool | None = None
+    """Whether pictures lie in memory with their channels together; None for what was measured to be faster, network by
+    network."""
     compile: bool = False
     """Whether networks go through torch.compile."""
+    cuda_graphs: bool = False
+    """Whether compiled networks' kernels are recorded once and replayed, which spares a GPU waiting for launches."""
     seed: int = 10
     """Seed of weights, patches and everything random."""
     warm_start: Path | None = None
@@ -191,6 +199,10 @@ class Optimisation:
         check("accumulate", self.accumulate, least=1)
         check_word("precision", self.precision, ("float32", "bfloat16"))
         check("seed", self.seed, least=0)
+        if self.cuda_graphs and not self.compile:
+            raise ValueError(
+                "cuda_graphs are recorded by torch.compile: switch it on too (--optimisation.compile True)"
+            )
         if self.warm_up >= self.steps:
             raise ValueError(f"warm_up is {self.warm_up}, but there are {self.steps} steps")
         if self.warm_up and self.schedule == "one-cycle":
@@ -285,7 +297,9 @@ _MAY_CHANGE = (
     "evaluation.",
     "data.workers",
     "data.packs",
+    "data.resident",
     "optimisation.compile",
+    "optimisation.cuda_graphs",
     "reuse.folder",
     "reuse.limit_gb",
 )

@@ -125,7 +125,7 @@ def _quick(student: NetworkConfig, teacher: Teacher, method: Method) -> Experime
         method=method,
         data=Data(train=DATASETS / "train"),
         optimisation=Optimisation(
-            steps=2_500, learning_rate=2e-3, schedule="one-cycle", precision="bfloat16", channels_last=True, ema=0.99
+            steps=2_500, learning_rate=2e-3, schedule="one-cycle", precision="bfloat16", ema=0.99
         ),
         evaluation=Evaluation(sets=(DATASETS / "valid",), every=500, log_every=50),
     )

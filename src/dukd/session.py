@@ -23,13 +23,13 @@ from dukd.checkpoint import CheckpointError
 from dukd.compiling import compiled
 from dukd.data.pack import Pack, prepare
 from dukd.data.pairs import PairsError, find_pairs
-from dukd.data.patches import Patches
+from dukd.data.patches import Patches, Resident
 from dukd.distributed import World
 from dukd.experiment import Data, Experiment, Optimisation
 from dukd.files import Progress, sha256, silent
 from dukd.methods import Losses, Method
 from dukd.networks import weights
-from dukd.networks._network import NoTeacher, SRNetwork
+from dukd.networks._network import NoTeacher, SRNetwork, arrange
 from dukd.runs import Run
 from dukd.schedule import Draws, draws
 from dukd.turned import Turned
@@ -54,6 +54,8 @@ class Session:
     watch: Watch
     """Looks for losses that are not finite."""
     patches: Patches
+    source: Patches | Resident
+    """Where batches are cut: on the device if it holds all pictures."""
     validation: Validation
     world: World = field(default_factory=World)
     """Who trains along."""
@@ -95,16 +97,17 @@ class Session:
             torch.manual_seed(optimisation.seed)
             student = experiment.student.build()
             if optimisation.warm_start is not None:
-                notes.append(warm_start(student, optimisation.warm_start))
+                notes.append(weights.warm_start(student, optimisation.warm_start))
             teacher, digest = _teacher(experiment, notes)
             extras = experiment.method.extras(student, teacher)
         notes.extend(experiment.method.notes())
         with world.leader_first():
             patches = _patches(experiment.data, optimisation.seed, student.scale, progress, prepared=not world.leads)
-        layout = torch.channels_last if optimisation.channels_last else torch.contiguous_format
+        together = optimisation.channels_last
+        arrange(extras, together=student.channels_last if together is None else together)
         for module in (student, teacher, extras):
+            arrange(module, together=together)
             module.to(device)
-            module.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
         if digest and experiment.evaluation.teacher_pictures and validation.sets:
             notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_pictures))
         optimiser = _optimiser(optimisation, student, extras)
@@ -119,15 +122,18 @@ class Session:
             optimiser=optimiser,
             watch=Watch(optimiser, device),
             patches=patches,
+            source=patches.near(device, experiment.data.resident),
             validation=validation,
             world=world,
             notes=notes,
         )
+        if isinstance(session.source, Resident):
+            notes.append(f"the training pictures, {patches.pack.pixels.size / 1e9:.2f} GB, lie on {device}")
         if experiment.data.period and experiment.reuse.on:
             session._reuse()
         if optimisation.compile:
             for network in (student, teacher) if digest else (student,):
-                compiled(network)
+                compiled(network, graphs=optimisation.cuda_graphs)
         return session
 
     def _reuse(self) -> None:
@@ -225,7 +231,9 @@ class Session:
 
     def pictures(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         """Turn uint8 patches into what networks take: float32 in [0, 1]."""
-        layout = torch.channels_last if self.experiment.optimisation.channels_last else torch.contiguous_format
+        together = self.experiment.optimisation.channels_last
+        together = self.student.channels_last if together is None else together
+        layout = torch.channels_last if together else torch.contiguous_format
         lr, hr = (x.to(torch.float32, memory_format=layout).div_(255) for x in (lr, hr))
         return lr, hr
 
@@ -407,34 +415,6 @@ def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:
     )
     notes.append(f"the teacher is {teacher.config}, {teacher.parameter_count():,} parameters, from {described.weights}")
     return teacher.frozen(), sha256(described.weights)
-
-
-_LEAST = 0.3
-"""Share of the student's numbers that a warm start has to bring."""
-
-
-def warm_start(student: SRNetwork, path: Path) -> str:
-    """Copy every tensor that has the same name and shape from a file, which may be of another scale.
-
-    Returns:
-        A sentence that says how much was taken.
-
-    Raises:
-        ValueError: If it holds another kind of network, or hardly anything fits.
-    """
-    other = weights.read(path)
-    theirs, ours = other.state_dict(), student.state_dict()
-    fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
-    taken, whole = (sum(v.numel() for v in some.values()) for some in (fitting, ours))
-    if other.config.name != student.config.name or taken < _LEAST * whole:
-        raise ValueError(
-            f"{path} holds {other.config}, of which {100 * taken // whole} % fits the student {student.config}: a warm "
-            "start needs a network of the same kind and width"
-        )
-    student.load_state_dict(ours | fitting)
-    left = [name for name in ours if name not in fitting]
-    rest = f"; new are {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""  # noqa: PLR2004
-    return f"the student starts with {len(fitting)} of {len(ours)} tensors from {path}{rest}"
 
 
 def _patches(data: Data, seed: int, scale: int, progress: Progress, *, prepared: bool) -> Patches:

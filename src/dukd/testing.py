@@ -11,7 +11,7 @@ import copy
 import random
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from dukd.experiment import Data, Experiment, Teacher
 from dukd.methods import Losses, Method
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SRNetwork, SwinIRConfig, weights
-from dukd.networks._network import SCALES, NoTeacher, pad_to_multiple
+from dukd.networks._network import SCALES, NoTeacher, Wrapped, pad_to_multiple
 from dukd.taps import Recorded
 
 _STEPS = 20
@@ -214,6 +214,15 @@ def takes_patches_that_are_not_square(method: Method, pair: Pair) -> None:
             _hold(bool(torch.isfinite(loss)), f"the loss {term!r} of {part.name} on 16 x 24 patches is {loss}")
 
 
+def sees_no_difference_in_a_wrapping(method: Method, pair: Pair) -> None:
+    """A student behind something that hands its questions on, as where batches come again, gives the same losses."""
+    case = Case.of(method, pair)
+    for part in method.parts:
+        plain = case.losses(part)
+        for term, loss in replace(case, student=Wrapped(case.student)).losses(part).items():
+            _hold(torch.equal(loss, plain[term]), f"the loss {term!r} of {part.name} is another for a wrapped student")
+
+
 def agrees_in_half_precision(method: Method, pair: Pair) -> None:
     """Under autocast losses are near those of full precision."""
     case = Case.of(method, pair)
@@ -334,6 +343,7 @@ PROMISES: tuple[Promise, ...] = (
     leaves_its_inputs_alone,
     draws_from_rng_alone,
     takes_patches_that_are_not_square,
+    sees_no_difference_in_a_wrapping,
     agrees_in_half_precision,
     trains_its_extras,
     lowers_its_sum,

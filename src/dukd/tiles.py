@@ -17,6 +17,7 @@ from torch import Tensor
 from dukd import images
 from dukd.evaluate import self_ensemble as averaged
 from dukd.files import Progress, silent
+from dukd.memory import is_shortage
 from dukd.networks import SRNetwork
 
 _TILE = 512  # pixels of lr on a side, if the radius is known
@@ -168,7 +169,7 @@ class _Asked:
                 sr = averaged(self.network, lr) if self.ensemble else self.network(lr)
             sr = sr[0].float().cpu()
         except (MemoryError, RuntimeError) as error:
-            if not _no_memory(error):
+            if not is_shortage(error):
                 raise
             sr = None
         # Behind the handler: while it runs, the traceback keeps what the network had allocated.
@@ -200,12 +201,6 @@ class _Asked:
         else:
             first, second = self.answer(rows, (low, middle + band)), self.answer(rows, (middle - band, high))
         return _faded(first, second, 2 * band * self.scale, axis=1 if upright else 2)
-
-
-def _no_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return any(words in str(error) for words in ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"))
 
 
 def _joined(asked: _Asked, tiling: Tiling, bits: int, progress: Progress) -> images.Pixels:

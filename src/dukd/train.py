@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dukd import checkpoint
+from dukd.compiling import as_written, begin_step
 from dukd.data.patches import batches
 from dukd.distributed import InOrder, World, fingerprint
 from dukd.experiment import Experiment
@@ -139,7 +140,7 @@ def _loop(session: Session, run: Run, logbook: Logbook, stop: threading.Event) -
     meter = Meter(step=session.step, seconds=session.seconds, device=session.device)
     keeper = _Keeper(session, run, logbook, meter)
     stream = batches(
-        session.patches,
+        session.source,
         session.step,
         stop=optimisation.steps,
         workers=experiment.data.workers,
@@ -172,7 +173,10 @@ def _loop(session: Session, run: Run, logbook: Logbook, stop: threading.Event) -
                 raise Interrupted(step, run.directory)
     if world.leads and evaluation.samples and session.validation.sets:
         folder, label = run.directory / "samples", experiment.method.name
-        write_samples(session.validation, session.averaged, session.scored(), folder, evaluation.samples, label=label)
+        with keeper.as_written():
+            write_samples(
+                session.validation, session.averaged, session.scored(), folder, evaluation.samples, label=label
+            )
     world.wait()
 
 
@@ -201,6 +205,8 @@ def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         session.bank.at(session.step)
     logged: dict[str, Tensor] = {}
     session.optimiser.zero_grad()
+    if optimisation.cuda_graphs:
+        begin_step()
     for part in method.parts:
         losses, totals = _gradients(session, session.losses(part, *pictures, drawn))
         norm = nn.utils.clip_grad_norm_(session.trained(), optimisation.clip or math.inf)
@@ -306,6 +312,10 @@ class _Keeper:
         self.session, self.run, self.logbook, self.meter = session, run, logbook, meter
         self._failed = 0
 
+    def as_written(self) -> AbstractContextManager[object]:
+        """A context in which nothing is compiled for the sizes of test pictures."""
+        return as_written() if self.session.experiment.optimisation.compile else nullcontext()
+
     def validate_and_save(self) -> None:
         session = self.session
         settle(session)
@@ -314,7 +324,8 @@ class _Keeper:
             return
         best = False
         if session.validation.sets:
-            record = session.validation.record(session.step, session.averaged, session.scored())
+            with self.as_written():
+                record = session.validation.record(session.step, session.averaged, session.scored())
             self.logbook.write(record)
             best = record["sets"][session.validation.first]["psnr_y"] > session.best
             session.best = max(record["sets"][session.validation.first]["psnr_y"], session.best)

@@ -22,6 +22,7 @@ from dukd import images, resize, tiles
 from dukd.files import Progress, silent
 from dukd.images import ImageError, Picture
 from dukd.networks import SRNetwork
+from dukd.networks._network import arrange
 from dukd.tiles import plan
 
 _LONGEST_NAME = 255  # bytes of a file name on common file systems
@@ -70,7 +71,7 @@ def upscale_picture(
     height, width = colours.shape[:2]
     tiling = plan(network, height, width, tile=tile, self_ensemble=self_ensemble)
     training = network.training
-    network.to(device).eval()
+    arrange(network.to(device).eval())
     try:
         pixels, note = tiles.answer(
             network,

@@ -38,10 +38,12 @@ class Bench:
     """Side of a patch of lr, in pixels."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes."""
-    channels_last: bool = False
-    """Whether pictures lie in memory with their channels together."""
+    channels_last: bool | None = None
+    """Whether pictures lie in memory with their channels together; None for what was measured to be faster."""
     compile: bool = False
     """Whether networks go through torch.compile, for a step."""
+    cuda_graphs: bool = False
+    """Whether compiled networks' kernels are recorded and replayed, for a step on a GPU."""
     repetitions: int = 5
     """Of each way."""
     threads: int = 0
@@ -74,6 +76,7 @@ class Bench:
                     precision=self.precision,
                     channels_last=self.channels_last,
                     compile=self.compile,
+                    cuda_graphs=self.cuda_graphs,
                     repetitions=self.repetitions,
                 )
             case "network":

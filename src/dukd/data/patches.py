@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Literal, Protocol, Self, final
 
 import numpy as np
 import torch
@@ -22,10 +22,15 @@ from torch import Tensor
 
 from dukd.data.pack import Pack
 from dukd.data.pairs import shown, size
+from dukd.transfer import sent
 
 Batch = tuple[Tensor, Tensor]
 """``lr`` ``(n, 3, p, p)`` and ``hr`` ``(n, 3, p * scale, p * scale)``, uint8."""
 _SHOWN = 20
+
+
+Residence = Literal["auto", "always", "never"]
+"""Whether all pictures are copied to the device."""
 
 
 class Batches(Protocol):
@@ -211,6 +216,22 @@ class Patches:
                 raise
         return torch.from_numpy(lr), torch.from_numpy(hr)
 
+    def near(self, device: torch.device, residence: Residence) -> "Patches | Resident":
+        """Decide where patches are cut.
+
+        Args:
+            device: Where they are wanted.
+            residence: Whether all pictures are copied there; by default where it is a GPU and they take at most half
+                of its free memory.
+
+        Raises:
+            ValueError: If they are always to be copied and do not fit.
+        """
+        if residence == "auto":
+            fits = device.type == "cuda" and self.pack.pixels.size <= torch.cuda.mem_get_info(device)[0] / 2
+            residence = "always" if fits else "never"
+        return self.on_device(device) if residence == "always" else self
+
     def on_device(self, device: torch.device | str) -> "Resident":
         """Copy all pictures to ``device`` and cut there: the same batches, without any work for the processor.
 
@@ -244,7 +265,7 @@ class Resident:
             if free < needed:
                 raise ValueError(
                     f"{shown(patches.pack.path)} takes {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free "
-                    f"on {device}: cut patches on the processor instead"
+                    f"on {device}: cut patches on the processor instead (--data.resident never)"
                 )
         flat = torch.empty(patches.pack.pixels.size, dtype=torch.uint8, device=device)
         for start in range(0, patches.pack.pixels.size, _BLOCK):
@@ -274,7 +295,7 @@ class Resident:
             if sample.flip_columns:
                 first, across = first + (length - 1) * across, -across
             places.append((first, across, down) if sample.transpose else (first, down, across))
-        table = torch.tensor(places, dtype=torch.int64).to(self.device, non_blocking=True)
+        table = sent(torch.tensor(places, dtype=torch.int64), self.device)
         first, down, across = table.mT[..., None, None, None]
         steps = torch.arange(length, device=self.device)
         channels = torch.arange(3, device=self.device).view(3, 1, 1)
@@ -341,7 +362,6 @@ class Stream(Iterator[Batch]):
         return lr, hr
 
     def _placed(self, batch: Batch) -> Batch:
-        # Pinned memory is kept by torch until the copy is done, even if nobody holds the tensor any more.
         return batch[0].to(self._device, non_blocking=True), batch[1].to(self._device, non_blocking=True)
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from dukd.methods._past import Past
 from dukd.methods.csd import contrast
 from dukd.methods.encoders import CodedEncoder, encoder_notes, vqgan
 from dukd.networks._network import SRNetwork
+from dukd.transfer import sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class DCKD(Method):
         grey = torch.rand(n, 1, 1, 1, generator=rng) < self.grey
         noise = torch.randn(lr.shape, generator=rng)
         noise = deviation * torch.where(grey, noise[:, :1], noise)
-        return (lr + noise.to(lr)).clamp(0, 1)
+        return (lr + sent(noise, lr.device).to(lr.dtype)).clamp(0, 1)
 
     @override
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:

@@ -30,6 +30,7 @@ from dukd.methods._method import Losses, Method
 from dukd.methods.crosskd import entering
 from dukd.networks._network import SRNetwork, stage_number
 from dukd.taps import Cut, front, rest
+from dukd.transfer import sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class MiPKD(Method):
         h, w = lr.shape[-2:]
         ours, theirs = [f[..., :h, :w] for f in ours], [f[..., :h, :w] for f in theirs]
         mixers = cast("Sequence[Mixer]", list(extras.children()))
-        masks = [random_mask((lr.shape[0], self.width, h, w), self.share, rng).to(lr.device) for _ in mixers]
+        masks = [sent(random_mask((lr.shape[0], self.width, h, w), self.share, rng), lr.device) for _ in mixers]
         if self.features:
             distances = [mixer.distance(s, t, m) for mixer, s, t, m in zip(mixers, ours, theirs, masks, strict=True)]
             losses["features"] = self.features * torch.stack(distances).mean()

@@ -21,8 +21,7 @@ from typing_extensions import override
 
 from dukd.methods._method import Losses
 from dukd.methods.csd import CSD, contrast_with_others, encoder_of
-from dukd.networks._network import SRNetwork
-from dukd.taps import Recorded
+from dukd.networks._network import SRNetwork, unwrapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +97,7 @@ class Around(nn.Module):
 
     def forward(self, student: SRNetwork, lr: Tensor) -> Tensor:
         """Upscale with the wide network: ``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``."""
-        own = student.network if isinstance(student, Recorded) else student
-        weights = with_corners(dict(self.network.named_parameters()), dict(own.named_parameters()))
+        weights = with_corners(dict(self.network.named_parameters()), dict(unwrapped(student).named_parameters()))
         return cast("Tensor", functional_call(self.network, weights, (lr,)))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
@@ -41,6 +42,8 @@ class SRNetwork(nn.Module, ABC):
 
     fp16_safe: ClassVar[bool] = True
     """Whether float16 keeps its answers right; bfloat16 always may be used."""
+    channels_last: ClassVar[bool] = True
+    """Whether its passes are faster where a picture's channels lie together in memory (docs/results/layouts.md)."""
 
     def __init__(self, config: NetworkConfig, *, width: int, size_multiple: int = 1, radius: int | None) -> None:
         """Remember what a caller needs to know of the network.
@@ -170,6 +173,28 @@ class Wrapped(SRNetwork):
     def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
         """Tail of the network inside."""
         return self.network.end(features, shallow, lr)
+
+
+def unwrapped(network: SRNetwork) -> SRNetwork:
+    """The network inside all its wrappings: the one that has the weights."""
+    while isinstance(network, Wrapped):
+        network = network.network
+    return network
+
+
+def arrange(module: nn.Module, *, together: bool | None = None) -> None:
+    """Lay the weights of convolutions out in memory, which decides how the features behind them lie.
+
+    Args:
+        module: A network, or anything that has networks inside.
+        together: Whether channels lie together; None leaves it to each network inside.
+    """
+    wanted: list[tuple[nn.Module, bool]] = [(module, together)] if together is not None else []
+    if together is None:  # a network comes before those inside it, which may differ
+        wanted = [(part, part.channels_last) for part in module.modules() if isinstance(part, SRNetwork)]
+    for part, last in wanted:
+        layout = torch.channels_last if last else torch.contiguous_format
+        part.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
 
 
 class NoTeacher(SRNetwork):

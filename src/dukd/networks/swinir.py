@@ -96,6 +96,7 @@ class SwinIR(SRNetwork):
     """
 
     fp16_safe: ClassVar[bool] = False
+    channels_last: ClassVar[bool] = False
 
     def __init__(self, config: SwinIRConfig) -> None:
         width = config.width

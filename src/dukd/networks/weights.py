@@ -164,13 +164,24 @@ def write(
     elif layout == "basicsr" and getattr(network.config, "skip", "none") != "none":
         raise WeightsError(f"BasicSR's EDSR {LACKS_SKIP}")
     if path.suffix == ".safetensors":
-        files.write_bytes(path, safetensors.torch.save(tensors, strings if layout == "dukd" else {"format": "pt"}))
+        content = safetensors.torch.save(tensors, strings if layout == "dukd" else {"format": "pt"})
+        files.write_bytes(path, _with_sorted_metadata(content))
     elif layout == "dukd" or path.suffix not in {".pth", ".pt"}:
         raise WeightsError(f"{path} is to end in .safetensors" + ("" if layout == "dukd" else ", .pth or .pt"))
     else:
         bare = layout == "official" and isinstance(network.config, EDSRConfig | RCANConfig)
         with files.replacing(path) as file:
             torch.save(tensors if bare else {"params": tensors, "dukd": strings}, file)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Make equal networks equal files: safetensors writes its metadata in an order that changes from call to call."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -388,3 +399,31 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise WeightsError(f"{path}: {bad} of {tensor.numel()} values of {name} are not finite")
+
+
+_LEAST = 0.3
+"""Share of the student's numbers that a warm start has to bring."""
+
+
+def warm_start(student: SRNetwork, path: Path) -> str:
+    """Copy every tensor that has the same name and shape from a file, which may be of another scale.
+
+    Returns:
+        A sentence that says how much was taken.
+
+    Raises:
+        ValueError: If it holds another kind of network, or hardly anything fits.
+    """
+    other = read(path)
+    theirs, ours = other.state_dict(), student.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    taken, whole = (sum(v.numel() for v in some.values()) for some in (fitting, ours))
+    if other.config.name != student.config.name or taken < _LEAST * whole:
+        raise ValueError(
+            f"{path} holds {other.config}, of which {100 * taken // whole} % fits the student {student.config}: a warm "
+            "start needs a network of the same kind and width"
+        )
+    student.load_state_dict(ours | fitting)
+    left = [name for name in ours if name not in fitting]
+    rest = f"; new are {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""  # noqa: PLR2004
+    return f"the student starts with {len(fitting)} of {len(ours)} tensors from {path}{rest}"

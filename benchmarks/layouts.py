@@ -1,0 +1,103 @@
+"""Does it pay to lay a picture's channels together in memory? Every network, both layouts, both precisions.
+
+    python benchmarks/layouts.py [--networks edsr ...] [--batch 2] [--patch 24] [--repetitions 3] [--out layouts.md]
+
+The two layouts of a network and a precision are timed in turns, on the CPU with one thread in processor time: the
+forward pass of the papers' teacher without a graph, and both passes of their student. What comes out decides
+``SRNetwork.channels_last``, by which ``dukd train`` chooses where nobody else has.
+"""
+
+import argparse
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dukd import files
+from dukd.networks import (
+    NetworkConfig,
+    SMFANetConfig,
+    edsr_student,
+    edsr_teacher,
+    rcan_student,
+    rcan_teacher,
+    swinir_student,
+    swinir_teacher,
+)
+from dukd.timing import PRECISIONS, Precision, interleaved
+
+PAIRS: dict[str, tuple[NetworkConfig, NetworkConfig]] = {
+    "edsr": (edsr_teacher(2), edsr_student(2)),
+    "rcan": (rcan_teacher(2), rcan_student(2)),
+    "swinir": (swinir_teacher(2), swinir_student(2)),
+    "smfanet": (SMFANetConfig(scale=2), SMFANetConfig(scale=2)),
+}
+"""The papers' teachers and students."""
+
+
+def passes(
+    config: NetworkConfig, batch: int, patch: int, precision: Precision, device: torch.device, *, back: bool
+) -> dict[str, Callable[[], object]]:
+    """One way per layout."""
+
+    def way(layout: torch.memory_format) -> Callable[[], object]:
+        network: nn.Module = config.build().to(device)
+        network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
+        lr = torch.rand(batch, 3, patch, patch, device=device).to(memory_format=layout)
+
+        def run() -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                if not back:
+                    with torch.no_grad():
+                        network(lr)
+                    return
+                network.zero_grad()
+                answer = network(lr)
+            answer.float().square().mean().backward()
+
+        return run
+
+    return {"apart": way(torch.contiguous_format), "together": way(torch.channels_last)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(PAIRS))
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--patch", type=int, default=24)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("layouts.md"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    device, repetitions = torch.device(options.device), options.repetitions
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, one thread"
+    lines = [
+        "| network | pass | precision | channels apart | channels together | speed-up |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
+    for name in options.networks:
+        teacher, student = PAIRS[name]
+        for config, back, called in ((teacher, False, "teacher's forward"), (student, True, "student's both")):
+            for precision in PRECISIONS:
+                ways = passes(config, options.batch, options.patch, precision, device, back=back)
+                apart, together = interleaved(ways, device=device, repetitions=repetitions)
+                milliseconds = f"{1e3 * apart.median:.1f} ms | {1e3 * together.median:.1f} ms"
+                ratio = apart.median / together.median
+                lines.append(f"| {name} | {called} | {precision} | {milliseconds} | {ratio:.2f} |")
+                print(lines[-1], flush=True)
+    head = [
+        "# Where channels should lie",
+        "",
+        f"    python benchmarks/layouts.py --batch {options.batch} --patch {options.patch} --repetitions {repetitions}",
+        "",
+        f"{where}, torch {torch.__version__}; medians, the two layouts in turns.",
+        "",
+    ]
+    files.write_text(options.out, "\n".join([*head, *lines]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""What a step does on a GPU that a processor would not show: where its tensors lie, and when the host waits."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dukd import bench, train
+from dukd.data.patches import Patches, Resident
+from dukd.experiment import Evaluation, Experiment, Optimisation
+from dukd.methods import DUKD, Method
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig
+from dukd.runs import Run
+from dukd.session import Session
+from dukd.transfer import sent
+from pretended import GPU, OnGPU, gpu_stand_in
+from test_methods import METHODS
+
+EDSR = EDSRConfig(scale=2, width=6, blocks=3)
+NETWORKS: tuple[NetworkConfig, ...] = (
+    EDSR,
+    RCANConfig(scale=2, width=8, groups=2, blocks=1, squeeze=4),
+    SwinIRConfig(scale=2, width=8, depths=(2, 2), heads=(2, 2), window=4),
+    SMFANetConfig(scale=2, width=8, blocks=2),
+)
+CPU = torch.device("cpu")
+
+
+def experiment(
+    folder: Path, method: Method, student: NetworkConfig = EDSR, teacher: NetworkConfig | None = None
+) -> Experiment:
+    teacher = teacher or EDSRConfig(scale=2, width=8, blocks=3)
+    made = bench.trial(student, teacher if method.needs_teacher else None, method, folder, patch=16, batch=4)
+    return replace(made, optimisation=Optimisation(steps=4, learning_rate=1e-3, clip=1.0))
+
+
+def advance(session: Session, k: int) -> None:
+    train.advance(session, *(sent(x, session.device) for x in session.patches.batch(k)))
+
+
+def weights(session: Session) -> list[Tensor]:
+    train.settle(session)
+    return [p.detach().cpu() for p in session.student.parameters()]
+
+
+def compared(wanted: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make four steps on the processor and on the stand-in, which must agree to the bit.
+
+    Returns:
+        Where the host waited in the last two: before, matrices are cached, and answers are fetched to be kept.
+    """
+    at_home = Session.prepare(wanted, CPU)
+    for k in range(4):
+        advance(at_home, k)
+    with gpu_stand_in(monkeypatch) as gpu:
+        session = Session.prepare(wanted, GPU)
+        assert all(isinstance(p, OnGPU) for p in session.trained())
+        advance(session, 0)
+        advance(session, 1)
+        gpu.waits.clear()
+        advance(session, 2)
+        advance(session, 3)
+        waits = list(dict.fromkeys(gpu.waits))
+        found = weights(session)
+    for ours, theirs in zip(found, weights(at_home), strict=True):
+        assert torch.equal(ours, theirs)
+    return waits
+
+
+@pytest.mark.parametrize("period", [0, 2])
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_makes_the_host_wait(name: str, period: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if period and METHODS[name].runs_teacher:
+        pytest.skip(f"{name} is refused where answers are replayed")
+    wanted = experiment(tmp_path, METHODS[name])
+    wanted = replace(wanted, data=replace(wanted.data, period=period))
+
+    assert not compared(wanted, monkeypatch)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.name)
+def test_no_network_makes_the_host_wait(
+    network: NetworkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not compared(experiment(tmp_path, DUKD(), network, network), monkeypatch)
+
+
+def test_parts_of_a_batch_do_not_make_the_host_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = experiment(tmp_path, DUKD())
+    wanted = replace(wanted, optimisation=replace(wanted.optimisation, accumulate=2))
+
+    assert not compared(wanted, monkeypatch)
+
+
+def test_a_whole_run_ends_with_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the loop, the trial of the teacher, validation, checkpoints and what is kept of the run."""
+    wanted = experiment(tmp_path, DUKD())
+    judged = Evaluation(sets=(tmp_path / "pictures",), pictures=1, every=2, log_every=2, teacher_pictures=0, samples=1)
+    wanted = replace(wanted, evaluation=judged, data=replace(wanted.data, workers=0))
+    train.train(wanted, tmp_path / "cpu")
+    with gpu_stand_in(monkeypatch):
+        train.train(wanted, tmp_path / "gpu", device=GPU)
+    here, there = Run.open(tmp_path / "cpu"), Run.open(tmp_path / "gpu")
+
+    assert here.student.read_bytes() == there.student.read_bytes()
+    notes = [r["detail"] for r in there.records() if r["kind"] == "event"]
+    assert "the training pictures, 0.00 GB, lie on cuda:0" in notes
+
+
+# Where patches are cut
+
+
+def test_pictures_lie_on_the_device_where_they_take_at_most_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session.prepare(experiment(tmp_path, DUKD()), CPU)
+    patches, size = session.patches, session.patches.pack.pixels.size
+
+    assert isinstance(session.source, Patches)
+    with gpu_stand_in(monkeypatch, free=2 * size):
+        resident = patches.near(GPU, "auto")
+        assert isinstance(resident, Resident)
+        for k in range(3):
+            for here, there in zip(patches.batch(k), resident.batch(k), strict=True):
+                assert torch.equal(there.cpu(), here)
+        assert patches.near(GPU, "never") is patches
+    with gpu_stand_in(monkeypatch, free=2 * size - 1):
+        assert patches.near(GPU, "auto") is patches
+        assert isinstance(patches.near(GPU, "always"), Resident)
+    with (
+        gpu_stand_in(monkeypatch, free=size - 1),
+        pytest.raises(ValueError, match=r"cut patches on the processor instead \(--data.resident never\)"),
+    ):
+        patches.near(GPU, "always")
+
+
+# The stand-in itself: what it finds
+
+
+def picture() -> Tensor:
+    return torch.rand(2, 3, requires_grad=True).to(GPU)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x.cpu(),
+        lambda x: x.to("cpu", torch.float64),
+        lambda x: x[x > 0],
+        torch.nonzero,
+        lambda x: torch.rand(3).to(GPU) * x,
+        lambda x: x.copy_(torch.rand(2, 3)),
+        lambda x: x[0] + torch.tensor([1.0, 2.0, 3.0], device=GPU),
+        lambda x: torch.equal(x, x),
+    ],
+)
+def test_the_stand_in_tells_who_waits(wait: Callable[[Tensor], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    with gpu_stand_in(monkeypatch) as gpu, torch.no_grad():
+        x = picture()
+        gpu.waits.clear()
+        wait(x)
+
+    assert len(gpu.waits) == 1
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: x + 1,
+        lambda x: x * torch.tensor(2.0),
+        lambda x: torch.rand(3).pin_memory().to(GPU, non_blocking=True) * x,
+        lambda x: x[:, torch.arange(2, device=GPU)],
+        lambda x: torch.zeros(3, device=GPU) + x,
+        lambda x: x.copy_(x.flip(0)),
+    ],
+)
+def test_the_stand_in_leaves_others_alone(work: Callable[[Tensor], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    with gpu_stand_in(monkeypatch) as gpu, torch.no_grad():
+        x = picture()
+        gpu.waits.clear()
+        work(x)
+
+    assert not gpu.waits
+
+
+def test_the_stand_in_refuses_operands_from_two_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    with gpu_stand_in(monkeypatch), pytest.raises(RuntimeError, match=r"\(3,\) is on the CPU"):
+        picture() + torch.rand(3)
+
+
+def test_gradients_pass_through_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_home = torch.nn.Conv2d(3, 2, 3)
+    x = torch.rand(1, 3, 5, 5)
+    at_home(x).square().mean().backward()
+    with gpu_stand_in(monkeypatch):
+        away = torch.nn.Conv2d(3, 2, 3)
+        away.load_state_dict(at_home.state_dict())
+        away.to(GPU)
+        away(x.to(GPU)).square().mean().backward()
+        found = [p.grad.cpu() for p in away.parameters() if p.grad is not None]
+
+    assert all(
+        torch.equal(ours, p.grad) for ours, p in zip(found, at_home.parameters(), strict=True) if p.grad is not None
+    )
