@@ -3,8 +3,8 @@
     python benchmarks/layouts.py [--networks edsr ...] [--batch 2] [--patch 24] [--repetitions 3] [--out layouts.md]
 
 The two layouts of a network and a precision are timed in turns, on the CPU with one thread in processor time: the
-forward pass of the papers' teacher without a graph, and both passes of their student. What comes out decides
-``SRNetwork.channels_last``, by which ``dukd train`` chooses where nobody else has.
+forward pass of the papers' teacher without a graph, both passes of their student, and the student on a picture. What
+comes out decides ``SRNetwork.channels_last``, by which dukd chooses where nobody else has.
 """
 
 import argparse
@@ -35,17 +35,19 @@ PAIRS: dict[str, tuple[NetworkConfig, NetworkConfig]] = {
     "smfanet": (SMFANetConfig(scale=2), SMFANetConfig(scale=2)),
 }
 """The papers' teachers and students."""
+PICTURE = (1, 128, 192)
+"""Rows and columns of lr of a picture to enlarge."""
 
 
 def passes(
-    config: NetworkConfig, batch: int, patch: int, precision: Precision, device: torch.device, *, back: bool
+    config: NetworkConfig, shape: tuple[int, int, int], precision: Precision, device: torch.device, *, back: bool
 ) -> dict[str, Callable[[], object]]:
     """One way per layout."""
 
     def way(layout: torch.memory_format) -> Callable[[], object]:
         network: nn.Module = config.build().to(device)
         network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
-        lr = torch.rand(batch, 3, patch, patch, device=device).to(memory_format=layout)
+        lr = torch.rand(shape[0], 3, *shape[1:], device=device).to(memory_format=layout)
 
         def run() -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -80,9 +82,14 @@ def main() -> None:
     ]
     for name in options.networks:
         teacher, student = PAIRS[name]
-        for config, back, called in ((teacher, False, "teacher's forward"), (student, True, "student's both")):
+        patches = (options.batch, options.patch, options.patch)
+        for config, back, called, shape in (
+            (teacher, False, "teacher's forward", patches),
+            (student, True, "student's both", patches),
+            (student, False, f"student, a picture of {PICTURE[2]} x {PICTURE[1]}", PICTURE),
+        ):
             for precision in PRECISIONS:
-                ways = passes(config, options.batch, options.patch, precision, device, back=back)
+                ways = passes(config, shape, precision, device, back=back)
                 apart, together = interleaved(ways, device=device, repetitions=repetitions)
                 milliseconds = f"{1e3 * apart.median:.1f} ms | {1e3 * together.median:.1f} ms"
                 ratio = apart.median / together.median

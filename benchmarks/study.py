@@ -219,16 +219,16 @@ def timed() -> dict[str, Method]:
 
 
 def reused(steps: int) -> dict[str, Entry]:
-    """Shorter and shorter periods of the same number of steps, and other ways to keep and to turn."""
-    made = {
-        f"{n}, period {p or 'none'}": Entry(m, steps, period=p) for p in (0, 400, 100, 25) for n, m in REUSING.items()
-    }
+    """Shorter and shorter periods, as shares of the steps, and other ways to keep and to turn."""
+    periods = (0, *(round(share * steps) for share in (0.4, 0.1, 0.025)))
+    made = {f"{n}, period {p or 'none'}": Entry(m, steps, period=p) for p in periods for n, m in REUSING.items()}
+    shortest = periods[-1]
     for name, reuse in (
         ("not turned", Reuse(turns=())),
         ("colours too", Reuse(turns=augment.OPERATIONS)),
         ("16 bits", Reuse(bits=16)),
     ):
-        made[f"logits, period 25, {name}"] = Entry(Logits(), steps, period=25, reuse=reuse)
+        made[f"logits, period {shortest}, {name}"] = Entry(Logits(), steps, period=shortest, reuse=reuse)
     return made
 
 

@@ -285,7 +285,7 @@ def test_methods_with_equal_questions_share_a_bank_and_others_do_not(
 def test_methods_that_run_parts_of_the_teacher_are_refused_with_a_remedy(
     method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
 ) -> None:
-    with pytest.raises(BankError, match=r"this method .*: switch reuse off \(--reuse.on False\), or .*--data.period 0"):
+    with pytest.raises(BankError, match=r"this method .*: switch reuse off \(--reuse.no-on\), or .*--data.period 0"):
         banked(tmp_path, method, student, teacher)
 
     assert list(tmp_path.iterdir()) == []

@@ -102,6 +102,24 @@ def test_commands_are_there_and_take_these_options(page, command):
         assert left.code == 0, f"{page}: {command}"  # noqa: PT017  help ends so
 
 
+def test_advice_names_options_that_exist(capsys):
+    """Also in messages: what a sentence tells the reader to type has to work. A truth is a flag and takes no value."""
+    with pytest.raises(SystemExit):
+        _train.parse(["small-x2-dukd", "--help"])
+    known = set(re.findall(r"--[a-z]+\.[a-z_.-]*[a-z]", capsys.readouterr().out))
+    sources = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py")}
+    named = [
+        (where, option, value)
+        for where, text in (PAGES | sources).items()
+        for option, value in re.findall(
+            r"(--(?:data|optimisation|reuse|evaluation|teacher)\.[\w.-]*\w)( True| False)?", text
+        )
+    ]
+
+    assert len(named) > 50
+    assert [n for n in named if n[1] not in known or n[2]] == []
+
+
 def test_there_are_commands_to_check():
     assert any("dukd train" in command for _, command in COMMANDS)
 

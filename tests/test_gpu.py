@@ -4,18 +4,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from dukd import bench, train
+from dukd.data import find_pairs
 from dukd.data.patches import Patches, Resident
+from dukd.evaluate import Candidate, evaluate
 from dukd.experiment import Evaluation, Experiment, Optimisation
+from dukd.images import Picture
 from dukd.methods import DUKD, Method
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig
 from dukd.runs import Run
 from dukd.session import Session
 from dukd.transfer import sent
+from dukd.upscale import upscale_picture
 from pretended import GPU, OnGPU, gpu_stand_in
 from test_methods import METHODS
 
@@ -207,3 +212,35 @@ def test_gradients_pass_through_the_stand_in(monkeypatch: pytest.MonkeyPatch) ->
     assert all(
         torch.equal(ours, p.grad) for ours, p in zip(found, at_home.parameters(), strict=True) if p.grad is not None
     )
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.name)
+def test_a_picture_is_enlarged_to_the_same_pixels(network: NetworkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(30, 37, 3), dtype=np.uint8)
+    built = network.build()
+    expected = upscale_picture(built, Picture(pixels=pixels), tile=20)
+    with gpu_stand_in(monkeypatch):
+        found = upscale_picture(built, Picture(pixels=pixels), tile=20, device="cuda")
+
+    assert np.array_equal(found.pixels, expected.pixels)
+
+
+def test_networks_are_measured_to_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = experiment(tmp_path, DUKD())
+    sets = {"Noise": find_pairs(wanted.data.train, scale=2)}
+    built = [Candidate(model=m, label=m, network=EDSR.build()) for m in ("student", "teacher")]
+    expected = figures(evaluate(built, sets).to_markdown())
+    with gpu_stand_in(monkeypatch):
+        found = figures(evaluate(built, sets, device="cuda").to_markdown())
+
+    assert len(expected) == 4
+    assert found == expected
+
+
+def figures(table: str) -> list[list[str]]:
+    """Lines of cells; how long it took is left out."""
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("|")]
+    return [[*cells[:4], *cells[5:]] for cells in rows]

@@ -195,7 +195,7 @@ def test_a_method_without_a_teacher_is_turned_and_has_no_bank(folder: Path, tmp_
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (CrossKD(), r"crosskd runs parts of the teacher .*: switch reuse off \(--reuse.on False\)"),
+        (CrossKD(), r"crosskd runs parts of the teacher .*: switch reuse off \(--reuse.no-on\)"),
         (Combined(base=MiPKD()), "combined runs parts of the teacher"),
         (FrugalDUKD(late=4), "what dukd-frugal asks its teacher changes with time"),
     ],

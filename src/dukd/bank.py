@@ -48,7 +48,7 @@ _PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON that foll
 _PAGE = 4096
 _PROJECTIONS = 4
 _TOLERANCE = 1e-3  # one value of one picture changed by one level moves every projection by 1 / 255
-REMEDY = "switch reuse off (--reuse.on False), or let no batch come again (--data.period 0)"
+REMEDY = "switch reuse off (--reuse.no-on), or let no batch come again (--data.period 0)"
 """What to do where answers cannot be reused."""
 
 

@@ -200,9 +200,7 @@ class Optimisation:
         check_word("precision", self.precision, ("float32", "bfloat16"))
         check("seed", self.seed, least=0)
         if self.cuda_graphs and not self.compile:
-            raise ValueError(
-                "cuda_graphs are recorded by torch.compile: switch it on too (--optimisation.compile True)"
-            )
+            raise ValueError("cuda_graphs are recorded by torch.compile: switch it on too (--optimisation.compile)")
         if self.warm_up >= self.steps:
             raise ValueError(f"warm_up is {self.warm_up}, but there are {self.steps} steps")
         if self.warm_up and self.schedule == "one-cycle":

@@ -217,7 +217,7 @@ class Session:
         """
         if self.bank is None:
             raise ValueError(
-                "this experiment keeps no answers: it needs a teacher, --data.period above 0 and --reuse.on True"
+                "this experiment keeps no answers: it needs a teacher, --data.period above 0 and no --reuse.no-on"
             )
         missing = self.bank.bank.missing()
         extras = self._extras_at_the_end()
