@@ -34,6 +34,22 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch: pytest
     assert torch.equal(second, expected)
 
 
+def test_a_lack_of_memory_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def short_of_memory(*_: object) -> object:
+        calls.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda _, **__: short_of_memory)
+    network = compiled(CONFIG.build())
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            network(torch.rand(1, 3, 6, 6))
+
+    assert len(calls) == 2
+
+
 def test_mistakes_of_the_caller_stay_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 

@@ -1,6 +1,6 @@
 from collections import Counter
 from pathlib import Path
-from threading import active_count
+from threading import active_count, current_thread
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dukd.data import Pack, Patches, batches, find_pairs, prepare
-from dukd.data.patches import Sample, _Draw
+from dukd.data.patches import Sample, Stream, _Draw
 
 SCALE = 2
 
@@ -290,3 +290,15 @@ def test_a_gpu_gets_the_same_batches(pack: Pack) -> None:
             expected = patches.batch(k)
             assert_close(next(copied)[0].cpu(), expected[0], rtol=0, atol=0)
             assert equal(tuple(x.cpu() for x in next(cut)), expected)
+
+
+def test_threads_pin_memory_for_the_gpu_they_serve(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread starts with the first GPU; one that pinned there would take memory from another process's."""
+    chosen: list[tuple[str, torch.device]] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append((current_thread().name[:7], device)))
+    monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
+    monkeypatch.setattr(Stream, "_placed", lambda _, batch: batch)
+    with batches(Patches(pack, patch=4, batch=2), workers=1, device="cuda:3") as stream:
+        next(stream)
+
+    assert chosen == [("patches", torch.device("cuda", 3))]

@@ -26,6 +26,8 @@ def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
     def attempt(lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
         try:
             return fast(lr, tuple(depths))
+        except torch.OutOfMemoryError:  # the compiler is not to blame, and what was asked for would not fit without it
+            raise
         except Exception as error:  # noqa: BLE001  the compiler's own are of many kinds
             network.forward_with_features = plain
             answer = plain(lr, depths)  # raises itself where the caller made the mistake

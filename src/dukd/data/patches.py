@@ -325,10 +325,15 @@ class Stream(Iterator[Batch]):
         self._source, self._rank, self._world = source, rank, world
         self._device = torch.device(device)
         self._numbers = iter(count(start) if stop is None else range(start, stop))
-        self._pool = ThreadPoolExecutor(workers, "patches") if workers else None
+        self._pool = ThreadPoolExecutor(workers, "patches", self._enter) if workers else None
         self._ahead = 2 * workers
         self._waiting: deque[Future[Batch]] = deque()
         self._closed = False
+
+    def _enter(self) -> None:
+        """Begin a thread: each has a GPU of its own choice, and would pin memory for the first one."""
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
 
     def __next__(self) -> Batch:
         """The next batch.
