@@ -1,6 +1,7 @@
 import math
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -249,10 +250,52 @@ def test_features_at_other_depths_are_another_question(student: SRNetwork, teach
         losses(Logits(), student, asked, 0)
 
 
+def test_the_next_answers_are_read_beside_the_step(
+    student: SRNetwork, teacher: SRNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second step of what is kept on, no step waits for the disk or for a checksum."""
+    asked = banked(tmp_path, DUKD(), student, teacher)
+    for step in range(PERIOD):
+        run(DUKD(), student, asked, step)
+    readers: list[tuple[int, str]] = []
+    read = Bank.read
+    monkeypatch.setattr(
+        Bank, "read", lambda bank, k: readers.append((k, threading.current_thread().name[:4])) or read(bank, k)
+    )
+    for step in range(PERIOD, 2 * PERIOD):
+        run(DUKD(), student, asked, step)
+    asked.close()
+
+    assert [k for k, thread in readers if thread == "bank"] == [1, 2, 0]
+    # the thread had looked for batch 0 before it was kept, at the last step of the first period
+    assert [k for k, thread in readers if thread != "bank"] in ([], [0])
+
+
+def test_a_period_of_one_batch_is_replayed(student: SRNetwork, teacher: SRNetwork, tmp_path: Path) -> None:
+    """The next batch is this one, which is not kept yet while the thread looks for it."""
+    asked = banked(tmp_path, Logits(), student, teacher, replace(SOURCE, period=1))
+    for _ in range(4):
+        asked.at(0)
+        losses(Logits(), student, asked, 0)
+        asked.done()
+
+    assert asked.asked == 1
+
+
+def test_what_another_run_keeps_meanwhile_is_found(student: SRNetwork, teacher: SRNetwork, tmp_path: Path) -> None:
+    first, second = (banked(tmp_path, DUKD(), student, teacher) for _ in range(2))
+    run(DUKD(), student, first, 0)  # whose thread finds nothing of batch 1
+    run(DUKD(), student, second, 1)
+    first.network = Silent(teacher)
+    run(DUKD(), student, first, 1)
+
+    assert first.asked == 1
+
+
 def test_another_run_takes_up_what_the_first_one_kept(student: SRNetwork, teacher: SRNetwork, tmp_path: Path) -> None:
     first = banked(tmp_path, DUKD(), student, teacher)
     run(DUKD(), student, first, 1)
-    first.bank.close()
+    first.close()
     second = banked(tmp_path, DUKD(), student, teacher)
 
     assert second.bank.missing() == [0, 2]
@@ -385,7 +428,7 @@ def test_a_bank_that_does_not_fit_on_the_disk_is_refused(teacher: SRNetwork, tmp
 def test_a_damaged_bank_is_refused(teacher: SRNetwork, tmp_path: Path, damage: str) -> None:
     asked = direct(tmp_path, teacher)
     path = asked.bank.path
-    asked.bank.close()
+    asked.close()
     with path.open("r+b") as file:
         if damage == "cut":
             file.truncate(path.stat().st_size - 1)

@@ -23,6 +23,7 @@ import weakref
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -236,13 +237,6 @@ class Bank:
         record = cast("NDArray[np.void]", raw.view(self._record)[0])
         return record if zlib.crc32(raw[4:].data) == int(record["crc"]) else None
 
-    def read_ahead(self, number: int) -> None:
-        """Have the system fetch a record that will soon be wanted."""
-        if hasattr(mmap, "MADV_WILLNEED"):  # not on Windows
-            at = self._start + number * self._record.itemsize
-            page = at - at % mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, page, at + self._record.itemsize - page)
-
     def write(self, number: int, prints: Sequence[Tensor], answers: Mapping[str, Codes]) -> None:
         """Keep the answers to a batch, unless another process has done so meanwhile."""
         record = np.zeros((), self._record)
@@ -366,7 +360,7 @@ class BankedTeacher(_Asked):
     """A teacher that answers each question of a period once, and from then on from its bank.
 
     A question is recognised by its place in the step, and by fingerprints of its pictures. On a GPU the comparison's
-    outcome is fetched by `verify`, so that no step waits for it.
+    outcome is fetched by `verify`, so that no step waits for it; a thread reads and checks the next batch's answers.
     """
 
     def __init__(self, network: SRNetwork, bank: Bank, *, late: bool = False) -> None:
@@ -383,14 +377,29 @@ class BankedTeacher(_Asked):
         self._prints: list[Tensor] = []
         self._answers: dict[str, Codes] = {}
         self._differs: list[Tensor] = []
+        self._reader = ThreadPoolExecutor(1, "bank")
+        self._ahead: tuple[int, Future[NDArray[np.void] | None] | None] = 0, None
 
     def at(self, step: int) -> None:
         """Begin the step with this number, from 0."""
         self._number = step % self.bank.source.period
         self._place = 0
         self._prints, self._answers, self._sound = [], {}, True
-        self._known = self.bank.read(self._number)
-        self.bank.read_ahead((self._number + 1) % self.bank.source.period)
+        self._known = self._fetched(self._number)
+
+    def _fetched(self, number: int) -> NDArray[np.void] | None:
+        """Read a record, and have a thread read and check the next one meanwhile."""
+        (waited_for, record), following = self._ahead, (number + 1) % self.bank.source.period
+        known = record.result() if record is not None and waited_for == number else None
+        if known is None:  # or written since then
+            known = self.bank.read(number)
+        self._ahead = following, self._reader.submit(self.bank.read, following)
+        return known
+
+    def close(self) -> None:
+        """Wait for the thread, and close the file."""
+        self._reader.shutdown(wait=True, cancel_futures=True)
+        self.bank.close()
 
     def done(self) -> None:
         """End the step: keep what the teacher answered.

@@ -192,7 +192,7 @@ def steps(
             yield Steps(session, ways, tuple(notes))
         finally:
             if replaying is not None and replaying.bank is not None:
-                replaying.bank.bank.close()
+                replaying.bank.close()
 
 
 def step(
