@@ -126,12 +126,8 @@ def reading(result: Result) -> Iterator[str]:
 
 def shares(result: Result, ceilings: dict[str, Ceiling]) -> str:
     """The table, with the share of each precision's own peak."""
-    lines: list[str] = []
-    for precision, best in ceilings.items():
-        own = replace(result, ceiling=best).to_markdown().splitlines()
-        rows = [line for line in own[4:] if precision in line.split("|")[1]]
-        lines += rows if lines else [*own[:4], *rows]
-    return "\n".join(lines) + "\n"
+    own = {t.name: best for t in result.timings for precision, best in ceilings.items() if t.name.endswith(precision)}
+    return replace(result, ceilings=own).to_markdown()
 
 
 def to_line(asked: Asked, result: Result) -> str:

@@ -205,6 +205,11 @@ def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name != "copy"}
 
 
+def _set_device(device: torch.device) -> None:
+    if device == torch.device("cuda"):
+        raise ValueError(f"Expected a torch.device with a specified index or an integer, but got: {device}")
+
+
 class Event:
     """Of `torch.cuda`: what it stands for has always happened."""
 
@@ -222,5 +227,9 @@ def gpu_stand_in(monkeypatch: pytest.MonkeyPatch, *, free: int = 10**9) -> Gener
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device=None: (free, 10**9))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device=None: 1 << 20)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device=None: "stand-in")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: GPU.index)
+    monkeypatch.setattr(torch.cuda, "set_device", _set_device)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device=None: None)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)  # for threads, which the mode does not reach
     with GPUStandIn() as mode, _Made():
         yield mode

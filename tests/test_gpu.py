@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dukd import bench, train
+from dukd import bench, distributed, train
 from dukd.data import find_pairs
 from dukd.data.patches import Patches, Resident
 from dukd.evaluate import Candidate, evaluate
@@ -39,7 +39,8 @@ def experiment(
 ) -> Experiment:
     teacher = teacher or EDSRConfig(scale=2, width=8, blocks=3)
     made = bench.trial(student, teacher if method.needs_teacher else None, method, folder, patch=16, batch=4)
-    return replace(made, optimisation=Optimisation(steps=4, learning_rate=1e-3, clip=1.0))
+    # Left alone, channels would lie otherwise on the processor, in float32.
+    return replace(made, optimisation=Optimisation(steps=4, learning_rate=1e-3, clip=1.0, channels_last=True))
 
 
 def advance(session: Session, k: int) -> None:
@@ -61,7 +62,8 @@ def compared(wanted: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for k in range(4):
         advance(at_home, k)
     with gpu_stand_in(monkeypatch) as gpu:
-        session = Session.prepare(wanted, GPU)
+        session = Session.prepare(wanted, torch.device("cuda"))
+        assert session.device == GPU
         assert all(isinstance(p, OnGPU) for p in session.trained())
         advance(session, 0)
         advance(session, 1)
@@ -106,8 +108,8 @@ def test_a_whole_run_ends_with_the_same_student(tmp_path: Path, monkeypatch: pyt
     judged = Evaluation(sets=(tmp_path / "pictures",), pictures=1, every=2, log_every=2, teacher_pictures=0, samples=1)
     wanted = replace(wanted, evaluation=judged, data=replace(wanted.data, workers=0))
     train.train(wanted, tmp_path / "cpu")
-    with gpu_stand_in(monkeypatch):
-        train.train(wanted, tmp_path / "gpu", device=GPU)
+    with gpu_stand_in(monkeypatch), distributed.join(torch.device("cuda"), environment={}) as world:
+        train.train(wanted, tmp_path / "gpu", world=world)
     here, there = Run.open(tmp_path / "cpu"), Run.open(tmp_path / "gpu")
 
     assert here.student.read_bytes() == there.student.read_bytes()
@@ -116,6 +118,16 @@ def test_a_whole_run_ends_with_the_same_student(tmp_path: Path, monkeypatch: pyt
 
 
 # Where patches are cut
+
+
+def test_a_thread_that_cuts_patches_serves_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = experiment(tmp_path, DUKD())
+    train.train(wanted, tmp_path / "cpu")
+    wanted = replace(wanted, data=replace(wanted.data, workers=1, resident="never"))
+    with gpu_stand_in(monkeypatch):
+        train.train(wanted, tmp_path / "gpu", device="cuda")
+
+    assert Run.open(tmp_path / "cpu").student.read_bytes() == Run.open(tmp_path / "gpu").student.read_bytes()
 
 
 def test_pictures_lie_on_the_device_where_they_take_at_most_half_of_it(

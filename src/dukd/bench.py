@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from dukd import images, train
 from dukd.bank import BankError
+from dukd.compiling import begin_step
 from dukd.data.patches import Patches
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.logbook import peak_memory
@@ -121,7 +122,7 @@ def upscale(
         per_run=pixels / 1e6,
         unit="megapixels",
         flops=dict.fromkeys(precisions, 2.0 * macs(built, height, width)),
-        ceiling=ceiling(device, "float32"),
+        ceilings={p: ceiling(device, p) for p in precisions},
         memory_mb=peak_memory(device),
     )
 
@@ -307,6 +308,7 @@ def alone(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
 
     def run() -> None:
         session.student.zero_grad()
+        _begin(session)
         with _autocast(session):
             answers = [session.student(x) for x in heard.inputs]
         torch.stack([answer.float().mean() for answer in answers]).sum().backward()
@@ -316,15 +318,21 @@ def alone(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
 
 def _asked(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
     """The teacher's forward passes on the pictures that the method asks it about, and nothing else."""
-    heard = _Heard(session.teacher)
-    _listen(replace(session, teacher=heard), lr, hr)
+    heard = _Heard(session.asked)
+    _listen(replace(session, asked=heard), lr, hr)
 
     def run() -> None:
+        _begin(session)
         with torch.no_grad(), _autocast(session):
             for x in heard.inputs:
-                session.teacher(x)
+                session.asked(x)
 
     return run
+
+
+def _begin(session: Session) -> None:
+    if session.experiment.optimisation.cuda_graphs:
+        begin_step()
 
 
 def _autocast(session: Session) -> torch.autocast:
@@ -335,6 +343,7 @@ def _autocast(session: Session) -> torch.autocast:
 def _listen(session: Session, lr: Tensor, hr: Tensor) -> None:
     """Have the method compute its losses once, for those who hear what it asks."""
     pictures, drawn = session.pictures(lr, hr), session.draws(0)
+    _begin(session)
     if session.bank is not None:
         session.bank.at(0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():

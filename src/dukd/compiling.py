@@ -1,13 +1,18 @@
 """Networks behind torch.compile, which go on without it where it fails."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dukd.networks._network import SRNetwork
+from dukd.networks.ensemble import Ensemble
+
+_PASSES = 64
+"""Passes that may be compiled in a process; torch counts those of all networks together, and stops at 8."""
 
 
 def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
@@ -20,6 +25,9 @@ def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
         network: The network.
         graphs: Whether its kernels are recorded as CUDA graphs and replayed; call `begin_step` before each step then.
     """
+    import torch._dynamo.config as dynamo  # noqa: PLC0415  takes seconds
+
+    dynamo.recompile_limit = max(_PASSES, dynamo.recompile_limit)
     plain = network.forward_with_features
     fast = torch.compile(plain, mode="reduce-overhead" if graphs else None, dynamic=False)
 
@@ -42,6 +50,20 @@ def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
 
     network.forward_with_features = attempt
     return network
+
+
+def lowered(network: SRNetwork) -> SRNetwork:
+    """Copy a frozen network with the weights of products in bfloat16, as autocast makes them anew in every pass.
+
+    Under autocast to bfloat16 the copy answers to the bit what the network does; elsewhere it cannot be asked.
+    """
+    copied = copy.deepcopy(network)
+    # What joins an ensemble's answers computes in the type of its weights.
+    for part in copied.members.values() if isinstance(copied, Ensemble) else [copied]:
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(torch.bfloat16)
+    return copied
 
 
 def begin_step() -> None:

@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dukd.transfer import numbered
+
 TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others' share of a step."""
 PATIENCE = timedelta(hours=2)
@@ -178,7 +180,7 @@ def join(
     """
     size = int(environment.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(device=device)
+        yield World(device=numbered(device))
         return
     if missing := [name for name in _NEEDED if name not in environment]:
         raise RankError(f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start the processes with torchrun")
@@ -188,8 +190,7 @@ def join(
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise RankError(f"local rank {local} has no GPU: there are {torch.cuda.device_count()}, one per process")
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
+        device = numbered(torch.device("cuda", local))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _talking(rank, size):
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
@@ -197,8 +198,11 @@ def join(
         with _talking(rank, size):
             patient = dist.new_group(backend="gloo", timeout=patience)
         yield World(rank, size, device, cast("dist.ProcessGroup", patient))
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if device.type == "cpu":  # NCCL would wait for ranks that wait for this one; the process's end frees it
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 class InOrder:
@@ -261,14 +265,14 @@ def _flat(parameters: Sequence[nn.Parameter], values: Tensor) -> Tensor:
 
 def _spread(flat: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """Put the row back into gradients; the values at its end are returned."""
-    start = 0
+    *pieces, values = flat.split([*(p.numel() for p in parameters), flat.numel() - sum(p.numel() for p in parameters)])
     for p in parameters:
-        piece = flat[start : start + p.numel()].view_as(p)
-        start += p.numel()
         if p.grad is None:
             p.grad = torch.empty_like(p)
-        p.grad.copy_(piece)
-    return flat[start:]
+    gradients = [cast("Tensor", p.grad) for p in parameters]
+    sources = [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
+    torch._foreach_copy_(gradients, sources)  # pyright: ignore[reportPrivateImportUsage]  one launch
+    return values
 
 
 def _divisors(number: int) -> str:

@@ -16,7 +16,13 @@ def is_shortage(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORTAGES)
 
 
-_SHORTAGES = ("can't allocate memory", "DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_SHORTAGES = (
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "unable to find an engine",  # of cuDNN, where none of its plans finds room to work in
+)
 """What torch's allocators and NVIDIA's libraries say."""
 
 
@@ -32,6 +38,8 @@ def advice(experiment: Experiment, device: torch.device) -> TooLittleMemoryError
         options.append(f"--optimisation.accumulate {parts} (the same batch, {share} patches at a time)")
     if data.batch > 1:
         options.append(f"--data.batch {data.batch // 2}")
+    if data.resident != "never" and device.type == "cuda":
+        options.append("--data.resident never (the pictures leave its memory)")
     options.append(f"--data.patch {max(8, data.patch * 2 // 3 // 8 * 8)}")
     part = data.batch // optimisation.accumulate
     return TooLittleMemoryError(

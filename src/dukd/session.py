@@ -20,7 +20,7 @@ from dukd import bank
 from dukd._version import __version__
 from dukd.bank import Bank, BankedTeacher, BankError, Source
 from dukd.checkpoint import CheckpointError
-from dukd.compiling import compiled
+from dukd.compiling import begin_step, compiled, lowered
 from dukd.data.pack import Pack, prepare
 from dukd.data.pairs import PairsError, find_pairs
 from dukd.data.patches import Patches, Resident
@@ -32,6 +32,7 @@ from dukd.networks import weights
 from dukd.networks._network import NoTeacher, SRNetwork, arrange
 from dukd.runs import Run
 from dukd.schedule import Draws, draws
+from dukd.transfer import numbered
 from dukd.turned import Turned
 from dukd.validation import Validation, set_name, try_teacher
 from dukd.watch import Watch
@@ -47,6 +48,8 @@ class Session:
     averaged: SRNetwork
     """The exponential moving average of the student: what is validated and saved."""
     teacher: SRNetwork
+    asked: SRNetwork
+    """The teacher as methods ask it, its weights in the arithmetic of training."""
     teacher_sha256: str
     """Digest of the teacher's file; empty without one."""
     extras: nn.Module
@@ -87,6 +90,7 @@ class Session:
         Raises:
             ValueError: If the teacher, the pictures or the method do not fit the student, or the ranks the batch.
         """
+        device = numbered(device)
         world = world or World(device=device)
         notes: list[str] = []
         optimisation = experiment.optimisation
@@ -103,7 +107,7 @@ class Session:
         notes.extend(experiment.method.notes())
         with world.leader_first():
             patches = _patches(experiment.data, optimisation.seed, student.scale, progress, prepared=not world.leads)
-        together = optimisation.channels_last
+        together = layout_of(optimisation, device)
         arrange(extras, together=student.channels_last if together is None else together)
         for module in (student, teacher, extras):
             arrange(module, together=together)
@@ -117,6 +121,7 @@ class Session:
             student=student.train(),
             averaged=copy.deepcopy(student).frozen(),
             teacher=teacher,
+            asked=lowered(teacher) if digest and optimisation.precision == "bfloat16" else teacher,
             teacher_sha256=digest,
             extras=extras.train(),
             optimiser=optimiser,
@@ -132,7 +137,7 @@ class Session:
         if experiment.data.period and experiment.reuse.on:
             session._reuse()
         if optimisation.compile:
-            for network in (student, teacher) if digest else (student,):
+            for network in (student, session.asked) if digest else (student,):
                 compiled(network, graphs=optimisation.cuda_graphs)
         return session
 
@@ -162,7 +167,7 @@ class Session:
             return
         limit = reuse.limit_gb * 1e9 / self.world.size
         kept = Bank.open(reuse.folder, source, asked, limit=limit)
-        self.bank = BankedTeacher(self.teacher, kept, late=not at_first)
+        self.bank = BankedTeacher(self.asked, kept, late=not at_first)
         self.notes.append(
             f"the teacher's answers to {source.period} batches are kept in {self.bank.bank.path} "
             f"({bank.size(source, asked) / 1e6:,.1f} MB) and replayed"
@@ -198,6 +203,8 @@ class Session:
 
     def _rehearse(self, teacher: SRNetwork, extras: nn.Module, k: int = 0) -> None:
         """Compute the losses of a batch with another teacher and other extras, and change nothing."""
+        if self.experiment.optimisation.cuda_graphs:
+            begin_step()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             share = self.patches.batch(k, self.world.rank, self.world.size)
             pictures = self.pictures(*(x.to(self.device) for x in share))
@@ -231,7 +238,7 @@ class Session:
 
     def pictures(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         """Turn uint8 patches into what networks take: float32 in [0, 1]."""
-        together = self.experiment.optimisation.channels_last
+        together = layout_of(self.experiment.optimisation, self.device)
         together = self.student.channels_last if together is None else together
         layout = torch.channels_last if together else torch.contiguous_format
         lr, hr = (x.to(torch.float32, memory_format=layout).div_(255) for x in (lr, hr))
@@ -279,7 +286,7 @@ class Session:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=optimisation.precision == "bfloat16"):
                 losses = part.losses(
                     student=self.student if self.turned is None else self.turned,
-                    teacher=teacher or self.bank or self.teacher,
+                    teacher=teacher or self.bank or self.asked,
                     extras=extras or self.extras,
                     lr=some_lr,
                     hr=some_hr,
@@ -399,6 +406,17 @@ def _optimiser(optimisation: Optimisation, *modules: nn.Module) -> Adam:
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.detach().cpu().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+
+
+def layout_of(optimisation: Optimisation, device: torch.device) -> bool | None:
+    """Whether channels lie together in memory; None if each network decides.
+
+    In float32 on a processor they lie apart where nobody has decided: together would be 6 to 10 % faster, but the heap
+    falls into pieces, and the paper's step takes a quarter more memory (docs/results/memory.md).
+    """
+    if optimisation.channels_last is None and device.type == "cpu" and optimisation.precision == "float32":
+        return False
+    return optimisation.channels_last
 
 
 def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:

@@ -68,6 +68,8 @@ class Result:
     """Floating-point operations of one run, by way, where they are known."""
     ceiling: Ceiling | None = None
     """To compare with."""
+    ceilings: Mapping[str, Ceiling] = field(default_factory=dict[str, Ceiling])
+    """By way, where ways have others than that."""
     memory_mb: int = 0
     """Peak memory of the process or the device."""
     notes: tuple[str, ...] = ()
@@ -91,9 +93,9 @@ class Result:
             "|---|---|---|---|---|---|",
         ]
         for t in self.timings:
-            share = "-"
-            if t.name in self.flops and self.ceiling is not None:
-                share = f"{100 * self.flops[t.name] / t.median / self.ceiling.flops:.0f} %"
+            share, best = "-", self.ceilings.get(t.name, self.ceiling)
+            if t.name in self.flops and best is not None:
+                share = f"{100 * self.flops[t.name] / t.median / best.flops:.0f} %"
             lines.append(
                 f"| {t.name} | {_seconds(t.median)} | {_spread(t)} | {self.per_run / t.median:.4g} | "
                 f"{self.ratio(t.name):.2f} | {share} |"
@@ -107,6 +109,10 @@ def _spread(timing: Timing) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.2f} ms"
+
+
+_BURST = 5
+"""Runs of a way on a GPU before it is waited for: its host works ahead, as it does in training."""
 
 
 def interleaved(
@@ -126,15 +132,17 @@ def interleaved(
     if repetitions < 1 or not ways:
         raise ValueError(f"timing needs a way and at least 1 repetition, but got {len(ways)} and {repetitions}")
     clock = time.perf_counter if device.type == "cuda" else time.process_time
+    burst = _BURST if device.type == "cuda" else 1
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-warm_up, repetitions):
         for name, way in ways.items():
             _wait(device)
             started = clock()
-            way()
+            for _ in range(burst):
+                way()
             _wait(device)
             if turn >= 0:
-                seconds[name].append(clock() - started)
+                seconds[name].append((clock() - started) / burst)
     return tuple(Timing(name, tuple(taken)) for name, taken in seconds.items())
 
 

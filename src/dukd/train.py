@@ -27,12 +27,13 @@ from dukd.distributed import InOrder, World, fingerprint
 from dukd.experiment import Experiment
 from dukd.files import Progress, silent
 from dukd.logbook import GRADIENT_NORM, Logbook, Meter, Observer, ignore
-from dukd.memory import advice, is_shortage
+from dukd.memory import TooLittleMemoryError, advice, is_shortage
 from dukd.methods import Losses
 from dukd.networks._network import SRNetwork
 from dukd.runs import Run
 from dukd.schedule import rate_factor, seed_networks
 from dukd.session import Session, check_same
+from dukd.transfer import numbered
 from dukd.validation import write_samples
 from dukd.watch import Seen
 
@@ -91,7 +92,7 @@ def train(
         dukd.distributed.PeerError: If another rank died or hangs.
         dukd.distributed.RankError: If the ranks cannot share a batch, or do not train the same.
     """
-    world = world or World(device=torch.device(device))
+    world = world or World(device=numbered(torch.device(device)))
     directory = Path(directory)
     if resume:
         check_same(experiment, Run.open(directory))
@@ -324,8 +325,18 @@ class _Keeper:
             return
         best = False
         if session.validation.sets:
-            with self.as_written():
-                record = session.validation.record(session.step, session.averaged, session.scored())
+            try:
+                with self.as_written():
+                    record = session.validation.record(session.step, session.averaged, session.scored())
+            except (RuntimeError, MemoryError) as error:
+                if not is_shortage(error):
+                    raise
+                if session.world.size == 1:  # the others are not there to agree
+                    self.save()
+                raise TooLittleMemoryError(
+                    f"validating after step {session.step} does not fit into the memory of {session.device}: judge by "
+                    "smaller pictures (--evaluation.sets), then go on with --resume"
+                ) from error
             self.logbook.write(record)
             best = record["sets"][session.validation.first]["psnr_y"] > session.best
             session.best = max(record["sets"][session.validation.first]["psnr_y"], session.best)
@@ -333,6 +344,7 @@ class _Keeper:
 
     def save(self, *, best: bool = False) -> None:
         settle(self.session)
+        self.session.world.wait()  # until the first rank has validated, which may take longer than a message may
         _compare(self.session)
         if self.session.world.leads:
             self._save(best=best)

@@ -1,7 +1,17 @@
-"""From the host's memory to a device without making the host wait."""
+"""A device, and the way there from the host's memory without making the host wait."""
 
 import torch
 from torch import Tensor
+
+
+def numbered(device: torch.device) -> torch.device:
+    """Name a GPU by its number, and make it the current one, which events and streams that name none belong to."""
+    if device.type != "cuda":
+        return device
+    if device == torch.device("cuda"):
+        device = torch.device("cuda", torch.cuda.current_device())
+    torch.cuda.set_device(device)
+    return device
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:

@@ -332,7 +332,7 @@ class Stream(Iterator[Batch]):
 
     def _enter(self) -> None:
         """Begin a thread: each has a GPU of its own choice, and would pin memory for the first one."""
-        if self._device.type == "cuda":
+        if self._device.type == "cuda" and self._device != torch.device("cuda"):
             torch.cuda.set_device(self._device)
 
     def __next__(self) -> Batch:
