@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 
 from dukd import distributed, train
 from dukd.experiment import Experiment
+from dukd.validation import Validation
 
 PLAIN = train.advance
 
@@ -27,6 +29,9 @@ def disturbed(job, rank):
                 case "weights":
                     with torch.no_grad():
                         next(session.student.parameters())[0, 0, 0, 0] += 1e-3
+                case "slow validation":
+                    measure = Validation.measure
+                    Validation.measure = lambda *a: time.sleep(job["seconds"]) or measure(*a)
                 case "loss":
                     losses = session.losses
                     session.losses = lambda *a: ({n: v * math.inf for n, v in some.items()} for some in losses(*a))
@@ -55,7 +60,7 @@ def outcome(job, world):
 
 def main(jobs, out, timeout):
     limit = timedelta(seconds=float(timeout))
-    with distributed.join(torch.device("cpu"), timeout=limit, patience=limit) as world:
+    with distributed.join(torch.device("cpu"), timeout=limit, patience=max(limit, timedelta(minutes=1))) as world:
         ends = []
         for job in json.loads(Path(jobs).read_text()):
             ends.append(outcome(job, world))

@@ -5,10 +5,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dukd.compiling import as_written, compiled
-from dukd.networks import EDSRConfig
+from dukd.compiling import as_written, compiled, lowered
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig, gather
 
 CONFIG = EDSRConfig(scale=2, width=4, blocks=1)
+SWINIR = SwinIRConfig(scale=2, width=8, depths=(2, 2), heads=(2, 2), window=4)
+NETWORKS: tuple[NetworkConfig, ...] = (
+    CONFIG,
+    RCANConfig(scale=2, width=8, groups=2, blocks=1, squeeze=4),
+    SWINIR,
+    SMFANetConfig(scale=2, width=8, blocks=2),
+    gather({"one": CONFIG.build(), "two": SWINIR.build()}, width=4, blocks=2).config,
+)
 
 
 def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +40,27 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch: pytest
         second = network(x)
     assert torch.equal(first, expected)
     assert torch.equal(second, expected)
+
+
+@pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.name)
+def test_weights_that_are_lowered_once_answer_as_if_lowered_every_time(config: NetworkConfig) -> None:
+    network, x = config.build().frozen(), torch.rand(2, 3, 8, 12)
+    copied = lowered(network)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        expected, features = network.forward_with_features(x, (0.5, 1.0))
+        answer, theirs = copied.forward_with_features(x, (0.5, 1.0))
+
+    assert torch.equal(answer, expected)
+    assert all(torch.equal(ours, own) for ours, own in zip(theirs, features, strict=True))
+    assert any(p.dtype == torch.bfloat16 for p in copied.parameters())
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+def test_compiled_passes_of_all_networks_fit_into_the_compilers_account() -> None:
+    """Torch counts them together, and would leave the ninth uncompiled without a word."""
+    compiled(CONFIG.build())
+
+    assert torch._dynamo.config.recompile_limit >= 64
 
 
 def test_a_lack_of_memory_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

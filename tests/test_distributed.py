@@ -250,6 +250,19 @@ def test_a_rank_that_dies_ends_the_other(runs):
 
 
 @pytest.mark.slow
+def test_the_first_rank_may_take_its_time_to_validate(runs, tmp_path):
+    """Longer than a message between ranks may take: 3 seconds here, 5 minutes otherwise."""
+    root, _ = runs
+    job = {"experiment": str(root / "exact.yaml"), "run": str(tmp_path / "run"), "rank": 0, "step": 2}
+    job |= {"how": "slow validation", "seconds": 4}
+    for process in processes([job], tmp_path / "ends", 2, timeout=3):
+        process.communicate(timeout=100)
+
+    assert json.loads((tmp_path / "ends" / "rank0.json").read_text())[0].startswith("told ")
+    assert digest(tmp_path / "run") == digest(root / "two" / "exact")
+
+
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_other_after_the_timeout(runs, tmp_path):
     """Stopped, it keeps its connections; the timeout is 3 seconds here."""
     root, _ = runs

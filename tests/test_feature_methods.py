@@ -162,7 +162,7 @@ def test_one_forward_pass_each(
         network.stages[0].register_forward_hook(lambda module, *_: calls.append(module))
     losses_of(method, student, teacher, pair, method.extras(student, teacher))
 
-    assert calls == [student.stages[0], teacher.stages[0]]
+    assert calls == [teacher.stages[0], student.stages[0]]
 
 
 @every_method

@@ -3,15 +3,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from dukd.data.patches import Residence
 from dukd.experiment import Data, Experiment, Optimisation
 from dukd.memory import advice, is_shortage
 from dukd.networks import EDSRConfig
 
 
-def experiment(batch: int = 16, patch: int = 48, **optimisation: object) -> Experiment:
+def experiment(batch: int = 16, patch: int = 48, resident: Residence = "auto", **optimisation: object) -> Experiment:
     return Experiment(
         student=EDSRConfig(scale=2),
-        data=Data(train=Path("x"), batch=batch, patch=patch),
+        data=Data(train=Path("x"), batch=batch, patch=patch, resident=resident),
         optimisation=Optimisation(**optimisation),
     )
 
@@ -23,6 +24,8 @@ def test_what_runs_out_of_memory_is_recognised() -> None:
     assert is_shortage(caught.value)
     assert is_shortage(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_shortage(MemoryError())
+    assert is_shortage(RuntimeError("GET was unable to find an engine to execute this computation"))
+    assert is_shortage(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert not is_shortage(RuntimeError("sizes do not match"))
     assert not is_shortage(ValueError("can't allocate memory"))
 
@@ -32,7 +35,7 @@ def test_what_runs_out_of_memory_is_recognised() -> None:
     [
         (
             experiment(),
-            r"16 patches of 48 .* float32. .* \(about half\); --.*accumulate 2 \(.* 8 patches .*batch 8; .*never .*; .*patch 32$",
+            r"16 patches of 48 .* float32. .* half\); --.*accumulate 2 .* 8 patches .*batch 8; .*never .*patch 32$",
         ),
         (
             experiment(batch=6, accumulate=2, precision="bfloat16"),

@@ -21,10 +21,12 @@ from torch.testing import assert_close
 from dukd import checkpoint, train
 from dukd.checkpoint import CheckpointError
 from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+from dukd.memory import TooLittleMemoryError
 from dukd.methods import DCKD, DUKD, FAKD, Combined, FitNet, Logits, Method, ReleasedDUKD, Scratch
 from dukd.networks import EDSRConfig, SwinIRConfig, weights
 from dukd.runs import Run
 from dukd.session import Session
+from dukd.validation import Validation
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0, skip="nearest")
 
@@ -458,3 +460,43 @@ def test_tensorboard_is_written_where_it_is_installed(folder, tmp_path):
 
 def test_a_method_stays_a_value(folder):
     assert isinstance(experiment(folder).method, Method)
+
+
+def test_the_teacher_is_asked_with_lowered_weights_and_scored_with_its_own(folder):
+    session = opened(folder, optimisation__precision="bfloat16")
+    own, asked = session.teacher.state_dict(), session.asked.state_dict()
+
+    assert {v.dtype for v in own.values() if v.is_floating_point()} == {torch.float32}
+    assert torch.bfloat16 in {v.dtype for v in asked.values()}
+    assert session.scored() is session.teacher
+    in_full = opened(folder)
+    assert in_full.asked is in_full.teacher
+
+
+@pytest.mark.parametrize(("precision", "together"), [("float32", False), ("bfloat16", True)])
+def test_where_channels_lie_while_training_on_a_processor(folder, precision, together):
+    session = opened(folder, optimisation__precision=precision)
+    lr, _ = session.pictures(*session.patches.batch(0))
+
+    weight = next(p for p in session.student.parameters() if p.ndim == 4)
+    for x in (weight, lr):
+        assert x.is_contiguous(memory_format=torch.channels_last) == together
+        assert x.is_contiguous() != together
+
+
+def test_a_validation_that_does_not_fit_is_told_and_loses_nothing(folder, tmp_path, monkeypatch):
+    """Test pictures may be much larger than patches; what was trained until then is saved."""
+
+    def short_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Validation, "measure", short_of_memory)
+    with pytest.raises(
+        TooLittleMemoryError, match=r"validating after step 4 does not fit .*--evaluation.sets.*--resume"
+    ):
+        train.train(experiment(folder), tmp_path / "run")
+    monkeypatch.undo()
+
+    assert Run.open(tmp_path / "run").steps() == [4]
+    train.train(experiment(folder), tmp_path / "run", resume=True)
+    assert Run.open(tmp_path / "run").steps()[-1] == 12

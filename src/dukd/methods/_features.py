@@ -66,13 +66,12 @@ class FeatureMethod(Logits, ABC):
     def losses(
         self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
     ) -> Losses:
+        # The teacher first, before the student's graph needs memory too.
+        answer, theirs = teacher.forward_with_features(lr, self.taps) if self.needs_teacher else (hr, [])
         sr, ours = student.forward_with_features(lr, self.taps)
         losses: Losses = {}
         if self.reconstruction:
             losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if not self.needs_teacher:
-            return losses
-        answer, theirs = teacher.forward_with_features(lr, self.taps)
         if self.imitation:
             losses["imitation"] = self.imitation * l1_loss(sr, answer)
         if self.compares:

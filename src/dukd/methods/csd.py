@@ -56,12 +56,12 @@ class CSD(Method):
     def losses(
         self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
     ) -> Losses:
+        target = teacher(lr) if self.contrast else hr  # before the student's graph needs memory too
         sr = student(lr)
         losses: Losses = {}
         if self.reconstruction:
             losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
         if self.contrast:
-            target = teacher(lr)
             losses["contrast"] = self.contrast * contrast_with_others(
                 encoder_of(extras), sr, target, lr, self.others(lr, rng)
             )

@@ -76,8 +76,8 @@ class DCKD(Method):
     def losses(
         self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
     ) -> Losses:
+        target = teacher(lr) if self.needs_teacher else hr  # before the student's graph needs memory too
         sr = student(lr)
-        target = teacher(lr) if self.needs_teacher else hr
         losses: Losses = {}
         if self.reconstruction:
             losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)

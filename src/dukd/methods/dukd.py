@@ -153,8 +153,9 @@ def asked(
         depths: Where features will be read.
     """
     pupil, master = Recorded(student, depths), Recorded(teacher, depths)
-    pupil.ask([lr, *(u.changed for u in upcycled)])
+    # The teacher first: what it needs meanwhile is free again when the student's graph grows.
     master.ask([*([lr] if imitates else []), *(u.clean for u in upcycled if u.imitation)])
+    pupil.ask([lr, *(u.changed for u in upcycled)])
     return pupil, master
 
 

@@ -30,12 +30,13 @@ class Logits(Method):
     def losses(
         self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
     ) -> Losses:
+        target = teacher(lr) if self.imitation else None  # before the student's graph needs memory too
         sr = student(lr)
         losses: Losses = {}
         if self.reconstruction:
             losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if self.imitation:
-            losses["imitation"] = self.imitation * l1_loss(sr, teacher(lr))
+        if target is not None:
+            losses["imitation"] = self.imitation * l1_loss(sr, target)
         return losses
 
     @property

@@ -68,13 +68,14 @@ class MiPKD(Method):
     def losses(
         self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
     ) -> Losses:
+        # The teacher first, before the student's graph needs memory too.
+        target, theirs = teacher.forward_with_features(lr, self.taps) if self.needs_teacher else (hr, [])
         sr, ours = student.forward_with_features(lr, self.taps)
         losses: Losses = {}
         if self.reconstruction:
             losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
         if not self.needs_teacher:
             return losses
-        target, theirs = teacher.forward_with_features(lr, self.taps)
         if self.imitation:
             losses["imitation"] = self.imitation * l1_loss(sr, target)
         if not self.taps:
