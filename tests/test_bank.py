@@ -266,7 +266,8 @@ def test_the_next_answers_are_read_beside_the_step(
         run(DUKD(), student, asked, step)
     asked.close()
 
-    assert [k for k, thread in readers if thread == "bank"] == [1, 2, 0]
+    beside = [k for k, thread in readers if thread == "bank"]
+    assert beside in ([1, 2, 0], [1, 2])  # closing may come before the last one begins
     # the thread had looked for batch 0 before it was kept, at the last step of the first period
     assert [k for k, thread in readers if thread != "bank"] in ([], [0])
 
