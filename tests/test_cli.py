@@ -22,7 +22,7 @@ from dukd.data.pack import prepare
 from dukd.data.pairs import find_pairs
 from dukd.images import Picture
 from dukd.methods import DUKD
-from dukd.networks import EDSRConfig, RCANConfig, weights
+from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig, weights
 
 TEACHER = EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0)
 YAML = """
@@ -347,6 +347,18 @@ def test_a_recipe_says_what_its_teachers_file_does_not_wherever_it_lies(folder, 
     assert command.experiment.teacher.value_range == 255
 
 
+def test_a_recipe_takes_a_teacher_of_another_kind(tmp_path):
+    """Any file of EDSR, RCAN, SwinIR or SMFANet; what the recipe says of its own EDSR is not asked of it."""
+    weights.write(tmp_path / "smfanet.pth", SMFANetConfig(scale=2, width=8, blocks=2).build(), layout="official")
+    command = parse(
+        ["small-x2-logits", "--teacher.weights", str(tmp_path / "smfanet.pth"), "--data.train", str(tmp_path)]
+    )
+
+    assert isinstance(command, Train)
+    assert command.experiment.teacher is not None
+    assert command.experiment.teacher.value_range is None
+
+
 def test_every_field_of_a_method_is_described():
     assert field_texts(DUKD)["windows"] == "Windows per picture and batch; their distances are averaged."
 
@@ -414,7 +426,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "train {root}/mine.yaml --out {root}/used --resume": (65, "{root}/used holds no run: it has no experiment.yaml"),
     "train {root}/mine.yaml --out {root}/used": (
         65,
-        "{root}/used is used already (something): --resume goes on with it, or choose another name",
+        "{root}/used is used already (something): it holds no run: choose another name",
     ),
     "prepare {root}/none --scale 2 --out {root}/x.pack": (65, "{root}/none"),
     "prepare {root}/empty --scale 2 --out {root}/x.pack": (65, "{root}/empty"),
@@ -643,6 +655,14 @@ def test_a_full_disk_has_its_code(world, folder, tmp_path, monkeypatch):
 
     assert code == 73
     assert complaint == "/disk/file: no space left on device; make room, or choose another place"
+
+    def full_of_answers(*_: object, **__: object) -> None:
+        raise OSError(28, "The disk filled up in My/Banks; make room")
+
+    monkeypatch.setattr("dukd.cli._evaluate.report.report", full_of_answers)
+    _, complaint = world.fails(f"report {folder} -o {tmp_path}/r.html")
+
+    assert complaint == "the disk filled up in My/Banks; make room"
 
 
 def test_what_we_did_wrong_is_not_blamed_on_the_user(world, folder, tmp_path, monkeypatch):

@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dukd import evaluate, metrics
-from dukd.comparison import compare
+from dukd.comparison import ReportError, compare
 from dukd.data.pairs import Pairs, find_pairs, load
 from dukd.evaluate import Candidate, Row, Scores, Table, answer, in_strips, self_ensemble, strip_rows, tensor
 from dukd.experiment import Data, Experiment
 from dukd.networks import EDSRConfig, RCANConfig, SRNetwork, SwinIRConfig, edsr_teacher, weights
 from dukd.report import report
 from dukd.resize import imresize_uint8
+from dukd.runs import Run
 from stand_ins import Nearest
 
 BICUBIC = Candidate(model="bicubic", label="bicubic")
@@ -270,6 +271,12 @@ def test_what_evaluation_writes_comparison_and_report_read(tmp_path: Path) -> No
         (run / "experiment.yaml").write_text(replace(experiment, optimisation=optimisation).to_yaml())
         (run / "log.jsonl").write_text('{"kind": "event", "step": 1, "what": "finished", "detail": ""}\n')
         (run / "evaluation.json").write_text(replace(table, rows=(*table.rows[:2], mine)).to_json())
+        weights.write(run / "student.safetensors", students[seed - 1].network)
+    with pytest.raises(ReportError, match="r1 was saved at step 0 of 1: resume it first"):
+        compare(runs)  # the log says it made its last step, but a kill came before the save
+    for run in runs:
+        (run / "state").mkdir()
+        Run(run).state_file(1).touch()
 
     compared = compare(runs)
 
@@ -280,6 +287,9 @@ def test_what_evaluation_writes_comparison_and_report_read(tmp_path: Path) -> No
     assert compared.protocol["gray"] == evaluate.PROTOCOL["gray"]
     report(runs, tmp_path / "report.html")
     assert f"{table.rows[2].sets['a'].psnr_y:.2f}" in (tmp_path / "report.html").read_text()
+    weights.write(runs[0] / "student.safetensors", small())
+    with pytest.raises(ReportError, match=r"r1: measured before training went on.* run dukd evaluate again"):
+        compare(runs)
 
 
 # Refusals

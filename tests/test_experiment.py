@@ -89,7 +89,7 @@ def test_a_number_is_checked_against_every_bound() -> None:
 
 
 def test_a_method_that_asks_a_teacher_needs_one() -> None:
-    with pytest.raises(ValueError, match=r"method logits needs a teacher: name its weights with --teacher\.weights"):
+    with pytest.raises(ValueError, match=r"method logits needs a teacher: name its file \(teacher.weights\)"):
         Experiment(student=STUDENT, data=DATA, method=Logits())
     alone = DUKD(imitation=0, zoom_in=0, zoom_out=0)
     assert Experiment(student=STUDENT, data=DATA, method=alone).teacher is None

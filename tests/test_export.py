@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from dukd import export
 from dukd.export import TOLERANCE, ExportError, export_onnx, export_weights, padded_to_multiple
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig, weights
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig, gather, weights
 from dukd.networks._network import pad_to_multiple
 from dukd.networks._tracing import cell_maxima, enlarged, variance
 from dukd.networks.weights import Layout
@@ -100,6 +100,25 @@ def test_a_network_that_is_too_far_off_in_float16_is_refused_with_advice(
 def test_networks_that_overflow_are_not_exported_in_float16(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="rcan overflows in float16: export it in float32"):
         export_onnx(NETWORKS["rcan"].build(), tmp_path / "a.onnx", half=True)
+
+
+def test_an_ensemble_is_exported(tmp_path: Path) -> None:
+    """Its members' answers are folded one by one: ONNX has no folding of five dimensions."""
+    ensemble = gather({name: _network(EDSR) for name in ("one", "two")}, width=4, blocks=1)
+
+    assert export_onnx(ensemble, tmp_path / "a.onnx").largest_error < 1e-4
+
+
+def test_weights_that_answer_otherwise_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.pth").write_text("the one before")
+    monkeypatch.setattr(export, "_difference", lambda *_: 0.5)
+
+    with pytest.raises(
+        ExportError, match=r"a.pth would answer otherwise than the network, by 0.5, and was not written"
+    ):
+        export_weights(_network(EDSR), tmp_path / "a.pth", "basicsr")
+
+    assert (tmp_path / "a.pth").read_text() == "the one before"
 
 
 def test_a_graph_says_what_it_is(tmp_path: Path) -> None:

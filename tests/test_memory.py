@@ -42,8 +42,11 @@ def test_what_runs_out_of_memory_is_recognised() -> None:
             r"3 patches of 48 .* smaller: --optimisation.accumulate 3 \(the same batch, 2 patches at a time\); --data",
         ),
         (experiment(batch=1, patch=12, precision="bfloat16", resident="never"), "smaller: --data.patch 8$"),
+        (experiment(batch=258, accumulate=43, precision="bfloat16"), r"; --data.batch 129;"),
+        (experiment(batch=6, accumulate=2, precision="bfloat16"), r"; --data.batch 2;"),
+        (experiment(batch=1, patch=8, precision="bfloat16", resident="never"), "smaller: nothing but other networks$"),
     ],
-    ids=["plain", "halved", "least"],
+    ids=["plain", "halved", "least", "divisible", "a multiple", "none"],
 )
 def test_the_advice_names_what_would_make_the_step_smaller(given: Experiment, message: str) -> None:
     with pytest.raises(ValueError, match=message):

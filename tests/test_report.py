@@ -14,6 +14,7 @@ from PIL import Image
 from dukd import charts
 from dukd.charts import Line, chart
 from dukd.report import ReportError, compare, report
+from dukd.runs import Run
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -58,6 +59,8 @@ def _run(
         )
     ]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tr')
+    (run / "state").mkdir()
+    Run(run).state_file(reached).touch()
     if evaluated:
         student = _row(
             "student",
@@ -149,7 +152,7 @@ def test_a_baseline_that_was_evaluated_beside_it_serves_as_scratch(tmp_path: Pat
         ({"averaged": True}, r"differ in self-ensemble \(--self-ensemble\) .*: a has no, b has yes"),
         ({"precision": "bfloat16"}, r"differ in precision .*: a has float32, b has bfloat16"),
         ({"teacher": "ab" * 32}, r"\(teacher_sha256\) .*: a has bb, b has abababababab…; report them apart"),
-        ({"reached": 50}, "b stopped at step 50 of 100: resume it first"),
+        ({"reached": 50}, "b was saved at step 50 of 100: resume it first"),
         ({"evaluated": False}, r"b was not evaluated: it has no evaluation\.json"),
         ({"psnr": "high"}, r"evaluation\.json: 'high' stands where a number belongs"),
     ],

@@ -254,7 +254,7 @@ def test_a_bank_filled_beforehand_serves_training(
 
 
 def test_without_a_period_there_is_no_bank_to_fill(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"keeps no answers: .* --data.period above 0"):
+    with pytest.raises(ValueError, match=r"keeps no answers: .* data.period above 0"):
         prepared(experiment(folder, tmp_path, period=0)).fill()
 
 

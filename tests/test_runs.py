@@ -99,8 +99,11 @@ def test_what_a_run_is_begun_with(run: Run) -> None:
 def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError,
-        match=r"run is used already \(experiment\.yaml, run\.json, state\): --resume goes on with it, or",
+        match=r"run is used already \(experiment\.yaml, run\.json, state\): nothing is saved there yet: delete it, or",
     ):
+        Run.create(run.directory, experiment_yaml="", facts={})
+    run.save_state(1, {})
+    with pytest.raises(CheckpointError, match=r"state\): --resume goes on with it, or choose another name$"):
         Run.create(run.directory, experiment_yaml="", facts={})
 
     (tmp_path / "photos").mkdir()

@@ -441,7 +441,7 @@ def test_a_teacher_worse_than_bicubic_stops_before_anything_is_written(folder, t
 
 
 def test_a_method_without_its_teacher_is_refused(folder):
-    with pytest.raises(ValueError, match=r"the method dukd needs a teacher: name its weights with --teacher.weights"):
+    with pytest.raises(ValueError, match=r"the method dukd needs a teacher: name its file \(teacher.weights\)"):
         dataclasses.replace(experiment(folder), teacher=None)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from dukd.evaluations import file_name
+from dukd.evaluations import file_name, outdated
 from dukd.runs import Run
 
 Model = Literal["bicubic", "baseline", "teacher", "student"]
@@ -109,8 +109,13 @@ class Story:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were done."""
-        return self.steps is None or self.reached >= self.steps
+        """Whether all steps were done, and saved."""
+        return self.steps is None or self.saved >= self.steps
+
+    @property
+    def saved(self) -> int:
+        """The newest step that was saved."""
+        return max(Run(self.directory).steps(), default=0)
 
     @property
     def kin(self) -> str:
@@ -251,7 +256,7 @@ def compare(runs: Sequence[Path], measured: str = EVALUATION) -> Comparison:
             advice = f"; it has {', '.join(there)}: see --self-ensemble and --precision" if there else ""
             raise ReportError(f"{story.name} was not evaluated: it has no {measured} (dukd evaluate writes it){advice}")
         if not story.finished:
-            raise ReportError(f"{story.name} stopped at step {story.reached} of {story.steps}: resume it first")
+            raise ReportError(f"{story.name} was saved at step {story.saved} of {story.steps}: resume it first")
     return tabulate(stories)
 
 
@@ -263,6 +268,12 @@ def tabulate(stories: Sequence[Story]) -> Comparison:
     _agreed(stories, "training data (data_digest)", lambda story: story.facts.get("data_digest") or None)
     _agreed(stories, "teacher (teacher_sha256)", lambda story: story.facts.get("teacher_sha256") or None)
     judged = [story for story in stories if story.evaluation is not None]
+    runs = [(s, Run(s.directory)) for s in judged]
+    if old := [s.name for s, run in runs if outdated((run.student, run.best_student), _rows(s, "student"))]:
+        raise ReportError(
+            f"{', '.join(old)}: measured before training went on, so the figures are of another student; run dukd "
+            "evaluate again"
+        )
     scale = _agreed(judged, "scale", lambda story: _evaluation(story).get("scale"))
     _agreed(judged, "precision", lambda story: _evaluation(story).get("precision"))
     _agreed(judged, "self-ensemble (--self-ensemble)", lambda story: "yes" if _averaged(story) else "no")

@@ -7,7 +7,7 @@ networks, the scale and the protocol are the same. Otherwise the old file is set
 
 import json
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from dukd import files
-from dukd.evaluate import Row, Scores, Table
+from dukd.evaluate import Row, Scores, Table, fingerprint
+from dukd.networks import weights
 
 SAME = 1e-3
 """dB by which a figure may differ between machines; pictures whose figures differ by more have changed."""
@@ -190,3 +191,15 @@ def _free_name(path: Path) -> Path:
     stem = f"{path.stem}-until-{when:%Y%m%dT%H%M%SZ}"
     names = (path.with_name(stem + (f"-{n}" if n else "") + path.suffix) for n in range(1000))
     return next(name for name in names if not name.exists())
+
+
+def outdated(students: Iterable[Path], rows: Iterable[Mapping[str, object]]) -> bool:
+    """Whether figures are of another student than a run holds now; False where nobody can tell.
+
+    Args:
+        students: Its files of weights, as far as they are there.
+        rows: The students in its file of figures.
+    """
+    measured = {row.get("network") for row in rows}
+    held = {fingerprint(weights.read(path)) for path in students if path.is_file()}
+    return None not in measured and bool(held) and not measured <= held

@@ -257,7 +257,7 @@ class Experiment:
     def __post_init__(self) -> None:
         """Check what crosses the parts."""
         if self.method.needs_teacher and self.teacher is None:
-            raise ValueError(f"the method {self.method.name} needs a teacher: name its weights with --teacher.weights")
+            raise ValueError(f"the method {self.method.name} needs a teacher: name its file (teacher.weights)")
         if self.data.batch % self.optimisation.accumulate:
             raise ValueError(
                 f"a batch of {self.data.batch} does not divide into {self.optimisation.accumulate} (accumulate)"

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -150,15 +151,18 @@ def export_weights(
         dukd.networks.weights.WeightsError: If the layout cannot hold the network.
     """
     path = Path(path)
-    weights.write(path, network, layout=layout, metadata=metadata)
-    again = weights.read(path, config=network.config).frozen()
     n, h, w = SIZES[1]
     lr = torch.rand(n, 3, h, w, generator=torch.Generator().manual_seed(0))
     plain = copy.deepcopy(network).cpu().float().frozen()
+    with TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        weights.write(trial, network, layout=layout, metadata=metadata)
+        again = weights.read(trial, config=network.config).frozen()
     with torch.no_grad():
         worst = _difference(plain, lr, again(lr))
     if not worst <= TOLERANCE["float32"]:
-        raise ExportError(f"{path} was written, but answers otherwise than the network, by {worst:.2g}: do not use it")
+        raise ExportError(f"{path} would answer otherwise than the network, by {worst:.2g}, and was not written")
+    weights.write(path, network, layout=layout, metadata=metadata)
     return Exported(path=path, form=layout, bytes=path.stat().st_size, sizes=(SIZES[1],), largest_error=worst)
 
 

@@ -277,7 +277,9 @@ def _refuse_large(image: ImageFile.ImageFile, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         limit = f"{max_pixels / 1e6:g} megapixels"
-        raise RefusedError(f"{width} x {height} pixels are more than {limit}; raise the limit if the file is trusted")
+        raise RefusedError(
+            f"{width} x {height} pixels are more than {limit}: cut or shrink it (dukd upscale also takes --max-pixels)"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -36,13 +36,14 @@ def advice(experiment: Experiment, device: torch.device) -> TooLittleMemoryError
     if parts is not None:
         share = data.batch // parts
         options.append(f"--optimisation.accumulate {parts} (the same batch, {share} patches at a time)")
-    if data.batch > 1:
-        options.append(f"--data.batch {data.batch // 2}")
+    if (half := data.batch // 2 // optimisation.accumulate * optimisation.accumulate) > 0:
+        options.append(f"--data.batch {half}")
     if data.resident != "never" and device.type == "cuda":
         options.append("--data.resident never (the pictures leave its memory)")
-    options.append(f"--data.patch {max(8, data.patch * 2 // 3 // 8 * 8)}")
+    if (patch := max(8, data.patch * 2 // 3 // 8 * 8)) < data.patch:
+        options.append(f"--data.patch {patch}")
     part = data.batch // optimisation.accumulate
     return TooLittleMemoryError(
         f"a step does not fit into the memory of {device}: {part} patches of {data.patch} pixels at a time, in "
-        f"{optimisation.precision}. What makes it smaller: {'; '.join(options)}"
+        f"{optimisation.precision}. What makes it smaller: {'; '.join(options) or 'nothing but other networks'}"
     )

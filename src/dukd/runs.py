@@ -87,9 +87,12 @@ class Run:
             used = sorted(entry.name for entry in run.directory.iterdir() if entry.name != "lock" and not _stray(entry))
             if used:
                 names = ", ".join(used[:3]) + (", …" if len(used) > 3 else "")  # noqa: PLR2004
-                raise CheckpointError(
-                    f"{run.directory} is used already ({names}): --resume goes on with it, or choose another name"
-                )
+                how = "--resume goes on with it, or choose another name"
+                if not run.experiment.exists():
+                    how = "it holds no run: choose another name"
+                elif not run.steps():
+                    how = "nothing is saved there yet: delete it, or choose another name"
+                raise CheckpointError(f"{run.directory} is used already ({names}): {how}")
             files.write_text(run.experiment, experiment_yaml)
             files.write_text(run.facts, json.dumps(_strict(facts), indent=2, ensure_ascii=False) + "\n")
             run._states.mkdir(exist_ok=True)

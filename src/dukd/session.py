@@ -224,7 +224,7 @@ class Session:
         """
         if self.bank is None:
             raise ValueError(
-                "this experiment keeps no answers: it needs a teacher, --data.period above 0 and no --reuse.no-on"
+                "this experiment keeps no answers: it needs a teacher, a data.period above 0, and reuse.on"
             )
         missing = self.bank.bank.missing()
         extras = self._extras_at_the_end()

@@ -46,8 +46,8 @@ _ECHO = 2.0
 class Interrupted(Exception):  # noqa: N818  it is no error: everything is saved
     """Training stopped because it was asked to; the run can be resumed."""
 
-    def __init__(self, step: int, directory: Path) -> None:
-        super().__init__(f"stopped after step {step}; everything is in {directory}, continue with --resume")
+    def __init__(self, step: int, directory: Path, *, how: str = "--resume") -> None:
+        super().__init__(f"stopped after step {step}; everything is in {directory}, continue with {how}")
         self.step = step
 
 
@@ -299,9 +299,10 @@ def _explained(error: NonFiniteError, run: Run, logbook: Logbook) -> NonFiniteEr
     path = run.directory / f"nonfinite-{error.step:08d}.pt"
     checkpoint.save(path, error.evidence)
     logbook.event(error.step, "non-finite", str(error))
+    sound = "the last checkpoint is sound, and a new run can start from it (warm_start)"
     text = (
-        f"{error}. The patches, their pictures' names and the weights before that step are in {path}; the last "
-        "checkpoint is sound. A lower learning_rate, clip, or float32 often help"
+        f"{error}. The patches, their pictures' names and the weights before that step are in {path}; "
+        f"{sound if run.steps() else 'nothing had been saved yet'}. A lower learning_rate, clip, or float32 often help"
     )
     return NonFiniteError(text, error.evidence, error.step)
 

@@ -52,6 +52,10 @@ class Bench:
     """Where."""
 
     def __call__(self) -> int:
+        if self.threads < 0:
+            raise ValueError(f"--threads is {self.threads}, but 0, which leaves the number alone, is the least")
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("--cuda-graphs are recorded by torch.compile: add --compile")
         if self.threads:
             torch.set_num_threads(self.threads)
         say(self.measured(chosen(self.device)).to_markdown())

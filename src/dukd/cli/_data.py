@@ -80,7 +80,7 @@ class CheckData:
         if self.scale is not None and self.scale != pack.scale:
             raise ValueError(
                 f"{where} is a pack for x{pack.scale}, not for x{self.scale}: leave --scale out, or make another with "
-                f"dukd prepare FOLDER --scale {self.scale}"
+                f"dukd prepare FOLDER --scale {self.scale} --out FILE.pack"
             )
         if self.lr is not None or self.recursive:
             raise ValueError(f"{where} is a pack: --lr and --recursive are for folders, leave them out")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dukd import demo, evaluate
+from dukd import demo, evaluate, train
 from dukd.cli._terminal import Bar, named, say, table
 
 
@@ -27,8 +27,11 @@ class Demo:
     def __call__(self) -> int:
         if self.steps < 1:
             raise ValueError(f"--steps is {self.steps}, but at least 1 is needed")
-        with Bar() as bar:
-            outcome = demo.demo(self.out, steps=self.steps, fresh=self.fresh, tell=bar.say, progress=bar)
+        try:
+            with Bar() as bar:
+                outcome = demo.demo(self.out, steps=self.steps, fresh=self.fresh, tell=bar.say, progress=bar)
+        except train.Interrupted as stopped:
+            raise train.Interrupted(stopped.step, self.out, how="the same command again") from stopped
         judges = ", ".join(photograph.name for photograph in demo.HELD_OUT)
         say(f"x{outcome.table.scale}, {self.steps} steps each, measured on photographs held out ({judges}):\n")
         table(*_columns(outcome.table), right=True)

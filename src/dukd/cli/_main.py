@@ -150,10 +150,12 @@ def _judged(error: Exception) -> tuple[int, str]:
             code, text = CANNOT_WRITE, str(error)
         case OSError():
             where = "" if error.filename is None else f"{error.filename}: "
-            text = f"{where}{(error.strerror or str(error)).lower()}"
+            said = error.strerror or str(error)
+            text = f"{where}{said[:1].lower()}{said[1:]}"
             code = USAGE if isinstance(error, FileNotFoundError) else IO_ERROR
             if cannot_write:
-                code, text = CANNOT_WRITE, f"{text}; make room, or choose another place"
+                code = CANNOT_WRITE
+                text += "" if "make room" in text else "; make room, or choose another place"
         case ImageError() | PairsError() | PackError() | CheckpointError() | WeightsError():
             code, text = CANNOT_WRITE if cannot_write else BAD_DATA, str(error)
         case ValueError() | train.NonFiniteError() | MemoryError():

@@ -117,7 +117,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
 
 
 def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Experiment:
-    """Forget what a recipe says of its own teacher's file where another file was given that says it all itself."""
+    """Forget what a recipe says of its own teacher's file where another one says it itself, or cannot be read so."""
     teacher = experiment.teacher
     if before is None or teacher is None or teacher.weights == before.weights or not teacher.weights.is_file():
         return experiment
@@ -125,11 +125,23 @@ def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Exper
         declares = "dukd" in weights.inspect(teacher.weights).metadata
     except ValueError:  # training reads it again, and complains
         return experiment
-    if not declares:
-        return experiment
     facts = [f.name for f in fields(Teacher) if f.name != "weights"]
     recipes_own = {name: None for name in facts if getattr(teacher, name) == getattr(before, name)}
-    return replace(experiment, teacher=replace(teacher, **recipes_own))
+    alone = replace(teacher, **recipes_own)
+    scale = experiment.student.scale
+    if declares or (not _readable(teacher, scale) and _readable(alone, scale)):
+        return replace(experiment, teacher=alone)
+    return experiment
+
+
+def _readable(teacher: Teacher, scale: int) -> bool:
+    """Whether a file goes with what is said of it."""
+    said = {f.name: getattr(teacher, f.name) for f in fields(Teacher) if f.name != "weights"}
+    try:
+        weights.read(teacher.weights, scale=scale, **said)
+    except ValueError:
+        return False
+    return True
 
 
 def _help(hint: str) -> int:

@@ -75,7 +75,10 @@ class CSD(Method):
         """
         n = lr.shape[0]
         if n == 1:
-            raise ValueError("CSD's negatives are the other pictures of the batch, so it needs a batch of 2 or more")
+            raise ValueError(
+                "CSD's negatives are the other pictures of the batch, so it needs a batch of 2 or more: in each part, "
+                "where accumulate or several ranks divide it"
+            )
         return (1 + torch.randperm(n - 1, generator=rng)[: self.negatives]).tolist()
 
     @override

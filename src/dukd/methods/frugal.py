@@ -64,7 +64,10 @@ class FrugalDUKD(DUKD):
             return pair.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
         cut = max(1, round(self.share * lr.shape[0]))
         if cut == lr.shape[0]:
-            raise ValueError(f"a batch of {lr.shape[0]} cannot be shared: use at least 2 pictures, or dukd")
+            raise ValueError(
+                f"a batch of {lr.shape[0]} cannot be shared: use at least 2 pictures, in each part where accumulate or "
+                "several ranks divide the batch, or dukd"
+            )
         upcycled = self.upcycle(lr[:cut], hr[:cut], rng)
         lr, hr = lr[cut:], hr[cut:]
         student, teacher = asked(student, teacher, lr, upcycled, imitates=self.imitation != 0)

@@ -124,8 +124,9 @@ class Ensemble(SRNetwork):
     def begin(self, lr: Tensor) -> Tensor:
         """Ask every member, fold the answers to the low resolution, take the first convolution."""
         with torch.no_grad():
-            answers = torch.stack([member(lr) for member in self.members.values()], 1)  # (n, k, 3, H, W)
-            answers = F.pixel_unshuffle(answers.to(self.head.weight.dtype), self.scale)  # (n, k, 3 * scale**2, h, w)
+            kind = self.head.weight.dtype
+            folded = [F.pixel_unshuffle(member(lr).to(kind), self.scale) for member in self.members.values()]
+            answers = torch.stack(folded, 1)  # (n, k, 3 * scale**2, h, w)
             mean = answers.mean(1)
             # Distances to the mean add up to nothing, so that of the first member is known from the others.
             apart = (answers[:, 1:] - mean[:, None]).flatten(1, 2)

@@ -155,7 +155,7 @@ def write(
     path = Path(path)
     if layout != "dukd" and not isinstance(network.config, _RECOGNISED):
         name = "an ensemble" if isinstance(network.config, EnsembleConfig) else network.config.name
-        raise WeightsError(f"{name} is known to dukd alone; write {path} in the layout dukd")
+        raise WeightsError(f"{name} is known to dukd alone: write a .safetensors file in the layout dukd, not {path}")
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     _check_finite(path, tensors)
     strings = _metadata(network, tensors, metadata or {})
