@@ -23,6 +23,7 @@ from dukd.data.pairs import find_pairs
 from dukd.images import Picture
 from dukd.methods import DUKD
 from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig, weights
+from dukd.train import Interrupted
 
 TEACHER = EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0)
 YAML = """
@@ -665,6 +666,20 @@ def test_a_full_disk_has_its_code(world, folder, tmp_path, monkeypatch):
     _, complaint = world.fails(f"report {folder} -o {tmp_path}/r.html")
 
     assert complaint == "the disk filled up in My/Banks; make room"
+
+
+def test_a_demo_that_was_interrupted_says_how_to_go_on(world, tmp_path, monkeypatch):
+    """It takes no --resume: the same command goes on."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise Interrupted(145, tmp_path / "runs" / "scratch")
+
+    monkeypatch.setattr("dukd.cli._demo.demo.demo", stopped)
+
+    code, complaint = world.fails(f"demo --out {tmp_path}")
+
+    assert code == 75
+    assert complaint == f"stopped after step 145; everything is in {tmp_path}, continue with the same command again"
 
 
 def test_what_we_did_wrong_is_not_blamed_on_the_user(world, folder, tmp_path, monkeypatch):

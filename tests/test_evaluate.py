@@ -290,6 +290,8 @@ def test_what_evaluation_writes_comparison_and_report_read(tmp_path: Path) -> No
     weights.write(runs[0] / "student.safetensors", small())
     with pytest.raises(ReportError, match=r"r1: measured before training went on.* run dukd evaluate again"):
         compare(runs)
+    (runs[0] / "student.safetensors").write_bytes(b"of a kind that nobody here knows")
+    assert compare(runs).to_json() == compared.to_json()
 
 
 # Refusals
