@@ -17,10 +17,11 @@ from typing import Any
 import study
 import torch
 
-from dukd import files, train
+from dukd.core import files
+from dukd.evaluation.timing import interleaved
 from dukd.methods import Method
-from dukd.session import Session
-from dukd.timing import interleaved
+from dukd.training import loop
+from dukd.training.session import Session
 
 
 def ready(method: Method, pictures: Path, out: Path) -> tuple[Session, torch.Tensor, torch.Tensor]:
@@ -36,7 +37,7 @@ def memory(method: Method, pictures: Path, out: Path) -> float:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = held("VmRSS")
     for _ in range(2):
-        train.advance(session, lr, hr)
+        loop.advance(session, lr, hr)
     return held("VmHWM") - before
 
 
@@ -49,7 +50,7 @@ def held(what: str) -> float:
 def times(methods: dict[str, Method], pictures: Path, out: Path, repetitions: int) -> dict[str, float]:
     """Seconds of a step, by name."""
     sessions = {name: ready(method, pictures, out) for name, method in methods.items()}
-    ways = {n: lambda s=s, lr=lr, hr=hr: train.advance(s, lr, hr) for n, (s, lr, hr) in sessions.items()}
+    ways = {n: lambda s=s, lr=lr, hr=hr: loop.advance(s, lr, hr) for n, (s, lr, hr) in sessions.items()}
     timings = interleaved(ways, device=torch.device("cpu"), repetitions=repetitions, warm_up=2)
     return {timing.name: statistics.median(timing.seconds) for timing in timings}
 

@@ -32,12 +32,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dukd import bench, files, recipes
+from dukd import recipes
+from dukd.core import files
 from dukd.data import Pack, Pairs, Patches, batches, find_pairs, load, prepare
 from dukd.data.patches import Batch, Sample
-from dukd.experiment import Optimisation
-from dukd.images import read_rgb8
-from dukd.timing import interleaved
+from dukd.evaluation.timing import interleaved
+from dukd.images.io import read_rgb8
+from dukd.testing import speed
+from dukd.training.experiment import Optimisation
 
 SIDE, STEP = 480, 240
 """Pixels on a side of a sub-image of hr, and between two."""
@@ -236,7 +238,7 @@ def share_of_steps(pack: Rate, *, scale: int, patch: int) -> str:
     recipe = recipes.recipe(f"edsr-x{scale}-scratch").make()
     optimisation = Optimisation(precision="bfloat16")
     device = torch.device("cpu")
-    with bench.steps(
+    with speed.steps(
         recipe.student, None, device=device, method=recipe.method, batch=2, patch=patch, optimisation=optimisation
     ) as steps:
         [step] = interleaved({"step": steps.ways["step"]}, device=device, repetitions=3)

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dukd import files
+from dukd.core import files
+from dukd.evaluation.timing import PRECISIONS, Precision, interleaved
 from dukd.networks import (
     NetworkConfig,
     SMFANetConfig,
@@ -26,7 +27,6 @@ from dukd.networks import (
     swinir_student,
     swinir_teacher,
 )
-from dukd.timing import PRECISIONS, Precision, interleaved
 
 PAIRS: dict[str, tuple[NetworkConfig, NetworkConfig]] = {
     "edsr": (edsr_teacher(2), edsr_student(2)),

@@ -28,12 +28,15 @@ import torch
 from released import released_step
 from torch import Tensor
 
-from dukd import bench, files, recipes, train
-from dukd.experiment import Optimisation
+from dukd import recipes
+from dukd.core import files
+from dukd.evaluation.timing import Precision
 from dukd.methods import DUKD
 from dukd.networks import NetworkConfig
-from dukd.session import Session
-from dukd.timing import Precision
+from dukd.testing import speed
+from dukd.training import loop
+from dukd.training.experiment import Optimisation
+from dukd.training.session import Session
 
 PAPER = 16
 """Patches in the paper's batch."""
@@ -86,11 +89,11 @@ def measured(asked: Asked) -> int:
         learning_rate=1e-6,
     )
     with tempfile.TemporaryDirectory() as folder:
-        trial = bench.trial(recipe.student, teacher, recipe.method, Path(folder), patch=asked.patch, batch=asked.batch)
+        trial = speed.trial(recipe.student, teacher, recipe.method, Path(folder), patch=asked.patch, batch=asked.batch)
         data = replace(trial.data, period=int(way.step == "replayed"))
         session = Session.prepare(replace(trial, data=data, optimisation=optimisation), device)
         lr, hr = (x.to(device) for x in session.patches.batch(0))
-        run = released_step(session, lr, hr) if way.step == "released" else partial(train.advance, session, lr, hr)
+        run = released_step(session, lr, hr) if way.step == "released" else partial(loop.advance, session, lr, hr)
         if session.bank is not None:
             session.fill()
         before = restart(device)

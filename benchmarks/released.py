@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 from torch.optim import Adam
 
-from dukd import augment
+from dukd.images import invertible
+from dukd.images.resize import downscale
 from dukd.methods import DUKD
 from dukd.methods.dukd import shared_tiles
 from dukd.networks import SRNetwork, SwinIRConfig
-from dukd.resize import downscale
-from dukd.session import Session
+from dukd.training.session import Session
 
 
 def released_step(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
@@ -40,7 +40,7 @@ def released_step(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], obje
         optimiser.step()
 
         tiles = shared_tiles(truth, (pictures.shape[-2], pictures.shape[-1]), count=method.windows, rng=rng)
-        change = augment.draw(tiles.shape, probability=method.consistency, rng=rng)
+        change = invertible.draw(tiles.shape, probability=method.consistency, rng=rng)
         total = l1_loss(change.invert(student(change.apply(tiles))), teacher(tiles))
         if method.zoom_out:
             small = torch.cat([downscale(picture[None].cpu(), scale) for picture in pictures]).to(pictures.device)

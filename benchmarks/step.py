@@ -23,10 +23,12 @@ import torch
 from released import released_step
 from torch.profiler import ProfilerActivity
 
-from dukd import bench, files, recipes
-from dukd.experiment import Optimisation
-from dukd.logbook import peak_memory
-from dukd.timing import PRECISIONS, Ceiling, Result, Timing, Ways, ceiling, counted, interleaved
+from dukd import recipes
+from dukd.core import files
+from dukd.evaluation.timing import PRECISIONS, Ceiling, Result, Timing, Ways, ceiling, counted, interleaved
+from dukd.testing import speed
+from dukd.training.experiment import Optimisation
+from dukd.training.log import peak_memory
 
 RELEASED = "released code's step, float32"
 _WARM_UP = 5
@@ -66,7 +68,7 @@ def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Res
                 precision=precision, learning_rate=1e-6, compile=asked.compiled, cuda_graphs=asked.compiled
             )
             steps = stack.enter_context(
-                bench.steps(
+                speed.steps(
                     recipe.student,
                     teacher,
                     device=device,

@@ -3,7 +3,7 @@
     python benchmarks/study.py --pictures ../shared/data --out runs/study --group methods --seeds 1 2 3
 
 Groups: ``methods``, every method with its published weights; ``tuned``, feature and contrastive terms with a tenth and
-a hundredth of them; ``controls``, those of `dukd.controls`; ``time``, where everything is trained for the processor
+a hundredth of them; ``controls``, those of `dukd.recipes.ablations`; ``time``, where everything is trained for the processor
 time given by ``--seconds`` and not for as many steps (needs ``costs.json`` of ``cost.py``); ``reuse``, batches that
 come again after shorter and shorter periods, with ``--steps 1000``. ``--summary`` writes tables with the means and
 spreads of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth picture of Urban100
@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from dukd import augment, evaluate, files, metrics, train
-from dukd.controls import CONTROLS
+from dukd.core import files
+from dukd.core.registry import known
 from dukd.data.pairs import Pairs, find_pairs, load
-from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
-from dukd.kinds import known
+from dukd.evaluation import evaluate, metrics
+from dukd.images import invertible
+from dukd.images.resize import imresize_uint8
 from dukd.methods import (
     AT,
     DCKD,
@@ -43,10 +44,13 @@ from dukd.methods import (
     Method,
     Scratch,
 )
-from dukd.networks import EDSRConfig, SRNetwork, gather, weights
-from dukd.networks._network import arrange
-from dukd.resize import imresize_uint8
-from dukd.validation import set_name, some
+from dukd.networks import EDSRConfig, SRNetwork, gather
+from dukd.networks.base import arrange
+from dukd.networks.files import weights
+from dukd.recipes.ablations import CONTROLS
+from dukd.training import loop
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.training.validation import set_name, some
 
 TEACHER = "weights/edsr_f64b5_x2_basicsr.safetensors"
 SETS = {"valid/CID22": 8, "eval/Set5": 0, "eval/Set14": 0, "eval/Urban100": 10}
@@ -225,7 +229,7 @@ def reused(steps: int) -> dict[str, Entry]:
     shortest = periods[-1]
     for name, reuse in (
         ("not turned", Reuse(turns=())),
-        ("colours too", Reuse(turns=augment.OPERATIONS)),
+        ("colours too", Reuse(turns=invertible.OPERATIONS)),
         ("16 bits", Reuse(bits=16)),
     ):
         made[f"logits, period {shortest}, {name}"] = Entry(Logits(), steps, period=shortest, reuse=reuse)
@@ -325,7 +329,7 @@ def joined(pictures: Path, out: Path) -> Path:
         weights.write(out / "untrained.safetensors", whole)
         one = experiment(Entry(Aggregation(), JOINING), 1, pictures, out)
         once = replace(one.optimisation, learning_rate=5e-4, warm_start=out / "untrained.safetensors")
-        train.train(
+        loop.train(
             replace(one, student=whole.config, optimisation=once), run, resume=(run / "experiment.yaml").is_file()
         )
     return path
@@ -470,7 +474,7 @@ def main() -> None:
         started, clock = time.monotonic(), time.process_time()
         try:
             what = experiment(entry, seed, asked.pictures, out)
-            train.train(what, run, resume=(run / "experiment.yaml").is_file())
+            loop.train(what, run, resume=(run / "experiment.yaml").is_file())
             scores = measured(run, sets, time.process_time() - clock)
         except (ValueError, ArithmeticError) as error:
             print(f"{name}, seed {seed}: {error}", flush=True)

@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dukd import evaluate, files, images, metrics
-from dukd.networks import weights
-from dukd.resize import imresize_uint8
+from dukd import images
+from dukd.core import files
+from dukd.evaluation import evaluate, metrics
+from dukd.images.resize import imresize_uint8
+from dukd.networks.files import weights
 
 Filter = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from dukd.runs import Run
+from dukd.runs.directory import Run
 
 settings.register_profile("dukd", deadline=None)  # a busy machine must not fail a property
 settings.load_profile("dukd")

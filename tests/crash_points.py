@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 import pytest
 
-from dukd import files
+from dukd.core import files
 
 Stop = Literal["kill", "full disk", "power cut"]
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 
-from dukd import distributed, train
-from dukd.experiment import Experiment
-from dukd.validation import Validation
+from dukd.core import distributed
+from dukd.training import loop
+from dukd.training.experiment import Experiment
+from dukd.training.validation import Validation
 
-PLAIN = train.advance
+PLAIN = loop.advance
 
 
 def disturbed(job, rank):
@@ -43,10 +44,10 @@ def disturbed(job, rank):
 
 
 def outcome(job, world):
-    train.advance = disturbed(job, world.rank) if "how" in job else PLAIN
+    loop.advance = disturbed(job, world.rank) if "how" in job else PLAIN
     told = []
     try:
-        train.train(
+        loop.train(
             Experiment.from_file(Path(job["experiment"])),
             Path(job["run"]),
             resume=job.get("resume", False),

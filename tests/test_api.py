@@ -11,7 +11,7 @@ import pytest
 
 import dukd
 from dukd import images, methods, networks
-from dukd.images import Picture
+from dukd.images.io import Picture
 
 SOURCE = Path(dukd.__file__).parents[1]
 
@@ -83,10 +83,10 @@ def test_ten_lines_lead_from_a_teacher_to_pictures(tmp_path, monkeypatch):
         optimisation=dukd.Optimisation(steps=3),
         evaluation=dukd.Evaluation(),
     )
-    student = dukd.read_weights(dukd.train.train(experiment, Path("runs/mine"))).frozen()
+    student = dukd.read_weights(dukd.training.loop.train(experiment, Path("runs/mine"))).frozen()
     sets = {"pictures": dukd.find_pairs(Path("pictures"), scale=2)}
-    table = dukd.evaluate.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets)
-    done = dukd.upscale.upscale_files(student, [Path("pictures")], Path("out"))
+    table = dukd.evaluation.evaluate.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets)
+    done = dukd.deploy.upscale.upscale_files(student, [Path("pictures")], Path("out"))
 
     assert "mine" in table.to_markdown()
     assert [d.target.name for d in done.done] == ["0_x2.png", "1_x2.png"]

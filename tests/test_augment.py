@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dukd import augment
-from dukd.augment import ALL, FLIP_COLUMNS, FLIP_ROWS, INVERT, TRANSPOSE, compose, draw
-from dukd.resize import downscale, upscale
+from dukd.images import invertible
+from dukd.images.invertible import ALL, FLIP_COLUMNS, FLIP_ROWS, INVERT, TRANSPOSE, compose, draw
+from dukd.images.resize import downscale, upscale
 from stand_ins import Nearest
 
 PICTURE = torch.arange(6.0, dtype=torch.float64).reshape(1, 1, 2, 3) / 8
@@ -114,4 +114,4 @@ def test_the_draw_comes_from_the_generator_alone():
     x = torch.rand(8, 3, 4, 4)
 
     assert torch.equal(first.apply(x), second.apply(x))
-    assert set(augment.OPERATIONS) == {"invert", "flip_rows", "flip_columns", "transpose"}
+    assert set(invertible.OPERATIONS) == {"invert", "flip_rows", "flip_columns", "transpose"}

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from dukd.bank import Bank, BankedTeacher, BankError, Source, fingerprints, questions, size
-from dukd.codes import Codec, FeatureCodec
-from dukd.kinds import known
+from dukd.core.registry import known
 from dukd.methods import AT, DUKD, FAKD, LSFD, Combined, CrossKD, FitNet, Logits, Losses, Method, ReleasedDUKD
 from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
-from dukd.schedule import generator
+from dukd.training.cache import Bank, BankedTeacher, BankError, Source, fingerprints, questions, size
+from dukd.training.codec import Codec, FeatureCodec
+from dukd.training.schedule import generator
 
 CPU = torch.device("cpu")
 BATCH, PATCH, PERIOD = 2, 16, 3

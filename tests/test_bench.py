@@ -4,12 +4,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dukd import bench, networks, recipes, timing
+from dukd import networks, recipes
 from dukd.cli import run
-from dukd.experiment import Data, Experiment, Teacher
+from dukd.evaluation import timing
+from dukd.evaluation.timing import Ceiling, Result, Timing
 from dukd.methods import AT, DUKD, Combined, CrossKD, FrugalDUKD, Logits, Method, Scratch
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, weights
-from dukd.timing import Ceiling, Result, Timing
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig
+from dukd.networks.files import weights
+from dukd.testing import speed
+from dukd.training.experiment import Data, Experiment, Teacher
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -31,8 +34,8 @@ def test_ratios_are_to_the_first_way() -> None:
 
 
 def test_a_network_is_named_by_what_is_special_about_it() -> None:
-    assert bench._named(SMALL) == "edsr x2 (width 4, blocks 1)"
-    assert bench._named(EDSRConfig(scale=3)) == "edsr x3"
+    assert speed._named(SMALL) == "edsr x2 (width 4, blocks 1)"
+    assert speed._named(EDSRConfig(scale=3)) == "edsr x3"
 
 
 def test_the_share_of_the_peak_is_of_operations_done() -> None:
@@ -67,7 +70,7 @@ def ways(result: Result) -> list[str]:
 
 
 def step(method: Method, teacher: NetworkConfig | Teacher | None = SMALL, batch: int = 2) -> Result:
-    return bench.step(SMALL, teacher, method=method, device=CPU, batch=batch, patch=12, repetitions=1)
+    return speed.step(SMALL, teacher, method=method, device=CPU, batch=batch, patch=12, repetitions=1)
 
 
 def test_a_step_is_timed_with_the_teacher_asked_and_replayed() -> None:
@@ -129,11 +132,11 @@ def test_the_student_alone_sees_what_its_method_shows_it() -> None:
 
 
 def test_networks_and_pictures_are_timed() -> None:
-    assert [t.name for t in bench.network(SMALL, device=CPU, batch=1, patch=8, repetitions=1).timings] == [
+    assert [t.name for t in speed.network(SMALL, device=CPU, batch=1, patch=8, repetitions=1).timings] == [
         "forward",
         "forward and backward",
     ]
-    assert bench.upscale(SMALL, device=CPU, height=8, width=8, repetitions=1).per_run == 256 / 1e6
+    assert speed.upscale(SMALL, device=CPU, height=8, width=8, repetitions=1).per_run == 256 / 1e6
 
 
 def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

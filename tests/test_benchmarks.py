@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from dukd import bench, timing
 from dukd.data import Patches, prepare
-from dukd.experiment import Reuse
+from dukd.evaluation import timing
+from dukd.evaluation.timing import Ceiling, Result, Timing
 from dukd.methods import DUKD, LSFD, CrossKD, Frequency, Logits
 from dukd.networks import EDSRConfig, SwinIRConfig
-from dukd.session import Session
-from dukd.timing import Ceiling, Result, Timing
+from dukd.testing import speed
+from dukd.training.experiment import Reuse
+from dukd.training.session import Session
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -33,7 +34,7 @@ def script(monkeypatch: pytest.MonkeyPatch):
 
 
 def session(tmp_path: Path, method: DUKD, teacher: EDSRConfig | SwinIRConfig = SMALL) -> Session:
-    return Session.prepare(bench.trial(SMALL, teacher, method, tmp_path, patch=12, batch=2), CPU)
+    return Session.prepare(speed.trial(SMALL, teacher, method, tmp_path, patch=12, batch=2), CPU)
 
 
 def test_all_ways_of_input_give_the_same_patches(script, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_both_sides_ask_about_as_many_pixels(script, tmp_path: Path) -> None:
     """
     made = session(tmp_path, DUKD(windows=2))
     released = timing.counted(script("released").released_step(made, *made.patches.batch(0)))
-    alone = timing.counted(bench.alone(made, *made.patches.batch(0)))
+    alone = timing.counted(speed.alone(made, *made.patches.batch(0)))
     reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)
 
     assert released == 2 * alone + reduced

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from dukd.checkpoint import CheckpointError, DiskFullError, load, save, verify
+from dukd.runs.checkpoint import CheckpointError, DiskFullError, load, save, verify
 from saved import archive, names, signed, state_of
 
 SRC = Path(__file__).resolve().parents[1] / "src"

@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from dukd import images
-from dukd.cli import COMMANDS, run
-from dukd.cli import _terminal as terminal
-from dukd.cli._info import field_texts
-from dukd.cli._terminal import Bar, amount, duration
-from dukd.cli._train import Train, parse
+from dukd.cli import COMMANDS, run, terminal
+from dukd.cli.info import field_texts
+from dukd.cli.terminal import Bar, amount, duration
+from dukd.cli.train import Train, parse
 from dukd.data.pack import prepare
 from dukd.data.pairs import find_pairs
-from dukd.images import Picture
+from dukd.images.io import Picture
 from dukd.methods import DUKD
-from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig, weights
-from dukd.train import Interrupted
+from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig
+from dukd.networks.files import weights
+from dukd.training.loop import Interrupted
 
 TEACHER = EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0)
 YAML = """
@@ -652,7 +652,7 @@ def test_a_full_disk_has_its_code(world, folder, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/disk/file")
 
-    monkeypatch.setattr("dukd.cli._evaluate.report.report", full)
+    monkeypatch.setattr("dukd.cli.evaluate.report.report", full)
 
     code, complaint = world.fails(f"report {folder} -o {tmp_path}/r.html")
 
@@ -662,7 +662,7 @@ def test_a_full_disk_has_its_code(world, folder, tmp_path, monkeypatch):
     def full_of_answers(*_: object, **__: object) -> None:
         raise OSError(28, "The disk filled up in My/Banks; make room")
 
-    monkeypatch.setattr("dukd.cli._evaluate.report.report", full_of_answers)
+    monkeypatch.setattr("dukd.cli.evaluate.report.report", full_of_answers)
     _, complaint = world.fails(f"report {folder} -o {tmp_path}/r.html")
 
     assert complaint == "the disk filled up in My/Banks; make room"
@@ -674,7 +674,7 @@ def test_a_demo_that_was_interrupted_says_how_to_go_on(world, tmp_path, monkeypa
     def stopped(*_: object, **__: object) -> None:
         raise Interrupted(145, tmp_path / "runs" / "scratch")
 
-    monkeypatch.setattr("dukd.cli._demo.demo.demo", stopped)
+    monkeypatch.setattr("dukd.cli.demo.demo.demo", stopped)
 
     code, complaint = world.fails(f"demo --out {tmp_path}")
 
@@ -686,7 +686,7 @@ def test_what_we_did_wrong_is_not_blamed_on_the_user(world, folder, tmp_path, mo
     def broken(*_: object, **__: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr("dukd.cli._evaluate.report.report", broken)
+    monkeypatch.setattr("dukd.cli.evaluate.report.report", broken)
 
     code, _, complaint = world.dukd(f"report {folder} -o {tmp_path}/r.html")
 
@@ -702,7 +702,7 @@ def test_what_we_did_wrong_is_not_blamed_on_the_user(world, folder, tmp_path, mo
 
 def test_a_log_has_a_line_for_every_tenth_with_the_time_left(capsys, monkeypatch):
     clock = iter(range(10_000))
-    monkeypatch.setattr("dukd.cli._terminal.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("dukd.cli.terminal.time.monotonic", lambda: float(next(clock)))
 
     with Bar() as progress:
         for step in range(1, 101):
@@ -717,7 +717,7 @@ def test_a_log_has_a_line_for_every_tenth_with_the_time_left(capsys, monkeypatch
 
 def test_slow_work_is_heard_of_every_five_minutes(capsys, monkeypatch):
     clock = iter(range(0, 1_000_000, 100))
-    monkeypatch.setattr("dukd.cli._terminal.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("dukd.cli.terminal.time.monotonic", lambda: float(next(clock)))
 
     with Bar() as progress:
         for step in range(1, 10):

@@ -17,12 +17,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dukd import cluster, images
+from dukd import images
 from dukd.cli import run
-from dukd.cluster import ATTEMPTS, Workers, share
-from dukd.images import Picture
-from dukd.networks import EDSR, EDSRConfig, weights
-from dukd.upscale import Upscaled, upscale_files
+from dukd.deploy import workers
+from dukd.deploy.upscale import Upscaled, upscale_files
+from dukd.deploy.workers import ATTEMPTS, Workers, share
+from dukd.images.io import Picture
+from dukd.networks import EDSR, EDSRConfig
+from dukd.networks.files import weights
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),  # Ray takes seconds to start: once for all of these
@@ -63,8 +65,8 @@ def ray() -> Iterator[object]:
     """Two workers' worth of Ray on this machine, as ``Workers`` starts it; the tests find it running and use it."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("the extra 'ray' is not installed")
-    made = cluster._package(local=True)  # before anybody else imports it
-    with cluster._connected(made, None, 2):
+    made = workers._package(local=True)  # before anybody else imports it
+    with workers._connected(made, None, 2):
         yield made
 
 
@@ -263,7 +265,7 @@ def test_the_command_line_takes_workers_and_errors_end_it_in_a_sentence(ray, net
 
 
 def test_without_pictures_left_nothing_is_started(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "_package", lambda **_: pytest.fail("Ray was imported"))
+    monkeypatch.setattr(workers, "_package", lambda **_: pytest.fail("Ray was imported"))
     photo = save(tmp_path / "a.png")
     upscale_files(network, [photo], tmp_path / "out")
 

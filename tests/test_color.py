@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from dukd.color import luma, rgb_to_ycbcr, ycbcr_to_rgb
+from dukd.images.color import luma, rgb_to_ycbcr, ycbcr_to_rgb
 
 
 def pixel(*rgb: float) -> torch.Tensor:

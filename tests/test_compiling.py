@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dukd.compiling import as_written, compiled, lowered
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig, gather
+from dukd.networks.compile import as_written, compiled, lowered
 
 CONFIG = EDSRConfig(scale=2, width=4, blocks=1)
 SWINIR = SwinIRConfig(scale=2, width=8, depths=(2, 2), heads=(2, 2), window=4)

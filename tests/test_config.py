@@ -13,12 +13,12 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dukd import config
-from dukd.config import ConfigError
-from dukd.experiment import Experiment
-from dukd.kinds import known
+from dukd.core import config
+from dukd.core.config import ConfigError
+from dukd.core.registry import known
 from dukd.methods import DUKD, Combined, Method
-from dukd.recipes import names, recipe
+from dukd.recipes.papers import names, recipe
+from dukd.training.experiment import Experiment
 
 METHODS = sorted(name for name, kind in known(Method).items() if kind.__module__.startswith("dukd."))
 

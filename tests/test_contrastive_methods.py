@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
+from dukd.images.resize import upscale
 from dukd.methods import CSD, DCKD, MCIR, MTKD, Aggregation, CrossKD, Logits, Losses, Method, MiPKD, SlimmableCSD
 from dukd.methods.crosskd import cascades
 from dukd.methods.csd import contrast, contrast_with_others
 from dukd.methods.dckd import code_cross_entropy
-from dukd.methods.encoders import Filters
+from dukd.methods.inner import front
 from dukd.methods.mcir import repulsion
 from dukd.methods.mipkd import Mixer, block, random_mask, relative_distance
 from dukd.methods.mtkd import haar, wavelet_distance
 from dukd.methods.slimmable import Around, with_corners
 from dukd.networks import EDSRConfig, SRNetwork, SwinIRConfig
-from dukd.resize import upscale
-from dukd.taps import front
+from dukd.networks.perceptual import Filters
 
 ALL: list[Method] = [CSD(), SlimmableCSD(), DCKD(), MCIR(), MTKD(), Aggregation(), CrossKD(), MiPKD()]
 NOTED: list[Method] = [CSD(), SlimmableCSD(), DCKD(), MCIR()]

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dukd.networks import EDSRConfig, weights
+from dukd.networks import EDSRConfig
+from dukd.networks.files import weights
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(
@@ -74,8 +75,8 @@ def test_the_method_moves_into_the_package_as_described(desk, tmp_path):
     shutil.copytree(ROOT / "src" / "dukd", tmp_path / "dukd", ignore=shutil.ignore_patterns("__pycache__"))
     text = FILES["my_method.py"]
     for public, private in (
-        ("from dukd.methods import Losses, Method", "from dukd.methods._method import Losses, Method"),
-        ("from dukd.networks import SRNetwork", "from dukd.networks._network import SRNetwork"),
+        ("from dukd.methods import Losses, Method", "from dukd.methods.base import Losses, Method"),
+        ("from dukd.networks import SRNetwork", "from dukd.networks.base import SRNetwork"),
     ):
         assert text.count(public) == 1
         text = text.replace(public, private)

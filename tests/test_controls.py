@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from dukd import augment
-from dukd.controls import CONTROLS
-from dukd.experiment import Experiment
+from dukd.images import invertible
 from dukd.methods import DUKD, FrugalDUKD, Late, ReleasedDUKD
-from dukd.recipes import FAMILIES, recipe
+from dukd.recipes.ablations import CONTROLS
+from dukd.recipes.papers import FAMILIES, recipe
+from dukd.training.experiment import Experiment
 
 
 def make(name: str) -> Experiment:
@@ -46,8 +46,8 @@ def test_parts_of_the_method_are_left_out_one_by_one() -> None:
     assert method("small-x2-dukd-zoom-in-only") == DUKD(zoom_out=0, zoom_out_reconstruction=0)
     assert method("small-x2-dukd-zoom-out-only") == DUKD(zoom_in=0)
     assert method("small-x2-dukd-no-consistency") == DUKD(consistency=0)
-    assert {method(f"small-x2-dukd-{o.replace('_', '-')}-only").operations for o in augment.OPERATIONS} == {
-        (o,) for o in augment.OPERATIONS
+    assert {method(f"small-x2-dukd-{o.replace('_', '-')}-only").operations for o in invertible.OPERATIONS} == {
+        (o,) for o in invertible.OPERATIONS
     }
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dukd import demo, images, metrics
+from dukd import images
+from dukd.core.files import sha256
 from dukd.data.pairs import find_pairs, load
-from dukd.demo import HELD_OUT, TEACHER, TRAINING, Photograph
-from dukd.evaluate import answer, tensor
-from dukd.files import sha256
-from dukd.networks import weights
-from dukd.resize import imresize_uint8
+from dukd.evaluation import metrics
+from dukd.evaluation.evaluate import answer, tensor
+from dukd.images.resize import imresize_uint8
+from dukd.networks.files import weights
+from dukd.recipes import demo
+from dukd.recipes.demo import HELD_OUT, TEACHER, TRAINING, Photograph
 
 SMALL = (Photograph("chelsea", "skimage", "data/chelsea.png", 2), Photograph("ihc", "skimage", "data/ihc.png", 4))
 JUDGES = (Photograph("coffee", "skimage", "data/coffee.png", 4),)

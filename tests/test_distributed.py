@@ -17,13 +17,15 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from dukd import checkpoint, train
-from dukd.distributed import InOrder, RankError, World, fingerprint, join
-from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.core.distributed import InOrder, RankError, World, fingerprint, join
 from dukd.methods import DUKD, FitNet, Logits, ReleasedDUKD
-from dukd.networks import EDSRConfig, weights
-from dukd.runs import Run
-from dukd.schedule import draws
+from dukd.networks import EDSRConfig
+from dukd.networks.files import weights
+from dukd.runs import checkpoint
+from dukd.runs.directory import Run
+from dukd.training import loop
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.training.schedule import draws
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
 CPU = torch.device("cpu")
@@ -73,7 +75,7 @@ def processes(jobs, out, world, timeout=60.0) -> list[subprocess.Popen]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {
-        "PYTHONPATH": str(Path(train.__file__).parents[1]),
+        "PYTHONPATH": str(Path(loop.__file__).parents[1]),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -123,10 +125,10 @@ def runs(folder, tmp_path_factory):
     jobs = []
     for name, whole in kinds.items():
         (root / f"{name}.yaml").write_text(whole.to_yaml())
-        train.train(whole, root / "one" / name)
+        loop.train(whole, root / "one" / name)
         jobs.append({"experiment": str(root / f"{name}.yaml"), "run": str(root / "two" / name)})
-    with pytest.raises(train.Interrupted):
-        train.train(exact, root / "two" / "from-one", observe=interrupted_at(3))
+    with pytest.raises(loop.Interrupted):
+        loop.train(exact, root / "two" / "from-one", observe=interrupted_at(3))
     same = str(root / "exact.yaml")
     for name, more in {
         "from-one": {"resume": True},
@@ -205,7 +207,7 @@ def test_a_signal_to_one_rank_stops_all_and_one_rank_continues(folder, runs):
     assert [end.split(";")[0] for end in ends["to-one"]] == ["Interrupted: stopped after step 5"] * 2
     assert Run.open(root / "two" / "to-one").steps()[-1] == 5
 
-    train.train(experiment(folder, DUKD(), accumulate=4, deterministic=True), root / "two" / "to-one", resume=True)
+    loop.train(experiment(folder, DUKD(), accumulate=4, deterministic=True), root / "two" / "to-one", resume=True)
 
     assert digest(root / "two" / "to-one") == digest(root / "one" / "exact")
 
@@ -283,7 +285,7 @@ def test_torchrun_starts_the_command(folder, runs, tmp_path):
     root, _ = runs
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dukd"]
     command = ["train", str(root / "exact.yaml"), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    environment = os.environ | {"PYTHONPATH": str(Path(train.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(loop.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, *command], env=environment, capture_output=True, timeout=100, check=False)
 
     assert done.returncode == 0, done.stderr.decode()

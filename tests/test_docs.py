@@ -9,8 +9,8 @@ import tyro
 
 import dukd.methods
 from dukd import recipes
-from dukd.cli import _main, _train
-from dukd.kinds import known
+from dukd.cli import train
+from dukd.core.registry import known
 from dukd.methods import Method
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,15 +89,15 @@ def test_commands_are_there_and_take_these_options(page, command):
         return
     if name == "demo" and not (ROOT / "src" / "dukd" / "demo.py").exists():
         pytest.skip("the demo is announced, and not there yet")
-    assert name in _main.COMMANDS, f"{page}: {command}"
+    assert name in program.COMMANDS, f"{page}: {command}"
     if not words or "--import" in words or any(re.search(r"[<>]|\.\.\.|^NAME$", w) for w in words):
         return  # a command in general; or one that tests/test_contributing.py runs
     try:
         if name != "train":
-            tyro.cli(_main.COMMANDS[name], args=words)
+            tyro.cli(program.COMMANDS[name], args=words)
         elif not words[0].endswith((".yaml", ".yml")) and not words[0].startswith("runs/"):
             assert recipes.recipe(words[0])
-            _train.parse(words)
+            train.parse(words)
     except SystemExit as left:
         assert left.code == 0, f"{page}: {command}"  # noqa: PT017  help ends so
 
@@ -105,7 +105,7 @@ def test_commands_are_there_and_take_these_options(page, command):
 def test_advice_names_options_that_exist(capsys):
     """Also in messages: what a sentence tells the reader to type has to work. A truth is a flag and takes no value."""
     with pytest.raises(SystemExit):
-        _train.parse(["small-x2-dukd", "--help"])
+        train.parse(["small-x2-dukd", "--help"])
     known = set(re.findall(r"--[a-z]+\.[a-z_.-]*[a-z]", capsys.readouterr().out))
     sources = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py")}
     named = [

@@ -9,12 +9,12 @@ import torch
 from torch.nn.functional import interpolate, l1_loss
 from torch.testing import assert_close
 
-from dukd import augment
+from dukd.images import invertible
+from dukd.images.resize import downscale
 from dukd.methods import DUKD, FrugalDUKD, Logits, ReleasedDUKD
 from dukd.methods.dukd import random_windows, shared_tiles
 from dukd.networks import EDSRConfig, SwinIRConfig
-from dukd.recipes import recipe
-from dukd.resize import downscale
+from dukd.recipes.papers import recipe
 from stand_ins import Nearest, Spy, _NearestConfig
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=2)
@@ -40,9 +40,9 @@ def test_the_losses_are_the_papers_equation():
 
     rng = torch.Generator().manual_seed(4)
     window = random_windows(hr, (8, 12), count=1, rng=rng)
-    a = augment.draw(window.shape, probability=0.6, rng=rng)
+    a = invertible.draw(window.shape, probability=0.6, rng=rng)
     small = downscale(lr, 2)
-    b = augment.draw(small.shape, probability=0.6, rng=rng)
+    b = invertible.draw(small.shape, probability=0.6, rng=rng)
     expected = {
         "reconstruction": 5 * l1_loss(student(lr), hr),
         "imitation": 2 * l1_loss(student(lr), teacher(lr)),

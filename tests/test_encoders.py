@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.testing import assert_close
 
-from dukd.methods.encoders import (
+from dukd.networks.perceptual import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     VGG19,

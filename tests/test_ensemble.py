@@ -7,22 +7,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dukd import config as configuration
-from dukd.experiment import KINDS
-from dukd.kinds import known
+from dukd.core import config as configuration
+from dukd.core.registry import known
 from dukd.methods import MTKD, Aggregation
-from dukd.networks import (
-    EDSRConfig,
-    Ensemble,
-    EnsembleConfig,
-    Member,
-    NetworkConfig,
-    SRNetwork,
-    SwinIRConfig,
-    gather,
-    weights,
-)
-from dukd.networks._tensorfile import WeightsError
+from dukd.networks import EDSRConfig, Ensemble, EnsembleConfig, Member, NetworkConfig, SRNetwork, SwinIRConfig, gather
+from dukd.networks.files import weights
+from dukd.networks.files.safe import WeightsError
+from dukd.training.experiment import KINDS
 
 SMALL = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0)
 LARGE = EDSRConfig(scale=2, width=8, blocks=2, value_range=1.0)

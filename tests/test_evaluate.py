@@ -15,15 +15,16 @@ from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
-from dukd import evaluate, metrics
-from dukd.comparison import ReportError, compare
 from dukd.data.pairs import Pairs, find_pairs, load
-from dukd.evaluate import Candidate, Row, Scores, Table, answer, in_strips, self_ensemble, strip_rows, tensor
-from dukd.experiment import Data, Experiment
-from dukd.networks import EDSRConfig, RCANConfig, SRNetwork, SwinIRConfig, edsr_teacher, weights
-from dukd.report import report
-from dukd.resize import imresize_uint8
-from dukd.runs import Run
+from dukd.evaluation import evaluate, metrics
+from dukd.evaluation.evaluate import Candidate, Row, Scores, Table, answer, in_strips, self_ensemble, strip_rows, tensor
+from dukd.images.resize import imresize_uint8
+from dukd.networks import EDSRConfig, RCANConfig, SRNetwork, SwinIRConfig, edsr_teacher
+from dukd.networks.files import weights
+from dukd.runs.compare import ReportError, compare
+from dukd.runs.directory import Run
+from dukd.runs.report import report
+from dukd.training.experiment import Data, Experiment
 from stand_ins import Nearest
 
 BICUBIC = Candidate(model="bicubic", label="bicubic")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dukd import evaluate, evaluations
-from dukd.evaluate import Row, Scores, Table
-from dukd.evaluations import file_name, keep
+from dukd.evaluation import evaluate
+from dukd.evaluation.evaluate import Row, Scores, Table
 from dukd.networks import EDSRConfig
+from dukd.runs import results
+from dukd.runs.results import file_name, keep
 
 FIRST, SECOND = {"Set5": (30.0, 32.0, 34.0)}, {"Set14": (28.0, 29.0, 32.0)}
 """By set: PSNR of bicubic, student and teacher."""
@@ -61,7 +62,7 @@ def test_a_set_joins_those_that_were_measured_before(tmp_path: Path) -> None:
 
     found = keep(tmp_path, table(SECOND))
 
-    assert found == evaluations.Kept(path=tmp_path / "evaluation.json")
+    assert found == results.Kept(path=tmp_path / "evaluation.json")
     assert [p.name for p in tmp_path.iterdir()] == ["evaluation.json"]
     values = {m: {n: s["psnr_y"] for n, s in sets.items()} for m, sets in kept(found.path).items()}
     assert values == {

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dukd.config import ConfigError
-from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher, check
+from dukd.core.config import ConfigError
 from dukd.methods import DUKD, Logits
 from dukd.networks import EDSRConfig
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Teacher, check
 
 DATA = Data(train=Path("pictures"))
 TEACHER = Teacher(weights=Path("teacher.pth"))

@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
-from dukd import export
-from dukd.export import TOLERANCE, ExportError, export_onnx, export_weights, padded_to_multiple
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig, gather, weights
-from dukd.networks._network import pad_to_multiple
-from dukd.networks._tracing import cell_maxima, enlarged, variance
-from dukd.networks.weights import Layout
+from dukd.deploy import export
+from dukd.deploy.export import TOLERANCE, ExportError, export_onnx, export_weights, padded_to_multiple
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig, gather
+from dukd.networks.base import pad_to_multiple
+from dukd.networks.files import weights
+from dukd.networks.files.weights import Layout
+from dukd.networks.tracing import cell_maxima, enlarged, variance
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

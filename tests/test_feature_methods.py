@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from dukd.kinds import known
+from dukd.core.registry import known
 from dukd.methods import AT, CRD, FAKD, FSP, LSFD, RKD, SRKD, VID, Combined, FitNet, Frequency, Method
-from dukd.methods._features import FeatureMethod, Seen, in_own_units, unit
 from dukd.methods.at import energy
 from dukd.methods.crd import contrast, places
 from dukd.methods.fakd import affinity, affinity_distance
+from dukd.methods.features import FeatureMethod, Seen, in_own_units, unit
 from dukd.methods.frequency import band_distance, haar
 from dukd.methods.fsp import flows
+from dukd.methods.inner import Adapter
 from dukd.methods.lsfd import attention, local
 from dukd.methods.rkd import cosines, distances, items, relative
 from dukd.methods.srkd import Statistic, over_channels
 from dukd.methods.vid import gaussian, laplace
 from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork, SwinIRConfig
-from dukd.taps import Adapter
 
 METHODS: tuple[FeatureMethod, ...] = (
     AT(),

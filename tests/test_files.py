@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crash_points import Stop, crash_points
-from dukd import files
+from dukd.core import files
 
 
 def test_a_file_appears_with_its_folder(tmp_path: Path) -> None:

@@ -9,18 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from dukd import bench, distributed, train
+from dukd.core import distributed
+from dukd.core.device import sent
 from dukd.data import find_pairs
 from dukd.data.patches import Patches, Resident
-from dukd.evaluate import Candidate, evaluate
-from dukd.experiment import Evaluation, Experiment, Optimisation
-from dukd.images import Picture
+from dukd.deploy.upscale import upscale_picture
+from dukd.evaluation.evaluate import Candidate, evaluate
+from dukd.images.io import Picture
 from dukd.methods import DUKD, Method
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig
-from dukd.runs import Run
-from dukd.session import Session
-from dukd.transfer import sent
-from dukd.upscale import upscale_picture
+from dukd.runs.directory import Run
+from dukd.testing import speed
+from dukd.training import loop
+from dukd.training.experiment import Evaluation, Experiment, Optimisation
+from dukd.training.session import Session
 from pretended import GPU, OnGPU, gpu_stand_in
 from test_methods import METHODS
 
@@ -38,17 +40,17 @@ def experiment(
     folder: Path, method: Method, student: NetworkConfig = EDSR, teacher: NetworkConfig | None = None
 ) -> Experiment:
     teacher = teacher or EDSRConfig(scale=2, width=8, blocks=3)
-    made = bench.trial(student, teacher if method.needs_teacher else None, method, folder, patch=16, batch=4)
+    made = speed.trial(student, teacher if method.needs_teacher else None, method, folder, patch=16, batch=4)
     # Left alone, channels would lie otherwise on the processor, in float32.
     return replace(made, optimisation=Optimisation(steps=4, learning_rate=1e-3, clip=1.0, channels_last=True))
 
 
 def advance(session: Session, k: int) -> None:
-    train.advance(session, *(sent(x, session.device) for x in session.patches.batch(k)))
+    loop.advance(session, *(sent(x, session.device) for x in session.patches.batch(k)))
 
 
 def weights(session: Session) -> list[Tensor]:
-    train.settle(session)
+    loop.settle(session)
     return [p.detach().cpu() for p in session.student.parameters()]
 
 
@@ -107,9 +109,9 @@ def test_a_whole_run_ends_with_the_same_student(tmp_path: Path, monkeypatch: pyt
     wanted = experiment(tmp_path, DUKD())
     judged = Evaluation(sets=(tmp_path / "pictures",), pictures=1, every=2, log_every=2, teacher_pictures=0, samples=1)
     wanted = replace(wanted, evaluation=judged, data=replace(wanted.data, workers=0))
-    train.train(wanted, tmp_path / "cpu")
+    loop.train(wanted, tmp_path / "cpu")
     with gpu_stand_in(monkeypatch), distributed.join(torch.device("cuda"), environment={}) as world:
-        train.train(wanted, tmp_path / "gpu", world=world)
+        loop.train(wanted, tmp_path / "gpu", world=world)
     here, there = Run.open(tmp_path / "cpu"), Run.open(tmp_path / "gpu")
 
     assert here.student.read_bytes() == there.student.read_bytes()
@@ -122,10 +124,10 @@ def test_a_whole_run_ends_with_the_same_student(tmp_path: Path, monkeypatch: pyt
 
 def test_a_thread_that_cuts_patches_serves_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = experiment(tmp_path, DUKD())
-    train.train(wanted, tmp_path / "cpu")
+    loop.train(wanted, tmp_path / "cpu")
     wanted = replace(wanted, data=replace(wanted.data, workers=1, resident="never"))
     with gpu_stand_in(monkeypatch):
-        train.train(wanted, tmp_path / "gpu", device="cuda")
+        loop.train(wanted, tmp_path / "gpu", device="cuda")
 
     assert Run.open(tmp_path / "cpu").student.read_bytes() == Run.open(tmp_path / "gpu").student.read_bytes()
 

@@ -16,7 +16,18 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from torch.testing import assert_close
 
 from dukd import images
-from dukd.images import EXTENSIONS, Header, ImageError, Picture, from_tensor, header, read, read_rgb8, to_tensor, write
+from dukd.images.io import (
+    EXTENSIONS,
+    Header,
+    ImageError,
+    Picture,
+    from_tensor,
+    header,
+    read,
+    read_rgb8,
+    to_tensor,
+    write,
+)
 
 RNG = np.random.default_rng(0)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from dukd.kinds import known
+from dukd.core.registry import known
 from dukd.methods import DUKD, Method, ReleasedDUKD
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dukd.methods import DUKD, FitNet, Late, Logits, Method, ReleasedDUKD, Scratch
-from dukd.testing import PAIRS, Case
+from dukd.testing.methods import PAIRS, Case
 
 EDSRS = PAIRS["edsr-edsr"]
 

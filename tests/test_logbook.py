@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dukd.experiment import Data, Experiment
-from dukd.logbook import GRADIENT_NORM, Logbook, Meter, ignore, peak_memory
 from dukd.networks import EDSRConfig
-from dukd.runs import Run
+from dukd.runs.directory import Run
+from dukd.training.experiment import Data, Experiment
+from dukd.training.log import GRADIENT_NORM, Logbook, Meter, ignore, peak_memory
 
 CPU = torch.device("cpu")
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dukd.data.patches import Residence
-from dukd.experiment import Data, Experiment, Optimisation
-from dukd.memory import advice, is_shortage
 from dukd.networks import EDSRConfig
+from dukd.training.experiment import Data, Experiment, Optimisation
+from dukd.training.memory import advice, is_shortage
 
 
 def experiment(batch: int = 16, patch: int = 48, resident: Residence = "auto", **optimisation: object) -> Experiment:

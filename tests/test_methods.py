@@ -1,4 +1,4 @@
-"""What every method promises, on every pair of networks and every scale; the promises are in `dukd.testing`."""
+"""What every method promises, on every pair of networks and every scale; the promises are in `dukd.testing.methods`."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ from torch.testing import assert_close
 
 import dukd.methods
 from dukd import testing
-from dukd.kinds import known
+from dukd.core.registry import known
 from dukd.methods import AT, DUKD, FAKD, Combined, Late, Logits, Method, ReleasedDUKD, Scratch
-from dukd.testing import PAIRS, PROMISES, Case, Refused
+from dukd.testing.methods import PAIRS, PROMISES, Case, Refused
 
 METHODS: dict[str, Method] = {
     name: kind() for name, kind in known(Method).items() if kind.__module__.startswith("dukd.")

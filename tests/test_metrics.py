@@ -10,9 +10,9 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
-from dukd import metrics
-from dukd.metrics import agreement, psnr_rgb, psnr_y, quality, ssim_rgb, ssim_y
-from dukd.resize import imresize_uint8
+from dukd.evaluation import metrics
+from dukd.evaluation.metrics import agreement, psnr_rgb, psnr_y, quality, ssim_rgb, ssim_y
+from dukd.images.resize import imresize_uint8
 
 GREY = torch.full((2, 3, 16, 16), 100 / 255)
 MEASURED = {

@@ -30,7 +30,7 @@ from dukd.networks import (
     swinir_student,
     swinir_teacher,
 )
-from dukd.networks._network import arrange
+from dukd.networks.base import arrange
 from dukd.networks.swinir import relative_positions, shift_mask
 
 TINY: dict[str, NetworkConfig] = {

@@ -15,7 +15,7 @@ from PIL import Image
 
 import dukd.data.pack as module
 from dukd.data import Pack, PackError, Pair, Pairs, PairsError, find_pairs, join, load, plan, prepare
-from dukd.images import ImageError
+from dukd.images.io import ImageError
 
 SIZES = [(16, 12), (9, 31), (40, 8), (21, 22)]
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dukd.data import Pairs, PairsError, find_pairs, join, load
-from dukd.resize import imresize_uint8
+from dukd.images.resize import imresize_uint8
 
 HR_SIZE = (25, 17)  # width and height; at scale 4: 6 x 4
 

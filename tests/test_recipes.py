@@ -7,14 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
+from dukd.core.registry import known
 from dukd.data import datasets
 from dukd.data.pairs import find_pairs
-from dukd.experiment import Experiment, Teacher
-from dukd.kinds import known
 from dukd.methods import DUKD, FAKD, Combined, FrugalDUKD, Logits, Method, ReleasedDUKD, Scratch
-from dukd.networks import EDSRConfig, SwinIRConfig, weights
-from dukd.recipes import FAMILIES, config_of, method_named, name_of, names, recipe
-from dukd.schedule import rate_factor
+from dukd.networks import EDSRConfig, SwinIRConfig
+from dukd.networks.files import weights
+from dukd.recipes.papers import FAMILIES, config_of, method_named, name_of, names, recipe
+from dukd.training.experiment import Experiment, Teacher
+from dukd.training.schedule import rate_factor
 
 METHODS = sorted(name for name in known(Method) if known(Method)[name].__module__.startswith("dukd."))
 

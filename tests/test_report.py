@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dukd import charts
-from dukd.charts import Line, chart
-from dukd.report import ReportError, compare, report
-from dukd.runs import Run
+from dukd.runs import charts
+from dukd.runs.charts import Line, chart
+from dukd.runs.directory import Run
+from dukd.runs.report import ReportError, compare, report
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 

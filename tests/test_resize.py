@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
-from dukd.resize import downscale, imresize, imresize_uint8, upscale
+from dukd.images.resize import downscale, imresize, imresize_uint8, upscale
 
 sizes = st.integers(1, 23)
 

@@ -10,11 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dukd import train
-from dukd.bank import BankError
-from dukd.checkpoint import CheckpointError
 from dukd.cli import run
-from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
 from dukd.methods import (
     DUKD,
     LSFD,
@@ -29,9 +25,14 @@ from dukd.methods import (
     ReleasedDUKD,
     Scratch,
 )
-from dukd.networks import EDSRConfig, weights
-from dukd.runs import Run
-from dukd.session import Session
+from dukd.networks import EDSRConfig
+from dukd.networks.files import weights
+from dukd.runs.checkpoint import CheckpointError
+from dukd.runs.directory import Run
+from dukd.training import loop
+from dukd.training.cache import BankError
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.training.session import Session
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
 
@@ -74,7 +75,7 @@ def prepared(whole: Experiment) -> Session:
 
 def trained(session: Session, steps: int) -> list[torch.Tensor]:
     for k in range(session.step, session.step + steps):
-        train.advance(session, *session.patches.batch(k))
+        loop.advance(session, *session.patches.batch(k))
     return [p.detach().clone() for p in session.student.parameters()]
 
 
@@ -133,7 +134,7 @@ def test_a_run_does_not_depend_on_who_filled_the_bank(folder: Path, tmp_path: Pa
 
 def test_eight_bits_change_the_losses_by_less_than_a_grey_level(folder: Path, tmp_path: Path) -> None:
     eight, exact = (prepared(experiment(folder, tmp_path, bits=bits)) for bits in (8, 32))
-    losses = [train.advance(s, *s.patches.batch(0)) for s in (eight, exact)]
+    losses = [loop.advance(s, *s.patches.batch(0)) for s in (eight, exact)]
 
     for name in ("imitation", "zoom_in", "zoom_out"):
         assert float((losses[0][name] - losses[1][name]).abs()) < 0.5 / 224
@@ -143,16 +144,16 @@ def test_eight_bits_change_the_losses_by_less_than_a_grey_level(folder: Path, tm
 def test_an_interrupted_run_continues_to_the_same_bits(folder: Path, tmp_path: Path, stop: int) -> None:
     """Also within the first period, where the bank knows more batches than the checkpoint."""
     whole = experiment(folder, tmp_path / "banks")
-    train.train(whole, tmp_path / "whole")
+    loop.train(whole, tmp_path / "whole")
 
     def interrupt(record: dict[str, object]) -> None:
         if record["kind"] == "step" and record["step"] == stop:
             os.kill(os.getpid(), signal.SIGINT)
 
     cut = replace(whole, reuse=replace(whole.reuse, folder=tmp_path / "more banks"))
-    with pytest.raises(train.Interrupted):
-        train.train(cut, tmp_path / "cut", observe=interrupt)
-    train.train(cut, tmp_path / "cut", resume=True)
+    with pytest.raises(loop.Interrupted):
+        loop.train(cut, tmp_path / "cut", observe=interrupt)
+    loop.train(cut, tmp_path / "cut", resume=True)
 
     states = [Run.open(tmp_path / name).load_state().state["student"] for name in ("whole", "cut")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -164,7 +165,7 @@ def test_replayed_pictures_are_seen_differently_every_time(folder: Path, tmp_pat
     whole = replace(whole, optimisation=replace(whole.optimisation, learning_rate=1e-30))
     for turns, kinds in ((whole.reuse.turns, 3), ((), 1)):
         session = prepared(replace(whole, reuse=replace(whole.reuse, turns=turns)))
-        losses = [float(train.advance(session, *session.patches.batch(k))["imitation"]) for k in (0, 1, 2) * 3]
+        losses = [float(loop.advance(session, *session.patches.batch(k))["imitation"]) for k in (0, 1, 2) * 3]
         assert len(set(losses[::3])) == kinds
 
 
@@ -205,14 +206,14 @@ def test_methods_whose_answers_cannot_be_replayed_are_refused_before_anything_is
     folder: Path, tmp_path: Path, method: Method, message: str
 ) -> None:
     with pytest.raises(BankError, match=message):
-        train.train(experiment(folder, tmp_path / "banks", method=method), tmp_path / "run")
+        loop.train(experiment(folder, tmp_path / "banks", method=method), tmp_path / "run")
 
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "banks").exists()
 
 
 def test_the_same_methods_train_where_reuse_is_off(folder: Path, tmp_path: Path) -> None:
-    train.train(experiment(folder, tmp_path, method=FitNet(), on=False, steps=4), tmp_path / "run")
+    loop.train(experiment(folder, tmp_path, method=FitNet(), on=False, steps=4), tmp_path / "run")
 
 
 def test_the_size_is_told_and_limited(folder: Path, tmp_path: Path) -> None:
@@ -227,12 +228,12 @@ def test_the_size_is_told_and_limited(folder: Path, tmp_path: Path) -> None:
 
 def test_reuse_belongs_to_the_experiment_but_for_where_the_answers_lie(folder: Path, tmp_path: Path) -> None:
     whole = experiment(folder, tmp_path / "banks", steps=4)
-    train.train(whole, tmp_path / "run")
+    loop.train(whole, tmp_path / "run")
 
     assert Experiment.from_file(Run.open(tmp_path / "run").experiment) == whole
-    train.train(replace(whole, reuse=replace(whole.reuse, folder=tmp_path)), tmp_path / "run", resume=True)
+    loop.train(replace(whole, reuse=replace(whole.reuse, folder=tmp_path)), tmp_path / "run", resume=True)
     with pytest.raises(CheckpointError, match=r"reuse\.bits was 8, is 16"):
-        train.train(replace(whole, reuse=replace(whole.reuse, bits=16)), tmp_path / "run", resume=True)
+        loop.train(replace(whole, reuse=replace(whole.reuse, bits=16)), tmp_path / "run", resume=True)
 
 
 def test_a_bank_filled_beforehand_serves_training(
@@ -241,7 +242,7 @@ def test_a_bank_filled_beforehand_serves_training(
     """The command asks what is missing, and nothing twice; the run is the one that asked by itself."""
     whole = experiment(folder, tmp_path / "banks")
     by_itself = trained(prepared(experiment(folder, tmp_path / "others")), 4)
-    train.advance(one := prepared(whole), *one.patches.batch(0))
+    loop.advance(one := prepared(whole), *one.patches.batch(0))
     (tmp_path / "e.yaml").write_text(whole.to_yaml(), encoding="utf-8")
 
     for asked in (2, 0):

@@ -13,9 +13,10 @@ import torch
 from torch.testing import assert_close
 
 from crash_points import Stop, crash_points
-from dukd import checkpoint, files
-from dukd.checkpoint import CheckpointError, save, verify
-from dukd.runs import Run
+from dukd.core import files
+from dukd.runs import checkpoint
+from dukd.runs.checkpoint import CheckpointError, save, verify
+from dukd.runs.directory import Run
 from saved import names, state_of
 
 SRC = Path(__file__).resolve().parents[1] / "src"
@@ -303,7 +304,7 @@ def test_a_run_without_a_log_has_none_to_cut(run: Run) -> None:
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(run: Run) -> None:
     code = (
-        "import sys; from dukd.runs import Run\n"
+        "import sys; from dukd.runs.directory import Run\n"
         f"with Run.open({str(run.directory)!r}).lock():\n"
         "    print('locked', flush=True); sys.stdin.read()"
     )

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dukd.experiment import Optimisation
-from dukd.schedule import generator, rate_factor, seed_of
+from dukd.training.experiment import Optimisation
+from dukd.training.schedule import generator, rate_factor, seed_of
 
 
 def factors(optimisation: Optimisation) -> list[float]:

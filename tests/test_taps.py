@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dukd.methods.inner import Adapter, Recorded, forward_merged, front, rest
 from dukd.networks import EDSRConfig, RCANConfig, SwinIRConfig
-from dukd.networks._network import stage_number
-from dukd.taps import Adapter, Recorded, forward_merged, front, rest
+from dukd.networks.base import stage_number
 from stand_ins import Spy, _NearestConfig
 
 CONFIGS = [

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, pixel_shuffle
 from dukd import testing
 from dukd.methods import Logits
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig
-from dukd.testing import PAIRS, check_method, check_network
+from dukd.testing.methods import PAIRS, check_method, check_network
 
 EDSRS = PAIRS["edsr-edsr"]
 

@@ -18,15 +18,17 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from dukd import checkpoint, train
-from dukd.checkpoint import CheckpointError
-from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
-from dukd.memory import TooLittleMemoryError
 from dukd.methods import DCKD, DUKD, FAKD, Combined, FitNet, Logits, Method, ReleasedDUKD, Scratch
-from dukd.networks import EDSRConfig, SwinIRConfig, weights
-from dukd.runs import Run
-from dukd.session import Session
-from dukd.validation import Validation
+from dukd.networks import EDSRConfig, SwinIRConfig
+from dukd.networks.files import weights
+from dukd.runs import checkpoint
+from dukd.runs.checkpoint import CheckpointError
+from dukd.runs.directory import Run
+from dukd.training import loop
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+from dukd.training.memory import TooLittleMemoryError
+from dukd.training.session import Session
+from dukd.training.validation import Validation
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0, skip="nearest")
 
@@ -79,7 +81,7 @@ def hexes(run: Path) -> dict[int, str]:
 
 
 def test_a_run_leaves_what_the_next_command_needs(folder, tmp_path):
-    student = train.train(experiment(folder, evaluation__samples=1), tmp_path / "run")
+    student = loop.train(experiment(folder, evaluation__samples=1), tmp_path / "run")
     run = Run.open(tmp_path / "run")
     kinds = [r["kind"] for r in run.records()]
 
@@ -98,7 +100,7 @@ def test_a_run_leaves_what_the_next_command_needs(folder, tmp_path):
 
 def test_every_loss_is_in_the_log(folder, tmp_path):
     """The released code does not log its main loss (methods.md D13)."""
-    train.train(experiment(folder), tmp_path / "run")
+    loop.train(experiment(folder), tmp_path / "run")
     first = next(r for r in Run.open(tmp_path / "run").records() if r["kind"] == "train")
 
     assert list(first["losses"]) == ["reconstruction", "imitation", "zoom_in", "zoom_out", "zoom_out_reconstruction"]
@@ -108,7 +110,7 @@ def test_every_loss_is_in_the_log(folder, tmp_path):
 def test_the_same_experiment_gives_the_same_bits(folder, tmp_path):
     for name, workers in (("a", 0), ("b", 3)):
         torch.manual_seed(len(name) + workers)
-        train.train(experiment(folder, data__workers=workers), tmp_path / name)
+        loop.train(experiment(folder, data__workers=workers), tmp_path / name)
 
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     assert hexes(tmp_path / "a") == hexes(tmp_path / "b")
@@ -122,15 +124,15 @@ def test_the_same_experiment_gives_the_same_bits(folder, tmp_path):
 def test_an_interrupted_run_continues_to_the_same_bits(folder, tmp_path, method):
     """Stopped after step 7, between two saves; weights, averages, extras and Adam's moments come out equal."""
     whole = experiment(folder, method=method)
-    train.train(whole, tmp_path / "whole")
+    loop.train(whole, tmp_path / "whole")
 
     def stop_at_seven(record):
         if record["kind"] == "step" and record["step"] == 7:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(train.Interrupted, match="after step 7"):
-        train.train(whole, tmp_path / "cut", observe=stop_at_seven)
-    train.train(whole, tmp_path / "cut", resume=True)
+    with pytest.raises(loop.Interrupted, match="after step 7"):
+        loop.train(whole, tmp_path / "cut", observe=stop_at_seven)
+    loop.train(whole, tmp_path / "cut", resume=True)
 
     assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
 
@@ -138,10 +140,10 @@ def test_an_interrupted_run_continues_to_the_same_bits(folder, tmp_path, method)
 KILLED = """
 import sys
 from pathlib import Path
-from dukd import train
-from dukd.experiment import Experiment
+from dukd.training import loop
+from dukd.training.experiment import Experiment
 run = Path(sys.argv[2])
-train.train(Experiment.from_file(Path(sys.argv[1])), run, resume=(run / "experiment.yaml").exists())
+loop.train(Experiment.from_file(Path(sys.argv[1])), run, resume=(run / "experiment.yaml").exists())
 """
 
 
@@ -149,9 +151,9 @@ train.train(Experiment.from_file(Path(sys.argv[1])), run, resume=(run / "experim
 def test_a_killed_process_continues_to_the_same_bits(folder, tmp_path):
     """SIGKILL at random moments, until the run is through: losses and weights are those of a calm run."""
     whole = experiment(folder, optimisation__steps=60, evaluation__every=5, evaluation__log_every=5)
-    train.train(whole, tmp_path / "calm")
+    loop.train(whole, tmp_path / "calm")
     (tmp_path / "e.yaml").write_text(whole.to_yaml())
-    source = str(Path(train.__file__).parents[1])
+    source = str(Path(loop.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     rng = np.random.default_rng(3)
     kills = 0
@@ -177,51 +179,51 @@ def test_a_killed_process_continues_to_the_same_bits(folder, tmp_path):
 
 
 def test_a_run_killed_before_its_first_save_starts_again(folder, tmp_path):
-    train.train(experiment(folder), tmp_path / "whole")
+    loop.train(experiment(folder), tmp_path / "whole")
     Run.create(tmp_path / "young", experiment_yaml=experiment(folder).to_yaml(), facts={})
-    train.train(experiment(folder), tmp_path / "young", resume=True)
+    loop.train(experiment(folder), tmp_path / "young", resume=True)
 
     assert digest(tmp_path / "young") == digest(tmp_path / "whole")
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(folder, tmp_path):
-    train.train(experiment(folder), tmp_path / "run")
+    loop.train(experiment(folder), tmp_path / "run")
     before = digest(tmp_path / "run")
-    train.train(experiment(folder), tmp_path / "run", resume=True)
+    loop.train(experiment(folder), tmp_path / "run", resume=True)
 
     assert digest(tmp_path / "run") == before
 
 
 def test_a_used_directory_is_refused(folder, tmp_path):
-    train.train(experiment(folder), tmp_path / "run")
+    loop.train(experiment(folder), tmp_path / "run")
 
     with pytest.raises(CheckpointError, match=r"is used already .* --resume goes on with it, or choose another name"):
-        train.train(experiment(folder), tmp_path / "run")
+        loop.train(experiment(folder), tmp_path / "run")
 
 
 def test_another_experiment_cannot_go_on_with_a_run(folder, tmp_path):
-    train.train(experiment(folder), tmp_path / "run")
+    loop.train(experiment(folder), tmp_path / "run")
 
     with pytest.raises(CheckpointError, match=r"method.zoom_in was 1.0, is 2.0; optimisation.learning_rate was 0.001"):
-        train.train(
+        loop.train(
             experiment(folder, method__zoom_in=2.0, optimisation__learning_rate=0.1), tmp_path / "run", resume=True
         )
 
 
 def test_what_does_not_change_the_weights_may_differ_on_resume(folder, tmp_path):
-    train.train(experiment(folder), tmp_path / "run")
-    train.train(experiment(folder, data__workers=2, evaluation__every=2), tmp_path / "run", resume=True)
+    loop.train(experiment(folder), tmp_path / "run")
+    loop.train(experiment(folder, data__workers=2, evaluation__every=2), tmp_path / "run", resume=True)
 
 
 def test_another_teacher_is_refused_on_resume(folder, tmp_path):
     teacher = tmp_path / "t.safetensors"
     teacher.write_bytes((folder / "teacher.safetensors").read_bytes())
     whole = experiment(folder, teacher__weights=teacher)
-    train.train(whole, tmp_path / "run")
+    loop.train(whole, tmp_path / "run")
     weights.write(teacher, replace(STUDENT, width=8).build())
 
     with pytest.raises(CheckpointError, match="the teacher's file changed since step 12"):
-        train.train(whole, tmp_path / "run", resume=True)
+        loop.train(whole, tmp_path / "run", resume=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,10 +241,8 @@ class _Poisoned(Logits):
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_evidence(folder, tmp_path):
     _Poisoned.calls.clear()
-    with pytest.raises(
-        train.NonFiniteError, match=r"loss of step 3 is not finite \(reconstruction .*, imitation inf\)"
-    ):
-        train.train(experiment(folder, method=_Poisoned(), evaluation__every=1), tmp_path / "run")
+    with pytest.raises(loop.NonFiniteError, match=r"loss of step 3 is not finite \(reconstruction .*, imitation inf\)"):
+        loop.train(experiment(folder, method=_Poisoned(), evaluation__every=1), tmp_path / "run")
     evidence = checkpoint.load(tmp_path / "run" / "nonfinite-00000003.pt")
 
     assert evidence["step"] == 3
@@ -263,7 +263,7 @@ def test_a_full_disk_does_not_end_the_run(folder, tmp_path, monkeypatch):
         return save(self, step, state, **options)
 
     monkeypatch.setattr(Run, "save_state", full_once)
-    train.train(experiment(folder), tmp_path / "run")
+    loop.train(experiment(folder), tmp_path / "run")
 
     assert failures == [1]
     assert [r["what"] for r in Run.open(tmp_path / "run").records() if r.get("what") == "not saved"]
@@ -276,7 +276,7 @@ def test_a_disk_that_stays_full_ends_the_run(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Run, "save_state", full)
     with pytest.raises(OSError, match="No space left"):
-        train.train(experiment(folder), tmp_path / "run")
+        loop.train(experiment(folder), tmp_path / "run")
 
 
 def opened(folder: Path, **changes) -> Session:
@@ -289,7 +289,7 @@ def test_the_teacher_is_frozen_and_deterministic(folder, tmp_path):
     weights.write(tmp_path / "t.safetensors", config.build())
     s = opened(folder, teacher__weights=tmp_path / "t.safetensors")
     lr, hr = s.patches.batch(0)
-    train.advance(s, lr, hr)
+    loop.advance(s, lr, hr)
     picture = lr.float() / 255
 
     assert not s.teacher.training
@@ -299,7 +299,7 @@ def test_the_teacher_is_frozen_and_deterministic(folder, tmp_path):
 
 
 def test_no_checkpoint_holds_the_teacher(folder, tmp_path):
-    train.train(experiment(folder), tmp_path / "run")
+    loop.train(experiment(folder), tmp_path / "run")
     state = Run.open(tmp_path / "run").load_state().state
     elements = sum(v.numel() for v in state["student"].values())
 
@@ -319,7 +319,7 @@ def test_one_optimiser_step_per_batch(folder, monkeypatch):
     """methods.md D2."""
     s = opened(folder)
     calls = counted(s, monkeypatch)
-    train.advance(s, *s.patches.batch(0))
+    loop.advance(s, *s.patches.batch(0))
 
     assert calls == ["zero_grad", "step"]
 
@@ -333,7 +333,7 @@ def test_the_ablation_steps_twice_on_an_accumulated_gradient(folder, monkeypatch
     monkeypatch.setattr(
         s.optimiser, "step", lambda: (gradients.append(s.student.conv_last.weight.grad.clone()), step())[1]
     )
-    train.advance(s, *s.patches.batch(0))
+    loop.advance(s, *s.patches.batch(0))
 
     assert calls == ["zero_grad", "step", "step"]
     s2 = opened(folder, method=Logits())
@@ -352,7 +352,7 @@ def test_extras_are_trained(folder):
     s = opened(folder, method=FitNet())
     before = [p.detach().clone() for p in s.extras.parameters()]
     for k in range(2):
-        train.advance(s, *s.patches.batch(k))
+        loop.advance(s, *s.patches.batch(k))
 
     assert before
     assert all(not torch.equal(p, b) for p, b in zip(s.extras.parameters(), before, strict=True))
@@ -362,7 +362,7 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(folder):
     whole, parts = (opened(folder, method=Logits(), optimisation__accumulate=n) for n in (1, 4))
     for s in (whole, parts):
         for k in range(3):
-            train.advance(s, *s.patches.batch(k))
+            loop.advance(s, *s.patches.batch(k))
 
     for a, b in zip(whole.student.parameters(), parts.student.parameters(), strict=True):
         assert_close(a, b, rtol=1e-4, atol=2e-6)  # sums in another order, through Adam's division
@@ -373,7 +373,7 @@ def test_the_average_follows_the_student():
     averaged, student = (EDSRConfig(scale=2, width=4, blocks=1).build() for _ in range(2))
     expected = [0.9 * a + 0.1 * s for a, s in zip(averaged.parameters(), student.parameters(), strict=True)]
     student.range.mean.add_(0.25)
-    train.update_average(averaged, student, 0.9)
+    loop.update_average(averaged, student, 0.9)
 
     for a, e in zip(averaged.parameters(), expected, strict=True):
         assert_close(a, e)
@@ -381,7 +381,7 @@ def test_the_average_follows_the_student():
 
 
 def test_without_averaging_the_student_itself_is_saved(folder, tmp_path):
-    train.train(experiment(folder, optimisation__ema=0.0), tmp_path / "run")
+    loop.train(experiment(folder, optimisation__ema=0.0), tmp_path / "run")
     state = Run.open(tmp_path / "run").load_state().state
 
     assert all(torch.equal(state["student"][n], v) for n, v in state["averaged"].items())
@@ -389,7 +389,7 @@ def test_without_averaging_the_student_itself_is_saved(folder, tmp_path):
 
 def test_clipping_bounds_the_gradient(folder):
     s = opened(folder, optimisation__clip=1e-3)
-    losses = train.advance(s, *s.patches.batch(0))
+    losses = loop.advance(s, *s.patches.batch(0))
     norm = torch.cat([p.grad.flatten() for p in s.student.parameters()]).norm().item()
 
     assert losses["gradient_norm"].item() > 1e-3
@@ -399,7 +399,7 @@ def test_clipping_bounds_the_gradient(folder):
 @pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"channels_last": False}])
 def test_options_of_speed_change_little(folder, options):
     plain, fast = opened(folder), opened(folder, **{f"optimisation__{k}": v for k, v in options.items()})
-    a, b = (train.advance(s, *s.patches.batch(0)) for s in (plain, fast))
+    a, b = (loop.advance(s, *s.patches.batch(0)) for s in (plain, fast))
 
     for term in a:
         assert_close(a[term], b[term], rtol=0.05, atol=1e-3)
@@ -425,7 +425,7 @@ def test_a_warm_start_takes_what_fits(folder, tmp_path):
 
 def test_a_teacher_is_trained_by_the_same_command(folder, tmp_path):
     whole = experiment(folder, method=Scratch(), teacher=None)
-    student = train.train(whole, tmp_path / "run")
+    student = loop.train(whole, tmp_path / "run")
 
     assert weights.read(student).config == STUDENT
     assert json.loads(Run.open(tmp_path / "run").facts.read_text())["teacher_parameters"] is None
@@ -435,7 +435,7 @@ def test_a_teacher_worse_than_bicubic_stops_before_anything_is_written(folder, t
     weights.write(tmp_path / "bad.safetensors", EDSRConfig(scale=2, width=6, blocks=1).build())
     whole = experiment(folder, teacher__weights=tmp_path / "bad.safetensors", evaluation__teacher_pictures=2)
     with pytest.raises(ValueError, match=r"the teacher does not beat bicubic: .* dB against .* dB on 2 pictures"):
-        train.train(whole, tmp_path / "run")
+        loop.train(whole, tmp_path / "run")
 
     assert not (tmp_path / "run").exists()
 
@@ -446,14 +446,14 @@ def test_a_method_without_its_teacher_is_refused(folder):
 
 
 def test_two_processes_cannot_share_a_directory(folder, tmp_path):
-    train.train(experiment(folder), tmp_path / "run")
+    loop.train(experiment(folder), tmp_path / "run")
     with Run.open(tmp_path / "run").lock(), pytest.raises(CheckpointError, match="is in use by pid"):
-        train.train(experiment(folder), tmp_path / "run", resume=True)
+        loop.train(experiment(folder), tmp_path / "run", resume=True)
 
 
 def test_tensorboard_is_written_where_it_is_installed(folder, tmp_path):
     pytest.importorskip("tensorboard")
-    train.train(experiment(folder, evaluation__tensorboard=True), tmp_path / "run")
+    loop.train(experiment(folder, evaluation__tensorboard=True), tmp_path / "run")
 
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
@@ -494,9 +494,9 @@ def test_a_validation_that_does_not_fit_is_told_and_loses_nothing(folder, tmp_pa
     with pytest.raises(
         TooLittleMemoryError, match=r"validating after step 4 does not fit .*--evaluation.sets.*--resume"
     ):
-        train.train(experiment(folder), tmp_path / "run")
+        loop.train(experiment(folder), tmp_path / "run")
     monkeypatch.undo()
 
     assert Run.open(tmp_path / "run").steps() == [4]
-    train.train(experiment(folder), tmp_path / "run", resume=True)
+    loop.train(experiment(folder), tmp_path / "run", resume=True)
     assert Run.open(tmp_path / "run").steps()[-1] == 12

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dukd.networks import EDSRConfig, SRNetwork
-from dukd.schedule import generator
-from dukd.turned import TURNS, Turned
+from dukd.training.schedule import generator
+from dukd.training.turned import TURNS, Turned
 
 
 class Nearest(SRNetwork):

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
-from dukd import augment, images, resize
-from dukd.evaluate import self_ensemble
-from dukd.images import Picture
+from dukd import images
+from dukd.deploy.tiles import plan
+from dukd.deploy.upscale import Failed, upscale_files, upscale_picture
+from dukd.evaluation.evaluate import self_ensemble
+from dukd.images import invertible, resize
+from dukd.images.io import Picture
 from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
-from dukd.tiles import plan
-from dukd.upscale import Failed, upscale_files, upscale_picture
 
 RNG = np.random.default_rng(0)
 
@@ -270,8 +271,8 @@ def test_the_ensemble_is_the_mean_of_eight_answers() -> None:
         answers = [asked(x, k) for k in range(4)] + [asked(x.flip(-1), k).flip(-1) for k in range(4)]
 
         assert_close(self_ensemble(network, x), torch.stack(answers).mean(0), rtol=0, atol=1e-6)
-        turned = self_ensemble(network, augment.TRANSPOSE.apply(x))
-        assert_close(augment.TRANSPOSE.invert(turned), self_ensemble(network, x), rtol=0, atol=1e-6)
+        turned = self_ensemble(network, invertible.TRANSPOSE.apply(x))
+        assert_close(invertible.TRANSPOSE.invert(turned), self_ensemble(network, x), rtol=0, atol=1e-6)
 
 
 def test_tiles_of_the_ensemble_give_the_ensemble_of_the_whole() -> None:

@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dukd import images, metrics
+from dukd import images
 from dukd.data.pairs import find_pairs, load
-from dukd.evaluate import answer, tensor
-from dukd.experiment import Evaluation
-from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork, weights
-from dukd.resize import imresize_uint8
-from dukd.validation import Validation, busiest, open_sets, pixels, set_name, some, try_teacher, write_samples
+from dukd.evaluation import metrics
+from dukd.evaluation.evaluate import answer, tensor
+from dukd.images.resize import imresize_uint8
+from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork
+from dukd.networks.files import weights
+from dukd.training.experiment import Evaluation
+from dukd.training.validation import Validation, busiest, open_sets, pixels, set_name, some, try_teacher, write_samples
 from stand_ins import Nearest
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from dukd.watch import Seen, Watch
+from dukd.training.nonfinite import Seen, Watch
 
 CPU = torch.device("cpu")
 

@@ -17,17 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.testing import assert_close
 
-from dukd.networks import (
-    EDSRConfig,
-    NetworkConfig,
-    RCANConfig,
-    SMFANetConfig,
-    SRNetwork,
-    SwinIRConfig,
-    edsr_teacher,
-    weights,
-)
-from dukd.networks.weights import Layout, WeightsError
+from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig, edsr_teacher
+from dukd.networks.files import weights
+from dukd.networks.files.weights import Layout, WeightsError
 
 EDSR = EDSRConfig(scale=2, width=8, blocks=2)
 RCAN = RCANConfig(scale=4, width=8, groups=2, blocks=3, squeeze=4)

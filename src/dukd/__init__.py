@@ -13,12 +13,12 @@ From a teacher to a student that is measured and used::
         data=replace(made.data, train=Path("photos")),
         evaluation=replace(made.evaluation, sets=(Path("valid"),)),
     )
-    student = dukd.read_weights(dukd.train.train(experiment, Path("runs/mine"))).frozen()
+    student = dukd.load(dukd.train(experiment, Path("runs/mine"))).frozen()
     sets = {"Set5": dukd.find_pairs(Path("Set5"), scale=2)}
-    print(dukd.evaluate.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets).to_markdown())
-    dukd.upscale.upscale_files(student, [Path("holiday")], Path("out"))
+    print(dukd.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets).to_markdown())
+    dukd.upscale_files(student, [Path("holiday")], Path("out"))
 
-Every name below, and every module, is imported when it is first asked for.
+Every name below is imported when it is first asked for.
 """
 
 import importlib
@@ -27,16 +27,38 @@ from typing import TYPE_CHECKING
 from dukd._version import __version__
 
 if TYPE_CHECKING:
-    from dukd import comparison, data, evaluate, export, methods, metrics, networks, recipes, report, train, upscale
     from dukd.data.pack import Pack
     from dukd.data.pairs import find_pairs
-    from dukd.evaluate import Candidate
-    from dukd.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+    from dukd.deploy.export import export_onnx, export_weights
+    from dukd.deploy.upscale import upscale_files
+    from dukd.evaluation.evaluate import Candidate, evaluate
     from dukd.methods import DUKD, Combined, Logits, Method, Scratch
     from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig
-    from dukd.networks.weights import read as read_weights
-    from dukd.networks.weights import write as write_weights
-    from dukd.recipes import recipe
+    from dukd.networks.files.weights import read as load
+    from dukd.networks.files.weights import write as save
+    from dukd.recipes.papers import recipe
+    from dukd.runs.compare import compare
+    from dukd.runs.report import report
+    from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+    from dukd.training.loop import train
+
+_HOMES = {
+    "dukd.data.pack": ("Pack",),
+    "dukd.data.pairs": ("find_pairs",),
+    "dukd.deploy.export": ("export_onnx", "export_weights"),
+    "dukd.deploy.upscale": ("upscale_files",),
+    "dukd.evaluation.evaluate": ("Candidate", "evaluate"),
+    "dukd.methods": ("DUKD", "Combined", "Logits", "Method", "Scratch"),
+    "dukd.networks": ("EDSRConfig", "NetworkConfig", "RCANConfig", "SMFANetConfig", "SRNetwork", "SwinIRConfig"),
+    "dukd.networks.files.weights": ("load", "save"),
+    "dukd.recipes.papers": ("recipe",),
+    "dukd.runs.compare": ("compare",),
+    "dukd.runs.report": ("report",),
+    "dukd.training.experiment": ("Data", "Evaluation", "Experiment", "Optimisation", "Reuse", "Teacher"),
+    "dukd.training.loop": ("train",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_THERE = {"load": "read", "save": "write"}
 
 __all__ = [
     "DUKD",
@@ -52,51 +74,32 @@ __all__ = [
     "Optimisation",
     "Pack",
     "RCANConfig",
+    "Reuse",
     "SMFANetConfig",
     "SRNetwork",
     "Scratch",
     "SwinIRConfig",
     "Teacher",
     "__version__",
-    "comparison",
-    "data",
+    "compare",
     "evaluate",
-    "export",
+    "export_onnx",
+    "export_weights",
     "find_pairs",
-    "methods",
-    "metrics",
-    "networks",
-    "read_weights",
+    "load",
     "recipe",
-    "recipes",
     "report",
+    "save",
     "train",
-    "upscale",
-    "write_weights",
+    "upscale_files",
 ]
-
-_SOURCES = {
-    "dukd.data.pack": ("Pack",),
-    "dukd.data.pairs": ("find_pairs",),
-    "dukd.evaluate": ("Candidate",),
-    "dukd.experiment": ("Data", "Evaluation", "Experiment", "Optimisation", "Teacher"),
-    "dukd.methods": ("DUKD", "Combined", "Logits", "Method", "Scratch"),
-    "dukd.networks": ("EDSRConfig", "NetworkConfig", "RCANConfig", "SMFANetConfig", "SRNetwork", "SwinIRConfig"),
-    "dukd.networks.weights": ("read_weights", "write_weights"),
-    "dukd.recipes": ("recipe",),
-}
-_HOME = {name: module for module, names in _SOURCES.items() for name in names}
-_THERE = {"read_weights": "read", "write_weights": "write"}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for, so that ``import dukd`` costs nothing."""
-    if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), _THERE.get(name, name))
-    elif name in __all__:
-        return importlib.import_module(f"dukd.{name}")
-    else:
+    if name not in _HOME:
         raise AttributeError(f"module 'dukd' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), _THERE.get(name, name))
     globals()[name] = value
     return value
 

@@ -4,6 +4,6 @@ Each command is a frozen dataclass of its options, and calling it does the work 
 the parser and the help of it. What is made goes to standard output; progress and complaints go to standard error.
 """
 
-from dukd.cli._main import COMMANDS, main, run
+from dukd.cli.program import COMMANDS, main, run
 
 __all__ = ["COMMANDS", "main", "run"]

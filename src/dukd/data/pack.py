@@ -28,8 +28,8 @@ from typing import IO, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from dukd.core.files import Progress, sha256, silent, sync_folder
 from dukd.data.pairs import Pair, Pairs, load, shown
-from dukd.files import Progress, sha256, silent, sync_folder
 
 _MAGIC = b"dukdpack"
 _VERSION = 1

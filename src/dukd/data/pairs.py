@@ -16,8 +16,8 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dukd.images import EXTENSIONS, ImageError, header, read_rgb8
-from dukd.resize import imresize_uint8
+from dukd.images.io import EXTENSIONS, ImageError, header, read_rgb8
+from dukd.images.resize import imresize_uint8
 
 _SHOWN = 20
 _SUGGESTION_DEPTH, _SUGGESTIONS = 3, 200

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dukd.core.device import sent
 from dukd.data.pack import Pack
 from dukd.data.pairs import shown, size
-from dukd.transfer import sent
 
 Batch = tuple[Tensor, Tensor]
 """``lr`` ``(n, 3, p, p)`` and ``hr`` ``(n, 3, p * scale, p * scale)``, uint8."""

@@ -1,7 +1,7 @@
 """Methods of distillation: one file each."""
 
-from dukd.methods._method import Losses, Method
 from dukd.methods.at import AT
+from dukd.methods.base import Losses, Method
 from dukd.methods.combined import Combined
 from dukd.methods.crd import CRD
 from dukd.methods.crosskd import CrossKD

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen
-from dukd.methods._method import Losses
+from dukd.methods.base import Losses
+from dukd.methods.features import FeatureMethod, Seen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from typing import ClassVar
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
+from dukd.methods.base import Losses, Method
 from dukd.methods.dukd import DUKD, asked, upcycled_losses
 from dukd.methods.late import Late
 from dukd.methods.logits import Logits
-from dukd.networks._network import SRNetwork
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
-from dukd.networks._network import SRNetwork, pad_to_multiple
-from dukd.taps import Adapter, Cut, front, rest
+from dukd.methods.base import Losses, Method
+from dukd.methods.inner import Adapter, Cut, front, rest
+from dukd.networks.base import SRNetwork, pad_to_multiple
 
 
 @dataclass(frozen=True, kw_only=True)

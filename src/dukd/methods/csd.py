@@ -20,10 +20,10 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
-from dukd.methods.encoders import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
-from dukd.networks._network import SRNetwork
-from dukd.resize import upscale
+from dukd.images.resize import upscale
+from dukd.methods.base import Losses, Method
+from dukd.networks.base import SRNetwork
+from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
 
 EPSILON = 1e-7
 """Keeps the quotient finite where the student's picture equals every negative."""

@@ -21,12 +21,12 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss, log_softmax, softmax
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
-from dukd.methods._past import Past
+from dukd.core.device import sent
+from dukd.methods.base import Losses, Method
 from dukd.methods.csd import contrast
-from dukd.methods.encoders import CodedEncoder, encoder_notes, vqgan
-from dukd.networks._network import SRNetwork
-from dukd.transfer import sent
+from dukd.methods.history import Past
+from dukd.networks.base import SRNetwork
+from dukd.networks.perceptual import CodedEncoder, encoder_notes, vqgan
 
 
 @dataclass(frozen=True, kw_only=True)

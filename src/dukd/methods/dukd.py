@@ -26,12 +26,12 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd import augment
-from dukd.methods._method import Losses
+from dukd.images import invertible
+from dukd.images.resize import downscale
+from dukd.methods.base import Losses
+from dukd.methods.inner import Recorded
 from dukd.methods.logits import Logits
-from dukd.networks._network import SRNetwork
-from dukd.resize import downscale
-from dukd.taps import Recorded
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Upcycled:
     """``(m, 3, h', w')``: what the teacher sees."""
     changed: Tensor
     """Likewise, augmented: what the student sees."""
-    augmentation: augment.Invertible
+    augmentation: invertible.Invertible
     """Undoes on the answer what was done to the input."""
     imitation: float
     """Weight of the distance to the teacher."""
@@ -77,7 +77,7 @@ class DUKD(Logits):
     off."""
     consistent: tuple[Literal["zoom_in", "zoom_out"], ...] = ("zoom_in", "zoom_out")
     """The upcycled inputs on which label consistency acts."""
-    operations: tuple[augment.Operation, ...] = augment.OPERATIONS
+    operations: tuple[invertible.Operation, ...] = invertible.OPERATIONS
     """The augmentations that are drawn from."""
 
     def __post_init__(self) -> None:
@@ -123,9 +123,9 @@ class DUKD(Logits):
             made.append(Upcycled("zoom_out", small, a.apply(small), a, *weights, truth))
         return made
 
-    def _augmentation(self, name: Literal["zoom_in", "zoom_out"], x: Tensor, rng: Generator) -> augment.Invertible:
+    def _augmentation(self, name: Literal["zoom_in", "zoom_out"], x: Tensor, rng: Generator) -> invertible.Invertible:
         probability = self.consistency if name in self.consistent else 0.0
-        return augment.draw(x.shape, probability=probability, rng=rng, operations=self.operations)
+        return invertible.draw(x.shape, probability=probability, rng=rng, operations=self.operations)
 
     @property
     @override

@@ -19,8 +19,8 @@ from torch.nn.functional import avg_pool2d, l1_loss
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen, unit
-from dukd.methods._method import Losses
+from dukd.methods.base import Losses
+from dukd.methods.features import FeatureMethod, Seen, unit
 
 _ENTRIES = 1 << 24
 """Of all the affinity matrices that are held at a time: 64 MB in float32."""

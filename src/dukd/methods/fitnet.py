@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen, adapter, in_own_units
-from dukd.methods._method import Losses
-from dukd.networks._network import SRNetwork
+from dukd.methods.base import Losses
+from dukd.methods.features import FeatureMethod, Seen, adapter, in_own_units
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen
-from dukd.methods._method import Losses
+from dukd.methods.base import Losses
 from dukd.methods.fakd import affinity_distance
-from dukd.networks._network import pad_to_multiple
+from dukd.methods.features import FeatureMethod, Seen
+from dukd.networks.base import pad_to_multiple
 
 
 @dataclass(frozen=True, kw_only=True)

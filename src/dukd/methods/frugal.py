@@ -19,10 +19,10 @@ from typing import ClassVar
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from dukd.methods._method import Counted, Losses
+from dukd.methods.base import Counted, Losses
 from dukd.methods.dukd import DUKD, asked, upcycled_losses
 from dukd.methods.logits import Logits
-from dukd.networks._network import SRNetwork
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

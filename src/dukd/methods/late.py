@@ -12,10 +12,10 @@ from typing import ClassVar
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from dukd.methods._method import Counted, Losses, Method
+from dukd.methods.base import Counted, Losses, Method
 from dukd.methods.dukd import DUKD
 from dukd.methods.scratch import Scratch
-from dukd.networks._network import SRNetwork
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen, adapter, average, in_own_units
-from dukd.methods._method import Losses
-from dukd.networks._network import SRNetwork
+from dukd.methods.base import Losses
+from dukd.methods.features import FeatureMethod, Seen, adapter, average, in_own_units
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
-from dukd.methods._past import Past
-from dukd.methods.encoders import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
-from dukd.networks._network import SRNetwork
+from dukd.methods.base import Losses, Method
+from dukd.methods.history import Past
+from dukd.networks.base import SRNetwork
+from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
 
 
 @dataclass(frozen=True, kw_only=True)

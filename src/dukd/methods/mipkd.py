@@ -26,11 +26,11 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
+from dukd.core.device import sent
+from dukd.methods.base import Losses, Method
 from dukd.methods.crosskd import entering
-from dukd.networks._network import SRNetwork, stage_number
-from dukd.taps import Cut, front, rest
-from dukd.transfer import sent
+from dukd.methods.inner import Cut, front, rest
+from dukd.networks.base import SRNetwork, stage_number
 
 
 @dataclass(frozen=True, kw_only=True)

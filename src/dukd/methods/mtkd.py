@@ -21,9 +21,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
+from dukd.methods.base import Losses, Method
 from dukd.methods.logits import Logits
-from dukd.networks._network import SRNetwork
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,11 @@ from typing import ClassVar, Literal
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from dukd import augment
-from dukd.methods._method import Losses, Method
+from dukd.images import invertible
+from dukd.methods.base import Losses, Method
 from dukd.methods.dukd import DUKD, Upcycled, upcycled_losses
 from dukd.methods.logits import Logits
-from dukd.networks._network import SRNetwork
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +72,10 @@ class _SecondStep(ReleasedDUKD):
 
 
 @dataclass(frozen=True)
-class _AppliedAgain(augment.Invertible):
+class _AppliedAgain(invertible.Invertible):
     """Takes applying a composition again for undoing it."""
 
-    augmentation: augment.Invertible
+    augmentation: invertible.Invertible
 
     @override
     def apply(self, x: Tensor) -> Tensor:

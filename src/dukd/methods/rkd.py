@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen
-from dukd.methods._method import Losses
+from dukd.methods.base import Losses
+from dukd.methods.features import FeatureMethod, Seen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods._method import Losses, Method
-from dukd.networks._network import SRNetwork
+from dukd.methods.base import Losses, Method
+from dukd.networks.base import SRNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ from torch.func import functional_call  # pyright: ignore[reportUnknownVariableT
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods._method import Losses
+from dukd.methods.base import Losses
 from dukd.methods.csd import CSD, contrast_with_others, encoder_of
-from dukd.networks._network import SRNetwork, unwrapped
+from dukd.networks.base import SRNetwork, unwrapped
 
 
 @dataclass(frozen=True, kw_only=True)

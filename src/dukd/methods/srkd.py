@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen, in_own_units
-from dukd.methods._method import Losses
+from dukd.methods.base import Losses
+from dukd.methods.features import FeatureMethod, Seen, in_own_units
 
 Statistic = Literal["mean_power", "power_mean", "max", "min"]
 """A power of the mean over channels, the mean of powers, the greatest value, the least."""

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import override
 
-from dukd.methods._features import FeatureMethod, Seen, average, in_own_units
-from dukd.methods._method import Losses
-from dukd.networks._network import SRNetwork
+from dukd.methods.base import Losses
+from dukd.methods.features import FeatureMethod, Seen, average, in_own_units
+from dukd.networks.base import SRNetwork
 
 _LEAST_VARIANCE = 1e-5
 _FIRST_VARIANCE = 5.0

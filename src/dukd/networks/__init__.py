@@ -1,7 +1,7 @@
 """Super-resolution networks: one file each."""
 
-from dukd.networks._cost import macs
-from dukd.networks._network import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.cost import macs
 from dukd.networks.edsr import EDSR, EDSRConfig, edsr_baseline, edsr_student, edsr_teacher
 from dukd.networks.ensemble import Ensemble, EnsembleConfig, Member, gather
 from dukd.networks.rcan import RCAN, RCANConfig, rcan_student, rcan_teacher

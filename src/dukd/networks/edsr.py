@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
-from dukd.networks._layers import DIV2K_MEAN, TAIL_RADIUS, Mean, Range, Upsampler, check_numbers, upsampler_steps
-from dukd.networks._network import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.layers import DIV2K_MEAN, TAIL_RADIUS, Mean, Range, Upsampler, check_numbers, upsampler_steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from typing_extensions import override
 
-from dukd.networks._layers import check_numbers
-from dukd.networks._network import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.layers import check_numbers
 
 _COLOURS = 3
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from dukd.networks._layers import DIV2K_MEAN, Mean, Range, Upsampler, check_numbers, upsampler_steps
-from dukd.networks._network import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.layers import DIV2K_MEAN, Mean, Range, Upsampler, check_numbers, upsampler_steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
-from dukd.networks._layers import check_numbers
-from dukd.networks._network import NetworkConfig, SRNetwork
-from dukd.networks._tracing import cell_maxima, enlarged, variance
+from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.layers import check_numbers
+from dukd.networks.tracing import cell_maxima, enlarged, variance
 
 _COARSE = 8
 """Pixels on a side of the cells whose maximum modulates the features."""

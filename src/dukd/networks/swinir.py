@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
-from dukd.networks._layers import DIV2K_MEAN, TAIL_RADIUS, Mean, Range, Upsampler, check_numbers, upsampler_steps
-from dukd.networks._network import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.layers import DIV2K_MEAN, TAIL_RADIUS, Mean, Range, Upsampler, check_numbers, upsampler_steps
 
 TAIL_WIDTH = 64
 """Channels of the upsampler, whatever the width of the network."""

@@ -1,0 +1,134 @@
+"""Commands about speed: bench, and bank, which asks a teacher everything before training starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from dukd import recipes
+from dukd.cli.terminal import Bar, Device, chosen, named, note, say
+from dukd.cli.train import experiment_of
+from dukd.data.pack import Pack
+from dukd.data.patches import Patches
+from dukd.networks import NetworkConfig
+from dukd.testing import speed
+from dukd.training.experiment import Experiment, Teacher
+from dukd.training.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure speed: of a training step, a network, whole pictures, or the cutting of patches.
+
+    Ways of doing one thing are timed in turns; medians, spread, ratios to the first way, and the share of what this
+    machine does at best. On a CPU the clock is processor time.
+
+    Example: dukd bench step edsr-x2-dukd --batch 4 --precision bfloat16
+    """
+
+    what: tyro.conf.Positional[Literal["step", "network", "upscale", "data"]]
+    """What to measure."""
+    on: tyro.conf.Positional[Path]
+    """A recipe, a YAML file or a run, whose student is measured, for a step with its teacher and method; for data a
+    pack."""
+    batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 4
+    """Patches per step."""
+    patch: int = 48
+    """Side of a patch of lr, in pixels."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward passes."""
+    channels_last: bool | None = None
+    """Whether pictures lie in memory with their channels together; None for what was measured to be faster."""
+    compile: bool = False
+    """Whether networks go through torch.compile, for a step."""
+    cuda_graphs: bool = False
+    """Whether compiled networks' kernels are recorded and replayed, for a step on a GPU."""
+    repetitions: int = 5
+    """Of each way."""
+    threads: int = 0
+    """Threads on the CPU; 0 leaves the number alone."""
+    device: Device = "auto"
+    """Where."""
+
+    def __call__(self) -> int:
+        if self.threads < 0:
+            raise ValueError(f"--threads is {self.threads}, but 0, which leaves the number alone, is the least")
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("--cuda-graphs are recorded by torch.compile: add --compile")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        say(self.measured(chosen(self.device)).to_markdown())
+        return 0
+
+    def measured(self, device: torch.device) -> speed.Result:
+        """Do what was asked."""
+        if self.what == "data":
+            patches = Patches(Pack.open(self.on), patch=self.patch, batch=self.batch)
+            return speed.data(patches, device=device, repetitions=self.repetitions)
+        experiment = experiment_of(str(self.on))
+        student = experiment.student
+        match self.what:
+            case "step":
+                return speed.step(
+                    student,
+                    _teacher_of(experiment),
+                    device=device,
+                    method=experiment.method,
+                    batch=self.batch,
+                    patch=self.patch,
+                    precision=self.precision,
+                    channels_last=self.channels_last,
+                    compile=self.compile,
+                    cuda_graphs=self.cuda_graphs,
+                    repetitions=self.repetitions,
+                )
+            case "network":
+                return speed.network(
+                    student,
+                    device=device,
+                    batch=self.batch,
+                    patch=self.patch,
+                    precision=self.precision,
+                    channels_last=self.channels_last,
+                    repetitions=self.repetitions,
+                )
+            case "upscale":
+                return speed.upscale(student, device=device, repetitions=self.repetitions)
+
+
+def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
+    """The experiment's own teacher; with random weights where its file is absent and a recipe knows what it holds."""
+    teacher = experiment.teacher
+    if teacher is None or teacher.weights.is_file():
+        return teacher
+    config = recipes.config_of(teacher, experiment.student.scale)
+    if config is None:
+        return teacher  # which says that there is no file
+    note(f"{named(teacher.weights)} is not there: the teacher has random weights, which cost the same")
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillBank:
+    """Ask a teacher everything that an experiment will ask it, before training starts.
+
+    Training does this by itself in its first period. A bank that is filled beforehand serves every run whose questions
+    are equal; interrupted, it goes on where it stopped.
+
+    Example: dukd bank mine.yaml
+    """
+
+    experiment: tyro.conf.Positional[Path]
+    """A YAML file or a run, with a data.period above 0."""
+    device: Device = "auto"
+    """Where the teacher runs."""
+
+    def __call__(self) -> int:
+        with Bar() as progress:
+            session = Session.prepare(experiment_of(str(self.experiment)), chosen(self.device), progress)
+            asked = session.fill(progress)
+        assert session.bank is not None
+        say(f"{named(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} batches were asked now")
+        return 0

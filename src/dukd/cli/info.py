@@ -1,0 +1,289 @@
+"""Commands that say what is there: info, methods, recipes."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, fields
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import tyro
+
+from dukd import recipes
+from dukd.cli.terminal import amount, facts, named, out, say, table
+from dukd.core.registry import known
+from dukd.data.pack import Pack
+from dukd.deploy.export import onnx_metadata
+from dukd.images.io import EXTENSIONS
+from dukd.methods import Method
+from dukd.networks import NetworkConfig, macs
+from dukd.networks.files import weights
+from dukd.recipes.ablations import CONTROLS
+from dukd.runs import compare
+from dukd.runs.directory import Run
+
+_LOOKED_AT = 1000  # files in search of a picture
+_WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Say what a file of weights, an ONNX graph, a pack or a run directory holds.
+
+    Example: dukd info runs/edsr-x4-dukd
+    """
+
+    path: tyro.conf.Positional[Path]
+    """File of weights, ONNX graph, pack, or run directory."""
+    value_range: float | None = None
+    """Largest value the network computes with, 1 or 255, where the file does not say."""
+
+    def __call__(self) -> int:
+        if not self.path.exists():
+            raise ValueError(f"there is no {named(self.path)}: name a file of weights, a pack or a run directory")
+        if self.path.is_dir():
+            if not (self.path / "experiment.yaml").exists() and _holds_pictures(self.path):
+                raise ValueError(
+                    f"{named(self.path)} is a folder of pictures, not a run: `dukd check-data {named(self.path)} "
+                    "--scale N` looks at them"
+                )
+            facts(run_facts(self.path))
+        elif self.path.suffix == ".pack":
+            facts(pack_facts(self.path))
+        elif self.path.suffix == ".onnx":
+            facts({"graph": f"{named(self.path)}, {amount(self.path.stat().st_size)}"} | onnx_metadata(self.path))
+        else:
+            facts(weights_facts(self.path, self.value_range))
+        return 0
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether a picture is among the first files in a folder and those below it."""
+    return any(path.suffix.lower() in EXTENSIONS for path in islice(folder.rglob("*"), _LOOKED_AT))
+
+
+def pack_facts(path: Path) -> dict[str, object]:
+    """What a pack holds."""
+    pack = Pack.open(path)
+    return {
+        "pack": f"{named(path)}, {amount(path.stat().st_size)}",
+        "pictures": f"{len(pack):,}",
+        "scale": pack.scale,
+        "low resolution": pack.lr_source,
+        "digest": pack.digest,
+    }
+
+
+def weights_facts(path: Path, value_range: float | None = None) -> dict[str, object]:
+    """What a file of weights holds, and what the network costs."""
+    contents = weights.inspect(path, value_range=value_range)
+    network = contents.config.build()
+    h, w = _HEIGHT // network.scale, _WIDTH // network.scale
+    radius = network.radius
+    cost, output = macs(network, h, w) / 1e9, f"{w * network.scale} x {h * network.scale}"
+    metadata = [f"{key}: {value}" for key, value in contents.metadata.items() if key not in {"config", "format"}]
+    return {
+        "weights": f"{named(path)}, {amount(path.stat().st_size)}",
+        "network": f"{contents.network} x{network.scale}",
+        "config": numbers(contents.config),
+        "layout": contents.layout + (f", under {contents.wrapper}" if contents.wrapper else ""),
+        "tensors": f"{contents.tensors}, {', '.join(contents.dtypes)}",
+        "parameters": f"{contents.parameters:,}",
+        "multiply-adds": f"{cost:.1f} G for {w} x {h} to {output}",
+        "sees": "the whole picture: tiles are approximate" if radius is None else f"{radius} pixels around each",
+        "float16": "safe" if network.fp16_safe else "overflows: use bfloat16 or float32",
+        "metadata": named_lines(metadata),
+        "notes": named_lines(contents.notes),
+    }
+
+
+def named_lines(lines: list[str] | tuple[str, ...]) -> str | None:
+    """Lines one below the other; None for none."""
+    return "\n".join(map(named, lines)) or None
+
+
+def numbers(config: NetworkConfig) -> str:
+    """The fields of a config, as they are written in Python."""
+    return ", ".join(f"{f.name}={getattr(config, f.name)!r}" for f in fields(config) if f.name != "scale")
+
+
+def run_facts(path: Path) -> dict[str, object]:
+    """How far a run has come, how good its student is, and how to go on."""
+    story = compare.read(path)
+    run = Run.open(path)
+    holder = holder_of(run)
+    steps = story.steps or 0
+    trained = [r for r in story.records if r.get("kind") == "train"]
+    checks = [r for r in story.records if r.get("kind") == "validation"]
+    saved = run.steps()
+    if holder:
+        state, advice = f"running: {holder}", None
+    elif story.finished:
+        state, advice = "finished", f"dukd evaluate {named(path)} --sets ..." if story.evaluation is None else None
+    elif saved:
+        state, advice = "stopped", f"dukd train {named(path)} --resume"
+    else:
+        state, advice = "stopped before anything was saved", "delete it and begin again"
+    origin = [f"{key}: {story.facts[key]}" for key in ("command", "started", "dukd", "torch") if key in story.facts]
+    return {
+        "run": named(path),
+        "state": state,
+        "next": advice,
+        "student": _described(story.experiment.get("student"), story.facts.get("student_parameters")),
+        "teacher": _teacher(story),
+        "method": _described(story.experiment.get("method")),
+        "steps": f"{story.reached:,} of {steps:,}" + (f", saved at {saved[-1]:,}" if saved else ""),
+        "losses": _losses(trained[-1]) if trained else None,
+        "validation": _scores(checks[-1]) if checks else None,
+        "best": _scores(max(checks, key=_first_score)) if checks else None,
+        "origin": named_lines(origin),
+    }
+
+
+def holder_of(run: Run) -> str | None:
+    """Who trains in a run directory now; None if nobody does. Nothing is written."""
+    path = run.directory / "lock"
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    if not text:  # it is emptied at the end, so only a killed run leaves text and no lock
+        return None
+    with suppress(ImportError), path.open("rb") as file:
+        import fcntl  # noqa: PLC0415 (does not exist on Windows)
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return text
+        return None
+    return text
+
+
+def _described(part: object, parameters: object = None) -> str | None:
+    if not isinstance(part, dict):
+        return None
+    values = dict(cast("dict[str, object]", part))
+    name = values.pop("type", "?")
+    size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
+    return f"{name} ({', '.join(f'{key}={_short(value)}' for key, value in values.items())}){size}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return str(cast("dict[str, object]", value).get("type", "..."))
+    return f"[{', '.join(map(str, cast('list[object]', value)))}]" if isinstance(value, list) else str(value)
+
+
+def _teacher(story: compare.Story) -> str | None:
+    teacher = story.experiment.get("teacher")
+    if not isinstance(teacher, dict):
+        return None
+    parameters = story.facts.get("teacher_parameters")
+    size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
+    return f"{cast('dict[str, object]', teacher).get('weights')}{size}"
+
+
+def _losses(record: dict[str, Any]) -> str:
+    parts = ", ".join(f"{name} {float(value):.4f}" for name, value in record["losses"].items())
+    speed = float(record["images_per_second"])
+    return f"{float(record['total']):.4f} at step {record['step']:,} ({parts}), {speed:.0f} patches/s"
+
+
+def _scores(record: dict[str, Any]) -> str:
+    scores = ", ".join(f"{name} {float(s['psnr_y']):.3f} dB" for name, s in record["sets"].items())
+    return f"{scores} at step {record['step']:,}"
+
+
+def _first_score(record: dict[str, Any]) -> float:
+    return float(next(iter(record["sets"].values()))["psnr_y"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Methods:
+    """List the methods of distillation, or say everything about one.
+
+    Example: dukd methods dukd
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[NAME]")] = ""
+    """A method's name."""
+
+    def __call__(self) -> int:
+        kinds = known(Method)
+        if not self.name:
+            table(("method", "what it does"), ((name, summary(kind)) for name, kind in kinds.items()))
+            say("\n`dukd methods NAME` lists a method's options; any can stand in a recipe's name: edsr-x4-NAME.")
+            return 0
+        if self.name not in kinds:
+            near = nearest(self.name, kinds)
+            raise ValueError(f"there is no method {self.name!r}{near}; known are {', '.join(kinds)}")
+        kind = kinds[self.name]
+        out.print(f"[bold]{self.name}[/bold]", end="  ")
+        say(inspect.getdoc(kind) or "")
+        say("")
+        say(inspect.getdoc(inspect.getmodule(kind)) or "")
+        texts = field_texts(kind)
+        for field in fields(kind):
+            out.print(f"\n[bold]--method.{field.name.replace('_', '-')}[/bold]", end="")
+            say(f" = {_default(field)}")
+            say(textwrap.indent(textwrap.fill(texts.get(field.name, ""), 100), "    "))
+        return 0
+
+
+def summary(kind: type) -> str:
+    """First line of what a class says of itself, or of what its module does where that says more."""
+    return (kind.__doc__ or "").splitlines()[0]
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """The docstrings below the fields of a dataclass, its bases' too, read from the source."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        except (OSError, TypeError, SyntaxError):
+            continue
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for statement, below in pairwise(body):
+            match statement, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
+                case _:
+                    pass
+    return found
+
+
+def _default(field: "Field[Any]") -> str:
+    if field.default is not MISSING:
+        return repr(field.default)
+    return "(required)" if field.default_factory is MISSING else repr(field.default_factory())
+
+
+def _either(scales: Sequence[int]) -> str:
+    return str(scales[0]) if len(scales) == 1 else f"[{'|'.join(map(str, scales))}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the named experiments, or show one as YAML, which can be edited and trained.
+
+    Example: dukd recipes edsr-x4-dukd > mine.yaml
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[NAME]")] = ""
+    """A recipe's name."""
+
+    def __call__(self) -> int:
+        if self.name:
+            say(recipes.recipe(self.name).make().to_yaml().rstrip())
+            return 0
+        families = (
+            (f"{name}-x{_either(recipes.scales_of(name))}-METHOD", (maker.__doc__ or "").splitlines()[0])
+            for name, maker in recipes.FAMILIES.items()
+        )
+        table(("recipe", "what it is"), families)
+        say("\nMETHOD is any of `dukd methods`, alone or as METHOD+dukd; scratch is training without a teacher.")
+        say("Or one of the controls, each a change to a recipe:\n")
+        table(("control", "what is changed"), ((name, control.about) for name, control in CONTROLS.items()))
+        return 0

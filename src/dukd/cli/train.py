@@ -1,0 +1,195 @@
+"""The command that trains; its options are those of the experiment it is given."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, cast
+
+import tyro
+
+from dukd import recipes
+from dukd.cli.terminal import Bar, Device, chosen, named, say
+from dukd.core import distributed
+from dukd.core.files import silent
+from dukd.networks.files import weights
+from dukd.training import loop
+from dukd.training.experiment import Experiment, Teacher
+from dukd.training.log import Record, ignore
+
+_SHOWN_LOSSES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a student.
+
+    What to train is a recipe's name, a YAML file, or the directory of a run; every part of it can be given another
+    value. The options come from the experiment, so that those of a method appear where the method is chosen.
+
+    Example: dukd train edsr-x4-dukd --teacher.weights edsr.pth --data.train pictures/ --out runs/mine
+
+    Interrupted, it saves and can be continued: dukd train runs/mine --resume
+
+    On several processors or GPUs: torchrun --nproc-per-node 4 --no-python dukd train ...; see docs/distributed.md
+    """
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The run directory."""
+    resume: bool = False
+    """Whether to go on with the run that is there."""
+    device: Device = "auto"
+    """Where to train."""
+
+    def __call__(self) -> int:
+        with distributed.join(chosen(self.device)) as world, Bar() if world.leads else nullcontext() as progress:
+            student = loop.train(
+                self.experiment,
+                self.out,
+                resume=self.resume,
+                observe=ignore if progress is None else Watcher(progress),
+                progress=progress or silent,
+                world=world,
+            )
+        if world.leads:
+            say(f"the student is {named(student)}; everything about the run is in {named(self.out)}")
+        return 0
+
+
+class Watcher:
+    """Shows what a run tells: a bar with losses, speed and the time that is left; validations and events above it."""
+
+    def __init__(self, progress: Bar) -> None:
+        self.progress = progress
+        self.text = ""
+
+    def __call__(self, record: Record) -> None:
+        """Show one record."""
+        match record:
+            case {"kind": "step", "step": int(step), "steps": int(steps), "seconds_left": float(left)}:
+                self.progress(step, steps, self.text, seconds_left=left)
+            case {"kind": "train"}:
+                losses = cast("dict[str, float]", record["losses"])
+                parts = [f"{name} {value:.4f}" for name, value in losses.items()][:_SHOWN_LOSSES]
+                more = " ..." if len(losses) > _SHOWN_LOSSES else ""
+                speed = f"{record['images_per_second']:.0f} patches/s"
+                self.text = f"loss {record['total']:.4f}  {speed}  {', '.join(parts)}{more}"
+            case {"kind": "validation", "step": int(step)}:
+                sets = cast("dict[str, dict[str, float]]", record["sets"])
+                scores = "  ".join(f"{name} {s['psnr_y']:.3f} dB" for name, s in sets.items())
+                self.progress.say(f"step {step:>7}  {scores}")
+            case {"kind": "event"}:
+                self.progress.say(f"step {record['step']:>7}  {record['detail']}")
+            case _:
+                pass
+
+
+def parse(arguments: Sequence[str]) -> Callable[[], int]:
+    """Read ``dukd train NAME ...``: the options are those of the experiment that NAME gives.
+
+    Returns:
+        The command; the help, if that was asked for.
+
+    Raises:
+        ValueError: If no NAME is given, or there is nothing of that name.
+    """
+    hint = f"a recipe such as edsr-x4-dukd (families: {', '.join(recipes.FAMILIES)}), a YAML file, or a run directory"
+    if arguments and arguments[0] in {"-h", "--help"}:
+        return partial(_help, hint)
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(f"name what to train first: {hint}")
+    name = arguments[0]
+    experiment = experiment_of(name)
+    if experiment.teacher is None and any(argument.startswith("--teacher.") for argument in arguments):
+        raise ValueError(f"{named(name)} trains without a teacher: leave the options --teacher.… out")
+    default = Path(name) if Path(name).is_dir() else Path("runs") / Path(name).stem
+    command = tyro.cli(
+        Train,
+        prog=f"dukd train {name}",
+        args=list(arguments[1:]),
+        default=Train(experiment=experiment, out=default),
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    return replace(command, experiment=_with_its_own_facts(command.experiment, experiment.teacher))
+
+
+def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Experiment:
+    """Forget what a recipe says of its own teacher's file where another one says it itself, or cannot be read so."""
+    teacher = experiment.teacher
+    if before is None or teacher is None or teacher.weights == before.weights or not teacher.weights.is_file():
+        return experiment
+    try:
+        declares = "dukd" in weights.inspect(teacher.weights).metadata
+    except ValueError:  # training reads it again, and complains
+        return experiment
+    facts = [f.name for f in fields(Teacher) if f.name != "weights"]
+    recipes_own = {name: None for name in facts if getattr(teacher, name) == getattr(before, name)}
+    alone = replace(teacher, **recipes_own)
+    scale = experiment.student.scale
+    if declares or (not _readable(teacher, scale) and _readable(alone, scale)):
+        return replace(experiment, teacher=alone)
+    return experiment
+
+
+def _readable(teacher: Teacher, scale: int) -> bool:
+    """Whether a file goes with what is said of it."""
+    said = {f.name: getattr(teacher, f.name) for f in fields(Teacher) if f.name != "weights"}
+    try:
+        weights.read(teacher.weights, scale=scale, **said)
+    except ValueError:
+        return False
+    return True
+
+
+def _help(hint: str) -> int:
+    say("usage: dukd train NAME [--import FILE] [options]\n")
+    say(f"{inspect.getdoc(Train)}\n")
+    say(f"NAME is {hint}.\n--import FILE runs a Python file first, which may define methods and networks.")
+    say("`dukd train NAME --help` lists the options.")
+    return 0
+
+
+def experiment_of(name: str) -> Experiment:
+    """The experiment of a recipe's name, of a file, or of a run.
+
+    Raises:
+        ValueError: If there is none; the nearest name is offered.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        return Experiment.from_file(path)
+    if path.is_dir():
+        if not (path / "experiment.yaml").is_file():
+            raise ValueError(f"{named(path)} is a folder, but no run: it has no experiment.yaml")
+        return Experiment.from_file(path / "experiment.yaml")
+    if path.name != name:  # a path, which no recipe's name is
+        raise ValueError(f"there is no run {named(path)}; a new run is begun with a recipe's name or a YAML file")
+    return recipes.recipe(name).make()
+
+
+def with_plugins(arguments: Sequence[str]) -> list[str]:
+    """Import the files named by ``--import FILE`` (they may define methods and networks) and take them out."""
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument != "--import":
+            rest.append(argument)
+            continue
+        path = Path(next(waiting, ""))
+        if not path.is_file():
+            raise ValueError(f"--import takes a Python file, but there is no {str(path)!r}")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"--import takes a Python file, but {named(path)} is none")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise ValueError(f"--import {named(path)} failed: {type(error).__name__}: {error}") from error
+    return rest

@@ -1,0 +1,1 @@
+"""Using a student: enlarge images, export to other programs."""

@@ -1,0 +1,135 @@
+"""Read or replace features by relative depth, and ask a network several pictures at once.
+
+Every network is a head, a row of stages and a tail (`dukd.networks`), so reading at a depth, cutting there and going on
+from other features are plain calls: no hooks, no names of layers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from dukd.networks.base import SRNetwork, Wrapped, pad_to_multiple, stage_number
+
+Answer = tuple[Tensor, list[Tensor]]
+"""A network's output, and its features at the depths that were asked for."""
+
+
+def forward_merged(network: SRNetwork, inputs: Sequence[Tensor], depths: Sequence[float] = ()) -> list[Answer]:
+    """Upscale several batches, those of equal picture size in one forward pass.
+
+    Args:
+        network: The network to ask.
+        inputs: Batches ``(n_i, 3, h_i, w_i)``, RGB in [0, 1].
+        depths: Where to read features, as fractions of the depth.
+
+    Returns:
+        One answer per input, in the order of the inputs.
+    """
+    groups: dict[torch.Size, list[int]] = {}
+    for i, x in enumerate(inputs):
+        groups.setdefault(x.shape[1:], []).append(i)
+    answers: dict[int, Answer] = {}
+    for members in groups.values():
+        counts = [inputs[i].shape[0] for i in members]
+        joined = inputs[members[0]] if len(members) == 1 else torch.cat([inputs[i] for i in members])
+        sr, features = network.forward_with_features(joined, depths)
+        parts = [sr.split(counts), *(f.split(counts) for f in features)]
+        answers |= {i: (own[0], list(own[1:])) for i, own in zip(members, zip(*parts, strict=True), strict=True)}
+    return [answers[i] for i in range(len(inputs))]
+
+
+class Recorded(Wrapped):
+    """A network that computes its answer to each input once and remembers it.
+
+    Methods that are combined ask for the same pictures; with this they need not know of each other. An input is
+    recognised by being the same tensor object.
+    """
+
+    def __init__(self, network: SRNetwork, depths: Sequence[float] = ()) -> None:
+        """Remember answers of ``network``, with its features at ``depths``."""
+        super().__init__(network)
+        self.depths = tuple(depths)
+        self._memory: dict[int, tuple[Tensor, Answer]] = {}
+
+    def ask(self, inputs: Sequence[Tensor]) -> None:
+        """Compute the answers to several batches now, equal sizes merged."""
+        for x, answer in zip(inputs, forward_merged(self.network, inputs, self.depths), strict=True):
+            self._memory[id(x)] = (x, answer)
+
+    @override
+    def forward_with_features(self, lr: Tensor, depths: Sequence[float]) -> Answer:
+        _, (sr, features) = self._memory.get(id(lr), (lr, (lr, [])))
+        known = dict(zip(self.depths, features, strict=False))
+        if id(lr) not in self._memory or not set(depths) <= known.keys():
+            return self.network.forward_with_features(lr, depths)
+        return sr, [known[depth] for depth in depths]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network's forward pass, stopped at a depth."""
+
+    features: Tensor
+    """``(n, width, h', w')``, what the next stage would see."""
+    shallow: Tensor
+    """``(n, width, h', w')``, what the tail adds."""
+    padded: Tensor
+    """``(n, 3, h', w')``, the input padded to the network's ``size_multiple``."""
+    size: tuple[int, int]
+    """``h, w`` of the input before padding."""
+
+
+def front(network: SRNetwork, lr: Tensor, depth: float) -> Cut:
+    """Run a network's head and its stages up to a depth; depth 0 is the head alone.
+
+    Args:
+        network: The network to run.
+        lr: ``(n, 3, h, w)``, RGB in [0, 1].
+        depth: Fraction of the depth, in [0, 1].
+
+    Raises:
+        ValueError: If the depth lies outside [0, 1].
+    """
+    h, w = lr.shape[-2:]
+    padded = pad_to_multiple(lr, network.size_multiple)
+    shallow = features = network.begin(padded)
+    for stage in network.stages[: _number(network, depth)]:
+        features = stage(features)
+    return Cut(features, shallow, padded, (h, w))
+
+
+def rest(network: SRNetwork, cut: Cut, depth: float) -> Tensor:
+    """Run a network's stages after a depth and its tail, from features that may be another network's.
+
+    Args:
+        network: The network to run.
+        cut: Features of this network's width, with this network's own shallow features and padded input.
+        depth: Fraction of the depth at which ``cut.features`` are taken to stand, in [0, 1].
+
+    Returns:
+        ``(n, 3, h * scale, w * scale)``, unclamped.
+    """
+    features = cut.features
+    for stage in network.stages[_number(network, depth) :]:
+        features = stage(features)
+    sr = network.end(features, cut.shallow, cut.padded)
+    return sr[..., : cut.size[0] * network.scale, : cut.size[1] * network.scale]
+
+
+def _number(network: SRNetwork, depth: float) -> int:
+    return 0 if depth == 0 else stage_number(depth, len(network.stages))
+
+
+class Adapter(nn.ModuleList):
+    """One 1x1 convolution per depth, from the student's width to the teacher's: how unlike networks compare."""
+
+    def __init__(self, student: SRNetwork, teacher: SRNetwork, depths: Sequence[float]) -> None:
+        """Make the convolutions, drawn from torch's global generator."""
+        super().__init__(nn.Conv2d(student.width, teacher.width, 1) for _ in depths)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Map the student's features ``(n, width, h, w)``, one per depth, to the teacher's width."""
+        return [convolution(f) for convolution, f in zip(self, features, strict=True)]

@@ -1,0 +1,367 @@
+"""How long a step, a batch of patches, a network and an upscaled picture take; `dukd.evaluation.timing` holds the clock."""
+
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from dukd import images
+from dukd.data.patches import Patches
+from dukd.evaluation.timing import Precision, Result, Ways, ceiling, counted, interleaved
+from dukd.methods import DUKD, Combined, Method
+from dukd.networks import NetworkConfig, SRNetwork
+from dukd.networks.base import Wrapped, arrange
+from dukd.networks.compile import begin_step
+from dukd.networks.cost import macs
+from dukd.networks.files import weights
+from dukd.training import loop
+from dukd.training.cache import BankError
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.training.log import peak_memory
+from dukd.training.session import Session
+
+_PICTURES = 4
+_GENTLE = 1e-6
+"""A rate that changes untrained weights but little."""
+
+
+def _named(config: NetworkConfig) -> str:
+    """A network by what differs from its kind's defaults."""
+    own = [
+        f"{f.name} {getattr(config, f.name)}"
+        for f in fields(config)
+        if f.name != "scale" and getattr(config, f.name) != f.default
+    ]
+    return f"{config.name} x{config.scale}" + (f" ({', '.join(own)})" if own else "")
+
+
+def network(
+    config: NetworkConfig,
+    *,
+    device: torch.device,
+    batch: int = 4,
+    patch: int = 48,
+    precision: Precision = "float32",
+    channels_last: bool | None = None,
+    repetitions: int = 5,
+) -> Result:
+    """Time a network's forward pass without a graph, and forward and backward together."""
+    built = config.build().to(device)
+    arrange(built, together=channels_last)
+    lr = torch.rand(batch, 3, patch, patch, device=device)
+
+    def forward() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return built(lr)
+
+    def without_graph() -> None:
+        with torch.no_grad():
+            forward()
+
+    def both() -> None:
+        built.zero_grad()
+        forward().float().square().mean().backward()
+
+    timings = interleaved(
+        {"forward": without_graph, "forward and backward": both}, device=device, repetitions=repetitions
+    )
+    forwards = 2.0 * batch * macs(built, patch, patch)
+    return Result(
+        f"{_named(config)}, {batch} patches of {patch}, {precision}",
+        timings,
+        per_run=batch,
+        unit="patches",
+        flops={"forward": forwards, "forward and backward": 3 * forwards},
+        ceiling=ceiling(device, precision),
+        memory_mb=peak_memory(device),
+    )
+
+
+def data(patches: Patches, *, device: torch.device, repetitions: int = 5) -> Result:
+    """Time batches of patches, cut from the pack and, on a GPU, on the device."""
+    numbers = iter(range(10**9))
+    ways: dict[str, Callable[[], object]] = {"cut on the processor": lambda: patches.batch(next(numbers))}
+    if device.type == "cuda":
+        resident = patches.on_device(device)
+        ways["cut on the device"] = lambda: resident.batch(next(numbers))
+    n = patches.batch(0)[0].shape[0]
+    timings = interleaved(ways, device=device, repetitions=repetitions, warm_up=3)
+    return Result(f"{n} patches of {patches.patch}", timings, n, "patches", memory_mb=peak_memory(device))
+
+
+def upscale(
+    config: NetworkConfig,
+    *,
+    device: torch.device,
+    height: int = 180,
+    width: int = 320,
+    precisions: Sequence[Precision] = ("float32", "bfloat16"),
+    repetitions: int = 3,
+) -> Result:
+    """Time whole pictures, in every precision."""
+    built = config.build().to(device).frozen()
+    arrange(built)
+    lr = torch.rand(1, 3, height, width, device=device)
+
+    def way(precision: Precision) -> Callable[[], object]:
+        def run() -> None:
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                built(lr)
+
+        return run
+
+    timings = interleaved({p: way(p) for p in precisions}, device=device, repetitions=repetitions)
+    pixels = height * width * config.scale**2
+    return Result(
+        f"{_named(config)}, one picture to {width * config.scale} x {height * config.scale}",
+        timings,
+        per_run=pixels / 1e6,
+        unit="megapixels",
+        flops=dict.fromkeys(precisions, 2.0 * macs(built, height, width)),
+        ceilings={p: ceiling(device, p) for p in precisions},
+        memory_mb=peak_memory(device),
+    )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One training step in its ways, ready to be made over and over."""
+
+    session: Session
+    """With the teacher asked; the others are like it."""
+    ways: Ways
+    notes: tuple[str, ...]
+    """What a reader has to know."""
+
+    @property
+    def named(self) -> str:
+        """Method, networks and batch."""
+        session = self.session
+        method, data = session.experiment.method, session.experiment.data
+        called = f"{method.base.name}+{method.upcycling.name}" if isinstance(method, Combined) else method.name
+        taught = f"{_named(session.teacher.config)} to " if session.teacher_sha256 else ""
+        return f"{called}, {taught}{_named(session.student.config)}, {data.batch} patches of {data.patch}"
+
+
+@contextmanager
+def steps(
+    student: NetworkConfig,
+    teacher: NetworkConfig | Teacher | None,
+    *,
+    device: torch.device,
+    method: Method | None = None,
+    batch: int = 16,
+    patch: int = 48,
+    optimisation: Optimisation | None = None,
+) -> Generator[Steps, None, None]:
+    """Prepare a whole step of training: with the teacher asked, with its answers replayed, and the student alone.
+
+    The pictures are noise, the student untrained: neither changes what a step costs. Answers are replayed where the
+    method allows it. The student alone makes its forward and backward passes on the pictures that the method shows it.
+
+    Args:
+        student: The network that learns.
+        teacher: The other one: its file, or its numbers, which give it random weights; None for methods without one.
+        device: Where.
+        method: DUKD by default.
+        batch: Patches per step.
+        patch: Their side.
+        optimisation: Precision, memory layout, parts of the batch.
+
+    Raises:
+        ValueError: If the method needs a teacher and there is none, or the teacher does not fit.
+    """
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        experiment = trial(student, teacher, method or DUKD(), Path(name), patch=patch, batch=batch)
+        experiment = replace(experiment, optimisation=optimisation or Optimisation())
+        session = Session.prepare(experiment, device)
+        lr, hr = (x.to(device) for x in session.patches.batch(0))
+        first = "teacher asked" if session.teacher_sha256 else "step"
+        ways: Ways = {first: lambda: loop.advance(session, lr, hr)}
+        replaying = _replaying(experiment, device, notes) if session.teacher_sha256 else None
+        if replaying is not None:
+            ways["teacher replayed"] = lambda: loop.advance(replaying, lr, hr)
+        if session.teacher_sha256:
+            ways["teacher alone"] = _asked(session, lr, hr)
+        ways["student alone"] = alone(replaying or session, lr, hr)
+        try:
+            yield Steps(session, ways, tuple(notes))
+        finally:
+            if replaying is not None and replaying.bank is not None:
+                replaying.bank.close()
+
+
+def step(
+    student: NetworkConfig,
+    teacher: NetworkConfig | Teacher | None,
+    *,
+    device: torch.device,
+    method: Method | None = None,
+    batch: int = 16,
+    patch: int = 48,
+    precision: Precision = "float32",
+    channels_last: bool | None = None,
+    compile: bool = False,  # noqa: A002  the option's name
+    cuda_graphs: bool = False,
+    repetitions: int = 5,
+) -> Result:
+    """Time the ways of `steps`. Operations are counted in the run that warms up.
+
+    Args:
+        student: The network that learns.
+        teacher: The other one, as for `steps`.
+        device: Where.
+        method: DUKD by default.
+        batch: Patches per step.
+        patch: Their side.
+        precision: Of the forward passes.
+        channels_last: Memory layout; None for each network's own.
+        compile: Whether networks go through torch.compile.
+        cuda_graphs: Whether their kernels are recorded and replayed then.
+        repetitions: Of each way.
+
+    Raises:
+        ValueError: If the method needs a teacher and there is none, or the teacher does not fit.
+    """
+    optimisation = Optimisation(
+        precision=precision,
+        channels_last=channels_last,
+        compile=compile,
+        cuda_graphs=cuda_graphs,
+        learning_rate=_GENTLE,
+    )
+    with steps(
+        student, teacher, device=device, method=method, batch=batch, patch=patch, optimisation=optimisation
+    ) as made:
+        operations = {way: counted(run) for way, run in made.ways.items()}
+        warm_up = 3 if compile or device.type == "cuda" else 0
+        timings = interleaved(made.ways, device=device, repetitions=repetitions, warm_up=warm_up)
+        memory = peak_memory(device)
+    return Result(
+        f"{made.named}, {', '.join(_chosen(optimisation))}",
+        timings,
+        per_run=batch,
+        unit="patches",
+        flops=operations,
+        ceiling=ceiling(device, precision),
+        memory_mb=memory,
+        notes=made.notes,
+    )
+
+
+def _chosen(optimisation: Optimisation) -> list[str]:
+    """How a step is made, as far as it is special."""
+    layout = {None: "", True: "channels last", False: "channels first"}[optimisation.channels_last]
+    graphs = "compiled into CUDA graphs" if optimisation.cuda_graphs else "compiled"
+    return [word for word in (optimisation.precision, layout, graphs if optimisation.compile else "") if word]
+
+
+def trial(
+    student: NetworkConfig,
+    teacher: NetworkConfig | Teacher | None,
+    method: Method,
+    folder: Path,
+    *,
+    patch: int,
+    batch: int,
+) -> Experiment:
+    """Describe a run of a method and two networks, and write what it needs into a folder: noise, a teacher's file."""
+    side = max(3 * patch, 64) * student.scale
+    rng = np.random.default_rng(0)
+    for i in range(_PICTURES):
+        pixels = rng.integers(256, size=(side, side, 3), dtype=np.uint8)
+        images.write(folder / "pictures" / f"{i}.png", images.Picture(pixels=pixels))
+    if isinstance(teacher, NetworkConfig):
+        weights.write(folder / "teacher.safetensors", teacher.build())
+        teacher = Teacher(weights=folder / "teacher.safetensors")
+    return Experiment(
+        student=student,
+        teacher=teacher,
+        method=method,
+        data=Data(train=folder / "pictures", packs=folder / "packs", patch=patch, batch=batch),
+        reuse=Reuse(folder=folder / "banks"),
+        evaluation=Evaluation(teacher_pictures=0),
+    )
+
+
+def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -> Session | None:
+    """A session whose bank has all answers; None, and a note, where a method runs the teacher's parts."""
+    try:
+        session = Session.prepare(replace(experiment, data=replace(experiment.data, period=1)), device)
+    except BankError as error:
+        notes.append(f"nothing is replayed: {str(error).split(':', maxsplit=1)[0]}")
+        return None
+    if session.bank is not None:
+        session.fill()
+    return session
+
+
+def alone(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
+    """The student's forward and backward passes on the pictures that its method shows it, and nothing else."""
+    heard = _Heard(session.student)
+    _listen(replace(session, student=heard, turned=None), lr, hr)
+
+    def run() -> None:
+        session.student.zero_grad()
+        _begin(session)
+        with _autocast(session):
+            answers = [session.student(x) for x in heard.inputs]
+        torch.stack([answer.float().mean() for answer in answers]).sum().backward()
+
+    return run
+
+
+def _asked(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
+    """The teacher's forward passes on the pictures that the method asks it about, and nothing else."""
+    heard = _Heard(session.asked)
+    _listen(replace(session, asked=heard), lr, hr)
+
+    def run() -> None:
+        _begin(session)
+        with torch.no_grad(), _autocast(session):
+            for x in heard.inputs:
+                session.asked(x)
+
+    return run
+
+
+def _begin(session: Session) -> None:
+    if session.experiment.optimisation.cuda_graphs:
+        begin_step()
+
+
+def _autocast(session: Session) -> torch.autocast:
+    bfloat16 = session.experiment.optimisation.precision == "bfloat16"
+    return torch.autocast(session.device.type, torch.bfloat16, enabled=bfloat16)
+
+
+def _listen(session: Session, lr: Tensor, hr: Tensor) -> None:
+    """Have the method compute its losses once, for those who hear what it asks."""
+    pictures, drawn = session.pictures(lr, hr), session.draws(0)
+    _begin(session)
+    if session.bank is not None:
+        session.bank.at(0)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for part in session.experiment.method.parts:
+            for _ in session.losses(part, *pictures, drawn):
+                pass
+
+
+class _Heard(Wrapped):
+    """A network that remembers what it was shown."""
+
+    def __init__(self, network: SRNetwork) -> None:
+        super().__init__(network)
+        self.inputs: list[Tensor] = []
+
+    @override
+    def begin(self, lr: Tensor) -> Tensor:
+        self.inputs.append(lr.detach())
+        return super().begin(lr)

@@ -1,0 +1,1 @@
+"""Training: an experiment, its state, a step, the loop."""

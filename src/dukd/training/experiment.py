@@ -1,0 +1,315 @@
+"""A whole run as one value: what learns, from whom, by which method, on what, how, and how it is judged."""
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+from dukd.core import config
+from dukd.core.registry import known
+from dukd.data.patches import Residence
+from dukd.images.invertible import Operation
+from dukd.methods import Method, Scratch
+from dukd.networks import NetworkConfig
+from dukd.training.turned import TURNS
+
+KINDS: config.Kinds = {NetworkConfig: lambda: known(NetworkConfig), Method: lambda: known(Method)}
+
+
+def check(
+    name: str,
+    value: float,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse a number that is infinite, no number, or outside its range.
+
+    Raises:
+        ValueError: Naming the number, its value and the range.
+    """
+    bounds = {
+        f"at least {least:g}": least,
+        f"above {above:g}": above,
+        f"at most {most:g}": most,
+        f"below {below:g}": below,
+    }
+    if math.isfinite(value) and least <= value <= most and above < value < below:
+        return
+    stated = [words for words, bound in bounds.items() if math.isfinite(bound)]
+    raise ValueError(f"{name} is {value}, but must be {' and '.join(stated) or 'finite'}")
+
+
+def check_word(name: str, word: str, words: Sequence[str]) -> None:
+    """Refuse a word that is none of ``words``.
+
+    Raises:
+        ValueError: Naming the words.
+    """
+    if word not in words:
+        raise ValueError(f"{name} is {word!r}, but must be one of {', '.join(words)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A trained network to learn from; which one it is, and its size, is read from its file."""
+
+    weights: Path
+    """File with the weights: safetensors, or a .pth that the safe loader takes."""
+    value_range: float | None = None
+    """Largest value the network computes with, 1 or 255, where the file does not say."""
+    mean: tuple[float, float, float] | None = None
+    """RGB mean in [0, 1] that the network subtracts, where the file does not say."""
+    residual_scale: float | None = None
+    """Factor of each residual block, where the file does not say."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        if self.value_range is not None:
+            check("value_range", self.value_range, above=0)
+        if self.mean is not None:
+            for value in self.mean:
+                check("mean", value, least=0, most=1)
+        if self.residual_scale is not None:
+            check("residual_scale", self.residual_scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Training pictures, and how patches are cut from them."""
+
+    train: Path
+    """Folder of pictures in any layout the field uses, or a pack made by ``dukd prepare``."""
+    lr: Path | None = None
+    """Folder of low-resolution pictures, where it does not lie beside the others."""
+    packs: Path = Path("packs")
+    """Folder for packs that training makes from folders."""
+    patch: int = 48
+    """Side of the training crop of lr, in pixels."""
+    batch: int = 16
+    """Patches per step, over all processes."""
+    flips: bool = True
+    """Whether patches are flipped at random."""
+    rotations: bool = True
+    """Whether patches are transposed at random, which with flips makes every rotation."""
+    by_area: bool = False
+    """Whether large pictures are drawn more often; otherwise each picture is drawn once per epoch."""
+    period: int = 0
+    """Number of batches after which the same ones come again, so that a teacher need not be asked twice (see
+    ``reuse``); 0 for never."""
+    workers: int = 1
+    """Threads that cut patches; the batches are the same for any number."""
+    resident: Residence = "auto"
+    """Whether all pictures are copied to the device and cut there; auto does so on a GPU where they take at most half
+    of its free memory. The batches are the same."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        check("patch", self.patch, least=1)
+        check("batch", self.batch, least=1)
+        check("period", self.period, least=0)
+        check("workers", self.workers, least=0)
+        check_word("resident", self.resident, ("auto", "always", "never"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reuse:
+    """Whether the teacher is asked but once, where ``data.period`` lets the same batches come again."""
+
+    on: bool = True
+    """Whether its answers, and the features read with them, are kept and replayed; without a period there is
+    nothing to replay."""
+    bits: Literal[8, 16, 32] = 8
+    """Bits per value of an answer; 8 are 58 dB from the teacher's own, 32 are exact."""
+    turns: tuple[Operation, ...] = TURNS
+    """Symmetries under which the student sees replayed batches, drawn anew for every picture and step; with
+    none it sees them as they are. Methods that compare features draw none: features do not turn with a picture."""
+    folder: Path = Path("banks")
+    """Folder for the answers; runs that ask the same questions share them."""
+    limit_gb: float = 20.0
+    """Most gigabytes that the answers of a run may take."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        if not self.limit_gb > 0:
+            raise ValueError(f"limit_gb is {self.limit_gb}, but must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How the student is trained. The defaults are the paper's."""
+
+    steps: int = 250_000
+    """Optimiser steps."""
+    learning_rate: float = 1e-4
+    """Adam's rate, before the schedule."""
+    schedule: Literal["step", "cosine", "one-cycle", "constant"] = "step"
+    """How the rate changes: multiplied by ``decay`` at each milestone; along half a cosine to 0; up and down once."""
+    milestones: tuple[float, ...] = (0.4, 0.8)
+    """Where the step schedule decays, as fractions of the steps: at 100k and 200k of 250k in the paper."""
+    decay: float = 0.1
+    """Factor of the rate at each milestone."""
+    warm_up: int = 0
+    """Steps over which the rate rises linearly from 0."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's decay rates."""
+    weight_decay: float = 0.0
+    """Adam's weight decay."""
+    ema: float = 0.999
+    """Decay of the averaged student, which is evaluated and saved; 0 keeps the last weights instead."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 for none."""
+    accumulate: int = 1
+    """Number of equal parts in which a batch is computed, to save memory; the gradient is that of the whole batch, but
+    what a method draws at random, such as windows, is drawn for each part. Several ranks share the parts."""
+    deterministic: bool = False
+    """Whether the weights come out equal to the last bit for any number of ranks that divides ``accumulate``; takes
+    memory for ``accumulate`` gradients. Promised on CPUs of one kind, with as many threads per rank."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward passes; weights stay in float32."""
+    channels_last: bool | None = None
+    """Whether pictures lie in memory with their channels together; None for what was measured to be faster, network by
+    network."""
+    compile: bool = False
+    """Whether networks go through torch.compile."""
+    cuda_graphs: bool = False
+    """Whether compiled networks' kernels are recorded once and replayed, which spares a GPU waiting for launches."""
+    seed: int = 10
+    """Seed of weights, patches and everything random."""
+    warm_start: Path | None = None
+    """Weights to start the student from, also those of another scale: what fits is taken."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        check("steps", self.steps, least=1)
+        check("learning_rate", self.learning_rate, above=0)
+        check_word("schedule", self.schedule, ("step", "cosine", "one-cycle", "constant"))
+        for milestone in self.milestones:
+            check("a milestone, a fraction of the steps,", milestone, above=0, most=1)
+        check("decay", self.decay, above=0, most=1)
+        check("warm_up", self.warm_up, least=0)
+        for beta in self.betas:
+            check("a beta", beta, least=0, below=1)
+        check("weight_decay", self.weight_decay, least=0)
+        check("ema", self.ema, least=0, below=1)
+        check("clip", self.clip, least=0)
+        check("accumulate", self.accumulate, least=1)
+        check_word("precision", self.precision, ("float32", "bfloat16"))
+        check("seed", self.seed, least=0)
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs are recorded by torch.compile: switch it on too (--optimisation.compile)")
+        if self.warm_up >= self.steps:
+            raise ValueError(f"warm_up is {self.warm_up}, but there are {self.steps} steps")
+        if self.warm_up and self.schedule == "one-cycle":
+            raise ValueError(f"the one-cycle schedule rises by itself: leave warm_up out, which is {self.warm_up}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How often, and on what, the student is judged while it trains."""
+
+    sets: tuple[Path, ...] = ()
+    """Folders of pictures; the first one chooses the best student, so it should not be a test set."""
+    every: int = 5_000
+    """Steps between validations and saves."""
+    pictures: int = 0
+    """Pictures used of each set, evenly spaced; 0 for all."""
+    log_every: int = 100
+    """Steps between lines of the log."""
+    teacher_pictures: int = 5
+    """Pictures on which the teacher has to beat bicubic before training starts; 0 leaves the trial out."""
+    samples: int = 0
+    """Pictures of the first set of which crops are kept for the report."""
+    tensorboard: bool = False
+    """Whether a TensorBoard log is written beside the JSON lines (needs ``dukd[tensorboard]``)."""
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say."""
+        check("every", self.every, least=1)
+        check("pictures", self.pictures, least=0)
+        check("log_every", self.log_every, least=1)
+        check("teacher_pictures", self.teacher_pictures, least=0)
+        check("samples", self.samples, least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A whole run."""
+
+    student: NetworkConfig
+    """The network that learns."""
+    data: Data
+    """Training pictures."""
+    teacher: Teacher | None = None
+    """The network it learns from; none for methods that need none."""
+    method: Method = field(default_factory=Scratch)
+    """How it learns."""
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    """How it is trained."""
+    reuse: Reuse = field(default_factory=Reuse)
+    """How often the teacher is asked."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """How it is judged."""
+
+    def __post_init__(self) -> None:
+        """Check what crosses the parts."""
+        if self.method.needs_teacher and self.teacher is None:
+            raise ValueError(f"the method {self.method.name} needs a teacher: name its file (teacher.weights)")
+        if self.data.batch % self.optimisation.accumulate:
+            raise ValueError(
+                f"a batch of {self.data.batch} does not divide into {self.optimisation.accumulate} (accumulate)"
+            )
+
+    def to_yaml(self) -> str:
+        """Write the experiment as YAML."""
+        return config.dump(self, kinds=KINDS)
+
+    @staticmethod
+    def from_yaml(text: str, *, source: str = "experiment.yaml") -> "Experiment":
+        """Read an experiment.
+
+        Raises:
+            dukd.core.config.ConfigError: If it does not fit; with line and column.
+        """
+        return config.load(text, Experiment, kinds=KINDS, source=source)
+
+    @staticmethod
+    def from_file(path: Path) -> "Experiment":
+        """Read an experiment from a YAML file; see `from_yaml`."""
+        return config.read_file(path, Experiment, kinds=KINDS)
+
+    def differences(self, now: "Experiment") -> list[str]:
+        """What another experiment does otherwise, as far as it changes the weights; a phrase each."""
+        before, after = _flat(self), _flat(now)
+        return [
+            f"{key} was {before.get(key)}, is {after.get(key)}"
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key) and not key.startswith(_MAY_CHANGE)
+        ]
+
+
+_MAY_CHANGE = (
+    "evaluation.",
+    "data.workers",
+    "data.packs",
+    "data.resident",
+    "optimisation.compile",
+    "optimisation.cuda_graphs",
+    "reuse.folder",
+    "reuse.limit_gb",
+)
+"""What has no influence on the weights, and may differ when a run is resumed."""
+
+
+def _flat(experiment: Experiment) -> dict[str, object]:
+    def walk(value: object, key: str) -> Generator[tuple[str, object], None, None]:
+        if isinstance(value, dict):
+            for name, inner in cast("dict[str, object]", value).items():
+                yield from walk(inner, f"{key}.{name}" if key else name)
+        else:
+            yield key, value
+
+    return dict(walk(config.plain(experiment, kinds=KINDS), ""))

@@ -1,0 +1,49 @@
+"""What to do when a step does not fit into memory."""
+
+import torch
+
+from dukd.training.experiment import Experiment
+
+
+class TooLittleMemoryError(ValueError):
+    """A step needs more memory than there is; the message names what would make it smaller."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORTAGES)
+
+
+_SHORTAGES = (
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "unable to find an engine",  # of cuDNN, where none of its plans finds room to work in
+)
+"""What torch's allocators and NVIDIA's libraries say."""
+
+
+def advice(experiment: Experiment, device: torch.device) -> TooLittleMemoryError:
+    """Name what would make the step of an experiment smaller, what costs nothing first."""
+    data, optimisation = experiment.data, experiment.optimisation
+    options: list[str] = []
+    if optimisation.precision == "float32":
+        options.append("--optimisation.precision bfloat16 (about half)")
+    parts = next((n for n in range(optimisation.accumulate + 1, data.batch + 1) if data.batch % n == 0), None)
+    if parts is not None:
+        share = data.batch // parts
+        options.append(f"--optimisation.accumulate {parts} (the same batch, {share} patches at a time)")
+    if (half := data.batch // 2 // optimisation.accumulate * optimisation.accumulate) > 0:
+        options.append(f"--data.batch {half}")
+    if data.resident != "never" and device.type == "cuda":
+        options.append("--data.resident never (the pictures leave its memory)")
+    if (patch := max(8, data.patch * 2 // 3 // 8 * 8)) < data.patch:
+        options.append(f"--data.patch {patch}")
+    part = data.batch // optimisation.accumulate
+    return TooLittleMemoryError(
+        f"a step does not fit into the memory of {device}: {part} patches of {data.patch} pixels at a time, in "
+        f"{optimisation.precision}. What makes it smaller: {'; '.join(options) or 'nothing but other networks'}"
+    )

@@ -1,0 +1,100 @@
+"""What follows from the number of a step alone: its learning rate, and its randomness."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dukd.training.experiment import Optimisation
+
+_RISE = 0.3
+"""Share of the steps over which the one-cycle schedule rises."""
+_START = 0.04
+"""Factor at which it starts."""
+_METHOD, _NETWORKS, _TURNS = 1, 2, 3
+"""Streams of randomness: what methods draw, what networks do, and how the student sees replayed pictures."""
+
+
+def rate_factor(optimisation: Optimisation, step: int) -> float:
+    """Factor of the learning rate for the step that follows ``step`` finished ones, in [0, 1].
+
+    Example:
+        >>> [rate_factor(Optimisation(steps=10), s) for s in (0, 3, 4, 8)]
+        [1.0, 1.0, 0.1, 0.010000000000000002]
+    """
+    steps = optimisation.steps
+    if step < optimisation.warm_up:
+        return (step + 1) / optimisation.warm_up
+    match optimisation.schedule:
+        case "constant":
+            return 1.0
+        case "step":
+            return optimisation.decay ** sum(step >= round(m * steps) for m in optimisation.milestones)
+        case "cosine":
+            return _half_cosine((step - optimisation.warm_up) / (steps - optimisation.warm_up))
+        case "one-cycle":
+            rise = max(1, round(_RISE * steps))
+            if step < rise:
+                return 1 - (1 - _START) * _half_cosine((step + 1) / rise)
+            return _half_cosine((step + 1 - rise) / (steps - rise + 1))
+
+
+def _half_cosine(done: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of 63 bits that depends on these numbers alone, and on their order."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A generator on the CPU that depends on these numbers alone."""
+    return torch.Generator().manual_seed(seed_of(*numbers))
+
+
+@dataclass
+class Draws:
+    """What a micro-batch draws from at a step: it follows from its number, whichever process computes it."""
+
+    method: torch.Generator
+    """For the method."""
+    turns: torch.Generator
+    """For how the student sees replayed pictures."""
+    networks: torch.Generator | None
+    """Seeds of what networks draw themselves; None where the step's own seed serves its only micro-batch."""
+
+    def begin(self) -> None:
+        """Seed what networks draw, for one pass of a method over the micro-batch."""
+        if self.networks is not None:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.networks)))
+
+
+def draws(seed: int, step: int, period: int, numbers: Sequence[int], total: int) -> list[Draws]:
+    """What some micro-batches draw from at a step.
+
+    Args:
+        seed: Of the run.
+        step: Steps done.
+        period: Number of batches after which what methods draw comes again; 0 for never.
+        numbers: Of the micro-batches; number 0 draws what the whole batch would.
+        total: How many micro-batches the batch has.
+    """
+    drawn: list[Draws] = []
+    for number in numbers:
+        which = (number,) if number else ()
+        drawn.append(
+            Draws(
+                method=generator(seed, _METHOD, step % period if period else step, *which),
+                turns=generator(seed, _TURNS, step, *which),
+                networks=generator(seed, _NETWORKS, step, *which) if total > 1 else None,
+            )
+        )
+    return drawn
+
+
+def seed_networks(seed: int, step: int) -> None:
+    """Seed what networks draw themselves at a step."""
+    torch.manual_seed(seed_of(seed, _NETWORKS, step))
