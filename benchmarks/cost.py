@@ -1,6 +1,6 @@
 """What a step of every method costs, in time and memory, relative to training without a teacher.
 
-    python benchmarks/cost.py --pictures ../shared/data --out runs/study
+    python benchmarks/cost.py --images ../shared/data --out runs/study
 
 The networks and patches are the study's (``study.py``). Steps of all methods are timed in turns, on one thread, in
 processor time; the median counts. Memory is the peak of a process of its own, above what it holds before its first
@@ -24,16 +24,18 @@ from dukd.training import loop
 from dukd.training.session import Session
 
 
-def ready(method: Method, pictures: Path, out: Path) -> tuple[Session, torch.Tensor, torch.Tensor]:
+def ready(method: Method, images: Path, out: Path) -> tuple[Session, torch.Tensor, torch.Tensor]:
     """A session and one batch."""
-    session = Session.prepare(study.experiment(study.Entry(method, 1000), 1, pictures, out), torch.device("cpu"))
+    session = Session.prepare(
+        study.experiment(study.Entry(method, 1000), 1, images, out), torch.device("cpu")
+    )
     return session, *session.patches.batch(0)
 
 
-def memory(method: Method, pictures: Path, out: Path) -> float:
+def memory(method: Method, images: Path, out: Path) -> float:
     """Megabytes that the first steps take; run in a process of its own."""
     torch.set_num_threads(1)
-    session, lr, hr = ready(method, pictures, out)
+    session, lr, hr = ready(method, images, out)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = held("VmRSS")
     for _ in range(2):
@@ -47,10 +49,14 @@ def held(what: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
-def times(methods: dict[str, Method], pictures: Path, out: Path, repetitions: int) -> dict[str, float]:
+def times(
+    methods: dict[str, Method], images: Path, out: Path, repetitions: int
+) -> dict[str, float]:
     """Seconds of a step, by name."""
-    sessions = {name: ready(method, pictures, out) for name, method in methods.items()}
-    ways = {n: lambda s=s, lr=lr, hr=hr: loop.advance(s, lr, hr) for n, (s, lr, hr) in sessions.items()}
+    sessions = {name: ready(method, images, out) for name, method in methods.items()}
+    ways = {
+        n: lambda s=s, lr=lr, hr=hr: loop.advance(s, lr, hr) for n, (s, lr, hr) in sessions.items()
+    }
     timings = interleaved(ways, device=torch.device("cpu"), repetitions=repetitions, warm_up=2)
     return {timing.name: statistics.median(timing.seconds) for timing in timings}
 
@@ -58,7 +64,10 @@ def times(methods: dict[str, Method], pictures: Path, out: Path, repetitions: in
 def table(costs: dict[str, dict[str, Any]]) -> str:
     """Markdown, relative to scratch."""
     base = costs["scratch"]
-    lines = ["| method | time of a step | relative | memory of a step | relative |", "|---|---:|---:|---:|---:|"]
+    lines = [
+        "| method | time of a step | relative | memory of a step | relative |",
+        "|---|---:|---:|---:|---:|",
+    ]
     lines += [
         f"| {n} | {1e3 * c['seconds']:.0f} ms | {c['seconds'] / base['seconds']:.2f} "
         f"| {c['megabytes']:.0f} MB | {c['megabytes'] / base['megabytes']:.2f} |"
@@ -69,20 +78,22 @@ def table(costs: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure and write both files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, default=Path("../shared/data"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--repetitions", type=int, default=15)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     methods = study.timed()
-    seconds = times(methods, asked.pictures, asked.out, asked.repetitions)
+    seconds = times(methods, asked.images, asked.out, asked.repetitions)
     costs: dict[str, dict[str, Any]] = {name: {"seconds": taken} for name, taken in seconds.items()}
     files.write_text(asked.out / "costs.json", json.dumps(costs, indent=1))
     spawned = multiprocessing.get_context("spawn")
     for name, method in methods.items():
         with spawned.Pool(1) as process:
-            megabytes = process.apply(memory, (method, asked.pictures, asked.out))
+            megabytes = process.apply(memory, (method, asked.images, asked.out))
         costs[name]["megabytes"] = megabytes
         print(f"{name}: {1e3 * seconds[name]:.0f} ms, {megabytes:.0f} MB", flush=True)
     files.write_text(asked.out / "costs.json", json.dumps(costs, indent=1))

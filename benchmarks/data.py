@@ -1,13 +1,13 @@
 """Patches per second of processor time: PNG files, an LMDB and HDF5 files as others use them, against a pack.
 
-    python benchmarks/data.py FOLDER_OF_PICTURES [--scale 2] [--pictures 26] [--out docs/results/input.md]
+    python benchmarks/data.py FOLDER_OF_IMAGES [--scale 2] [--images 26] [--out docs/results/input.md]
 
-The pictures are written in each form into a temporary folder, and the same patches are cut from all, one thread at
+The images are written in each form into a temporary folder, and the same patches are cut from all, one thread at
 work, in turns. How others do it:
 
 - BasicSR, files: both PNGs are decoded whole and made float32 whole, then cut.
 - BasicSR, LMDB: the same with PNGs of overlapping sub-images of 480 pixels, which ``extract_subimages.py`` makes.
-- HDF5, as many codebases have it: uint8 arrays, one per picture, read whole or only where the patch is.
+- HDF5, as many codebases have it: uint8 arrays, one per image, read whole or only where the patch is.
 
 PNGs are decoded by Pillow; OpenCV, which BasicSR uses, takes about three quarters of its time. Needs the optional
 packages of ``dukd[benchmarks]``.
@@ -39,7 +39,7 @@ from dukd.data.patches import Batch, Sample
 from dukd.evaluation.timing import interleaved
 from dukd.images.io import read_rgb8
 from dukd.testing import speed
-from dukd.training.experiment import Optimisation
+from dukd.training.experiment import Optimization
 
 SIDE, STEP = 480, 240
 """Pixels on a side of a sub-image of hr, and between two."""
@@ -64,10 +64,10 @@ class Rate:
         return statistics.median(self.per_second)
 
 
-def write_pngs(source: Path, folder: Path, *, scale: int, pictures: int) -> Pairs:
-    """Write pictures as a data set of PNGs: ``HR`` and ``LR_bicubic/X<scale>``."""
+def write_pngs(source: Path, folder: Path, *, scale: int, images: int) -> Pairs:
+    """Write images as a data set of PNGs: ``HR`` and ``LR_bicubic/X<scale>``."""
     found = find_pairs(source, scale=scale, lr_from_hr=True)
-    for pair in found[:pictures]:
+    for pair in found[:images]:
         lr, hr = load(pair)
         for part, path in ((hr, "HR/{}.png"), (lr, f"LR_bicubic/X{scale}/{{}}x{scale}.png")):
             target = folder / path.format(pair.name)
@@ -80,7 +80,7 @@ def png_files(pairs: Pairs, patch: int, *, whole_as_float: bool) -> Cut:
     """Decode a file whole for each patch."""
 
     def cut(sample: Sample, scale: int) -> Tensor:
-        pair = pairs[sample.picture]
+        pair = pairs[sample.image]
         path = pair.lr if scale == 1 else pair.hr
         assert path is not None
         return turned(read_rgb8(path), sample, patch, scale, whole_as_float=whole_as_float)
@@ -90,14 +90,17 @@ def png_files(pairs: Pairs, patch: int, *, whole_as_float: bool) -> Cut:
 
 def write_lmdb(pairs: Pairs, folder: Path) -> Path:
     """Write PNGs of sub-images, as BasicSR's scripts make them."""
-    with lmdb.open(str(folder), map_size=1 << 34) as database, database.begin(write=True) as transaction:
+    with (
+        lmdb.open(str(folder), map_size=1 << 34) as database,
+        database.begin(write=True) as transaction,
+    ):
         for i, pair in enumerate(pairs):
-            for picture, scale in zip(load(pair), (1, pairs.scale), strict=True):
+            for image, scale in zip(load(pair), (1, pairs.scale), strict=True):
                 side = SIDE // pairs.scale * scale
-                height, width = (n // scale for n in picture.shape[:2])
+                height, width = (n // scale for n in image.shape[:2])
                 for row, top in enumerate(starts(height, pairs.scale)):
                     for column, left in enumerate(starts(width, pairs.scale)):
-                        part = picture[top * scale :, left * scale :][:side, :side]
+                        part = image[top * scale :, left * scale :][:side, :side]
                         encoded = io.BytesIO()
                         Image.fromarray(part).save(encoded, "png", compress_level=1)
                         transaction.put(f"{i} {scale} {row} {column}".encode(), encoded.getvalue())
@@ -105,7 +108,7 @@ def write_lmdb(pairs: Pairs, folder: Path) -> Path:
 
 
 def starts(length: int, scale: int) -> list[int]:
-    """Where sub-images begin along a side of lr: every half one, and one that ends with the picture."""
+    """Where sub-images begin along a side of lr: every half one, and one that ends with the image."""
     side, step = SIDE // scale, STEP // scale
     regular = list(range(0, length - side + 1, step)) or [0]
     return regular if length - regular[-1] <= side else [*regular, length - side]
@@ -118,48 +121,52 @@ def lmdb_subimages(folder: Path, patches: Patches) -> Cut:
     largest = patches.pack.scale
 
     def cut(sample: Sample, scale: int) -> Tensor:
-        record = records[sample.picture]
+        record = records[sample.image]
         corner: list[int] = []
-        key = f"{sample.picture} {scale}"
+        key = f"{sample.image} {scale}"
         for at, length in ((sample.top, record.height), (sample.left, record.width)):
             places = starts(length, largest)
-            number = next(i for i, s in enumerate(places) if s <= at and at + patch <= s + SIDE // largest)
+            number = next(
+                i for i, s in enumerate(places) if s <= at and at + patch <= s + SIDE // largest
+            )
             key += f" {number}"
             corner.append(at - places[number])
         with Image.open(io.BytesIO(transaction.get(key.encode()))) as encoded:
             part = np.asarray(encoded)
-        return turned(part, sample, patch, scale, whole_as_float=True, corner=(corner[0], corner[1]))
+        return turned(
+            part, sample, patch, scale, whole_as_float=True, corner=(corner[0], corner[1])
+        )
 
     return cut
 
 
 def write_hdf5(pairs: Pairs, path: Path) -> Path:
-    """Write every picture as an array of uint8."""
+    """Write every image as an array of uint8."""
     with h5py.File(path, "w") as file:
         for i, pair in enumerate(pairs):
-            for picture, scale in zip(load(pair), (1, pairs.scale), strict=True):
-                file[f"{i}/{scale}"] = picture
+            for image, scale in zip(load(pair), (1, pairs.scale), strict=True):
+                file[f"{i}/{scale}"] = image
     return path
 
 
 def hdf5(path: Path, patch: int, *, whole: bool) -> Cut:
-    """Read the picture whole, or only the patch."""
+    """Read the image whole, or only the patch."""
     file = h5py.File(path, "r")
 
     def cut(sample: Sample, scale: int) -> Tensor:
-        picture = file[f"{sample.picture}/{scale}"]
-        assert isinstance(picture, h5py.Dataset)
+        image = file[f"{sample.image}/{scale}"]
+        assert isinstance(image, h5py.Dataset)
         if whole:
-            return turned(picture[()], sample, patch, scale)
+            return turned(image[()], sample, patch, scale)
         top, left, length = sample.top * scale, sample.left * scale, patch * scale
-        window = picture[top : top + length, left : left + length]
+        window = image[top : top + length, left : left + length]
         return turned(window, sample, patch, scale, corner=(0, 0))
 
     return cut
 
 
 def turned(
-    picture: Pixels,
+    image: Pixels,
     sample: Sample,
     patch: int,
     scale: int,
@@ -167,8 +174,8 @@ def turned(
     whole_as_float: bool = False,
     corner: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Cut a patch out of a picture that begins elsewhere by ``corner``, flip and turn it."""
-    values = picture.astype(np.float32) / 255 if whole_as_float else picture
+    """Cut a patch out of an image that begins elsewhere by ``corner``, flip and turn it."""
+    values = image.astype(np.float32) / 255 if whole_as_float else image
     (top, left), length = corner or (sample.top, sample.left), patch * scale
     window = values[top * scale :, left * scale :][:length, :length]
     window = window[::-1] if sample.flip_rows else window
@@ -181,7 +188,10 @@ def cut_batches(cut: Cut, patches: Patches) -> Iterator[Batch]:
     """Batches as data loaders collate them."""
     for k in count():
         samples = patches.samples(k)
-        yield torch.stack([cut(s, 1) for s in samples]), torch.stack([cut(s, patches.pack.scale) for s in samples])
+        yield (
+            torch.stack([cut(s, 1) for s in samples]),
+            torch.stack([cut(s, patches.pack.scale) for s in samples]),
+        )
 
 
 def pack_batches(patches: Patches, workers: int = 0) -> Iterator[Batch]:
@@ -193,12 +203,12 @@ def pack_batches(patches: Patches, workers: int = 0) -> Iterator[Batch]:
 def sources(pairs: Pairs, patches: Patches, folder: Path) -> Mapping[str, Iterator[Batch]]:
     """Every way, with what it reads written into a folder; the first is BasicSR's."""
     patch = patches.patch
-    database, arrays = write_lmdb(pairs, folder / "lmdb"), write_hdf5(pairs, folder / "pictures.h5")
+    database, arrays = write_lmdb(pairs, folder / "lmdb"), write_hdf5(pairs, folder / "images.h5")
     cuts: dict[str, Cut] = {
         "PNG files, as BasicSR": png_files(pairs, patch, whole_as_float=True),
         "PNG files, cut before anything else": png_files(pairs, patch, whole_as_float=False),
         "LMDB of PNG sub-images, as BasicSR": lmdb_subimages(database, patches),
-        "HDF5, pictures read whole": hdf5(arrays, patch, whole=True),
+        "HDF5, images read whole": hdf5(arrays, patch, whole=True),
         "HDF5, only the patch read": hdf5(arrays, patch, whole=False),
     }
     ways = {name: cut_batches(cut, patches) for name, cut in cuts.items()}
@@ -223,7 +233,10 @@ def rates(ways: Mapping[str, Iterator[Batch]], *, seconds: float, rounds: int) -
 
 def table(rates: list[Rate]) -> str:
     """The rates, with their ratio to the first."""
-    lines = ["| way | patches/s | spread | ms per patch | ratio |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| way | patches/s | spread | ms per patch | ratio |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
     for r in rates:
         spread = (max(r.per_second) - min(r.per_second)) / r.median
         lines.append(
@@ -236,10 +249,16 @@ def table(rates: list[Rate]) -> str:
 def share_of_steps(pack: Rate, *, scale: int, patch: int) -> str:
     """The input's time beside that of EDSR 64 x 32's cheapest steps, in bfloat16."""
     recipe = recipes.recipe(f"edsr-x{scale}-scratch").make()
-    optimisation = Optimisation(precision="bfloat16")
+    optimization = Optimization(precision="bfloat16")
     device = torch.device("cpu")
     with speed.steps(
-        recipe.student, None, device=device, method=recipe.method, batch=2, patch=patch, optimisation=optimisation
+        recipe.student,
+        None,
+        device=device,
+        method=recipe.method,
+        batch=2,
+        patch=patch,
+        optimization=optimization,
     ) as steps:
         [step] = interleaved({"step": steps.ways["step"]}, device=device, repetitions=3)
     share = 1 / pack.median / (step.median / 2)
@@ -251,11 +270,13 @@ def share_of_steps(pack: Rate, *, scale: int, patch: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path)
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--patch", type=int, default=48)
-    parser.add_argument("--pictures", type=int, default=26)
+    parser.add_argument("--images", type=int, default=26)
     parser.add_argument("--seconds", type=float, default=1.0, help="processor time of each turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -263,7 +284,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pairs = write_pngs(asked.source, folder / "png", scale=asked.scale, pictures=asked.pictures)
+        pairs = write_pngs(asked.source, folder / "png", scale=asked.scale, images=asked.images)
         pngs = sum(p.stat().st_size for p in (folder / "png").rglob("*.png"))
         start = time.process_time()
         pack = prepare(pairs, folder / "pack")
@@ -279,13 +300,16 @@ def main() -> None:
         opened = time.perf_counter() - start
         size = pack.path.stat().st_size
     by_way = {r.way: r for r in measured}
-    sides = [f"{records.width * asked.scale} x {records.height * asked.scale}" for records in pack.records]
+    sides = [
+        f"{records.width * asked.scale} x {records.height * asked.scale}"
+        for records in pack.records
+    ]
     command = (
         f"python benchmarks/data.py {asked.source.name} --scale {asked.scale} --patch {asked.patch} "
-        f"--pictures {asked.pictures} --seconds {asked.seconds:g} --rounds {asked.rounds}"
+        f"--images {asked.images} --seconds {asked.seconds:g} --rounds {asked.rounds}"
     )
     about = (
-        f"{len(pairs)} pictures, most of {statistics.mode(sides)}, x{asked.scale}, patches of {asked.patch}; one\n"
+        f"{len(pairs)} images, most of {statistics.mode(sides)}, x{asked.scale}, patches of {asked.patch}; one\n"
         f"process, one thread, processor time, on {platform.machine()}. Packing takes {took:.1f} s once and "
         f"{size / 1e6:.0f} MB, {size / pngs:.2f} times\nthe PNGs; opening a pack takes {1e3 * opened:.1f} ms. All ways "
         "give the same patches, which `tests/test_benchmarks.py` checks."

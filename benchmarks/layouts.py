@@ -1,9 +1,9 @@
-"""Does it pay to lay a picture's channels together in memory? Every network, both layouts, both precisions.
+"""Does it pay to lay an image's channels together in memory? Every network, both layouts, both precisions.
 
     python benchmarks/layouts.py [--networks edsr ...] [--batch 2] [--patch 24] [--repetitions 3] [--out layouts.md]
 
 The two layouts of a network and a precision are timed in turns, on the CPU with one thread in processor time: the
-forward pass of the papers' teacher without a graph, both passes of their student, and the student on a picture. What
+forward pass of the papers' teacher without a graph, both passes of their student, and the student on an image. What
 comes out decides ``SRNetwork.channels_last``, by which dukd chooses where nobody else has.
 """
 
@@ -35,12 +35,17 @@ PAIRS: dict[str, tuple[NetworkConfig, NetworkConfig]] = {
     "smfanet": (SMFANetConfig(scale=2), SMFANetConfig(scale=2)),
 }
 """The papers' teachers and students."""
-PICTURE = (1, 128, 192)
-"""Rows and columns of lr of a picture to enlarge."""
+IMAGE = (1, 128, 192)
+"""Rows and columns of lr of an image to enlarge."""
 
 
 def passes(
-    config: NetworkConfig, shape: tuple[int, int, int], precision: Precision, device: torch.device, *, back: bool
+    config: NetworkConfig,
+    shape: tuple[int, int, int],
+    precision: Precision,
+    device: torch.device,
+    *,
+    back: bool,
 ) -> dict[str, Callable[[], object]]:
     """One way per layout."""
 
@@ -65,7 +70,9 @@ def passes(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--networks", nargs="+", default=list(PAIRS))
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--patch", type=int, default=24)
@@ -75,7 +82,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     device, repetitions = torch.device(options.device), options.repetitions
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, one thread"
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{platform.machine()}, one thread"
+    )
     lines = [
         "| network | pass | precision | channels apart | channels together | speed-up |",
         "| --- | --- | --- | ---: | ---: | ---: |",
@@ -86,7 +97,7 @@ def main() -> None:
         for config, back, called, shape in (
             (teacher, False, "teacher's forward", patches),
             (student, True, "student's both", patches),
-            (student, False, f"student, a picture of {PICTURE[2]} x {PICTURE[1]}", PICTURE),
+            (student, False, f"student, an image of {IMAGE[2]} x {IMAGE[1]}", IMAGE),
         ):
             for precision in PRECISIONS:
                 ways = passes(config, shape, precision, device, back=back)

@@ -35,7 +35,7 @@ from dukd.methods import DUKD
 from dukd.networks import NetworkConfig
 from dukd.testing import speed
 from dukd.training import loop
-from dukd.training.experiment import Optimisation
+from dukd.training.experiment import Optimization
 from dukd.training.session import Session
 
 PAPER = 16
@@ -83,17 +83,28 @@ def measured(asked: Asked) -> int:
     recipe = recipes.recipe(f"{asked.pair}-x{asked.scale}-dukd").make()
     assert recipe.teacher is not None
     teacher = recipes.config_of(recipe.teacher, asked.scale)
-    optimisation = Optimisation(
+    optimization = Optimization(
         precision=way.precision,
         accumulate=max(1, asked.batch // way.patches) if way.patches else 1,
         learning_rate=1e-6,
     )
     with tempfile.TemporaryDirectory() as folder:
-        trial = speed.trial(recipe.student, teacher, recipe.method, Path(folder), patch=asked.patch, batch=asked.batch)
+        trial = speed.trial(
+            recipe.student,
+            teacher,
+            recipe.method,
+            Path(folder),
+            patch=asked.patch,
+            batch=asked.batch,
+        )
         data = replace(trial.data, period=int(way.step == "replayed"))
-        session = Session.prepare(replace(trial, data=data, optimisation=optimisation), device)
+        session = Session.prepare(replace(trial, data=data, optimization=optimization), device)
         lr, hr = (x.to(device) for x in session.patches.batch(0))
-        run = released_step(session, lr, hr) if way.step == "released" else partial(loop.advance, session, lr, hr)
+        run = (
+            released_step(session, lr, hr)
+            if way.step == "released"
+            else partial(loop.advance, session, lr, hr)
+        )
         if session.bank is not None:
             session.fill()
         before = restart(device)
@@ -120,7 +131,9 @@ def peak(device: torch.device) -> int:
 def kilobytes(what: str) -> int:
     """A line of Linux's account of this process."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(f"{what}:"))) * 1024 // 1000
+    return (
+        int(next(line.split()[1] for line in lines if line.startswith(f"{what}:"))) * 1024 // 1000
+    )
 
 
 def line(points: dict[int, int]) -> tuple[float, float]:
@@ -165,7 +178,10 @@ def counts(pair: str, scale: int, patch: int, batch: int, patches: int) -> tuple
         gradients = 4 * teacher.build().parameter_count()
     upcycled = [(windows * batch, patch), (batch, patch // scale)]
     released = kept(teacher, upcycled) + kept(recipe.student, upcycled) + gradients
-    whole, part = (kept(recipe.student, [((1 + windows) * n, patch), (n, patch // scale)]) for n in (batch, patches))
+    whole, part = (
+        kept(recipe.student, [((1 + windows) * n, patch), (n, patch // scale)])
+        for n in (batch, patches)
+    )
     return released // 10**6, whole // 10**6, part // 10**6
 
 
@@ -211,12 +227,16 @@ def page(found: dict[Asked, int], command: str) -> str:
         cells = [str(own.get(batch, "")) for batch in batches]
         mark = "" if PAPER in own else "~"
         share = whole[way] / whole[ways[0]]
-        text.append(f"| {way} | {' | '.join(cells)} | {slope:.0f} | {mark}{whole[way]:.0f} | {100 * share:.0f} % |")
+        text.append(
+            f"| {way} | {' | '.join(cells)} | {slope:.0f} | {mark}{whole[way]:.0f} | {100 * share:.0f} % |"
+        )
     return "\n".join(text) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pair", default="edsr")
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--patch", type=int, default=48)
@@ -231,7 +251,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.count:
         command = f"python benchmarks/memory.py --count --pairs {' '.join(options.pairs)}"
-        files.write_text(options.out, counted_page(options.pairs, options.scale, options.patch, command))
+        files.write_text(
+            options.out, counted_page(options.pairs, options.scale, options.patch, command)
+        )
         print(options.out.read_text(encoding="utf-8"))
         return
     if options.one:
@@ -239,7 +261,9 @@ def main() -> None:
         return
     lines = options.out.with_suffix(".jsonl")
     found: dict[Asked, int] = {}
-    for read in map(json.loads, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []):
+    for read in map(
+        json.loads, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []
+    ):
         found[Asked(**read["asked"])] = read["megabytes"]
     command = (
         f"python benchmarks/memory.py --pair {options.pair} --scale {options.scale} --patch {options.patch} "
@@ -247,7 +271,9 @@ def main() -> None:
     )
     for batch in [*options.batches, PAPER]:
         for way in WAYS:
-            asked = Asked(way.name, options.pair, options.scale, options.patch, batch, options.device)
+            asked = Asked(
+                way.name, options.pair, options.scale, options.patch, batch, options.device
+            )
             own = {a.batch: found[a] for a in found if a == replace(asked, batch=a.batch)}
             if asked in found or batch < way.patches:
                 continue

@@ -1,8 +1,8 @@
 """One step as DUKD's released code makes it, as the baseline of speed and memory.
 
 Facts from methods.md, section 1.3 and D1, D2, D4, D5, D15: the teacher runs with its graph, trainable parameters and in
-training mode, so that a SwinIR leaves out branches, each input has a forward pass of its own, the reduced picture is
-made on the CPU, one picture after the other, and there are two backward passes and two optimiser steps per batch, in
+training mode, so that a SwinIR leaves out branches, each input has a forward pass of its own, the reduced image is
+made on the CPU, one image after the other, and there are two backward passes and two optimizer steps per batch, in
 float32. Written anew; nothing is copied. Inputs are those of the session's method, so that both sides do the same work.
 """
 
@@ -29,25 +29,31 @@ def released_step(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], obje
     assert isinstance(method, DUKD)
     student, teacher = as_released(session.student), as_released(session.teacher)
     averaged = copy.deepcopy(student).requires_grad_(False)
-    optimiser = Adam(student.parameters(), lr=1e-6, betas=(0.9, 0.99), foreach=False, fused=False)
+    optimizer = Adam(student.parameters(), lr=1e-6, betas=(0.9, 0.99), foreach=False, fused=False)
     scale, rng = student.scale, torch.Generator()
 
     def run() -> None:
-        pictures, truth = (x.float().contiguous() / 255 for x in (lr, hr))
-        optimiser.zero_grad()
-        sr = student(pictures)
-        (method.reconstruction * l1_loss(sr, truth) + l1_loss(sr, teacher(pictures))).backward()
-        optimiser.step()
+        images, truth = (x.float().contiguous() / 255 for x in (lr, hr))
+        optimizer.zero_grad()
+        sr = student(images)
+        (method.reconstruction * l1_loss(sr, truth) + l1_loss(sr, teacher(images))).backward()
+        optimizer.step()
 
-        tiles = shared_tiles(truth, (pictures.shape[-2], pictures.shape[-1]), count=method.windows, rng=rng)
+        tiles = shared_tiles(
+            truth, (images.shape[-2], images.shape[-1]), count=method.windows, rng=rng
+        )
         change = invertible.draw(tiles.shape, probability=method.consistency, rng=rng)
         total = l1_loss(change.invert(student(change.apply(tiles))), teacher(tiles))
         if method.zoom_out:
-            small = torch.cat([downscale(picture[None].cpu(), scale) for picture in pictures]).to(pictures.device)
+            small = torch.cat([downscale(image[None].cpu(), scale) for image in images]).to(
+                images.device
+            )
             sr = student(small)
-            total = total + method.reconstruction * l1_loss(sr, pictures) + l1_loss(sr, teacher(small))
+            total = (
+                total + method.reconstruction * l1_loss(sr, images) + l1_loss(sr, teacher(small))
+            )
         total.backward()
-        optimiser.step()
+        optimizer.step()
         with torch.no_grad():
             for ours, theirs in zip(averaged.parameters(), student.parameters(), strict=True):
                 ours.mul_(0.999).add_(theirs, alpha=0.001)

@@ -25,9 +25,18 @@ from torch.profiler import ProfilerActivity
 
 from dukd import recipes
 from dukd.core import files
-from dukd.evaluation.timing import PRECISIONS, Ceiling, Result, Timing, Ways, ceiling, counted, interleaved
+from dukd.evaluation.timing import (
+    PRECISIONS,
+    Ceiling,
+    Result,
+    Timing,
+    Ways,
+    ceiling,
+    counted,
+    interleaved,
+)
 from dukd.testing import speed
-from dukd.training.experiment import Optimisation
+from dukd.training.experiment import Optimization
 from dukd.training.log import peak_memory
 
 RELEASED = "released code's step, float32"
@@ -64,8 +73,11 @@ def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Res
     ways: Ways = {}
     with ExitStack() as stack:
         for precision in PRECISIONS:
-            optimisation = Optimisation(
-                precision=precision, learning_rate=1e-6, compile=asked.compiled, cuda_graphs=asked.compiled
+            optimization = Optimization(
+                precision=precision,
+                learning_rate=1e-6,
+                compile=asked.compiled,
+                cuda_graphs=asked.compiled,
             )
             steps = stack.enter_context(
                 speed.steps(
@@ -75,7 +87,7 @@ def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Res
                     method=recipe.method,
                     batch=asked.batch,
                     patch=asked.patch,
-                    optimisation=optimisation,
+                    optimization=optimization,
                 )
             )
             if not ways:
@@ -90,7 +102,14 @@ def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Res
         for _ in range(count):
             timings = interleaved(ways, device=device, repetitions=1, warm_up=0)
             memory = peak_memory(device)
-            yield Result(steps.named, timings, per_run=asked.batch, unit="patches", flops=operations, memory_mb=memory)
+            yield Result(
+                steps.named,
+                timings,
+                per_run=asked.batch,
+                unit="patches",
+                flops=operations,
+                memory_mb=memory,
+            )
 
 
 def profiled(way: Callable[[], object], device: torch.device) -> str:
@@ -116,7 +135,8 @@ def reading(result: Result) -> Iterator[str]:
     """The ratios that were promised."""
     for precision in PRECISIONS:
         asked, replayed, alone = (
-            result.median(f"{name}, {precision}") for name in ("teacher asked", "teacher replayed", "student alone")
+            result.median(f"{name}, {precision}")
+            for name in ("teacher asked", "teacher replayed", "student alone")
         )
         yield (
             f"{precision}: {result.ratio(f'teacher asked, {precision}'):.1f} times faster than the released code, "
@@ -128,7 +148,12 @@ def reading(result: Result) -> Iterator[str]:
 
 def shares(result: Result, ceilings: dict[str, Ceiling]) -> str:
     """The table, with the share of each precision's own peak."""
-    own = {t.name: best for t in result.timings for precision, best in ceilings.items() if t.name.endswith(precision)}
+    own = {
+        t.name: best
+        for t in result.timings
+        for precision, best in ceilings.items()
+        if t.name.endswith(precision)
+    }
     return replace(result, ceilings=own).to_markdown()
 
 
@@ -145,7 +170,11 @@ def from_line(line: str) -> tuple[Asked, Result]:
 
 def page(results: dict[Asked, Result], ceilings: dict[str, Ceiling], command: str) -> str:
     device = next(iter(results)).device
-    where = torch.cuda.get_device_name(device) if device != "cpu" else f"{platform.machine()}, one thread"
+    where = (
+        torch.cuda.get_device_name(device)
+        if device != "cpu"
+        else f"{platform.machine()}, one thread"
+    )
     text = [
         "# Cost of a step",
         "",
@@ -155,7 +184,10 @@ def page(results: dict[Asked, Result], ceilings: dict[str, Ceiling], command: st
         "timed in turns with the others; method and networks are those of the recipes `<pair>-x<scale>-dukd`.",
         "Medians; spread is from the fastest to the slowest repetition. On the CPU the clock is processor time.",
         "The machine's peaks, of which shares are given:",
-        *(f"{p}: {c.flops / 1e9:.0f} Gflop/s, {c.bytes / 1e9:.1f} GB/s in copies." for p, c in ceilings.items()),
+        *(
+            f"{p}: {c.flops / 1e9:.0f} Gflop/s, {c.bytes / 1e9:.1f} GB/s in copies."
+            for p, c in ceilings.items()
+        ),
     ]
     for asked, result in results.items():
         text += ["", f"## {asked.pair} x{asked.scale}", "", shares(result, ceilings)]
@@ -171,21 +203,31 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", nargs="+", default=["edsr", "rcan", "swinir"])
     parser.add_argument("--scales", type=int, nargs="+", default=[2])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compiled", action="store_true", help="networks go through torch.compile and CUDA graphs")
-    parser.add_argument("--profile", action="store_true", help="write a profile of each pair's step beside the table")
+    parser.add_argument(
+        "--compiled", action="store_true", help="networks go through torch.compile and CUDA graphs"
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="write a profile of each pair's step beside the table",
+    )
     parser.add_argument("--out", type=Path, default=Path("step.md"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.with_suffix(".jsonl")
     done: dict[Asked, list[Result]] = {}
-    for asked, result in map(from_line, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []):
+    for asked, result in map(
+        from_line, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []
+    ):
         done.setdefault(asked, []).append(result)
     ceilings: dict[str, Ceiling] = {p: ceiling(torch.device(options.device), p) for p in PRECISIONS}
     command = (
@@ -201,13 +243,18 @@ def main() -> None:
     lines.parent.mkdir(parents=True, exist_ok=True)
     for asked in wanted:
         own = done.setdefault(asked, [])
-        profile = options.out.with_name(f"{options.out.stem}-profile-{asked.pair}-x{asked.scale}.txt")
+        profile = options.out.with_name(
+            f"{options.out.stem}-profile-{asked.pair}-x{asked.scale}.txt"
+        )
         left = options.repetitions - len(own)
         for result in turns(asked, left, profile if options.profile else None) if left > 0 else ():
             own.append(result)
             with lines.open("a", encoding="utf-8") as file:
                 file.write(to_line(asked, result) + "\n")
-            write(options.out, page({a: joined(done[a]) for a in wanted if done.get(a)}, ceilings, command))
+            write(
+                options.out,
+                page({a: joined(done[a]) for a in wanted if done.get(a)}, ceilings, command),
+            )
     write(options.out, page({a: joined(done[a]) for a in wanted}, ceilings, command))
     print(options.out.read_text(encoding="utf-8"))
 

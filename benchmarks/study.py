@@ -1,12 +1,12 @@
 """Every method under one protocol, on a computer without a GPU: who helps a small student, by how much, how surely.
 
-    python benchmarks/study.py --pictures ../shared/data --out runs/study --group methods --seeds 1 2 3
+    python benchmarks/study.py --images ../shared/data --out runs/study --group methods --seeds 1 2 3
 
 Groups: ``methods``, every method with its published weights; ``tuned``, feature and contrastive terms with a tenth and
 a hundredth of them; ``controls``, those of `dukd.recipes.ablations`; ``time``, where everything is trained for the processor
 time given by ``--seconds`` and not for as many steps (needs ``costs.json`` of ``cost.py``); ``reuse``, batches that
 come again after shorter and shorter periods, with ``--steps 1000``. ``--summary`` writes tables with the means and
-spreads of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth picture of Urban100
+spreads of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth image of Urban100
 are only measured. Runs that are finished are not repeated, so the command can be stopped and given again, and
 ``--share 1/2`` and ``2/2`` use two cores.
 """
@@ -49,12 +49,12 @@ from dukd.networks.base import arrange
 from dukd.networks.files import weights
 from dukd.recipes.ablations import CONTROLS
 from dukd.training import loop
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
 from dukd.training.validation import set_name, some
 
 TEACHER = "weights/edsr_f64b5_x2_basicsr.safetensors"
 SETS = {"valid/CID22": 8, "eval/Set5": 0, "eval/Set14": 0, "eval/Urban100": 10}
-"""Sets, and how many of their pictures are used, evenly spaced; 0 for all."""
+"""Sets, and how many of their images are used, evenly spaced; 0 for all."""
 Fixed = dict[str, dict[str, float]]
 JOINING = 200
 """Steps in which MTKD's teachers are joined."""
@@ -108,9 +108,15 @@ class Entry:
 
 def plain() -> dict[str, Method]:
     """Every method with published or starting weights, baselines first, and DUKD's combinations last."""
-    made: dict[str, Method] = {name: kind() for name, kind in known(Method).items() if name not in LEFT_OUT} | STARTING
+    made: dict[str, Method] = {
+        name: kind() for name, kind in known(Method).items() if name not in LEFT_OUT
+    } | STARTING
     first = {name: made.pop(name) for name in ("scratch", "logits", "dukd")}
-    combined = {"fakd+dukd": Combined(base=FAKD()), "dckd+dukd": Combined(base=DCKD()), "at+dukd": Combined(base=AT())}
+    combined = {
+        "fakd+dukd": Combined(base=FAKD()),
+        "dckd+dukd": Combined(base=DCKD()),
+        "at+dukd": Combined(base=AT()),
+    }
     return first | made | combined
 
 
@@ -120,11 +126,21 @@ def tuned() -> dict[str, Method]:
     made = plain()
 
     def times(name: str, factor: float) -> Method:
-        return replace(made[name], **{term: factor * getattr(made[name], term) for term in TERMS[name]})
+        return replace(
+            made[name], **{term: factor * getattr(made[name], term) for term in TERMS[name]}
+        )
 
     return {
-        **{f"{name} / {divisor}": times(name, 1 / divisor) for divisor in (10, 100) for name in TERMS},
-        **{f"{name} x {factor}": times(name, factor) for factor in (3, 10) for name in ("lsfd", "crosskd", "mcir")},
+        **{
+            f"{name} / {divisor}": times(name, 1 / divisor)
+            for divisor in (10, 100)
+            for name in TERMS
+        },
+        **{
+            f"{name} x {factor}": times(name, factor)
+            for factor in (3, 10)
+            for name in ("lsfd", "crosskd", "mcir")
+        },
         **{f"lsfd x {factor}": times("lsfd", factor) for factor in (30, 100)},
         **{f"{name}+dukd": Combined(base=made[name]) for name in ("lsfd", "crosskd")},
         "lsfd x 10+dukd": Combined(base=times("lsfd", 10)),
@@ -225,14 +241,20 @@ def timed() -> dict[str, Method]:
 def reused(steps: int) -> dict[str, Entry]:
     """Shorter and shorter periods, as shares of the steps, and other ways to keep and to turn."""
     periods = (0, *(round(share * steps) for share in (0.4, 0.1, 0.025)))
-    made = {f"{n}, period {p or 'none'}": Entry(m, steps, period=p) for p in periods for n, m in REUSING.items()}
+    made = {
+        f"{n}, period {p or 'none'}": Entry(m, steps, period=p)
+        for p in periods
+        for n, m in REUSING.items()
+    }
     shortest = periods[-1]
     for name, reuse in (
         ("not turned", Reuse(turns=())),
-        ("colours too", Reuse(turns=invertible.OPERATIONS)),
+        ("colors too", Reuse(turns=invertible.OPERATIONS)),
         ("16 bits", Reuse(bits=16)),
     ):
-        made[f"logits, period {shortest}, {name}"] = Entry(Logits(), steps, period=shortest, reuse=reuse)
+        made[f"logits, period {shortest}, {name}"] = Entry(
+            Logits(), steps, period=shortest, reuse=reuse
+        )
     return made
 
 
@@ -243,7 +265,7 @@ def halved(method: Method, steps: int) -> Method:
     return method
 
 
-def group(name: str, steps: int, seconds: float, pictures: Path, out: Path) -> dict[str, Entry]:
+def group(name: str, steps: int, seconds: float, images: Path, out: Path) -> dict[str, Entry]:
     """What is trained for one question, by name."""
     if name == "methods":
         return {n: Entry(method, steps) for n, method in plain().items()}
@@ -254,10 +276,12 @@ def group(name: str, steps: int, seconds: float, pictures: Path, out: Path) -> d
     if name == "controls":
         made: dict[str, Entry] = {}
         for n, control in CONTROLS.items():
-            changed = control.of(experiment(Entry(control.start, steps), 1, pictures, out))
+            changed = control.of(experiment(Entry(control.start, steps), 1, images, out))
             if changed.data.period:  # belongs to equal time
                 continue
-            made[n] = Entry(changed.method, changed.optimisation.steps, replay=changed.method.needs_teacher)
+            made[n] = Entry(
+                changed.method, changed.optimization.steps, replay=changed.method.needs_teacher
+            )
         return made
     return {f"{n} for {seconds:.0f} s": entry for n, entry in at_equal_time(out, seconds).items()}
 
@@ -267,7 +291,10 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
     costs = json.loads((out / "costs.json").read_text())
     chosen = {n: (method, round(seconds / costs[n]["seconds"])) for n, method in shares().items()}
     made = {n: Entry(halved(method, some), some) for n, (method, some) in chosen.items()}
-    student, teacher = costs["scratch"]["seconds"], costs["logits"]["seconds"] - costs["scratch"]["seconds"]
+    student, teacher = (
+        costs["scratch"]["seconds"],
+        costs["logits"]["seconds"] - costs["scratch"]["seconds"],
+    )
     for n, form in cheap().items():
         asking = costs.get(n, {"seconds": form.price * student + form.pixels * teacher})["seconds"]
         if not form.method.needs_teacher:
@@ -282,14 +309,14 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
     return made
 
 
-def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment:
+def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
-    own = (
-        f"{entry.method.name}-{entry.steps}-{entry.period}-{entry.batch}"  # nobody else's answers make its time shorter
+    own = f"{entry.method.name}-{entry.steps}-{entry.period}-{entry.batch}"  # nobody else's answers make its time shorter
+    teacher = Teacher(
+        weights=images / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0
     )
-    teacher = Teacher(weights=pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
     if isinstance(entry.method, MTKD):
-        teacher = Teacher(weights=joined(pictures, out))
+        teacher = Teacher(weights=joined(images, out))
     reuse = replace(entry.reuse, folder=out / "banks" / own)
     if entry.replay:
         reuse = Reuse(bits=16, turns=(), folder=out / "banks")
@@ -298,7 +325,7 @@ def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment
         teacher=teacher if entry.method.needs_teacher else None,
         method=entry.method,
         data=Data(
-            train=pictures / "train/CID22",
+            train=images / "train/CID22",
             packs=out / "packs",
             patch=32,
             batch=entry.batch,
@@ -306,7 +333,7 @@ def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment
             period=entry.steps if entry.replay else entry.period,
         ),
         reuse=reuse,
-        optimisation=Optimisation(
+        optimization=Optimization(
             steps=entry.steps,
             learning_rate=2e-3,
             schedule="one-cycle",
@@ -315,22 +342,32 @@ def experiment(entry: Entry, seed: int, pictures: Path, out: Path) -> Experiment
             channels_last=True,
             seed=seed,
         ),
-        evaluation=Evaluation(every=entry.steps, log_every=max(1, entry.steps // 10), teacher_pictures=0),
+        evaluation=Evaluation(
+            every=entry.steps, log_every=max(1, entry.steps // 10), teacher_images=0
+        ),
     )
 
 
-def joined(pictures: Path, out: Path) -> Path:
+def joined(images: Path, out: Path) -> Path:
     """MTKD's teacher: the study's and a SMFANet+, joined by a network that is trained here, once, if it is not yet."""
     run = out / "ensemble"
     path = run / "student.safetensors"
     if not path.is_file():
-        plain = weights.read(pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
-        whole = gather({"edsr": plain, "smfanet": weights.read(pictures / SECOND)}, width=32, blocks=4)
+        plain = weights.read(
+            images / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0
+        )
+        whole = gather(
+            {"edsr": plain, "smfanet": weights.read(images / SECOND)}, width=32, blocks=4
+        )
         weights.write(out / "untrained.safetensors", whole)
-        one = experiment(Entry(Aggregation(), JOINING), 1, pictures, out)
-        once = replace(one.optimisation, learning_rate=5e-4, warm_start=out / "untrained.safetensors")
+        one = experiment(Entry(Aggregation(), JOINING), 1, images, out)
+        once = replace(
+            one.optimization, learning_rate=5e-4, warm_start=out / "untrained.safetensors"
+        )
         loop.train(
-            replace(one, student=whole.config, optimisation=once), run, resume=(run / "experiment.yaml").is_file()
+            replace(one, student=whole.config, optimization=once),
+            run,
+            resume=(run / "experiment.yaml").is_file(),
         )
     return path
 
@@ -344,7 +381,11 @@ def scores_of(network: SRNetwork | None, sets: dict[str, Pairs]) -> dict[str, fl
         values: list[float] = []
         for pair in pairs:
             lr, hr = load(pair)
-            sr = evaluate.tensor(imresize_uint8(lr, 2)) if network is None else evaluate.answer(network, lr)[0]
+            sr = (
+                evaluate.tensor(imresize_uint8(lr, 2))
+                if network is None
+                else evaluate.answer(network, lr)[0]
+            )
             values.append(metrics.psnr_y(sr, evaluate.tensor(hr), border=2).item())
         scores[name] = float(np.mean(values))
     return scores
@@ -359,11 +400,13 @@ def measured(run: Path, sets: dict[str, Pairs], seconds: float) -> dict[str, Any
     return json.loads(path.read_text())
 
 
-def fixed_rows(pictures: Path, sets: dict[str, Pairs], out: Path) -> Fixed:
+def fixed_rows(images: Path, sets: dict[str, Pairs], out: Path) -> Fixed:
     """Bicubic and the teacher, computed once."""
     path = out / "fixed.json"
     if not path.is_file():
-        teacher = weights.read(pictures / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0).frozen()
+        teacher = weights.read(
+            images / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0
+        ).frozen()
         rows = {"bicubic": scores_of(None, sets), "teacher": scores_of(teacher, sets)}
         files.write_text(path, json.dumps(rows))
     return json.loads(path.read_text())
@@ -388,8 +431,8 @@ def finished(out: Path, name: str, steps: int, seeds: list[int]) -> dict[int, di
 def summary(out: Path, entries: dict[str, Entry], seeds: list[int], fixed: Fixed, base: str) -> str:
     """Mean and spread over seeds of everything that is finished, as Markdown.
 
-    The gap is the share of the way from scratch to the teacher on the set of most pictures to measure; the difference
-    is to ``base``, seed by seed, over all pictures to measure: seeds share weights at the start and batches.
+    The gap is the share of the way from scratch to the teacher on the set of most images to measure; the difference
+    is to ``base``, seed by seed, over all images to measure: seeds share weights at the start and batches.
     """
     sets = list(fixed["teacher"])
     header = [
@@ -402,7 +445,10 @@ def summary(out: Path, entries: dict[str, Entry], seeds: list[int], fixed: Fixed
         "gap closed",
     ]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    lines += [[label, "", "", "", *(f"{row[s]:.3f}" for s in sets), "", ""] for label, row in fixed.items()]
+    lines += [
+        [label, "", "", "", *(f"{row[s]:.3f}" for s in sets), "", ""]
+        for label, row in fixed.items()
+    ]
     scratch = next((n for n in entries if n.startswith("scratch")), base)
     done = {n: finished(out, n, e.steps, seeds) for n, e in entries.items()}
     for name, entry in entries.items():
@@ -420,7 +466,9 @@ def summary(out: Path, entries: dict[str, Entry], seeds: list[int], fixed: Fixed
         high = _level([{"sets": fixed["teacher"]}], sets[1:])
         gap = f"{100 * (own - low) / (high - low):.1f} %"
         # Where answers are shared, who comes first pays.
-        seconds = "" if entry.replay else f"{np.mean([run['seconds'] for run in runs.values()]):.0f}"
+        seconds = (
+            "" if entry.replay else f"{np.mean([run['seconds'] for run in runs.values()]):.0f}"
+        )
         lines.append([name, str(entry.steps), str(len(runs)), seconds, *cells, over, gap])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
@@ -437,26 +485,44 @@ def _spread(values: list[float], sign: str = "") -> str:
 
 def main() -> None:
     """Run what is asked for and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, default=Path("../shared/data"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument(
-        "--group", nargs="+", default=["methods"], choices=("methods", "tuned", "controls", "time", "reuse")
+        "--group",
+        nargs="+",
+        default=["methods"],
+        choices=("methods", "tuned", "controls", "time", "reuse"),
     )
-    parser.add_argument("--only", nargs="+", default=[], help="names of a group's methods to run; all without")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="names of a group's methods to run; all without"
+    )
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--seconds", type=float, default=75.0, help="processor time of a run of the group `time`")
+    parser.add_argument(
+        "--seconds", type=float, default=75.0, help="processor time of a run of the group `time`"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, default=1e9, help="start no run after this time")
-    parser.add_argument("--share", default="1/1", help="i/n: take every n-th run, from the i-th, to use several cores")
-    parser.add_argument("--summary", action="store_true", help="train nothing; write the table of what is finished")
+    parser.add_argument(
+        "--share",
+        default="1/1",
+        help="i/n: take every n-th run, from the i-th, to use several cores",
+    )
+    parser.add_argument(
+        "--summary", action="store_true", help="train nothing; write the table of what is finished"
+    )
     asked = parser.parse_args()
     begun, out = time.monotonic(), asked.out
     out.mkdir(parents=True, exist_ok=True)
-    found = {p: some(find_pairs(asked.pictures / p, scale=2), n) for p, n in SETS.items()}
-    sets = {f"{set_name(asked.pictures / p)}{' valid' if 'valid' in p else ''}": pairs for p, pairs in found.items()}
-    fixed = fixed_rows(asked.pictures, sets, out)
-    groups = {g: group(g, asked.steps, asked.seconds, asked.pictures, out) for g in asked.group}
+    found = {p: some(find_pairs(asked.images / p, scale=2), n) for p, n in SETS.items()}
+    sets = {
+        f"{set_name(asked.images / p)}{' valid' if 'valid' in p else ''}": pairs
+        for p, pairs in found.items()
+    }
+    fixed = fixed_rows(asked.images, sets, out)
+    groups = {g: group(g, asked.steps, asked.seconds, asked.images, out) for g in asked.group}
     mine, of = map(int, asked.share.split("/"))
     planned = [
         (name, entry, seed)
@@ -473,7 +539,7 @@ def main() -> None:
             break
         started, clock = time.monotonic(), time.process_time()
         try:
-            what = experiment(entry, seed, asked.pictures, out)
+            what = experiment(entry, seed, asked.images, out)
             loop.train(what, run, resume=(run / "experiment.yaml").is_file())
             scores = measured(run, sets, time.process_time() - clock)
         except (ValueError, ArithmeticError) as error:
@@ -481,12 +547,20 @@ def main() -> None:
             continue
         figures = "  ".join(f"{s} {v:.3f}" for s, v in scores["sets"].items())
         print(f"{name}, seed {seed}: {time.monotonic() - started:.0f} s  {figures}", flush=True)
-    baselines = {n: Entry(m, asked.steps) for n, m in plain().items() if n in ("scratch", "logits", "dukd")}
+    baselines = {
+        n: Entry(m, asked.steps) for n, m in plain().items() if n in ("scratch", "logits", "dukd")
+    }
     for name, entries in groups.items():
-        base = {"time": f"scratch for {asked.seconds:.0f} s", "controls": "dukd", "reuse": "logits, period none"}
+        base = {
+            "time": f"scratch for {asked.seconds:.0f} s",
+            "controls": "dukd",
+            "reuse": "logits, period none",
+        }
         rows = entries if name in ("methods", "time", "reuse") else baselines | entries
         text = summary(out, rows, asked.seeds, fixed, base.get(name, "logits"))
-        files.write_text(out / f"{name}{f'-{asked.seconds:.0f}' if name == 'time' else ''}.md", text)
+        files.write_text(
+            out / f"{name}{f'-{asked.seconds:.0f}' if name == 'time' else ''}.md", text
+        )
         print(text)
 
 

@@ -1,8 +1,8 @@
 """How good is the teacher on zoomed-in inputs, for which no ground truth exists?
 
-    python benchmarks/zoomed.py --pictures ../shared/data --out runs/study
+    python benchmarks/zoomed.py --images ../shared/data --out runs/study
 
-DUKD's teacher was trained on bicubic reductions, and zoom in shows it the training picture itself. Photographs of twice
+DUKD's teacher was trained on bicubic reductions, and zoom in shows it the training image itself. Photographs of twice
 the size stand in for the truth that is missing: each is reduced by a filter, as whoever made the data set did, and
 the teacher enlarges what came out. Only for MATLAB's bicubic filter does that input look like the teacher's own.
 """
@@ -26,20 +26,20 @@ Filter = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 def _pil(method: Image.Resampling) -> Filter:
-    def reduce(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        h, w = picture.shape[:2]
-        return np.asarray(Image.fromarray(picture).resize((w // 2, h // 2), method), dtype=np.uint8)
+    def reduce(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        h, w = image.shape[:2]
+        return np.asarray(Image.fromarray(image).resize((w // 2, h // 2), method), dtype=np.uint8)
 
     return reduce
 
 
-def _subsampled(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _subsampled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Every second pixel: what a sharp lens would have drawn, aliasing and all."""
-    return picture[::2, ::2]
+    return image[::2, ::2]
 
 
 FILTERS: dict[str, Filter] = {
-    "bicubic (MATLAB), as lr is made": lambda picture: imresize_uint8(picture, 0.5),
+    "bicubic (MATLAB), as lr is made": lambda image: imresize_uint8(image, 0.5),
     "Lanczos": _pil(Image.Resampling.LANCZOS),
     "box": _pil(Image.Resampling.BOX),
     "none, every second pixel": _subsampled,
@@ -48,18 +48,24 @@ FILTERS: dict[str, Filter] = {
 
 def main() -> None:
     """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, default=Path("../shared/data"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
-    parser.add_argument("--side", type=int, default=256, help="of the piece that is cut from the middle, in pixels")
+    parser.add_argument(
+        "--side", type=int, default=256, help="of the piece that is cut from the middle, in pixels"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    kept = asked.pictures / "weights"
-    edsr = weights.read(kept / "edsr_f64b5_x2_basicsr.safetensors", value_range=255.0, mean=(0.0, 0.0, 0.0))
+    kept = asked.images / "weights"
+    edsr = weights.read(
+        kept / "edsr_f64b5_x2_basicsr.safetensors", value_range=255.0, mean=(0.0, 0.0, 0.0)
+    )
     smfanet = weights.read(kept / "smfanet_plus_df2k_x2.pth")
     teachers = {"EDSR 64 x 5": edsr.frozen(), "SMFANet+": smfanet.frozen()}
     lines = ["| input made by | network | PSNR-Y | over bicubic |", "|---|---|---:|---:|"]
-    photographs = sorted((asked.pictures / "train/CLIC2025").iterdir())
+    photographs = sorted((asked.images / "train/CLIC2025").iterdir())
     for filtered, reduce in FILTERS.items():
         scores: dict[str, list[float]] = {}
         for path in photographs:

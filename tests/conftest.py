@@ -16,9 +16,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of real pictures and weights, which is no part of the project."""
+    """Folder of real images and weights, which is no part of the project."""
     if not SHARED.is_dir():
-        pytest.skip("the real pictures and weights are not beside the project (../shared/data)")
+        pytest.skip("the real images and weights are not beside the project (../shared/data)")
     return SHARED
 
 
@@ -30,5 +30,5 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture(autouse=True)
 def _fixed_global_seed() -> None:
-    """Networks are initialised from torch's global generator; tests are to be the same every time."""
+    """Networks are initialized from torch's global generator; tests are to be the same every time."""
     torch.manual_seed(0)

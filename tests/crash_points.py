@@ -135,7 +135,9 @@ class Disk:
         for file in self._files:
             if file.path.exists():
                 size = file.path.stat().st_size
-                keep = self._rng.choice([file.synced, self._rng.randint(min(file.synced, size), size)])
+                keep = self._rng.choice(
+                    [file.synced, self._rng.randint(min(file.synced, size), size)]
+                )
                 os.truncate(file.path, min(keep, size))
         for undo in reversed(self._undo):
             if self._rng.random() < 0.5:

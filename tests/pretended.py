@@ -55,11 +55,15 @@ class OnGPU(Tensor):
         made.inner = inner
         return made
 
-    def __tensor_flatten__(self) -> tuple[list[str], None]:  # so that modules exchange whole tensors
+    def __tensor_flatten__(
+        self,
+    ) -> tuple[list[str], None]:  # so that modules exchange whole tensors
         return ["inner"], None
 
     @staticmethod
-    def __tensor_unflatten__(inner: Mapping[str, Tensor], _context: None, _size: object, _stride: object) -> "OnGPU":
+    def __tensor_unflatten__(
+        inner: Mapping[str, Tensor], _context: None, _size: object, _stride: object
+    ) -> "OnGPU":
         return OnGPU(inner["inner"])
 
     @override
@@ -68,7 +72,11 @@ class OnGPU(Tensor):
 
     @classmethod
     def __torch_dispatch__(
-        cls, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        cls,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
         device = kwargs.pop("device", None)
@@ -92,7 +100,9 @@ def _inner(x: object) -> object:
 def _judge(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, there: bool) -> None:
     """Refuse operands from two places, and note what the host has to wait for."""
     elsewhere = [
-        x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor) and not isinstance(x, OnGPU) and x.ndim
+        x
+        for x in tree_flatten((args, kwargs))[0]
+        if isinstance(x, Tensor) and not isinstance(x, OnGPU) and x.ndim
     ]
     if func is _ops.copy_.default:
         blocking = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
@@ -100,8 +110,12 @@ def _judge(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, there: 
             GPUStandIn.wait("copy_")
         return
     if elsewhere:
-        raise RuntimeError(f"{func}: expected all tensors on the GPU, but {tuple(elsewhere[0].shape)} is on the CPU")
-    chosen = func is _ops.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1])
+        raise RuntimeError(
+            f"{func}: expected all tensors on the GPU, but {tuple(elsewhere[0].shape)} is on the CPU"
+        )
+    chosen = func is _ops.index.Tensor and any(
+        i is not None and i.dtype == torch.bool for i in args[1]
+    )
     if func in _READS or chosen or not there:
         GPUStandIn.wait(str(func))
 
@@ -111,7 +125,11 @@ class _Made(TorchDispatchMode):
 
     @override
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
         device = kwargs.get("device")
@@ -159,13 +177,19 @@ class GPUStandIn(TorchFunctionMode):
 
     @override
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is Tensor.to:
             return self._to(args[0], *torch._C._nn._parse_to(*args[1:], **_plain(kwargs)))
         if func in {Tensor.cuda, Tensor.cpu}:
-            return self._to(args[0], GPU if func is Tensor.cuda else torch.device("cpu"), None, False, None)
+            return self._to(
+                args[0], GPU if func is Tensor.cuda else torch.device("cpu"), None, False, None
+            )
         if func is Tensor.pin_memory:
             return args[0]
         if func is Tensor.numpy and isinstance(args[0], OnGPU):
@@ -185,7 +209,9 @@ class GPUStandIn(TorchFunctionMode):
             case _:
                 return func(*args, **kwargs)
 
-    def _to(self, x: Tensor, device: torch.device | None, dtype: Any, non_blocking: bool, layout: Any) -> Tensor:
+    def _to(
+        self, x: Tensor, device: torch.device | None, dtype: Any, non_blocking: bool, layout: Any
+    ) -> Tensor:
         options = {} if layout is None else {"memory_format": layout}
         if device is None or isinstance(x, OnGPU) == (device.type != "cpu"):
             return x.to(dtype=dtype or x.dtype, **options)
@@ -207,7 +233,9 @@ def _plain(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _set_device(device: torch.device) -> None:
     if device == torch.device("cuda"):
-        raise ValueError(f"Expected a torch.device with a specified index or an integer, but got: {device}")
+        raise ValueError(
+            f"Expected a torch.device with a specified index or an integer, but got: {device}"
+        )
 
 
 class Event:
@@ -221,7 +249,9 @@ class Event:
 
 
 @contextmanager
-def gpu_stand_in(monkeypatch: pytest.MonkeyPatch, *, free: int = 10**9) -> Generator[GPUStandIn, None, None]:
+def gpu_stand_in(
+    monkeypatch: pytest.MonkeyPatch, *, free: int = 10**9
+) -> Generator[GPUStandIn, None, None]:
     """Let ``torch.device("cuda")`` be a stand-in with so many bytes free."""
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device=None: (free, 10**9))
@@ -230,6 +260,8 @@ def gpu_stand_in(monkeypatch: pytest.MonkeyPatch, *, free: int = 10**9) -> Gener
     monkeypatch.setattr(torch.cuda, "current_device", lambda: GPU.index)
     monkeypatch.setattr(torch.cuda, "set_device", _set_device)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda _device=None: None)
-    monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)  # for threads, which the mode does not reach
+    monkeypatch.setattr(
+        Tensor, "pin_memory", lambda x: x
+    )  # for threads, which the mode does not reach
     with GPUStandIn() as mode, _Made():
         yield mode

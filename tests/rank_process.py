@@ -35,7 +35,9 @@ def disturbed(job, rank):
                     Validation.measure = lambda *a: time.sleep(job["seconds"]) or measure(*a)
                 case "loss":
                     losses = session.losses
-                    session.losses = lambda *a: ({n: v * math.inf for n, v in some.items()} for some in losses(*a))
+                    session.losses = lambda *a: (
+                        {n: v * math.inf for n, v in some.items()} for some in losses(*a)
+                    )
                 case name:
                     os.kill(os.getpid(), getattr(signal, name))
         return PLAIN(session, lr, hr)
@@ -61,7 +63,9 @@ def outcome(job, world):
 
 def main(jobs, out, timeout):
     limit = timedelta(seconds=float(timeout))
-    with distributed.join(torch.device("cpu"), timeout=limit, patience=max(limit, timedelta(minutes=1))) as world:
+    with distributed.join(
+        torch.device("cpu"), timeout=limit, patience=max(limit, timedelta(minutes=1))
+    ) as world:
         ends = []
         for job in json.loads(Path(jobs).read_text()):
             ends.append(outcome(job, world))

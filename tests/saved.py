@@ -10,7 +10,10 @@ import torch
 
 def state_of(step: int) -> dict[str, object]:
     """The step is inside a tensor too, so a torn mixture would show."""
-    return {"weights": torch.full((50,), float(step)), "rng": torch.Generator().manual_seed(step).get_state()}
+    return {
+        "weights": torch.full((50,), float(step)),
+        "rng": torch.Generator().manual_seed(step).get_state(),
+    }
 
 
 def names(folder: Path) -> list[str]:

@@ -20,7 +20,9 @@ def _python(program: str, *folders: Path) -> str:
     paths = os.pathsep.join(map(str, [*folders, SOURCE]))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -59,18 +61,20 @@ EVERYTHING = (
 def test_torchvision_is_never_imported_even_where_it_is_broken(tmp_path):
     """Beside a torch of another build, importing it raises RuntimeError (ecosystem.md 5.1)."""
     (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms')\n")
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms')\n"
+    )
 
     assert _python(EVERYTHING, tmp_path) == "False"
 
 
-def test_ten_lines_lead_from_a_teacher_to_pictures(tmp_path, monkeypatch):
+def test_ten_lines_lead_from_a_teacher_to_images(tmp_path, monkeypatch):
     """The example of the package's docstring, on tiny data."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for number in range(2):
         levels = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-        images.write(Path("pictures") / f"{number}.png", Picture(pixels=levels))
+        images.write(Path("images") / f"{number}.png", Picture(pixels=levels))
     small = dukd.EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0)
     dukd.write_weights(Path("teacher.safetensors"), small.build())
 
@@ -79,14 +83,16 @@ def test_ten_lines_lead_from_a_teacher_to_pictures(tmp_path, monkeypatch):
         made,
         student=small,
         teacher=dukd.Teacher(weights=Path("teacher.safetensors")),
-        data=dukd.Data(train=Path("pictures"), patch=12, batch=2),
-        optimisation=dukd.Optimisation(steps=3),
+        data=dukd.Data(train=Path("images"), patch=12, batch=2),
+        optimization=dukd.Optimization(steps=3),
         evaluation=dukd.Evaluation(),
     )
     student = dukd.read_weights(dukd.training.loop.train(experiment, Path("runs/mine"))).frozen()
-    sets = {"pictures": dukd.find_pairs(Path("pictures"), scale=2)}
-    table = dukd.evaluation.evaluate.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets)
-    done = dukd.deploy.upscale.upscale_files(student, [Path("pictures")], Path("out"))
+    sets = {"images": dukd.find_pairs(Path("images"), scale=2)}
+    table = dukd.evaluation.evaluate.evaluate(
+        [dukd.Candidate(model="student", label="mine", network=student)], sets
+    )
+    done = dukd.deploy.upscale.upscale_files(student, [Path("images")], Path("out"))
 
     assert "mine" in table.to_markdown()
     assert [d.target.name for d in done.done] == ["0_x2.png", "1_x2.png"]

@@ -13,28 +13,32 @@ from dukd.images.invertible import ALL, FLIP_COLUMNS, FLIP_ROWS, INVERT, TRANSPO
 from dukd.images.resize import downscale, upscale
 from stand_ins import Nearest
 
-PICTURE = torch.arange(6.0, dtype=torch.float64).reshape(1, 1, 2, 3) / 8
+IMAGE = torch.arange(6.0, dtype=torch.float64).reshape(1, 1, 2, 3) / 8
 
 
 def test_each_operation_does_what_its_name_says():
-    rows = PICTURE[0, 0].tolist()
+    rows = IMAGE[0, 0].tolist()
 
-    assert FLIP_ROWS.apply(PICTURE)[0, 0].tolist() == rows[::-1]
-    assert FLIP_COLUMNS.apply(PICTURE)[0, 0].tolist() == [row[::-1] for row in rows]
-    assert TRANSPOSE.apply(PICTURE)[0, 0].tolist() == [list(column) for column in zip(*rows, strict=True)]
-    assert INVERT.apply(PICTURE)[0, 0].tolist() == [[1 - v for v in row] for row in rows]
+    assert FLIP_ROWS.apply(IMAGE)[0, 0].tolist() == rows[::-1]
+    assert FLIP_COLUMNS.apply(IMAGE)[0, 0].tolist() == [row[::-1] for row in rows]
+    assert TRANSPOSE.apply(IMAGE)[0, 0].tolist() == [
+        list(column) for column in zip(*rows, strict=True)
+    ]
+    assert INVERT.apply(IMAGE)[0, 0].tolist() == [[1 - v for v in row] for row in rows]
 
 
 @given(st.permutations(ALL), st.integers(0, 4), st.integers(1, 7), st.integers(1, 7))
 def test_augmentations_are_undone(operations, count, h, w):
-    """Also on pictures that are not square, and in any order (methods.md D3, D14)."""
+    """Also on images that are not square, and in any order (methods.md D3, D14)."""
     x = torch.rand(2, 3, h, w, dtype=torch.float64)
     a = compose(operations[:count])
 
     assert_close(a.invert(a.apply(x)), x, atol=1e-15, rtol=0)
 
 
-@given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 5), st.integers(1, 5), st.floats(0, 1))
+@given(
+    st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 5), st.integers(1, 5), st.floats(0, 1)
+)
 def test_drawn_augmentations_are_undone(seed, n, h, w, probability):
     x = torch.rand(n, 3, h, w, dtype=torch.float64)
     a = draw(x.shape, probability=probability, rng=torch.Generator().manual_seed(seed))
@@ -71,7 +75,7 @@ def test_applying_a_composition_again_is_not_undoing_it():
     assert all(transposes in w and (rows in w) != (columns in w) for w in wrong)
 
 
-def test_every_picture_has_its_own_augmentation():
+def test_every_image_has_its_own_augmentation():
     x = torch.rand(1, 3, 5, 5).expand(64, 3, 5, 5)
     a = draw(x.shape, probability=0.5, rng=torch.Generator().manual_seed(1))
 
@@ -79,8 +83,8 @@ def test_every_picture_has_its_own_augmentation():
     assert len(distinct) == 16  # eight turns, each inverted or not
 
 
-def test_the_share_of_pictures_left_alone():
-    """With four operations of probability 0.3, a picture stays as it is with probability 0.7 ** 4 = 24 %."""
+def test_the_share_of_images_left_alone():
+    """With four operations of probability 0.3, an image stays as it is with probability 0.7 ** 4 = 24 %."""
     x = torch.rand(1, 3, 4, 4).expand(20_000, 3, 4, 4)
     a = draw(x.shape, probability=0.3, rng=torch.Generator().manual_seed(2))
     unchanged = (a.apply(x) == x).flatten(1).all(1).double().mean().item()

@@ -17,9 +17,29 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dukd.core.registry import known
-from dukd.methods import AT, DUKD, FAKD, LSFD, Combined, CrossKD, FitNet, Logits, Losses, Method, ReleasedDUKD
+from dukd.methods import (
+    AT,
+    DUKD,
+    FAKD,
+    LSFD,
+    Combined,
+    CrossKD,
+    FitNet,
+    Logits,
+    Losses,
+    Method,
+    ReleasedDUKD,
+)
 from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
-from dukd.training.cache import Bank, BankedTeacher, BankError, Source, fingerprints, questions, size
+from dukd.training.cache import (
+    Bank,
+    BankedTeacher,
+    BankError,
+    Source,
+    fingerprints,
+    questions,
+    size,
+)
 from dukd.training.codec import Codec, FeatureCodec
 from dukd.training.schedule import generator
 
@@ -76,7 +96,8 @@ def losses(method: Method, student: SRNetwork, teacher: SRNetwork, step: int) ->
     torch.manual_seed(1)  # adapters are the same every time
     extras = method.extras(student, teacher)
     return [
-        part.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng) for part in method.parts
+        part.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
+        for part in method.parts
     ]
 
 
@@ -111,7 +132,9 @@ class Silent(SRNetwork):
 
 
 @pytest.mark.parametrize(("bits", "step"), [(8, 1 / 224), (16, 1 / 32768)])
-def test_black_and_white_are_kept_exactly_and_the_rest_to_half_a_step(bits: int, step: float) -> None:
+def test_black_and_white_are_kept_exactly_and_the_rest_to_half_a_step(
+    bits: int, step: float
+) -> None:
     codec = Codec(bits)  # type: ignore[arg-type]
     x = torch.cat([torch.tensor([0.0, 1.0]), torch.rand(10_000)])
 
@@ -122,7 +145,9 @@ def test_black_and_white_are_kept_exactly_and_the_rest_to_half_a_step(bits: int,
     assert torch.equal(codec.decode(codec.encode(again), torch.device("cpu")), again)
 
 
-@pytest.mark.parametrize(("bits", "low", "high"), [(8, -16 / 224, 239 / 224), (16, -0.5, 1.5 - 2**-15)])
+@pytest.mark.parametrize(
+    ("bits", "low", "high"), [(8, -16 / 224, 239 / 224), (16, -0.5, 1.5 - 2**-15)]
+)
 def test_what_lies_outside_the_codes_is_clamped(bits: int, low: float, high: float) -> None:
     codec = Codec(bits)  # type: ignore[arg-type]
 
@@ -155,7 +180,9 @@ def test_eight_bits_are_fifty_seven_decibels_from_the_teacher() -> None:
     x = torch.rand(200_000, dtype=torch.float64)
     error = Codec(8).decode(Codec(8).encode(x), torch.device("cpu")).double() - x
 
-    assert -10 * math.log10(error.square().mean()) == pytest.approx(10 * math.log10(12 * 224**2), abs=0.05)
+    assert -10 * math.log10(error.square().mean()) == pytest.approx(
+        10 * math.log10(12 * 224**2), abs=0.05
+    )
 
 
 # Fingerprints
@@ -163,12 +190,19 @@ def test_eight_bits_are_fifty_seven_decibels_from_the_teacher() -> None:
 
 @settings(max_examples=30)
 @given(st.integers(0, 3 * 16 * 16 - 1), st.booleans())
-def test_a_change_by_one_level_in_one_value_is_seen_by_every_projection(place: int, up: bool) -> None:
+def test_a_change_by_one_level_in_one_value_is_seen_by_every_projection(
+    place: int, up: bool
+) -> None:
     x = torch.full((1, 3, 16, 16), 0.5)
     y = x.clone()
     y.view(-1)[place] += 1 / 255 if up else -1 / 255
 
-    assert_close((fingerprints(x) - fingerprints(y)).abs(), torch.full((1, 4), 1 / 255).double(), rtol=0, atol=1e-6)
+    assert_close(
+        (fingerprints(x) - fingerprints(y)).abs(),
+        torch.full((1, 4), 1 / 255).double(),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 def test_rounding_errors_of_float32_leave_fingerprints_alone() -> None:
@@ -178,7 +212,7 @@ def test_rounding_errors_of_float32_leave_fingerprints_alone() -> None:
     assert float((fingerprints(x) - fingerprints(noisy)).abs().max()) < 1e-4
 
 
-def test_a_batch_has_the_fingerprints_of_its_pictures() -> None:
+def test_a_batch_has_the_fingerprints_of_its_images() -> None:
     x = torch.rand(3, 3, 8, 8)
 
     assert_close(fingerprints(x), torch.cat([fingerprints(p) for p in x.split(1)]))
@@ -214,11 +248,18 @@ def test_the_first_period_returns_what_is_replayed_later(
     truth = losses(DUKD(), student, teacher, 0)[0]
     for name, value in first[0][0].items():
         # each value of an answer in range is off by at most half a code
-        assert float((value - truth[name]).detach().abs()) <= {8: 0.5 / 224, 16: 0.5 / 32768}[bits] + 1e-6
+        assert (
+            float((value - truth[name]).detach().abs())
+            <= {8: 0.5 / 224, 16: 0.5 / 32768}[bits] + 1e-6
+        )
 
 
-@pytest.mark.parametrize("config", [CONFIG, SwinIRConfig(scale=2, width=8, depths=(1, 1), heads=(2, 2), window=8)])
-def test_replayed_features_are_the_teachers_own_without_what_it_padded(config: NetworkConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config", [CONFIG, SwinIRConfig(scale=2, width=8, depths=(1, 1), heads=(2, 2), window=8)]
+)
+def test_replayed_features_are_the_teachers_own_without_what_it_padded(
+    config: NetworkConfig, tmp_path: Path
+) -> None:
     """8 bits: off by half a step, a 510th of each channel's range; SwinIR pads 12 pixels to 16."""
     teacher, lr, depths = config.build().frozen(), torch.rand(2, 3, 12, 13), (0.5, 1.0)
     asked = questions(teacher, lambda listener: listener.forward_with_features(lr, depths))
@@ -240,13 +281,20 @@ def test_replayed_features_are_the_teachers_own_without_what_it_padded(config: N
         assert bool(((replayed - inside).abs() <= half * 1.001).all())
 
 
-def test_features_at_other_depths_are_another_question(student: SRNetwork, teacher: SRNetwork, tmp_path: Path) -> None:
-    paths = {banked(tmp_path, m, student, teacher).bank.path for m in (Logits(), FitNet(), FitNet(depths=(1.0,)))}
+def test_features_at_other_depths_are_another_question(
+    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
+    paths = {
+        banked(tmp_path, m, student, teacher).bank.path
+        for m in (Logits(), FitNet(), FitNet(depths=(1.0,)))
+    }
     assert len(paths) == 3
     asked = banked(tmp_path, FitNet(), student, teacher)
     asked.at(0)
 
-    with pytest.raises(BankError, match=r"asked about .* as question 1, but it asks .* at depths \(0.5,\)"):
+    with pytest.raises(
+        BankError, match=r"asked about .* as question 1, but it asks .* at depths \(0.5,\)"
+    ):
         losses(Logits(), student, asked, 0)
 
 
@@ -260,7 +308,9 @@ def test_the_next_answers_are_read_beside_the_step(
     readers: list[tuple[int, str]] = []
     read = Bank.read
     monkeypatch.setattr(
-        Bank, "read", lambda bank, k: readers.append((k, threading.current_thread().name[:4])) or read(bank, k)
+        Bank,
+        "read",
+        lambda bank, k: readers.append((k, threading.current_thread().name[:4])) or read(bank, k),
     )
     for step in range(PERIOD, 2 * PERIOD):
         run(DUKD(), student, asked, step)
@@ -272,7 +322,9 @@ def test_the_next_answers_are_read_beside_the_step(
     assert [k for k, thread in readers if thread != "bank"] in ([], [0])
 
 
-def test_a_period_of_one_batch_is_replayed(student: SRNetwork, teacher: SRNetwork, tmp_path: Path) -> None:
+def test_a_period_of_one_batch_is_replayed(
+    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
     """The next batch is this one, which is not kept yet while the thread looks for it."""
     asked = banked(tmp_path, Logits(), student, teacher, replace(SOURCE, period=1))
     for _ in range(4):
@@ -283,7 +335,9 @@ def test_a_period_of_one_batch_is_replayed(student: SRNetwork, teacher: SRNetwor
     assert asked.asked == 1
 
 
-def test_what_another_run_keeps_meanwhile_is_found(student: SRNetwork, teacher: SRNetwork, tmp_path: Path) -> None:
+def test_what_another_run_keeps_meanwhile_is_found(
+    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
     first, second = (banked(tmp_path, DUKD(), student, teacher) for _ in range(2))
     run(DUKD(), student, first, 0)  # whose thread finds nothing of batch 1
     run(DUKD(), student, second, 1)
@@ -293,7 +347,9 @@ def test_what_another_run_keeps_meanwhile_is_found(student: SRNetwork, teacher: 
     assert first.asked == 1
 
 
-def test_another_run_takes_up_what_the_first_one_kept(student: SRNetwork, teacher: SRNetwork, tmp_path: Path) -> None:
+def test_another_run_takes_up_what_the_first_one_kept(
+    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+) -> None:
     first = banked(tmp_path, DUKD(), student, teacher)
     run(DUKD(), student, first, 1)
     first.close()
@@ -315,9 +371,19 @@ def test_methods_with_equal_questions_share_a_bank_and_others_do_not(
     here = path(DUKD())
     assert path(DUKD(zoom_in=0.5, reconstruction=3, consistency=0.9)) == here
     assert path(Combined()) == here
-    other = [path(DUKD(windows=2)), path(DUKD(zoom_in=0)), path(Logits()), path(DUKD(placement="tiles"))]
-    other += [path(DUKD(), replace(SOURCE, **{name: "x"})) for name in ("teacher", "data", "precision")]
-    other += [path(DUKD(), replace(SOURCE, **{name: 9})) for name in ("seed", "accumulate", "rank", "period")]
+    other = [
+        path(DUKD(windows=2)),
+        path(DUKD(zoom_in=0)),
+        path(Logits()),
+        path(DUKD(placement="tiles")),
+    ]
+    other += [
+        path(DUKD(), replace(SOURCE, **{name: "x"})) for name in ("teacher", "data", "precision")
+    ]
+    other += [
+        path(DUKD(), replace(SOURCE, **{name: 9}))
+        for name in ("seed", "accumulate", "rank", "period")
+    ]
     other += [path(DUKD(), replace(SOURCE, bits=16))]
     assert len({here, *other}) == len(other) + 1
 
@@ -329,7 +395,9 @@ def test_methods_with_equal_questions_share_a_bank_and_others_do_not(
 def test_methods_that_run_parts_of_the_teacher_are_refused_with_a_remedy(
     method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
 ) -> None:
-    with pytest.raises(BankError, match=r"this method .*: switch reuse off \(--reuse.no-on\), or .*--data.period 0"):
+    with pytest.raises(
+        BankError, match=r"this method .*: switch reuse off \(--reuse.no-on\), or .*--data.period 0"
+    ):
         banked(tmp_path, method, student, teacher)
 
     assert list(tmp_path.iterdir()) == []
@@ -338,7 +406,8 @@ def test_methods_that_run_parts_of_the_teacher_are_refused_with_a_remedy(
 ASKABLE = [
     kind()
     for name, kind in sorted(known(Method).items())
-    if kind().needs_teacher and name not in {"csd", "mcir", "dckd", "mtkd"}  # whose extras are large or need files
+    if kind().needs_teacher
+    and name not in {"csd", "mcir", "dckd", "mtkd"}  # whose extras are large or need files
 ]
 
 
@@ -356,7 +425,7 @@ def test_every_method_is_replayed_or_refused(
     run(method, student, asked, PERIOD)
 
 
-def test_pictures_made_by_the_student_are_refused(teacher: SRNetwork, tmp_path: Path) -> None:
+def test_images_made_by_the_student_are_refused(teacher: SRNetwork, tmp_path: Path) -> None:
     lr = batch(0)[0].requires_grad_()
 
     with pytest.raises(BankError, match="asks the teacher about what the student made"):
@@ -374,13 +443,15 @@ def direct(folder: Path, teacher: SRNetwork) -> BankedTeacher:
     return made
 
 
-def test_another_picture_than_the_one_recorded_gets_no_answer(teacher: SRNetwork, tmp_path: Path) -> None:
+def test_another_image_than_the_one_recorded_gets_no_answer(
+    teacher: SRNetwork, tmp_path: Path
+) -> None:
     asked = direct(tmp_path, teacher)
     lr = batch(1)[0]
     lr[1, 2, 3, 4] += 1 / 255 if lr[1, 2, 3, 4] < 0.5 else -1 / 255
     asked.at(1)
 
-    with pytest.raises(BankError, match="at batch 1 the method asked about other pictures"):
+    with pytest.raises(BankError, match="at batch 1 the method asked about other images"):
         asked(lr)
 
 
@@ -406,19 +477,25 @@ def test_more_less_or_other_questions_are_refused(
         step()
 
 
-def test_a_bank_above_the_limit_is_refused_with_the_period_that_would_fit(teacher: SRNetwork, tmp_path: Path) -> None:
+def test_a_bank_above_the_limit_is_refused_with_the_period_that_would_fit(
+    teacher: SRNetwork, tmp_path: Path
+) -> None:
     source = replace(SOURCE, period=1000)
     asked = questions(teacher, lambda listener: listener(batch(0)[0]))
     record = 2 * 3 * 32 * 32 + 2 * 4 * 8 + 8
 
     assert size(source, asked) == 4096 + 1000 * record
-    with pytest.raises(BankError, match=rf"take 0.01 GB .* a period of at most {(10**6 - 4096) // record} fits"):
+    with pytest.raises(
+        BankError, match=rf"take 0.01 GB .* a period of at most {(10**6 - 4096) // record} fits"
+    ):
         Bank.open(tmp_path, source, asked, limit=1e6)
     with pytest.raises(BankError, match="not even one batch fits"):
         Bank.open(tmp_path, source, asked, limit=100)
 
 
-def test_a_bank_that_does_not_fit_on_the_disk_is_refused(teacher: SRNetwork, tmp_path: Path) -> None:
+def test_a_bank_that_does_not_fit_on_the_disk_is_refused(
+    teacher: SRNetwork, tmp_path: Path
+) -> None:
     asked = questions(teacher, lambda listener: listener(batch(0)[0]))
 
     with pytest.raises(BankError, match=r"GB are free in"):
@@ -460,9 +537,13 @@ def test_a_flipped_bit_costs_one_record_and_gives_no_wrong_answer(
     assert asked.bank.missing() == []
 
 
-def test_an_answer_that_is_no_number_is_passed_on_and_not_kept(teacher: SRNetwork, tmp_path: Path) -> None:
+def test_an_answer_that_is_no_number_is_passed_on_and_not_kept(
+    teacher: SRNetwork, tmp_path: Path
+) -> None:
     asked = direct(tmp_path, teacher)
-    empty = BankedTeacher(teacher, Bank.open(tmp_path / "2", replace(SOURCE, bits=16), asked.bank.asked, limit=1e9))
+    empty = BankedTeacher(
+        teacher, Bank.open(tmp_path / "2", replace(SOURCE, bits=16), asked.bank.asked, limit=1e9)
+    )
     next(iter(teacher.parameters())).data.fill_(math.nan)
     empty.at(0)
 
@@ -489,7 +570,9 @@ def _fill(folder: Path, third: Event, period: int) -> None:
 def asker(folder: Path, period: int) -> BankedTeacher:
     teacher = CONFIG.build().frozen()
     asked = questions(teacher, lambda listener: listener(batch(0)[0]))
-    return BankedTeacher(teacher, Bank.open(folder, replace(SOURCE, period=period), asked, limit=1e9))
+    return BankedTeacher(
+        teacher, Bank.open(folder, replace(SOURCE, period=period), asked, limit=1e9)
+    )
 
 
 def another_process(folder: Path, period: int) -> tuple[BaseProcess, Event]:

@@ -26,7 +26,13 @@ def test_the_median_counts_and_the_spread_is_told() -> None:
 
 
 def test_ratios_are_to_the_first_way() -> None:
-    result = Result("x", (Timing("slow", (4.0,)), Timing("fast", (0.5,))), per_run=2, unit="patches", memory_mb=7)
+    result = Result(
+        "x",
+        (Timing("slow", (4.0,)), Timing("fast", (0.5,))),
+        per_run=2,
+        unit="patches",
+        memory_mb=7,
+    )
 
     assert result.ratio("fast") == 8.0
     assert result.to_markdown().splitlines()[0] == "x; peak memory 7 MB"
@@ -49,7 +55,10 @@ def test_the_share_of_the_peak_is_of_operations_done() -> None:
 def test_ways_take_turns_after_warming_up() -> None:
     order: list[str] = []
     timings = timing.interleaved(
-        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, device=CPU, repetitions=2, warm_up=1
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
+        device=CPU,
+        repetitions=2,
+        warm_up=1,
     )
 
     assert "".join(order) == "ababab"
@@ -70,7 +79,9 @@ def ways(result: Result) -> list[str]:
 
 
 def step(method: Method, teacher: NetworkConfig | Teacher | None = SMALL, batch: int = 2) -> Result:
-    return speed.step(SMALL, teacher, method=method, device=CPU, batch=batch, patch=12, repetitions=1)
+    return speed.step(
+        SMALL, teacher, method=method, device=CPU, batch=batch, patch=12, repetitions=1
+    )
 
 
 def test_a_step_is_timed_with_the_teacher_asked_and_replayed() -> None:
@@ -83,12 +94,14 @@ def test_a_step_is_timed_with_the_teacher_asked_and_replayed() -> None:
 
 def test_operations_of_a_step_are_those_of_the_networks() -> None:
     """A pass back costs two forward ones, less that of the first layer, which has no input to blame."""
-    pixels = 2 * (2 * 12 * 12 + 6 * 6)  # the pair and a window, and the reduced picture
+    pixels = 2 * (2 * 12 * 12 + 6 * 6)  # the pair and a window, and the reduced image
     forward = 2 * networks.macs(SMALL.build(), 12, 12) / 144 * pixels
     first = 2 * 4 * 3 * 9 * pixels
 
     reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)  # by a matrix for rows, then one for columns
-    fingerprints = 2 * 4 * 3 * pixels  # four projections, by which a replayed answer is known to be the right one
+    fingerprints = (
+        2 * 4 * 3 * pixels
+    )  # four projections, by which a replayed answer is known to be the right one
 
     flops = step(DUKD()).flops
 
@@ -131,8 +144,10 @@ def test_the_student_alone_sees_what_its_method_shows_it() -> None:
     assert frugal == plain * 5 / 8
 
 
-def test_networks_and_pictures_are_timed() -> None:
-    assert [t.name for t in speed.network(SMALL, device=CPU, batch=1, patch=8, repetitions=1).timings] == [
+def test_networks_and_images_are_timed() -> None:
+    assert [
+        t.name for t in speed.network(SMALL, device=CPU, batch=1, patch=8, repetitions=1).timings
+    ] == [
         "forward",
         "forward and backward",
     ]
@@ -153,7 +168,11 @@ def test_a_step_is_that_of_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixt
     teacher = tmp_path / "mine.safetensors"
     weights.write(teacher, EDSRConfig(scale=2, width=6, blocks=1).build())
     options = ["--batch", "1", "--patch", "12", "--repetitions", "1", "--device", "cpu"]
-    for name, file in (("own", teacher), ("stood-in", tmp_path / "smfanet_plus_df2k_x2.pth"), ("no", tmp_path / "no")):
+    for name, file in (
+        ("own", teacher),
+        ("stood-in", tmp_path / "smfanet_plus_df2k_x2.pth"),
+        ("no", tmp_path / "no"),
+    ):
         experiment = Experiment(
             student=SMALL, teacher=Teacher(weights=file), method=Logits(), data=Data(train=tmp_path)
         )
@@ -161,14 +180,19 @@ def test_a_step_is_that_of_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixt
 
     assert run(["bench", "step", str(tmp_path / "own.yaml"), *options]) == 0
     told = capsys.readouterr()
-    assert told.out.startswith("logits, edsr x2 (width 6, blocks 1) to edsr x2 (width 4, blocks 1), 1 patches of 12")
+    assert told.out.startswith(
+        "logits, edsr x2 (width 6, blocks 1) to edsr x2 (width 4, blocks 1), 1 patches of 12"
+    )
     assert "%" in told.out.splitlines()[-2].split(" | ")[-1]
     assert not told.err
 
     assert run(["bench", "step", str(tmp_path / "stood-in.yaml"), *options]) == 0
     told = capsys.readouterr()
     assert told.out.startswith("logits, smfanet x2 to edsr x2")
-    assert "smfanet_plus_df2k_x2.pth is not there: the teacher has random weights, which cost the same" in told.err
+    assert (
+        "smfanet_plus_df2k_x2.pth is not there: the teacher has random weights, which cost the same"
+        in told.err
+    )
 
     assert run(["bench", "step", str(tmp_path / "no.yaml"), *options]) == 65
     assert str(tmp_path / "no") in capsys.readouterr().err

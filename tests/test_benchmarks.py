@@ -38,16 +38,16 @@ def session(tmp_path: Path, method: DUKD, teacher: EDSRConfig | SwinIRConfig = S
 
 
 def test_all_ways_of_input_give_the_same_patches(script, tmp_path: Path) -> None:
-    """Pictures of several sub-images on a side, some smaller than one, and a side that sub-images do not divide."""
+    """Images of several sub-images on a side, some smaller than one, and a side that sub-images do not divide."""
     for package in ("lmdb", "h5py"):
         pytest.importorskip(package, reason="the benchmark of the input needs dukd[benchmarks]")
     data = script("data")
     rng = np.random.default_rng(0)
     (tmp_path / "source").mkdir()
     for i, (height, width) in enumerate(((1002, 506), (480, 730), (200, 160))):
-        picture = rng.integers(256, size=(height, width, 3), dtype=np.uint8)
-        Image.fromarray(picture).save(tmp_path / "source" / f"{i}.png", compress_level=1)
-    pairs = data.write_pngs(tmp_path / "source", tmp_path / "png", scale=2, pictures=3)
+        image = rng.integers(256, size=(height, width, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "source" / f"{i}.png", compress_level=1)
+    pairs = data.write_pngs(tmp_path / "source", tmp_path / "png", scale=2, images=3)
     patches = Patches(prepare(pairs, tmp_path / "pack"), patch=48, batch=6)
 
     ways = data.sources(pairs, patches, tmp_path)
@@ -62,7 +62,8 @@ def test_all_ways_of_input_give_the_same_patches(script, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("length", "found"), [(100, [0]), (240, [0]), (250, [0, 10]), (360, [0, 120]), (500, [0, 120, 240, 260])]
+    ("length", "found"),
+    [(100, [0]), (240, [0]), (250, [0, 10]), (360, [0, 120]), (500, [0, 120, 240, 260])],
 )
 def test_sub_images_cover_a_side(script, length: int, found: list[int]) -> None:
     """As BasicSR's script: 480 pixels of hr, every 240, and one more where the side is not used up."""
@@ -77,7 +78,10 @@ def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_p
     made = session(tmp_path, DUKD(windows=2))
     released = script("released")
     copies = []
-    plain, released.as_released = released.as_released, lambda network: copies.append(plain(network)) or copies[-1]
+    plain, released.as_released = (
+        released.as_released,
+        lambda network: copies.append(plain(network)) or copies[-1],
+    )
     before = [p.clone() for p in made.student.parameters()]
     try:
         run = released.released_step(made, *made.patches.batch(0))
@@ -95,7 +99,7 @@ def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_p
 def test_both_sides_ask_about_as_many_pixels(script, tmp_path: Path) -> None:
     """Forward passes for everything the method shows, and two more backwards: 3 times, for both networks.
 
-    A first layer has no input to blame. Ours has a teacher's forward pass, the student's three, and reduces pictures.
+    A first layer has no input to blame. Ours has a teacher's forward pass, the student's three, and reduces images.
     """
     made = session(tmp_path, DUKD(windows=2))
     released = timing.counted(script("released").released_step(made, *made.patches.batch(0)))
@@ -136,7 +140,11 @@ def test_what_was_measured_is_kept_and_read_again(script) -> None:
 
 
 def test_turns_add_up(script) -> None:
-    one = replace(steps_result(), memory_mb=9, timings=tuple(Timing(t.name, (1.0,)) for t in steps_result().timings))
+    one = replace(
+        steps_result(),
+        memory_mb=9,
+        timings=tuple(Timing(t.name, (1.0,)) for t in steps_result().timings),
+    )
 
     both = script("step").joined([steps_result(), one])
 
@@ -145,19 +153,27 @@ def test_turns_add_up(script) -> None:
     assert both.flops == one.flops
 
 
-def test_a_run_goes_on_where_it_stopped(script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_it_stopped(
+    script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pair with a turn of two is given one more; one that has them all, none."""
     step = script("step")
     asked = [step.Asked(pair, 2, 2, 48, "cpu") for pair in ("edsr", "rcan")]
     lines = [step.to_line(asked[0], one_turn()), *2 * [step.to_line(asked[1], one_turn())]]
     (tmp_path / "step.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     made = []
-    monkeypatch.setattr(step, "turns", lambda a, count, _profile: made.append((a.pair, count)) or [one_turn()] * count)
+    monkeypatch.setattr(
+        step,
+        "turns",
+        lambda a, count, _profile: made.append((a.pair, count)) or [one_turn()] * count,
+    )
     monkeypatch.setattr(step, "ceiling", lambda *_: Ceiling(8e9, 1e9))
     options = ["--pairs", "edsr", "rcan", "--repetitions", "2", "--out", str(tmp_path / "step.md")]
     monkeypatch.setattr("sys.argv", ["step.py", *options])
 
-    (tmp_path / "step.md").write_text("an old table\n\n## Reading\n\nwritten by hand\n", encoding="utf-8")
+    (tmp_path / "step.md").write_text(
+        "an old table\n\n## Reading\n\nwritten by hand\n", encoding="utf-8"
+    )
 
     step.main()
 
@@ -176,7 +192,11 @@ def one_turn() -> Result:
 
 def test_a_profile_names_the_dearest_operations(script) -> None:
     x = torch.rand(64, 64)
-    lines = script("step").profiled(lambda: [x @ x for _ in range(50)], torch.device("cpu")).splitlines()
+    lines = (
+        script("step")
+        .profiled(lambda: [x @ x for _ in range(50)], torch.device("cpu"))
+        .splitlines()
+    )
 
     assert lines[3].split()[0] in {"aten::mm", "aten::matmul"}
 
@@ -253,7 +273,10 @@ def test_at_equal_time_steps_follow_from_costs(script, tmp_path: Path) -> None:
     assert entries["scratch for 30 s"].steps == 600
     assert entries["logits for 30 s"].steps == 300
     assert entries["dukd for 30 s"].steps == 150
-    assert (entries["logits, replayed for 30 s"].steps, entries["logits, replayed for 30 s"].period) == (400, 200)
+    assert (
+        entries["logits, replayed for 30 s"].steps,
+        entries["logits, replayed for 30 s"].period,
+    ) == (400, 200)
     assert entries["scratch, then logits at 80% for 30 s"].steps == 480 + 60
 
 

@@ -61,7 +61,9 @@ _states = st.dictionaries(
 
 
 @given(_states)
-def test_what_is_saved_is_loaded(tmp_path_factory: pytest.TempPathFactory, state: dict[str, object]) -> None:
+def test_what_is_saved_is_loaded(
+    tmp_path_factory: pytest.TempPathFactory, state: dict[str, object]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "same.pt"
 
     save(path, state)
@@ -85,7 +87,10 @@ def test_what_is_saved_is_loaded(tmp_path_factory: pytest.TempPathFactory, state
 def test_tensors_come_back_to_the_bit(tmp_path: Path, dtype: torch.dtype) -> None:
     tensor = (torch.randn(3, 1, 5) * 10).to(dtype)
 
-    save(tmp_path / "a.pt", {"plain": tensor, "scalar": tensor[0, 0, 0], "empty": tensor[:0], "turned": tensor.mT})
+    save(
+        tmp_path / "a.pt",
+        {"plain": tensor, "scalar": tensor[0, 0, 0], "empty": tensor[:0], "turned": tensor.mT},
+    )
     loaded = load(tmp_path / "a.pt")
 
     assert_close(loaded["plain"], tensor, rtol=0, atol=0)
@@ -95,21 +100,24 @@ def test_tensors_come_back_to_the_bit(tmp_path: Path, dtype: torch.dtype) -> Non
 
 
 def test_a_training_state_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    def steps(net: nn.Module, optimiser: torch.optim.Adam, rng: torch.Generator) -> list[str]:
+    def steps(net: nn.Module, optimizer: torch.optim.Adam, rng: torch.Generator) -> list[str]:
         losses: list[str] = []
         for _ in range(3):
             loss = net(torch.rand(4, 8, generator=rng)).square().mean()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item().hex())
         return losses
 
     net, rng = nn.Linear(8, 2), torch.Generator().manual_seed(1)
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
-    steps(net, optimiser, rng)
-    save(tmp_path / "a.pt", {"net": net.state_dict(), "adam": optimiser.state_dict(), "rng": rng.get_state()})
-    expected = steps(net, optimiser, rng)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    steps(net, optimizer, rng)
+    save(
+        tmp_path / "a.pt",
+        {"net": net.state_dict(), "adam": optimizer.state_dict(), "rng": rng.get_state()},
+    )
+    expected = steps(net, optimizer, rng)
 
     again, other_rng = nn.Linear(8, 2), torch.Generator()
     other = torch.optim.Adam(again.parameters(), lr=0.5)
@@ -123,7 +131,9 @@ def test_a_training_state_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> 
 
 def test_numpy_scalars_and_ordered_dictionaries_become_plain(tmp_path: Path) -> None:
     """A file that its own safe reader refuses would lock its owner out: reliability.md 1.11."""
-    state = OrderedDict(loss=np.float64(0.5), count=np.int64(3), on=np.bool_(True), name=np.str_("x"))
+    state = OrderedDict(
+        loss=np.float64(0.5), count=np.int64(3), on=np.bool_(True), name=np.str_("x")
+    )
 
     save(tmp_path / "a.pt", state)
 
@@ -162,10 +172,13 @@ _circle["again"] = _circle
     ("state", "message"),
     [
         (
-            {"optimiser": {"groups": [{"lr": np.ones(2)}]}},
-            r"optimiser\.groups\[0\]\.lr is numpy\.ndarray; a checkpoint",
+            {"optimizer": {"groups": [{"lr": np.ones(2)}]}},
+            r"optimizer\.groups\[0\]\.lr is numpy\.ndarray; a checkpoint",
         ),
-        ({"net": nn.Linear(1, 1)}, r"net is torch\.nn\.modules\.linear\.Linear; a checkpoint holds tensors"),
+        (
+            {"net": nn.Linear(1, 1)},
+            r"net is torch\.nn\.modules\.linear\.Linear; a checkpoint holds tensors",
+        ),
         ({"path": Path("x")}, r"path is pathlib\..*Path; "),
         ({"when": np.datetime64("2026-01-01")}, r"when is datetime\.date; "),
         ({"pair": Pair(1, 2)}, r"pair is .*Pair; "),
@@ -176,7 +189,10 @@ _circle["again"] = _circle
         ({(1, 2): 0}, r"the state: the key \(1, 2\) is tuple"),
         ({"n": 2**1024}, r"n: an integer in a checkpoint has at most 1024 bits"),
         ({"odd": torch.rand(2).as_subclass(Odd)}, r"odd is .*Odd"),
-        ({"sparse": torch.eye(2).to_sparse()}, r"sparse is torch\.Tensor \(torch\.sparse_coo\); only dense"),
+        (
+            {"sparse": torch.eye(2).to_sparse()},
+            r"sparse is torch\.Tensor \(torch\.sparse_coo\); only dense",
+        ),
         ({"meta": torch.empty(2, device="meta")}, r"meta is a tensor without data"),
         (
             {"wide": torch.zeros(1).expand(10**9)},
@@ -208,7 +224,9 @@ def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
             damaged = bytearray(content)
             damaged[index] ^= mask
             path.write_bytes(damaged)
-            with pytest.raises(CheckpointError, match=r"sha256 mismatch in a\.pt|no SHA-256 footer in a\.pt"):
+            with pytest.raises(
+                CheckpointError, match=r"sha256 mismatch in a\.pt|no SHA-256 footer in a\.pt"
+            ):
                 load(path)
         assert not verify(path)
 
@@ -224,12 +242,22 @@ def _reduce(function: object, *arguments: object) -> object:
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
 @pytest.mark.parametrize(
     ("function", "name"),
-    [(os.system, "posix.system"), (eval, "builtins.eval"), (exec, "builtins.exec"), (open, "io.open")],
+    [
+        (os.system, "posix.system"),
+        (eval, "builtins.eval"),
+        (exec, "builtins.exec"),
+        (open, "io.open"),
+    ],
 )
 def test_no_pickle_is_executed(tmp_path: Path, form: str, function: Any, name: str) -> None:
     flag = tmp_path / "flag"
-    argument = {"posix.system": f"touch {flag}", "io.open": str(flag)}.get(name, f"open({str(flag)!r}, 'w')")
-    content = {"step": 1, "deep": [_reduce(function, argument, *(["w"] if name == "io.open" else []))]}
+    argument = {"posix.system": f"touch {flag}", "io.open": str(flag)}.get(
+        name, f"open({str(flag)!r}, 'w')"
+    )
+    content = {
+        "step": 1,
+        "deep": [_reduce(function, argument, *(["w"] if name == "io.open" else []))],
+    }
     body = {
         "zip": lambda: archive(content),
         "legacy": lambda: archive(content, _use_new_zipfile_serialization=False),
@@ -238,7 +266,9 @@ def test_no_pickle_is_executed(tmp_path: Path, form: str, function: Any, name: s
     (tmp_path / "a.pt").write_bytes(signed(body))
 
     expected = (
-        f"refused a.pt: it asks for {name}" if form == "zip" else "refused a.pt: its content is not torch's archive"
+        f"refused a.pt: it asks for {name}"
+        if form == "zip"
+        else "refused a.pt: its content is not torch's archive"
     )
     with pytest.raises(CheckpointError, match=expected):
         load(tmp_path / "a.pt")
@@ -257,7 +287,9 @@ def test_no_pickle_is_executed(tmp_path: Path, form: str, function: Any, name: s
         ({"huge": torch.zeros(1).expand(2 * 10**10)}, r"huge repeats its elements"),
     ],
 )
-def test_files_with_more_than_data_are_refused(tmp_path: Path, content: object, message: str) -> None:
+def test_files_with_more_than_data_are_refused(
+    tmp_path: Path, content: object, message: str
+) -> None:
     (tmp_path / "a.pt").write_bytes(signed(archive(content)))
 
     with pytest.raises(CheckpointError, match=rf"refused a\.pt: {message}"):
@@ -277,7 +309,9 @@ def test_compressed_members_are_refused(tmp_path: Path) -> None:
 
 
 @given(st.data())
-def test_signed_nonsense_gives_one_kind_of_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_signed_nonsense_gives_one_kind_of_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     path = tmp_path_factory.getbasetemp() / "nonsense.pt"
     body = bytearray(archive({"weights": torch.ones(3), "names": ["a", "b"]}))
     for _ in range(data.draw(st.integers(1, 8))):
@@ -288,14 +322,20 @@ def test_signed_nonsense_gives_one_kind_of_error(tmp_path_factory: pytest.TempPa
         load(path)
 
 
-def test_a_full_disk_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_noticed_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path / "a.pt", {"old": 1})
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 3_000_000))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 3_000_000)
+    )
 
     with pytest.raises(DiskFullError) as caught:
         save(tmp_path / "a.pt", {"weights": torch.zeros(43_000_000 // 4)})
 
-    assert str(caught.value) == f"disk full: need 43 MB, 3 MB free on {tmp_path}; a.pt was not written"
+    assert (
+        str(caught.value) == f"disk full: need 43 MB, 3 MB free on {tmp_path}; a.pt was not written"
+    )
     assert caught.value.errno == errno.ENOSPC
     assert load(tmp_path / "a.pt") == {"old": 1}
 

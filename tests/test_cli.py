@@ -30,15 +30,15 @@ YAML = """
 student: {{type: edsr, scale: 2, width: 8, blocks: 1, value_range: 1.0, skip: nearest}}
 teacher: {{weights: {root}/teacher.safetensors}}
 method: {{type: dukd}}
-data: {{train: {root}/pictures, packs: {root}/packs, patch: 12, batch: 2}}
-optimisation: {{steps: 20, learning_rate: 1e-3}}
-evaluation: {{sets: [{root}/pictures], every: 10, log_every: 5, pictures: 2, teacher_pictures: 0, samples: 1}}
+data: {{train: {root}/images, packs: {root}/packs, patch: 12, batch: 2}}
+optimization: {{steps: 20, learning_rate: 1e-3}}
+evaluation: {{sets: [{root}/images], every: 10, log_every: 5, images: 2, teacher_images: 0, samples: 1}}
 """
 
 
 @dataclass
 class World:
-    """A folder with pictures, a teacher and an experiment, and the commands run in it."""
+    """A folder with images, a teacher and an experiment, and the commands run in it."""
 
     root: Path
     capsys: pytest.CaptureFixture[str]
@@ -65,11 +65,15 @@ class World:
         return code, complaints[0].rstrip("\n").replace(str(self.root), "{root}")
 
 
-def _picture(path: Path, number: int, size: int = 96) -> None:
+def _image(path: Path, number: int, size: int = 96) -> None:
     """A gradient with noise and a few edges."""
     rng = np.random.default_rng(number)
     x, y = np.meshgrid(np.linspace(0, 200, size), np.linspace(0, 150 + 20 * number, size))
-    levels = np.stack([x, y, 255 - x], axis=2) + 40 * ((x + y) % 60 > 30)[..., None] + rng.normal(0, 6, (size, size, 3))
+    levels = (
+        np.stack([x, y, 255 - x], axis=2)
+        + 40 * ((x + y) % 60 > 30)[..., None]
+        + rng.normal(0, 6, (size, size, 3))
+    )
     images.write(path, Picture(pixels=levels.clip(0, 255).astype(np.uint8)))
 
 
@@ -77,8 +81,8 @@ def _picture(path: Path, number: int, size: int = 96) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     for number in range(3):
-        _picture(root / "pictures" / f"{number}.png", number)
-        _picture(root / "small" / f"{number}.png", number, size=20)
+        _image(root / "images" / f"{number}.png", number)
+        _image(root / "small" / f"{number}.png", number, size=20)
     torch.manual_seed(0)
     weights.write(root / "teacher.safetensors", TEACHER.build())
     (root / "mine.yaml").write_text(YAML.format(root=root))
@@ -97,28 +101,34 @@ def trained(folder: Path) -> Path:
     """A run that was evaluated."""
     out = folder / "runs" / "dukd"
     assert run(["train", str(folder / "mine.yaml"), "--out", str(out), "--device", "cpu"]) == 0
-    options = ["--teacher", str(folder / "teacher.safetensors"), "--sets", str(folder / "pictures")]
-    assert run(["evaluate", str(out), *options, "--pictures", "2"]) == 0
+    options = ["--teacher", str(folder / "teacher.safetensors"), "--sets", str(folder / "images")]
+    assert run(["evaluate", str(out), *options, "--images", "2"]) == 0
     return out
 
 
 # What the commands do
 
 
-def test_a_folder_becomes_a_student_and_the_student_pictures(world, tmp_path):
+def test_a_folder_becomes_a_student_and_the_student_images(world, tmp_path):
     root, out = world.root, tmp_path / "run"
 
-    assert "3 pictures" in world.works(f"check-data {root}/pictures -s 2")
-    world.works(f"prepare {root}/pictures --scale 2 --out {tmp_path}/p.pack --verify")
-    assert f"{tmp_path}/p.pack is sound: 3 pictures, x2" in world.works(f"check-data {tmp_path}/p.pack")
-    assert "only the header was read" in world.works(f"check-data {tmp_path}/p.pack -s 2 --headers-only")
+    assert "3 images" in world.works(f"check-data {root}/images -s 2")
+    world.works(f"prepare {root}/images --scale 2 --out {tmp_path}/p.pack --verify")
+    assert f"{tmp_path}/p.pack is sound: 3 images, x2" in world.works(
+        f"check-data {tmp_path}/p.pack"
+    )
+    assert "only the header was read" in world.works(
+        f"check-data {tmp_path}/p.pack -s 2 --headers-only"
+    )
 
     code, _, bars = world.dukd(
         f"train {root}/mine.yaml --out {tmp_path}/other --data.packs {tmp_path}/packs --device cpu"
     )
     assert code == 0
-    assert "3/3  packing pictures: 2" in bars
-    said = world.works(f"train {root}/mine.yaml --data.train {tmp_path}/p.pack --out {out} --device cpu")
+    assert "3/3  packing images: 2" in bars
+    said = world.works(
+        f"train {root}/mine.yaml --data.train {tmp_path}/p.pack --out {out} --device cpu"
+    )
     assert f"the student is {out}/student.safetensors" in said
     first = (out / "student.safetensors").read_bytes()
     world.works(f"train {out} --resume --device cpu")
@@ -127,8 +137,10 @@ def test_a_folder_becomes_a_student_and_the_student_pictures(world, tmp_path):
     told = world.works(f"info {out}")
     assert "finished" in told
     assert "20 of 20, saved at 20" in told
-    table = world.works(f"evaluate {out} --teacher {root}/teacher.safetensors --sets {root}/pictures --pictures 2")
-    assert "pictures PSNR-Y" in table
+    table = world.works(
+        f"evaluate {out} --teacher {root}/teacher.safetensors --sets {root}/images --images 2"
+    )
+    assert "images PSNR-Y" in table
     assert [line.split()[0] for line in table.splitlines()[1:4]] == ["bicubic", "teacher", "run"]
 
     world.works(f"report {out} -o {tmp_path}/page.html")
@@ -156,8 +168,12 @@ def test_export_says_how_far_the_file_is_from_the_student(world, trained, tmp_pa
 
 def test_export_goes_by_the_ending(world, folder, tmp_path):
     assert "as basicsr" in world.works(f"export {folder}/teacher.safetensors -o {tmp_path}/a.pth")
-    assert "as dukd" in world.works(f"export {folder}/teacher.safetensors -o {tmp_path}/a.safetensors")
-    assert "as official" in world.works(f"export {folder}/teacher.safetensors -o {tmp_path}/b.pth -f official")
+    assert "as dukd" in world.works(
+        f"export {folder}/teacher.safetensors -o {tmp_path}/a.safetensors"
+    )
+    assert "as official" in world.works(
+        f"export {folder}/teacher.safetensors -o {tmp_path}/b.pth -f official"
+    )
     assert "under params" in world.works(f"info {tmp_path}/a.pth")
 
 
@@ -168,7 +184,9 @@ def test_each_run_keeps_its_own_student_when_two_are_evaluated_together(world, t
         (folder / "logits.yaml").write_text(text)
         world.works(f"train {folder}/logits.yaml --out {other} --device cpu")
 
-    world.works(f"evaluate {trained} {other} --teacher {folder}/teacher.safetensors --sets {folder}/pictures")
+    world.works(
+        f"evaluate {trained} {other} --teacher {folder}/teacher.safetensors --sets {folder}/images"
+    )
 
     for path in (trained, other):
         rows = json.loads((path / "evaluation.json").read_text())["rows"]
@@ -183,15 +201,17 @@ def test_evaluating_on_one_set_more_keeps_the_others(world, trained, folder, tmp
     shutil.copytree(trained, run)
     (run / "evaluation.json").unlink()
     line = f"evaluate {run} --teacher {folder}/teacher.safetensors --sets"
-    world.works(f"{line} {folder}/pictures --pictures 2")
+    world.works(f"{line} {folder}/images --images 2")
     world.works(f"{line} {folder}/small")
     world.works(f"{line} {folder}/small --self-ensemble")
 
-    (head,) = [text for text in world.works(f"compare {run}").splitlines() if text.startswith("| Model")]
-    assert [cell.strip() for cell in head.split("|")[2:4]] == ["pictures", "small"]
+    (head,) = [
+        text for text in world.works(f"compare {run}").splitlines() if text.startswith("| Model")
+    ]
+    assert [cell.strip() for cell in head.split("|")[2:4]] == ["images", "small"]
     turned = world.works(f"compare {run} --self-ensemble")
     assert "| dukd+ |" in turned
-    assert "pictures" not in turned.splitlines()[0]
+    assert "images" not in turned.splitlines()[0]
     world.works(f"report {run} --self-ensemble -o {tmp_path}/page.html")
     assert "dukd+" in (tmp_path / "page.html").read_text()
     assert world.fails(f"compare {run} --precision bfloat16")[1].endswith(
@@ -201,7 +221,9 @@ def test_evaluating_on_one_set_more_keeps_the_others(world, trained, folder, tmp
 
 def test_evaluate_writes_tables(world, folder, tmp_path):
     for form in ("md", "csv", "json"):
-        world.works(f"evaluate {folder}/teacher.safetensors --sets {folder}/small -o {tmp_path}/t.{form}")
+        world.works(
+            f"evaluate {folder}/teacher.safetensors --sets {folder}/small -o {tmp_path}/t.{form}"
+        )
         assert "bicubic" in (tmp_path / f"t.{form}").read_text()
 
 
@@ -213,14 +235,23 @@ def test_what_was_assumed_of_a_file_comes_with_what_to_type_instead(world, folde
 
     _, _, said = world.dukd(f"evaluate {file} --sets {folder}/small --no-bicubic")
     options = "--value-range 1 or --mean 0 0 0 or --residual-scale 0.1"
-    assert f"foreign.pth: if its answers come out wrong (below bicubic, too dark or tinted), try {options}" in said
-    _, _, said = world.dukd(f"evaluate {file} --sets {folder}/small --value-range 1 --mean 0 0 0 --residual-scale 1")
+    assert (
+        f"foreign.pth: if its answers come out wrong (below bicubic, too dark or tinted), try {options}"
+        in said
+    )
+    _, _, said = world.dukd(
+        f"evaluate {file} --sets {folder}/small --value-range 1 --mean 0 0 0 --residual-scale 1"
+    )
     assert "answers come out wrong" not in said
     assert "assumed" not in said
     _, _, said = world.dukd(f"upscale {folder}/small/0.png -o {tmp_path}/o -m {file}")
-    assert f"make a file that says so: dukd export {file} -o sure.safetensors with {options}" in said
+    assert (
+        f"make a file that says so: dukd export {file} -o sure.safetensors with {options}" in said
+    )
     world.works(f"export {file} -o {tmp_path}/sure.safetensors --value-range 1 --mean 0 0 0")
-    assert "value_range=1.0, mean=(0.0, 0.0, 0.0)" in world.works(f"info {tmp_path}/sure.safetensors")
+    assert "value_range=1.0, mean=(0.0, 0.0, 0.0)" in world.works(
+        f"info {tmp_path}/sure.safetensors"
+    )
 
 
 def test_several_teachers_become_a_file_and_the_file_a_student(world, folder, tmp_path):
@@ -229,8 +260,8 @@ def test_several_teachers_become_a_file_and_the_file_a_student(world, folder, tm
     (tmp_path / "other").mkdir()
     other = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0)
     weights.write(tmp_path / "other" / "teacher.safetensors", other.build())
-    small = "--data.patch 12 --data.batch 2 --evaluation.teacher-pictures 0 --optimisation.steps 2 --device cpu"
-    small += f" --data.train {root}/pictures --data.packs {root}/packs"
+    small = "--data.patch 12 --data.batch 2 --evaluation.teacher-images 0 --optimization.steps 2 --device cpu"
+    small += f" --data.train {root}/images --data.packs {root}/packs"
 
     said = world.works(
         f"ensemble {root}/teacher.safetensors {tmp_path}/other/teacher.safetensors -o {tmp_path}/both.safetensors "
@@ -245,11 +276,15 @@ def test_several_teachers_become_a_file_and_the_file_a_student(world, folder, tm
     world.works(f"train {tmp_path}/both.yaml {small} --out {tmp_path}/both --evaluation.every 1")
     better = weights.read(tmp_path / "both" / "student.safetensors").state_dict()
     before = joined.state_dict()
-    changed = {name.split(".")[0] for name, value in better.items() if not torch.equal(value, before[name])}
+    changed = {
+        name.split(".")[0] for name, value in better.items() if not torch.equal(value, before[name])
+    }
     assert changed == {"head", "joint", "joint_end", "tail"}
 
     teacher = f"--teacher.weights {tmp_path}/both/student.safetensors"
-    world.works(f"train tiny-x2-mtkd {teacher} {small} --evaluation.sets {root}/small --out {tmp_path}/student")
+    world.works(
+        f"train tiny-x2-mtkd {teacher} {small} --evaluation.sets {root}/small --out {tmp_path}/student"
+    )
     assert (tmp_path / "student" / "student.safetensors").is_file()
     facts = json.loads((tmp_path / "student" / "run.json").read_text())
     assert facts["teacher_parameters"] == joined.parameter_count()
@@ -284,11 +319,13 @@ def test_upscale_does_what_it_can_and_lists_the_rest(world, folder, tmp_path):
     (tmp_path / "in" / "good.png").write_bytes(whole)
     (tmp_path / "in" / "torn.png").write_bytes(whole[: len(whole) // 2])
 
-    code, out, said = world.dukd(f"upscale {tmp_path}/in -o {tmp_path}/out -m {folder}/teacher.safetensors")
+    code, out, said = world.dukd(
+        f"upscale {tmp_path}/in -o {tmp_path}/out -m {folder}/teacher.safetensors"
+    )
 
     assert code == 1
     assert out.strip() == f"{tmp_path}/out/good_x2.png"
-    assert "1 of 2 pictures were not enlarged:" in said
+    assert "1 of 2 images were not enlarged:" in said
     assert f"{tmp_path}/in/torn.png" in said
     assert "Traceback" not in said
 
@@ -313,7 +350,7 @@ def test_methods_and_recipes_are_listed(world):
     assert {"dukd", "logits", "fakd"} < set(listed)
     one = world.works("methods dukd")
     assert "--method.windows = 1" in one
-    assert "Windows per picture and batch" in one
+    assert "Windows per image and batch" in one
     listed = world.works("recipes")
     assert "edsr-x[2|3|4]-METHOD" in listed
     assert "small-x2-METHOD" in listed
@@ -329,19 +366,31 @@ def test_a_recipe_is_yaml_that_can_be_trained(world, tmp_path):
 def test_a_recipe_does_not_say_what_another_teachers_file_says_itself(folder, options):
     """The recipe's own file computes up to 255 and does not say so; this one computes up to 1 and does."""
     given = ["small-x2-logits", "--teacher.weights", str(folder / "teacher.safetensors")]
-    command = parse([*given, "--data.train", str(folder / "pictures"), *options.split()])
+    command = parse([*given, "--data.train", str(folder / "images"), *options.split()])
 
     assert isinstance(command, Train)
     described = command.experiment.teacher
     assert described is not None
-    assert (described.value_range, described.mean, described.residual_scale) == (1.0 if options else None, None, None)
+    assert (described.value_range, described.mean, described.residual_scale) == (
+        1.0 if options else None,
+        None,
+        None,
+    )
 
 
 def test_a_recipe_says_what_its_teachers_file_does_not_wherever_it_lies(folder, tmp_path):
     weights.write(tmp_path / "moved.pth", TEACHER.build(), layout="basicsr")
     content = torch.load(tmp_path / "moved.pth", weights_only=True)
     torch.save({"params": content["params"]}, tmp_path / "moved.pth")  # as BasicSR writes it
-    command = parse(["small-x2-logits", "--teacher.weights", str(tmp_path / "moved.pth"), "--data.train", str(folder)])
+    command = parse(
+        [
+            "small-x2-logits",
+            "--teacher.weights",
+            str(tmp_path / "moved.pth"),
+            "--data.train",
+            str(folder),
+        ]
+    )
 
     assert isinstance(command, Train)
     assert command.experiment.teacher is not None
@@ -350,11 +399,21 @@ def test_a_recipe_says_what_its_teachers_file_does_not_wherever_it_lies(folder, 
 
 def test_a_recipe_takes_a_teacher_of_another_kind(tmp_path):
     """Any file of EDSR, RCAN, SwinIR or SMFANet; what the recipe says of its own EDSR is not asked of it."""
-    weights.write(tmp_path / "smfanet.pth", SMFANetConfig(scale=2, width=8, blocks=2).build(), layout="official")
+    weights.write(
+        tmp_path / "smfanet.pth",
+        SMFANetConfig(scale=2, width=8, blocks=2).build(),
+        layout="official",
+    )
     content = torch.load(tmp_path / "smfanet.pth", weights_only=True)
     torch.save({"params": content["params"]}, tmp_path / "smfanet.pth")  # as its authors write it
     command = parse(
-        ["small-x2-logits", "--teacher.weights", str(tmp_path / "smfanet.pth"), "--data.train", str(tmp_path)]
+        [
+            "small-x2-logits",
+            "--teacher.weights",
+            str(tmp_path / "smfanet.pth"),
+            "--data.train",
+            str(tmp_path),
+        ]
     )
 
     assert isinstance(command, Train)
@@ -363,7 +422,9 @@ def test_a_recipe_takes_a_teacher_of_another_kind(tmp_path):
 
 
 def test_every_field_of_a_method_is_described():
-    assert field_texts(DUKD)["windows"] == "Windows per picture and batch; their distances are averaged."
+    assert (
+        field_texts(DUKD)["windows"] == "Windows per image and batch; their distances are averaged."
+    )
 
 
 def test_info_tells_a_run_that_is_going_from_one_that_was_killed(world, trained):
@@ -389,12 +450,14 @@ def test_info_of_weights_says_what_matters(world, folder):
 
 
 def test_info_of_a_network_that_overflows_says_so(world, tmp_path):
-    weights.write(tmp_path / "r.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build())
+    weights.write(
+        tmp_path / "r.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build()
+    )
 
     said = world.works(f"info {tmp_path}/r.safetensors")
 
     assert "overflows: use bfloat16 or float32" in said
-    assert "the whole picture: tiles are approximate" in said
+    assert "the whole image: tiles are approximate" in said
 
 
 # What they say to mistakes
@@ -408,8 +471,11 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "train {root}/none.yaml": (2, "{root}/none.yaml: No such file or directory"),
     "train {root}/empty": (2, "{root}/empty is a folder, but no run: it has no experiment.yaml"),
     "train {root}/gone --resume": (2, "there is no run {root}/gone; a new run is begun with"),
-    "train tiny-x2-scratch --teacher.weights t.pth": (2, "tiny-x2-scratch trains without a teacher: leave"),
-    "train {root}/typo.yaml": (2, "optimisation has no field 'stepz'; did you mean steps?"),
+    "train tiny-x2-scratch --teacher.weights t.pth": (
+        2,
+        "tiny-x2-scratch trains without a teacher: leave",
+    ),
+    "train {root}/typo.yaml": (2, "optimization has no field 'stepz'; did you mean steps?"),
     "train {root}/kind.yaml": (2, "experiment.method.type is 'dukt'; did you mean dukd?"),
     "train {root}/mine.yaml --import {root}/none.py": (
         2,
@@ -426,14 +492,17 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "train {root}/mine.yaml --teacher.weights {root}/none.pth": (65, "{root}/none.pth is no file"),
     "train {root}/mine.yaml --data.train {root}/empty": (65, "{root}/empty"),
     "train {root}/mine.yaml --data.train {root}/torn": (65, "torn.png"),
-    "train {root}/mine.yaml --out {root}/used --resume": (65, "{root}/used holds no run: it has no experiment.yaml"),
+    "train {root}/mine.yaml --out {root}/used --resume": (
+        65,
+        "{root}/used holds no run: it has no experiment.yaml",
+    ),
     "train {root}/mine.yaml --out {root}/used": (
         65,
         "{root}/used is used already (something): it holds no run: choose another name",
     ),
     "prepare {root}/none --scale 2 --out {root}/x.pack": (65, "{root}/none"),
     "prepare {root}/empty --scale 2 --out {root}/x.pack": (65, "{root}/empty"),
-    "prepare {root}/pictures --scale 0 --out {root}/x.pack": (2, "a scale is at least 1, but got 0"),
+    "prepare {root}/images --scale 0 --out {root}/x.pack": (2, "a scale is at least 1, but got 0"),
     "check-data {root}/torn --scale 2": (65, "torn.png"),
     "check-data {root}/notes.txt": (65, "{root}/notes.txt"),
     "check-data {root}/whole.pack --scale 3": (
@@ -444,38 +513,68 @@ MISTAKES: dict[str, tuple[int, str]] = {
         2,
         "{root}/whole.pack is a pack: --lr and --recursive are for folders",
     ),
-    "info {root}/pictures": (2, "{root}/pictures is a folder of pictures, not a run: `dukd check-data {root}/pictures"),
+    "info {root}/images": (
+        2,
+        "{root}/images is a folder of images, not a run: `dukd check-data {root}/images",
+    ),
     "export {root}/skip.safetensors -o {root}/x.pth": (
         65,
         "write .safetensors (the layout dukd) or .onnx, which hold it",
     ),
-    "ensemble {root}/teacher.safetensors -o {root}/x.pth": (2, "--out is to end in .safetensors, but got {root}/x.pth"),
+    "ensemble {root}/teacher.safetensors -o {root}/x.pth": (
+        2,
+        "--out is to end in .safetensors, but got {root}/x.pth",
+    ),
     "ensemble {root}/teacher.safetensors {root}/x3.safetensors -o {root}/x.safetensors": (
         2,
         "an ensemble of x2 has members of x2, but x3 is x3",
     ),
-    "ensemble {root}/teacher.safetensors -o {root}/mine.safetensors": (2, "{root}/mine.yaml is there already: choose"),
-    "evaluate {root}/teacher.safetensors --sets {root}/empty": (65, "{root}/empty"),
-    "evaluate {root}/teacher.safetensors --sets {root}/pictures --scale 4": (65, "this looks like EDSR x2"),
-    "evaluate --sets {root}/pictures": (
+    "ensemble {root}/teacher.safetensors -o {root}/mine.safetensors": (
         2,
-        "cannot tell which pictures to measure on, no network says the scale: give --scale",
+        "{root}/mine.yaml is there already: choose",
     ),
-    "evaluate {root}/notes.txt --sets {root}/pictures": (65, "{root}/notes.txt is damaged, or no file of weights"),
-    "evaluate {root}/bad.onnx --sets {root}/pictures": (65, "{root}/bad.onnx is an ONNX graph; name the file of"),
-    "evaluate {root}/teacher.safetensors --sets {root}/pictures -o {root}/t.xls": (
+    "evaluate {root}/teacher.safetensors --sets {root}/empty": (65, "{root}/empty"),
+    "evaluate {root}/teacher.safetensors --sets {root}/images --scale 4": (
+        65,
+        "this looks like EDSR x2",
+    ),
+    "evaluate --sets {root}/images": (
+        2,
+        "cannot tell which images to measure on, no network says the scale: give --scale",
+    ),
+    "evaluate {root}/notes.txt --sets {root}/images": (
+        65,
+        "{root}/notes.txt is damaged, or no file of weights",
+    ),
+    "evaluate {root}/bad.onnx --sets {root}/images": (
+        65,
+        "{root}/bad.onnx is an ONNX graph; name the file of",
+    ),
+    "evaluate {root}/teacher.safetensors --sets {root}/images -o {root}/t.xls": (
         2,
         "--out writes .md, .csv or .json, but got {root}/t.xls",
     ),
-    "evaluate {root}/teacher.safetensors --sets {root}/pictures --pictures -1": (
+    "evaluate {root}/teacher.safetensors --sets {root}/images --images -1": (
         2,
-        "--pictures is a number from 0 (all) up, but got -1",
+        "--images is a number from 0 (all) up, but got -1",
     ),
-    "evaluate {root}/teacher.safetensors --sets {root}/pictures --device cuda": (2, "there is no cuda device here"),
-    "upscale {root}/none.png -o {root}/o -m {root}/teacher.safetensors": (1, "1 of 1 pictures were not enlarged:"),
-    "upscale -o {root}/o -m {root}/teacher.safetensors": (2, "name pictures, or folders of them"),
-    "upscale {root}/empty -o {root}/o -m {root}/teacher.safetensors": (2, "no pictures in {root}/empty"),
-    "upscale {root}/small -o {root}/small -m {root}/teacher.safetensors": (2, "write to another folder"),
+    "evaluate {root}/teacher.safetensors --sets {root}/images --device cuda": (
+        2,
+        "there is no cuda device here",
+    ),
+    "upscale {root}/none.png -o {root}/o -m {root}/teacher.safetensors": (
+        1,
+        "1 of 1 images were not enlarged:",
+    ),
+    "upscale -o {root}/o -m {root}/teacher.safetensors": (2, "name images, or folders of them"),
+    "upscale {root}/empty -o {root}/o -m {root}/teacher.safetensors": (
+        2,
+        "no images in {root}/empty",
+    ),
+    "upscale {root}/small -o {root}/small -m {root}/teacher.safetensors": (
+        2,
+        "write to another folder",
+    ),
     "upscale {root}/small -o {root}/o -m {root}/empty": (
         2,
         "{root}/empty is a folder, but no run: name a file of weights, or a run directory",
@@ -514,33 +613,54 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "upscale {root}/small -o {root}/notes.txt/o -m {root}/teacher.safetensors": (
         1,
-        "3 of 3 pictures were not enlarged:",
+        "3 of 3 images were not enlarged:",
     ),
-    "info {root}/none": (2, "there is no {root}/none: name a file of weights, a pack or a run directory"),
+    "info {root}/none": (
+        2,
+        "there is no {root}/none: name a file of weights, a pack or a run directory",
+    ),
     "info {root}/notes.txt": (65, "{root}/notes.txt is damaged, or no file of weights"),
     "info {root}/empty": (65, "{root}/empty holds no run: it has no experiment.yaml"),
     "info {root}/hostile.pth": (65, "{root}/hostile.pth is refused"),
     "info {root}/bad.pack": (65, "{root}/bad.pack"),
     "report {root}/empty -o {root}/r.html": (65, "{root}/empty holds no run"),
-    "report {root}/empty -o {root}/r.pdf": (2, "the report is a page: --out ends in .html, but got {root}/r.pdf"),
+    "report {root}/empty -o {root}/r.pdf": (
+        2,
+        "the report is a page: --out ends in .html, but got {root}/r.pdf",
+    ),
     "report -o {root}/r.html": (2, "there is no run to report"),
     "compare {root}/empty": (65, "{root}/empty holds no run"),
     "compare": (2, "there is no run to report"),
-    "compare {root}/empty -o {root}/t.xls": (2, "--out writes .md, .csv, .json or .html, but got {root}/t.xls"),
+    "compare {root}/empty -o {root}/t.xls": (
+        2,
+        "--out writes .md, .csv, .json or .html, but got {root}/t.xls",
+    ),
     "export {root}/teacher.safetensors -o {root}/a.tflite": (
         2,
         "--out ends in .onnx, .pth or .safetensors, but got {root}/a.tflite",
     ),
-    "export {root}/teacher.safetensors -o {root}/a.txt -f onnx": (2, "{root}/a.txt is to end in .onnx"),
-    "export {root}/teacher.safetensors -o {root}/a.onnx --opset 3": (2, "opset is 17 to 20, but got 3"),
-    "export {root}/rcan.safetensors -o {root}/a.onnx --half": (2, "rcan overflows in float16: export it in float32"),
+    "export {root}/teacher.safetensors -o {root}/a.txt -f onnx": (
+        2,
+        "{root}/a.txt is to end in .onnx",
+    ),
+    "export {root}/teacher.safetensors -o {root}/a.onnx --opset 3": (
+        2,
+        "opset is 17 to 20, but got 3",
+    ),
+    "export {root}/rcan.safetensors -o {root}/a.onnx --half": (
+        2,
+        "rcan overflows in float16: export it in float32",
+    ),
     "export {root}/none.pth -o {root}/a.onnx": (
         65,
         "{root}/none.pth is no file; name a .safetensors or .pth file of weights",
     ),
     "methods dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
     "recipes edsr-x4-dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
-    "recipes edsr": (2, "a recipe is called <networks>-x<scale>-<method>, such as edsr-x4-dukd, but got 'edsr'"),
+    "recipes edsr": (
+        2,
+        "a recipe is called <networks>-x<scale>-<method>, such as edsr-x4-dukd, but got 'edsr'",
+    ),
 }
 
 
@@ -561,13 +681,15 @@ def mistaken(folder: Path) -> Path:
     (folder / "used").mkdir()
     (folder / "used" / "something").write_text("")
     (folder / "torn").mkdir()
-    (folder / "torn" / "torn.png").write_bytes((folder / "pictures" / "0.png").read_bytes()[:200])
+    (folder / "torn" / "torn.png").write_bytes((folder / "images" / "0.png").read_bytes()[:200])
     torch.save({"params": _Hostile()}, folder / "hostile.pth")
-    weights.write(folder / "rcan.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build())
+    weights.write(
+        folder / "rcan.safetensors", RCANConfig(scale=2, width=16, groups=1, blocks=1).build()
+    )
     skip = EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0, skip="nearest")
     weights.write(folder / "skip.safetensors", skip.build())
     weights.write(folder / "x3.safetensors", EDSRConfig(scale=3, width=8, blocks=1).build())
-    prepare(find_pairs(folder / "pictures", scale=2), folder / "whole.pack")
+    prepare(find_pairs(folder / "images", scale=2), folder / "whole.pack")
     return folder
 
 
@@ -588,13 +710,16 @@ def test_a_mistake_gets_one_sentence_and_a_code(line, mistaken, world):
     ("line", "hint"),
     [
         ("evaluate {root}/teacher.safetensors --setz x", "--sets"),
-        ("train {root}/mine.yaml --optimisation.step 5", "--optimisation.steps"),
+        ("train {root}/mine.yaml --optimization.step 5", "--optimization.steps"),
         ("train {root}/mine.yaml --method.zoomin 5", "--method.zoom-in"),
         ("train {root}/mine.yaml --data.batch 0", "batch is 0, but must be at least 1"),
-        ("train {root}/mine.yaml --optimisation.learning-rate -1", "learning_rate is -1.0, but must be above 0"),
+        (
+            "train {root}/mine.yaml --optimization.learning-rate -1",
+            "learning_rate is -1.0, but must be above 0",
+        ),
         ("upscale {root}/small -o o -m m --precision float23", "float32"),
-        ("prepare {root}/pictures --scale two --out x.pack", "--scale"),
-        ("prepare {root}/pictures --out x.pack", "--scale"),
+        ("prepare {root}/images --scale two --out x.pack", "--scale"),
+        ("prepare {root}/images --out x.pack", "--scale"),
     ],
 )
 def test_a_wrong_option_is_refused_and_the_right_one_named(line, hint, world):
@@ -605,7 +730,7 @@ def test_a_wrong_option_is_refused_and_the_right_one_named(line, hint, world):
     assert "Traceback" not in complaint
 
 
-def test_a_picture_below_the_size_of_a_patch_is_named(world, folder, tmp_path):
+def test_a_image_below_the_size_of_a_patch_is_named(world, folder, tmp_path):
     options = f"--data.train {folder}/small --data.patch 48"
 
     code, complaint = world.fails(f"train {folder}/mine.yaml --out {tmp_path}/r {options}")
@@ -615,10 +740,10 @@ def test_a_picture_below_the_size_of_a_patch_is_named(world, folder, tmp_path):
 
 
 def test_an_experiment_cannot_change_while_it_is_resumed(world, trained):
-    code, complaint = world.fails(f"train {trained} --resume --optimisation.seed 11")
+    code, complaint = world.fails(f"train {trained} --resume --optimization.seed 11")
 
     assert code == 65
-    assert "optimisation.seed was 10, is 11" in complaint
+    assert "optimization.seed was 10, is 11" in complaint
 
 
 def test_a_run_that_was_not_evaluated_is_not_compared(world, trained, folder, tmp_path):
@@ -630,7 +755,9 @@ def test_a_run_that_was_not_evaluated_is_not_compared(world, trained, folder, tm
     code, complaint = world.fails(f"compare {out}")
 
     assert code == 2
-    assert complaint == "copy was not evaluated: it has no evaluation.json (dukd evaluate writes it)"
+    assert (
+        complaint == "copy was not evaluated: it has no evaluation.json (dukd evaluate writes it)"
+    )
     assert world.fails(f"upscale {folder}/small -o {tmp_path} -m {out}")[1].endswith(
         "has no student yet: training writes it at the first save"
     )
@@ -640,7 +767,9 @@ def test_a_run_that_was_not_evaluated_is_not_compared(world, trained, folder, tm
 def test_a_folder_that_takes_no_files_is_named(world, folder, tmp_path):
     tmp_path.chmod(0o555)
     try:
-        code, complaint = world.fails(f"prepare {folder}/pictures --scale 2 --out {tmp_path}/a/p.pack")
+        code, complaint = world.fails(
+            f"prepare {folder}/images --scale 2 --out {tmp_path}/a/p.pack"
+        )
     finally:
         tmp_path.chmod(0o755)
 
@@ -679,7 +808,10 @@ def test_a_demo_that_was_interrupted_says_how_to_go_on(world, tmp_path, monkeypa
     code, complaint = world.fails(f"demo --out {tmp_path}")
 
     assert code == 75
-    assert complaint == f"stopped after step 145; everything is in {tmp_path}, continue with the same command again"
+    assert (
+        complaint
+        == f"stopped after step 145; everything is in {tmp_path}, continue with the same command again"
+    )
 
 
 def test_what_we_did_wrong_is_not_blamed_on_the_user(world, folder, tmp_path, monkeypatch):
@@ -729,11 +861,15 @@ def test_slow_work_is_heard_of_every_five_minutes(capsys, monkeypatch):
 
 def test_progress_of_the_next_work_begins_anew(capsys):
     with Bar() as progress:
-        progress(3, 3, "pictures")
+        progress(3, 3, "images")
         progress(0, 4, "steps")
         progress(4, 4, "steps")
 
-    assert [line.split()[2] for line in capsys.readouterr().err.splitlines()] == ["3/3", "0/4", "4/4"]
+    assert [line.split()[2] for line in capsys.readouterr().err.splitlines()] == [
+        "3/3",
+        "0/4",
+        "4/4",
+    ]
 
 
 def test_training_shows_losses_speed_and_what_is_left(world, folder, tmp_path):
@@ -746,7 +882,7 @@ def test_training_shows_losses_speed_and_what_is_left(world, folder, tmp_path):
     assert "reconstruction 0." in line
     assert "patches/s" in line
     assert " left" in line
-    assert "step      20  pictures " in said
+    assert "step      20  images " in said
 
 
 @pytest.mark.parametrize(
@@ -757,7 +893,8 @@ def test_time_is_told_as_people_tell_it(seconds, text):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(7, "7 bytes"), (1500, "1.5 kB"), (2_560_000, "2.6 MB"), (3_210_000_000, "3.21 GB")]
+    ("count", "text"),
+    [(7, "7 bytes"), (1500, "1.5 kB"), (2_560_000, "2.6 MB"), (3_210_000_000, "3.21 GB")],
 )
 def test_sizes_are_told_as_people_tell_them(count, text):
     assert amount(count) == text
@@ -771,9 +908,20 @@ def test_no_line_in_a_log_is_broken():
 
 
 def _process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "dukd", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100, **options)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=100,
+        **options,
+    )
 
 
 def test_the_program_exits_with_the_code_and_no_traceback(folder):
@@ -789,7 +937,9 @@ def test_output_can_be_cut_off(folder):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     command = f"set -o pipefail; {sys.executable} -m dukd methods | true"
 
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
 
     assert "Traceback" not in done.stderr
     assert done.stderr == ""
@@ -803,7 +953,14 @@ def test_names_that_are_no_utf_8_can_be_told(folder, tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
 
-    done = _process("upscale", str(tmp_path), "-o", str(tmp_path / "out"), "-m", str(folder / "teacher.safetensors"))
+    done = _process(
+        "upscale",
+        str(tmp_path),
+        "-o",
+        str(tmp_path / "out"),
+        "-m",
+        str(folder / "teacher.safetensors"),
+    )
 
     assert done.returncode == 0, done.stderr
     assert r"\udcff_x2.png" in done.stdout
@@ -813,9 +970,22 @@ def test_an_interrupted_run_saves_and_goes_on(folder, tmp_path):
     """The promise of reliability: exit 75 after the step, and --resume continues."""
     text = (folder / "mine.yaml").read_text().replace("steps: 20", "steps: 100000")
     (tmp_path / "long.yaml").write_text(text.replace("every: 10", "every: 100000"))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "dukd", "train", str(tmp_path / "long.yaml"), "--out", str(tmp_path / "r")]
-    with subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[1] / "src"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "dukd",
+        "train",
+        str(tmp_path / "long.yaml"),
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    with subprocess.Popen(
+        [*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "%" in line and "/100000" in line:

@@ -1,4 +1,4 @@
-"""Workers do what one process does, to the byte, whatever dies: a worker, the run itself, or a picture's file."""
+"""Workers do what one process does, to the byte, whatever dies: a worker, the run itself, or an image's file."""
 
 import importlib.util
 import os
@@ -76,8 +76,10 @@ def network() -> EDSR:
     return EDSR(CONFIG).frozen()
 
 
-def save(path: Path, level: int | None = None, *, size: int = 12, dtype: type[np.generic] = np.uint8) -> Path:
-    """A picture of one level, or of noise that depends on its name alone."""
+def save(
+    path: Path, level: int | None = None, *, size: int = 12, dtype: type[np.generic] = np.uint8
+) -> Path:
+    """An image of one level, or of noise that depends on its name alone."""
     rng = np.random.default_rng(list(os.fsencode(path.name)))
     pixels = rng.integers(0, np.iinfo(dtype).max, (size, size + 1, 3), dtype=dtype)
     images.write(path, Picture(pixels=pixels if level is None else np.full_like(pixels, level)))
@@ -131,7 +133,9 @@ def test_workers_do_as_one_process_does(ray, network, tmp_path, monkeypatch):
     told: list[tuple[int, int, str]] = []
 
     def upscaled(out: str, **how) -> Upscaled:
-        return upscale_files(network, [photos], Path(out), recursive=True, tile=8, outscale=3, quality=90, **how)
+        return upscale_files(
+            network, [photos], Path(out), recursive=True, tile=8, outscale=3, quality=90, **how
+        )
 
     expected = upscaled("one")
     result = upscaled("many", engine=Workers(2), progress=lambda *what: told.append(what))
@@ -151,7 +155,7 @@ def test_nobody_outside_this_machine_can_connect(ray):
 
 
 def test_a_dead_worker_loses_nothing(ray, tmp_path):
-    """One is killed at a picture, which its successor does; a picture that kills every worker is given up, alone."""
+    """One is killed at an image, which its successor does; an image that kills every worker is given up, alone."""
     notes, photos = tmp_path / "notes", tmp_path / "photos"
     notes.mkdir()
     names = [f"{n}.png" for n in range(8)]
@@ -170,7 +174,9 @@ def test_a_dead_worker_loses_nothing(ray, tmp_path):
     assert len(result.done) == 7
     alive = EDSR(CONFIG)
     alive.load_state_dict(mortal.state_dict())
-    upscale_files(alive.frozen(), [p for p in photos.iterdir() if p.name != "5.png"], tmp_path / "expected")
+    upscale_files(
+        alive.frozen(), [p for p in photos.iterdir() if p.name != "5.png"], tmp_path / "expected"
+    )
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
 
 
@@ -184,11 +190,19 @@ def test_an_interrupted_run_ends_its_workers_and_keeps_what_is_finished(ray, tmp
 
     with pytest.raises(KeyboardInterrupt):
         upscale_files(
-            Slow(CONFIG).frozen(), [tmp_path / "photos"], tmp_path / "out", engine=Workers(2), progress=interrupted
+            Slow(CONFIG).frozen(),
+            [tmp_path / "photos"],
+            tmp_path / "out",
+            engine=Workers(2),
+            progress=interrupted,
         )
 
     session = ray.get_runtime_context().get_session_name()  # part of the path of every log
-    folder = next(found for root in (tempfile.gettempdir(), "/tmp") for found in Path(root).glob(f"dukd-*/{session}"))
+    folder = next(
+        found
+        for root in (tempfile.gettempdir(), "/tmp")
+        for found in Path(root).glob(f"dukd-*/{session}")
+    )
     assert processes(str(folder))
     wait_until("workers end", lambda: not processes(str(folder), "ray::MapWorker"))
     assert 1 <= len(contents(tmp_path / "out")) < 12
@@ -206,7 +220,11 @@ upscale_files(Slow(CONFIG).frozen(), [Path("photos")], Path("out"), model="stude
 
 def environment(**more: str) -> dict[str, str]:
     here = Path(__file__).parent
-    return os.environ | {"PYTHONPATH": f"{here.parent / 'src'}{os.pathsep}{here}", "OMP_NUM_THREADS": "1"} | more
+    return (
+        os.environ
+        | {"PYTHONPATH": f"{here.parent / 'src'}{os.pathsep}{here}", "OMP_NUM_THREADS": "1"}
+        | more
+    )
 
 
 @pytest.mark.slow
@@ -215,17 +233,26 @@ def test_a_killed_run_is_continued(ray, network, tmp_path):
     for n in range(12):
         save(tmp_path / "photos" / f"{n}.png")
     weights.write(tmp_path / "student.safetensors", network)
-    expected = upscale_files(network, [tmp_path / "photos"], tmp_path / "expected", model="student.safetensors")
+    expected = upscale_files(
+        network, [tmp_path / "photos"], tmp_path / "expected", model="student.safetensors"
+    )
     assert len(expected.done) == 12
     temporary = tempfile.mkdtemp(prefix="t", dir="/tmp")
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER], cwd=tmp_path, env=environment(TMPDIR=temporary))
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER], cwd=tmp_path, env=environment(TMPDIR=temporary)
+    )
     try:
         wait_until("the first result", lambda: contents(tmp_path / "out"))
     finally:
         driver.kill()
         driver.wait()
-        wait_until("its workers end", lambda: not set(processes(temporary)) - set(processes(temporary, "Agent ")))
-        for agent in processes(temporary):  # Ray's own, which would end by themselves within a minute
+        wait_until(
+            "its workers end",
+            lambda: not set(processes(temporary)) - set(processes(temporary, "Agent ")),
+        )
+        for agent in processes(
+            temporary
+        ):  # Ray's own, which would end by themselves within a minute
             with suppress(ProcessLookupError):
                 os.kill(agent, signal.SIGKILL)
         wait_until("its agents end", lambda: not processes(temporary))
@@ -234,10 +261,31 @@ def test_a_killed_run_is_continued(ray, network, tmp_path):
     assert 1 <= len(finished) < 12
     assert finished.items() <= contents(tmp_path / "expected").items()
 
-    options = ["-o", "out", "-m", "student.safetensors", "--workers", "2", "--skip-existing", "--device", "cpu"]
+    options = [
+        "-o",
+        "out",
+        "-m",
+        "student.safetensors",
+        "--workers",
+        "2",
+        "--skip-existing",
+        "--device",
+        "cpu",
+    ]
     address = ray.get_runtime_context().gcs_address
-    command = [sys.executable, "-m", "dukd", "upscale", "photos", *options, "--ray-address", address]
-    again = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "dukd",
+        "upscale",
+        "photos",
+        *options,
+        "--ray-address",
+        address,
+    ]
+    again = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
 
     assert again.returncode == 0, again.stderr
     assert f"{len(finished)} were finished already" in again.stderr
@@ -246,7 +294,9 @@ def test_a_killed_run_is_continued(ray, network, tmp_path):
     assert ray.get(ray.put(3)) == 3
 
 
-def test_the_command_line_takes_workers_and_errors_end_it_in_a_sentence(ray, network, tmp_path, capsys):
+def test_the_command_line_takes_workers_and_errors_end_it_in_a_sentence(
+    ray, network, tmp_path, capsys
+):
     for n in range(2):
         save(tmp_path / "photos" / f"{n}.png")
     weights.write(tmp_path / "student.safetensors", network)
@@ -254,7 +304,17 @@ def test_the_command_line_takes_workers_and_errors_end_it_in_a_sentence(ray, net
         broken = EDSR(CONFIG)
         next(broken.parameters()).fill_(torch.finfo(torch.float32).max)
     weights.write(tmp_path / "broken.safetensors", broken)
-    line = ["upscale", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--workers", "2", "--device", "cpu", "-m"]
+    line = [
+        "upscale",
+        str(tmp_path / "photos"),
+        "-o",
+        str(tmp_path / "out"),
+        "--workers",
+        "2",
+        "--device",
+        "cpu",
+        "-m",
+    ]
 
     assert run([*line, str(tmp_path / "student.safetensors")]) == 0
     said = capsys.readouterr()
@@ -264,7 +324,7 @@ def test_the_command_line_takes_workers_and_errors_end_it_in_a_sentence(ray, net
     assert "edsr answers with NaN or infinity" in capsys.readouterr().err
 
 
-def test_without_pictures_left_nothing_is_started(network, tmp_path, monkeypatch):
+def test_without_images_left_nothing_is_started(network, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_package", lambda **_: pytest.fail("Ray was imported"))
     photo = save(tmp_path / "a.png")
     upscale_files(network, [photo], tmp_path / "out")
@@ -277,7 +337,9 @@ def test_without_pictures_left_nothing_is_started(network, tmp_path, monkeypatch
 def test_without_the_extra_it_is_named(network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
 
-    with pytest.raises(ValueError, match=r"upscaling with workers needs ray: pip install 'dukd\[ray\]'"):
+    with pytest.raises(
+        ValueError, match=r"upscaling with workers needs ray: pip install 'dukd\[ray\]'"
+    ):
         upscale_files(network, [save(tmp_path / "a.png")], tmp_path / "out", engine=Workers(2))
 
 
@@ -296,7 +358,12 @@ SMALL, LARGE, NO_GPU = {"CPU": 8.0}, {"CPU": 64.0, "GPU": 4.0}, {"CPU": 64.0, "n
         ([LARGE, NO_GPU], 4, True, (16, 1)),
         ([LARGE, SMALL], 8, True, (8, 0.5)),
         ([LARGE, LARGE], 8, True, (16, 1)),
-        ([LARGE, {"CPU": 2.0, "GPU": 4.0}], 8, True, (8, 0.5)),  # one core per worker would waste 60
+        (
+            [LARGE, {"CPU": 2.0, "GPU": 4.0}],
+            8,
+            True,
+            (8, 0.5),
+        ),  # one core per worker would waste 60
     ],
 )
 def test_a_cluster_is_shared_evenly(nodes, workers, gpu, expected):
@@ -304,9 +371,13 @@ def test_a_cluster_is_shared_evenly(nodes, workers, gpu, expected):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="9 workers find no room where there are 8 cores and 0 GPUs: ask for fewer"):
+    with pytest.raises(
+        ValueError, match="9 workers find no room where there are 8 cores and 0 GPUs: ask for fewer"
+    ):
         share([SMALL], 9)
-    with pytest.raises(ValueError, match="1 workers with GPUs find no room where there are 8 cores and 0 GPUs"):
+    with pytest.raises(
+        ValueError, match="1 workers with GPUs find no room where there are 8 cores and 0 GPUs"
+    ):
         share([SMALL], 1, gpu=True)
     with pytest.raises(ValueError, match="at least one worker is needed, but got 0"):
         Workers(0)

@@ -1,4 +1,4 @@
-"""Colour is converted as MATLAB does it."""
+"""Color is converted as MATLAB does it."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,9 @@ def pixel(*rgb: float) -> torch.Tensor:
         ((0, 0, 1), (40.966, 240, 109.786)),
     ],
 )
-def test_primaries_have_the_levels_of_bt601(rgb: tuple[float, ...], ycbcr: tuple[float, ...]) -> None:
+def test_primaries_have_the_levels_of_bt601(
+    rgb: tuple[float, ...], ycbcr: tuple[float, ...]
+) -> None:
     """Sums of MATLAB's coefficients, by hand."""
     assert_close(rgb_to_ycbcr(pixel(*rgb)) * 255, pixel(*ycbcr), rtol=0, atol=1e-9)
 
@@ -35,7 +37,9 @@ def test_luma_is_the_first_channel_and_is_not_rounded() -> None:
     rgb = torch.rand(2, 3, 5, 4, dtype=torch.float64)
 
     assert_close(luma(rgb), rgb_to_ycbcr(rgb)[:, :1], rtol=0, atol=0)
-    assert_close(luma(pixel(1 / 255, 0, 0)) * 255, torch.full((1, 1, 1, 1), 16 + 65.481 / 255).double())
+    assert_close(
+        luma(pixel(1 / 255, 0, 0)) * 255, torch.full((1, 1, 1, 1), 16 + 65.481 / 255).double()
+    )
 
 
 @given(st.integers(0, 2**31))

@@ -19,7 +19,9 @@ NETWORKS: tuple[NetworkConfig, ...] = (
 )
 
 
-def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_is_told_once_and_done_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def broken(function: Callable[..., object], **_: object) -> Callable[..., object]:
         def fails(*arguments: object) -> object:
             raise OSError("no C++ compiler\nand a long story")
@@ -32,7 +34,8 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch: pytest
     compiled(network)
 
     with pytest.warns(
-        RuntimeWarning, match=r"torch.compile failed for edsr, which goes on without: OSError: no C\+\+ compiler$"
+        RuntimeWarning,
+        match=r"torch.compile failed for edsr, which goes on without: OSError: no C\+\+ compiler$",
     ):
         first = network(x)
     with warnings.catch_warnings():
@@ -43,7 +46,9 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.name)
-def test_weights_that_are_lowered_once_answer_as_if_lowered_every_time(config: NetworkConfig) -> None:
+def test_weights_that_are_lowered_once_answer_as_if_lowered_every_time(
+    config: NetworkConfig,
+) -> None:
     network, x = config.build().frozen(), torch.rand(2, 3, 8, 12)
     copied = lowered(network)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
@@ -90,16 +95,21 @@ def test_graphs_are_asked_of_the_compiler_and_every_size_is_compiled_for_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[dict[str, object]] = []
-    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: asked.append(options) or function
+    )
     for graphs in (False, True):
         compiled(CONFIG.build(), graphs=graphs)
 
-    assert asked == [{"mode": None, "dynamic": False}, {"mode": "reduce-overhead", "dynamic": False}]
+    assert asked == [
+        {"mode": None, "dynamic": False},
+        {"mode": "reduce-overhead", "dynamic": False},
+    ]
 
 
 @pytest.mark.slow
-def test_nothing_is_compiled_for_pictures_shown_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Test pictures come in many sizes, and a compiler that meets the ninth gives up."""
+def test_nothing_is_compiled_for_images_shown_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test images come in many sizes, and a compiler that meets the ninth gives up."""
     made: list[int] = []
     compile_ = torch.compile
 
@@ -107,7 +117,9 @@ def test_nothing_is_compiled_for_pictures_shown_as_written(monkeypatch: pytest.M
         made.append(1)
         return graph.forward
 
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compile_(function, backend=counting, dynamic=False))
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **_: compile_(function, backend=counting, dynamic=False)
+    )
     network = compiled(CONFIG.build())
     expected = CONFIG.build()
     expected.load_state_dict(network.state_dict())
@@ -124,10 +136,14 @@ def test_nothing_is_compiled_for_pictures_shown_as_written(monkeypatch: pytest.M
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_compiled_network_gives_the_same_answers_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_network_gives_the_same_answers_and_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Traced forward and backward; the C++ compiler behind it takes minutes on a busy machine, and is torch's."""
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compile_(function, backend="aot_eager"))
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **_: compile_(function, backend="aot_eager")
+    )
     network, x = CONFIG.build(), torch.rand(2, 3, 8, 8)
     sr, (features,) = network.forward_with_features(x, (1.0,))
     sr.square().mean().backward()

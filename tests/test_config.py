@@ -20,7 +20,9 @@ from dukd.methods import DUKD, Combined, Method
 from dukd.recipes.papers import names, recipe
 from dukd.training.experiment import Experiment
 
-METHODS = sorted(name for name, kind in known(Method).items() if kind.__module__.startswith("dukd."))
+METHODS = sorted(
+    name for name, kind in known(Method).items() if kind.__module__.startswith("dukd.")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class Plan:
     learning_rate: float = 1e-4
     batch: int = 16
     flips: bool = True
-    colour: Literal["red", "green"] = "red"
+    color: Literal["red", "green"] = "red"
     level: Literal[1, 2] = 1
     pair: tuple[float, float] = (0.9, 0.99)
     many: tuple[int, ...] = ()
@@ -80,15 +82,18 @@ def complaint(text: str) -> str:
 
 def test_scalars_are_read_by_the_type_of_their_field() -> None:
     """YAML 1.1 takes 1e-4 for text, no for false, 010 for 8 and 12:30 for 750."""
-    plan = read("title: no\nlearning_rate: 1e-4\nbatch: 010\nflips: off\ncolour: green\nlevel: 2\npath: 12:30\n")
+    plan = read(
+        "title: no\nlearning_rate: 1e-4\nbatch: 010\nflips: off\ncolor: green\nlevel: 2\npath: 12:30\n"
+    )
 
-    expected = Plan(title="no", batch=10, flips=False, colour="green", level=2, path=Path("12:30"))
+    expected = Plan(title="no", batch=10, flips=False, color="green", level=2, path=Path("12:30"))
     assert plan == expected
     assert plan.level == 2
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [("1e-4", 1e-4), ("1E-4", 1e-4), ("-1.5", -1.5), ("3", 3.0), ("1_000", 1000.0), (".5", 0.5)]
+    ("value", "expected"),
+    [("1e-4", 1e-4), ("1E-4", 1e-4), ("-1.5", -1.5), ("3", 3.0), ("1_000", 1000.0), (".5", 0.5)],
 )
 def test_numbers(value: str, expected: float) -> None:
     assert read(f"title: a\nlearning_rate: {value}").learning_rate == expected
@@ -106,7 +111,10 @@ def test_null_is_none_only_where_none_is_possible() -> None:
     assert read('title: "~"').title == "~"
     assert complaint("title: ~") == "plan.yaml:1:8: plan.title has no value"
     assert complaint("title: a\nbatch:\n") == "plan.yaml:2:7: plan.batch has no value"
-    assert complaint("title: a\nshape: null") == "plan.yaml:2:8: plan.shape takes a mapping of names to values"
+    assert (
+        complaint("title: a\nshape: null")
+        == "plan.yaml:2:8: plan.shape takes a mapping of names to values"
+    )
 
 
 def test_lists() -> None:
@@ -146,7 +154,7 @@ MISTAKES = {
     "computed with",
     "title: a\nflips: maybe": "plan.yaml:2:8: plan.flips is 'maybe', but must be true or false",
     "title: a\nflips: 1": "plan.yaml:2:8: plan.flips is '1', but must be true or false",
-    "title: a\ncolour: gren": "plan.yaml:2:9: plan.colour is 'gren', but must be one of red, green; did you mean "
+    "title: a\ncolor: gren": "plan.yaml:2:9: plan.color is 'gren', but must be one of red, green; did you mean "
     "green?",
     "title: a\nlevel: 3": "plan.yaml:2:8: plan.level is '3', but must be one of 1, 2",
     "title: a\npair: [1]": "plan.yaml:2:7: plan.pair takes 2 values, but has 1",
@@ -203,7 +211,8 @@ def test_odd_input_is_one_short_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system", "!!python/name:os.system"]
+    "tag",
+    ["!!python/object/apply:os.system", "!!python/object/new:os.system", "!!python/name:os.system"],
 )
 def test_nothing_in_a_file_is_executed(tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "system", pytest.fail)
@@ -213,7 +222,10 @@ def test_nothing_in_a_file_is_executed(tag: str, monkeypatch: pytest.MonkeyPatch
 
 def test_a_bomb_of_aliases_is_refused_before_it_grows() -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
+    lines += [
+        f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]"
+        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
 
     assert complaint("\n".join(lines)) == "plan.yaml:1:4: anchors and aliases are not used here"
 
@@ -229,7 +241,10 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 
     assert complaint_of(b"\xff\xfe") == f"{path}: this is no UTF-8 text"
     assert complaint_of("title: a".encode("utf-16")) == f"{path}: this is no UTF-8 text"
-    assert complaint_of(b"a" * (5 << 20)) == f"{path}: more than 1048576 characters are no configuration"
+    assert (
+        complaint_of(b"a" * (5 << 20))
+        == f"{path}: more than 1048576 characters are no configuration"
+    )
     with pytest.raises(ConfigError, match="No such file"):
         config.read_file(tmp_path / "nowhere.yaml", Plan, kinds=PLAN_KINDS)
     with pytest.raises(ConfigError, match="Is a directory"):
@@ -251,7 +266,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     learning_rate=st.floats(-1e18, 1e18),
     batch=st.integers(-(1 << 62), 1 << 62),
     many=st.lists(st.integers(-9, 9)),
-    path=st.none() | st.sampled_from(["null", "~", "no", "1e-4", "a b", "ä/ö", "- x", "#", "."]).map(Path),
+    path=st.none()
+    | st.sampled_from(["null", "~", "no", "1e-4", "a b", "ä/ö", "- x", "#", "."]).map(Path),
 )
 def test_what_is_written_is_read_back_equal(
     title: str, learning_rate: float, batch: int, many: list[int], path: Path | None
@@ -297,14 +313,19 @@ def test_a_method_that_upcycles_cannot_be_another_one() -> None:
     wrong = text.replace("    type: dukd\n", "    type: logits\n")
     assert wrong != text
 
-    with pytest.raises(ConfigError, match=r"experiment\.method\.upcycling\.type is 'logits'.*known are dukd"):
+    with pytest.raises(
+        ConfigError, match=r"experiment\.method\.upcycling\.type is 'logits'.*known are dukd"
+    ):
         Experiment.from_yaml(wrong)
 
 
 def test_whatever_is_typed_wrong_is_a_config_error() -> None:
     """reliability.md 6.8: 20 of 20,000 mutants made the safe loader leak another exception."""
     rng = random.Random(0)
-    seeds = [recipe(name).make().to_yaml() for name in ("edsr-x2-dukd", "swinir-x4-fakd+dukd", "small-x2-vid")]
+    seeds = [
+        recipe(name).make().to_yaml()
+        for name in ("edsr-x2-dukd", "swinir-x4-fakd+dukd", "small-x2-vid")
+    ]
     specials = "{}[]:,-?!&*#|>'\"%@`~\\ \n\t\0\x85\u2028\ufeff09.eE_+nulltrue<="
     outcomes = {True: 0, False: 0}
     for _ in range(600):

@@ -9,7 +9,19 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from dukd.images.resize import upscale
-from dukd.methods import CSD, DCKD, MCIR, MTKD, Aggregation, CrossKD, Logits, Losses, Method, MiPKD, SlimmableCSD
+from dukd.methods import (
+    CSD,
+    DCKD,
+    MCIR,
+    MTKD,
+    Aggregation,
+    CrossKD,
+    Logits,
+    Losses,
+    Method,
+    MiPKD,
+    SlimmableCSD,
+)
 from dukd.methods.crosskd import cascades
 from dukd.methods.csd import contrast, contrast_with_others
 from dukd.methods.dckd import code_cross_entropy
@@ -21,7 +33,16 @@ from dukd.methods.slimmable import Around, with_corners
 from dukd.networks import EDSRConfig, SRNetwork, SwinIRConfig
 from dukd.networks.perceptual import Filters
 
-ALL: list[Method] = [CSD(), SlimmableCSD(), DCKD(), MCIR(), MTKD(), Aggregation(), CrossKD(), MiPKD()]
+ALL: list[Method] = [
+    CSD(),
+    SlimmableCSD(),
+    DCKD(),
+    MCIR(),
+    MTKD(),
+    Aggregation(),
+    CrossKD(),
+    MiPKD(),
+]
 NOTED: list[Method] = [CSD(), SlimmableCSD(), DCKD(), MCIR()]
 LEVELS = 1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1
 
@@ -39,11 +60,18 @@ def levels(*values: float) -> list[Tensor]:
 
 
 def run(
-    method: Method, student: SRNetwork, teacher: SRNetwork, *, n: int = 2, extras: nn.Module | None = None
+    method: Method,
+    student: SRNetwork,
+    teacher: SRNetwork,
+    *,
+    n: int = 2,
+    extras: nn.Module | None = None,
 ) -> Losses:
     lr, hr = torch.rand(n, 3, 16, 16), torch.rand(n, 3, 32, 32)
     extras = method.extras(student, teacher) if extras is None else extras
-    return method.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=generator(0))
+    return method.losses(
+        student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=generator(0)
+    )
 
 
 # CSD
@@ -52,9 +80,13 @@ def run(
 def test_the_contrast_is_a_weighted_sum_of_quotients() -> None:
     """At every level |a - p| = 1 and the negatives lie 2 and 3 away: each quotient is 1 / 5."""
     anchor, positive = levels(0, 0, 0, 0, 0), levels(1, 1, 1, 1, 1)
-    negatives = [[n, m] for n, m in zip(levels(2, 2, 2, 2, 2), levels(-3, -3, -3, -3, -3), strict=True)]
+    negatives = [
+        [n, m] for n, m in zip(levels(2, 2, 2, 2, 2), levels(-3, -3, -3, -3, -3), strict=True)
+    ]
 
-    assert_close(contrast(anchor, positive, negatives), torch.tensor(LEVELS / 5).double(), rtol=1e-7, atol=0)
+    assert_close(
+        contrast(anchor, positive, negatives), torch.tensor(LEVELS / 5).double(), rtol=1e-7, atol=0
+    )
 
 
 def test_the_coarsest_level_weighs_thirty_two_times_the_finest() -> None:
@@ -81,14 +113,20 @@ def test_the_contrast_has_the_gradient_it_says() -> None:
     assert gradcheck(lambda a: contrast([a] * 5, positive, others), (anchor,))
 
 
-def test_no_picture_is_its_own_negative() -> None:
-    """methods.md D36: a permutation of the first ten pictures usually has fixed points."""
+def test_no_image_is_its_own_negative() -> None:
+    """methods.md D36: a permutation of the first ten images usually has fixed points."""
     lr = torch.rand(6, 3, 8, 8)
     drawn = {tuple(CSD().others(lr, generator(seed))) for seed in range(50)}
 
     assert len(drawn) > 10  # random, not one order
     for others in drawn:
-        assert sorted(others) == [1, 2, 3, 4, 5]  # each of the others once; 0 or 6 would be the picture itself
+        assert sorted(others) == [
+            1,
+            2,
+            3,
+            4,
+            5,
+        ]  # each of the others once; 0 or 6 would be the image itself
 
 
 def test_fewer_negatives_than_the_batch_offers_are_distinct() -> None:
@@ -99,7 +137,7 @@ def test_fewer_negatives_than_the_batch_offers_are_distinct() -> None:
 
 
 def test_negatives_are_the_enlarged_inputs_of_others() -> None:
-    """A student that answers with another picture's enlargement lies on its negative, and the quotient explodes."""
+    """A student that answers with another image's enlargement lies on its negative, and the quotient explodes."""
     lr = torch.rand(2, 3, 16, 16)
     encoder, target = Filters(), torch.rand(2, 3, 32, 32)
     near_negative = contrast_with_others(encoder, upscale(lr, 2).flip(0), target, lr, [1])
@@ -114,7 +152,9 @@ def test_the_quotient_does_not_grow_as_the_batch_shrinks() -> None:
     one = contrast_with_others(Filters(), sr, target, lr, [1])
     ten = contrast_with_others(Filters(), sr, target, lr, list(range(1, 11)))
 
-    assert_close(one, ten, rtol=0.1, atol=0)  # pictures of noise lie about equally far from each other
+    assert_close(
+        one, ten, rtol=0.1, atol=0
+    )  # images of noise lie about equally far from each other
 
 
 def test_csd_says_what_a_batch_of_one_lacks() -> None:
@@ -154,7 +194,10 @@ def test_the_wide_network_teaches_the_shared_weights_and_the_quotient_does_not_t
     method = SlimmableCSD(widening=2)
     extras = method.extras(student, student)
     losses = run(method, student, student, extras=extras)
-    shared, around = student.get_parameter("conv_first.weight"), list(extras.get_submodule("around").parameters())
+    shared, around = (
+        student.get_parameter("conv_first.weight"),
+        list(extras.get_submodule("around").parameters()),
+    )
 
     assert torch.autograd.grad(losses["wide"], shared, retain_graph=True)[0].abs().sum() > 0
     assert torch.autograd.grad(losses["contrast"], shared, retain_graph=True)[0].abs().sum() > 0
@@ -207,7 +250,9 @@ def test_the_past_becomes_the_student_and_then_follows_it() -> None:
     past = extras.get_submodule("past.network")
 
     method.after_step(student=student, extras=extras, step=9)
-    assert not torch.equal(past.get_parameter("conv_first.weight"), student.get_parameter("conv_first.weight"))
+    assert not torch.equal(
+        past.get_parameter("conv_first.weight"), student.get_parameter("conv_first.weight")
+    )
 
     method.after_step(student=student, extras=extras, step=10)
     before = student.get_parameter("conv_first.weight").detach().clone()
@@ -284,17 +329,19 @@ def test_history_keeps_a_tenth_every_thousand_steps_then_less_often() -> None:
     assert moved == [1000, 102_000, 201_000, 204_000, 999_000]
 
 
-def test_noise_has_the_deviation_and_the_greyness_asked_for() -> None:
+def test_noise_has_the_deviation_and_the_grayness_asked_for() -> None:
     lr = torch.full((4, 3, 64, 64), 0.5)
-    noise = DCKD(noise=(20, 20), grey=0.5).noised(lr, generator(3)) - lr
-    grey = [(picture[0] == picture[1]).all().item() for picture in noise]
+    noise = DCKD(noise=(20, 20), gray=0.5).noised(lr, generator(3)) - lr
+    gray = [(image[0] == image[1]).all().item() for image in noise]
 
-    assert_close(noise.flatten(1).std(1), torch.full((4,), 20 / 255), rtol=0.03, atol=0)  # 4,096 draws or more each
-    assert set(grey) == {True, False}
+    assert_close(
+        noise.flatten(1).std(1), torch.full((4,), 20 / 255), rtol=0.03, atol=0
+    )  # 4,096 draws or more each
+    assert set(gray) == {True, False}
     assert torch.equal(lr, torch.full_like(lr, 0.5))
 
 
-def test_noise_keeps_pictures_in_range() -> None:
+def test_noise_keeps_images_in_range() -> None:
     noised = DCKD(noise=(200, 200)).noised(torch.rand(2, 3, 16, 16), generator(0))
 
     assert noised.min() >= 0
@@ -315,7 +362,10 @@ def test_the_teachers_own_features_give_the_teachers_own_answer() -> None:
 
 def test_networks_of_equal_width_need_no_adapter() -> None:
     assert not list(CrossKD().extras(edsr(), edsr()).parameters())
-    assert [p.shape for p in CrossKD().extras(edsr(), edsr(12, 6)).parameters()] == [(12, 8, 1, 1), (12,)]
+    assert [p.shape for p in CrossKD().extras(edsr(), edsr(12, 6)).parameters()] == [
+        (12, 8, 1, 1),
+        (12,),
+    ]
 
 
 def test_the_cascade_teaches_the_students_front_and_not_its_end() -> None:
@@ -340,12 +390,14 @@ def test_the_mask_decides_whose_element_is_kept() -> None:
 
 
 def test_the_mask_is_three_dimensional() -> None:
-    """Elements differ along channels, rows and columns, and between pictures."""
+    """Elements differ along channels, rows and columns, and between images."""
     mask = random_mask((2, 16, 16, 16), 0.25, generator(0))
 
     assert 0.22 < mask.float().mean() < 0.28
     for axis in range(4):
-        assert mask.any(axis).all() != mask.all(axis).any() or axis  # no axis along which it is constant
+        assert (
+            mask.any(axis).all() != mask.all(axis).any() or axis
+        )  # no axis along which it is constant
         assert (mask != mask.roll(1, axis)).any()
 
 
@@ -353,7 +405,9 @@ def test_a_relative_distance_does_not_depend_on_the_range() -> None:
     x, y = torch.rand(2, 4, 8, 8), torch.rand(2, 4, 8, 8)
 
     assert_close(relative_distance(255 * x, 255 * y), relative_distance(x, y))
-    assert_close(relative_distance(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 2.0])), torch.tensor(0.5))
+    assert_close(
+        relative_distance(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 2.0])), torch.tensor(0.5)
+    )
 
 
 def test_blocks_between_cuts_make_the_whole() -> None:
@@ -401,7 +455,9 @@ def test_a_constant_difference_is_all_in_the_approximation() -> None:
     x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
 
     for count in (1, 2):
-        assert_close(wavelet_distance(x + 0.1, x, levels=count), torch.tensor(0.1 * 2**count).double())
+        assert_close(
+            wavelet_distance(x + 0.1, x, levels=count), torch.tensor(0.1 * 2**count).double()
+        )
 
 
 def test_the_wavelet_distance_has_the_gradient_it_says() -> None:

@@ -27,11 +27,15 @@ def test_a_control_is_its_recipe_but_for_the_method_and_its_length(family: str, 
     control = make(f"{family}-x2-{name}")
     start = make(f"{family}-x2-{CONTROLS[name].start.name}")
 
-    assert replace(control.optimisation, steps=start.optimisation.steps) == start.optimisation
+    assert replace(control.optimization, steps=start.optimization.steps) == start.optimization
     assert (control.student, control.evaluation) == (start.student, start.evaluation)
     assert replace(control.data, period=start.data.period) == start.data
     assert control.method.needs_teacher == (control.teacher is not None)
-    assert (control.method, control.data, control.optimisation) != (start.method, start.data, start.optimisation)
+    assert (control.method, control.data, control.optimization) != (
+        start.method,
+        start.data,
+        start.optimization,
+    )
     assert CONTROLS[name].about in recipe(f"{family}-x2-{name}").about
 
 
@@ -46,9 +50,10 @@ def test_parts_of_the_method_are_left_out_one_by_one() -> None:
     assert method("small-x2-dukd-zoom-in-only") == DUKD(zoom_out=0, zoom_out_reconstruction=0)
     assert method("small-x2-dukd-zoom-out-only") == DUKD(zoom_in=0)
     assert method("small-x2-dukd-no-consistency") == DUKD(consistency=0)
-    assert {method(f"small-x2-dukd-{o.replace('_', '-')}-only").operations for o in invertible.OPERATIONS} == {
-        (o,) for o in invertible.OPERATIONS
-    }
+    assert {
+        method(f"small-x2-dukd-{o.replace('_', '-')}-only").operations
+        for o in invertible.OPERATIONS
+    } == {(o,) for o in invertible.OPERATIONS}
 
 
 def test_weights_are_changed_from_the_recipes_own() -> None:
@@ -61,9 +66,9 @@ def test_weights_are_changed_from_the_recipes_own() -> None:
 
 
 def test_equal_updates_and_equal_pixels_change_the_number_of_steps() -> None:
-    """Two optimiser steps per batch at half the batches; 1 + 1 + 1/4 pictures of DUKD against 1 of logits at x2."""
-    assert make("small-x2-dukd-released-equal-updates").optimisation.steps == 1_250
-    assert make("small-x2-logits-equal-pixels").optimisation.steps == 5_625
+    """Two optimizer steps per batch at half the batches; 1 + 1 + 1/4 images of DUKD against 1 of logits at x2."""
+    assert make("small-x2-dukd-released-equal-updates").optimization.steps == 1_250
+    assert make("small-x2-logits-equal-pixels").optimization.steps == 5_625
     assert len(make("small-x2-dukd-released-equal-updates").method.parts) == 2
     assert isinstance(make("small-x2-dukd-released-one-step").method, ReleasedDUKD)
     assert len(make("small-x2-dukd-released-one-step").method.parts) == 1
@@ -71,7 +76,7 @@ def test_equal_updates_and_equal_pixels_change_the_number_of_steps() -> None:
 
 def test_a_late_start_is_a_share_of_the_recipes_steps() -> None:
     assert make("small-x2-dukd-late").method == Late(base=DUKD(), start=2_000)
-    assert make("small-x2-dukd-late").optimisation.steps == 2_500
+    assert make("small-x2-dukd-late").optimization.steps == 2_500
 
 
 def test_replayed_controls_repeat_a_tenth_of_the_batches() -> None:

@@ -6,11 +6,22 @@ import pytest
 from PIL import Image
 
 from dukd.data import PairsError
-from dukd.data.datasets import TEST_SETS, benchmark, bsd100, df2k, div2k, flickr2k, manga109, set5, set14, urban100
+from dukd.data.datasets import (
+    TEST_SETS,
+    benchmark,
+    bsd100,
+    df2k,
+    div2k,
+    flickr2k,
+    manga109,
+    set5,
+    set14,
+    urban100,
+)
 
 
 def fill(folder: Path, names: Iterable[str], size: int = 8) -> None:
-    """Write one tiny picture under many names."""
+    """Write one tiny image under many names."""
     folder.mkdir(parents=True, exist_ok=True)
     names = list(names)
     first = folder / f"{names[0]}.png"
@@ -41,7 +52,11 @@ def test_a_test_set_is_found_by_any_of_its_names(tmp_path: Path, name: str) -> N
 
 
 def test_every_test_set_has_its_size(tmp_path: Path) -> None:
-    for find, name, size in ((set14, "Set14", 14), (urban100, "Urban100", 100), (manga109, "Manga109", 109)):
+    for find, name, size in (
+        (set14, "Set14", 14),
+        (urban100, "Urban100", 100),
+        (manga109, "Manga109", 109),
+    ):
         fill(tmp_path / name / "HR", numbers(1, size))
         assert len(find(tmp_path, 3)) == size
     assert list(TEST_SETS) == ["Set5", "Set14", "BSD100", "Urban100", "Manga109"]
@@ -53,7 +68,8 @@ def test_real_test_sets_are_found(real_data: Path) -> None:
 
 def test_a_test_set_that_is_absent_or_unknown_says_so(tmp_path: Path) -> None:
     with pytest.raises(
-        PairsError, match=r"no Urban100 below .*\n  Urban100/HR is not there\n  EDSR's benchmark package"
+        PairsError,
+        match=r"no Urban100 below .*\n  Urban100/HR is not there\n  EDSR's benchmark package",
     ):
         urban100(tmp_path, 4)
     with pytest.raises(ValueError, match="no test set 'Set6'; there are Set5, Set14"):
@@ -62,7 +78,7 @@ def test_a_test_set_that_is_absent_or_unknown_says_so(tmp_path: Path) -> None:
 
 def test_a_test_set_that_is_not_complete_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "Set5" / "HR", "abcd")
-    with pytest.raises(PairsError, match="it has 5 pictures, but 4 are there"):
+    with pytest.raises(PairsError, match="it has 5 images, but 4 are there"):
         set5(tmp_path, 4)
 
 
@@ -73,7 +89,12 @@ def test_div2k_is_found_in_its_parts(tmp_path: Path, above: str) -> None:
     fill(tmp_path / above / "DIV2K_valid_HR" / "DIV2K_valid_HR", numbers(801, 900))
     train, valid = div2k(tmp_path, 4), div2k(tmp_path, 4, "valid")
 
-    assert (len(train), train[0].name, train[-1].name, train.lr_source) == (800, "0001", "0800", "files")
+    assert (len(train), train[0].name, train[-1].name, train.lr_source) == (
+        800,
+        "0001",
+        "0800",
+        "files",
+    )
     assert (len(valid), valid[0].name, valid.made) == (100, "0801", 100)
 
 
@@ -84,12 +105,19 @@ def test_parts_of_div2k_in_one_folder_are_told_apart(tmp_path: Path) -> None:
     assert div2k(tmp_path, 4, "valid")[0].name == "0801"
 
 
-def test_missing_pictures_of_div2k_are_named(tmp_path: Path) -> None:
-    fill(tmp_path / "DIV2K_train_HR", [name for name in numbers(1, 800) if name not in ("0017", "0513")])
+def test_missing_images_of_div2k_are_named(tmp_path: Path) -> None:
+    fill(
+        tmp_path / "DIV2K_train_HR",
+        [name for name in numbers(1, 800) if name not in ("0017", "0513")],
+    )
 
-    with pytest.raises(PairsError, match="it has 800 pictures, but 798 are there; 0017, 0513 missing"):
+    with pytest.raises(
+        PairsError, match="it has 800 images, but 798 are there; 0017, 0513 missing"
+    ):
         div2k(tmp_path, 2)
-    with pytest.raises(PairsError, match=r"no DIV2K, part valid below .*\n.*\n  unpack DIV2K_valid_HR and"):
+    with pytest.raises(
+        PairsError, match=r"no DIV2K, part valid below .*\n.*\n  unpack DIV2K_valid_HR and"
+    ):
         div2k(tmp_path, 2, "valid")
 
 

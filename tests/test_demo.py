@@ -16,19 +16,22 @@ from dukd.networks.files import weights
 from dukd.recipes import demo
 from dukd.recipes.demo import HELD_OUT, TEACHER, TRAINING, Photograph
 
-SMALL = (Photograph("chelsea", "skimage", "data/chelsea.png", 2), Photograph("ihc", "skimage", "data/ihc.png", 4))
+SMALL = (
+    Photograph("chelsea", "skimage", "data/chelsea.png", 2),
+    Photograph("ihc", "skimage", "data/ihc.png", 4),
+)
 JUDGES = (Photograph("coffee", "skimage", "data/coffee.png", 4),)
 
 
 def thumbnail(photograph: Photograph) -> np.ndarray:
-    """Sixteen by sixteen means, without the picture's own brightness and contrast."""
+    """Sixteen by sixteen means, without the image's own brightness and contrast."""
     pixels = images.read_rgb8(demo.locate(photograph)).mean(2)
     h, w = (side // 16 * 16 for side in pixels.shape)
     means = pixels[:h, :w].reshape(16, h // 16, 16, w // 16).mean((1, 3))
     return (means - means.mean()) / means.std()
 
 
-def test_the_photographs_are_installed_and_in_colour():
+def test_the_photographs_are_installed_and_in_color():
     for photograph in (*TRAINING, *HELD_OUT):
         pixels = images.read_rgb8(demo.locate(photograph))
 
@@ -39,14 +42,18 @@ def test_the_photographs_are_installed_and_in_colour():
 def test_no_photograph_that_judges_is_trained_on():
     """Neither the same file, nor the same scene in another file."""
     files = [{sha256(demo.locate(p)) for p in photographs} for photographs in (TRAINING, HELD_OUT)]
-    alike = {(t.name, j.name): float((thumbnail(t) * thumbnail(j)).mean()) for t in TRAINING for j in HELD_OUT}
+    alike = {
+        (t.name, j.name): float((thumbnail(t) * thumbnail(j)).mean())
+        for t in TRAINING
+        for j in HELD_OUT
+    }
 
     assert not files[0] & files[1]
     assert max(alike.values()) < 0.6, alike
 
 
 def test_the_likeness_of_scenes_is_seen():
-    """The test above would notice a picture that was only made smaller or seen from beside."""
+    """The test above would notice an image that was only made smaller or seen from beside."""
     left, right = (Photograph(s, "skimage", f"data/motorcycle_{s}.png") for s in ("left", "right"))
 
     assert (thumbnail(left) * thumbnail(right)).mean() > 0.6
@@ -56,7 +63,12 @@ def test_the_runs_differ_in_nothing_but_the_method(tmp_path: Path):
     plans = [demo.experiment(method, tmp_path, packs=tmp_path) for method in demo.METHODS]
 
     for a, b in combinations(plans, 2):
-        assert (a.student, a.data, a.optimisation, a.evaluation) == (b.student, b.data, b.optimisation, b.evaluation)
+        assert (a.student, a.data, a.optimization, a.evaluation) == (
+            b.student,
+            b.data,
+            b.optimization,
+            b.evaluation,
+        )
 
 
 def test_the_teacher_beats_bicubic_by_two_decibels(tmp_path: Path):
@@ -84,7 +96,10 @@ def test_the_whole_demo_makes_a_page_and_goes_on_where_it_was(tmp_path: Path):
     told: list[str] = []
 
     outcome = demo.demo(
-        tmp_path, steps=4, tell=told.append, progress=lambda done, total, _what: seen.append((done, total))
+        tmp_path,
+        steps=4,
+        tell=told.append,
+        progress=lambda done, total, _what: seen.append((done, total)),
     )
 
     labels = [row.label for row in outcome.table.rows]
@@ -96,7 +111,10 @@ def test_the_whole_demo_makes_a_page_and_goes_on_where_it_was(tmp_path: Path):
     assert page.count("<img ") == 6  # bicubic, three students, teacher, ground truth
     assert "http" not in page.replace("http-equiv", "")
 
-    logs = [(tmp_path / "runs" / name / "log.jsonl").read_text() for name in ("scratch", "logits", "dukd")]
+    logs = [
+        (tmp_path / "runs" / name / "log.jsonl").read_text()
+        for name in ("scratch", "logits", "dukd")
+    ]
     again = demo.demo(tmp_path, steps=4)
 
     for log, name in zip(logs, ("scratch", "logits", "dukd"), strict=True):
@@ -116,6 +134,6 @@ def test_a_missing_package_is_named():
         demo.locate(Photograph("x", "no_such_package", "x.png"))
 
 
-def test_a_missing_picture_is_named():
+def test_a_missing_image_is_named():
     with pytest.raises(ValueError, match=r"skimage has no data/none\.png"):
         demo.locate(Photograph("x", "skimage", "data/none.png"))

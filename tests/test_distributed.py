@@ -24,7 +24,7 @@ from dukd.networks.files import weights
 from dukd.runs import checkpoint
 from dukd.runs.directory import Run
 from dukd.training import loop
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
 from dukd.training.schedule import draws
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
@@ -44,9 +44,11 @@ def _one_thread():
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    (root / "pictures").mkdir()
+    (root / "images").mkdir()
     for i in range(3):
-        Image.fromarray(rng.integers(256, size=(40, 44, 3), dtype=np.uint8)).save(root / "pictures" / f"{i}.png")
+        Image.fromarray(rng.integers(256, size=(40, 44, 3), dtype=np.uint8)).save(
+            root / "images" / f"{i}.png"
+        )
     torch.manual_seed(1)
     weights.write(root / "teacher.safetensors", replace(STUDENT, width=8).build())
     return root
@@ -57,13 +59,20 @@ def experiment(folder, method, *, accumulate=1, deterministic=False, period=0) -
         student=STUDENT,
         teacher=Teacher(weights=folder / "teacher.safetensors"),
         method=method,
-        data=Data(train=folder / "pictures", packs=folder / "packs", patch=12, batch=4, period=period),
-        optimisation=Optimisation(
-            steps=8, learning_rate=1e-3, ema=0.9, accumulate=accumulate, deterministic=deterministic, clip=1.0
+        data=Data(
+            train=folder / "images", packs=folder / "packs", patch=12, batch=4, period=period
+        ),
+        optimization=Optimization(
+            steps=8,
+            learning_rate=1e-3,
+            ema=0.9,
+            accumulate=accumulate,
+            deterministic=deterministic,
+            clip=1.0,
         ),
         reuse=Reuse(folder=folder / "banks"),
         evaluation=Evaluation(
-            sets=(folder / "pictures",), pictures=1, every=4, log_every=2, teacher_pictures=0, samples=1
+            sets=(folder / "images",), images=1, every=4, log_every=2, teacher_images=0, samples=1
         ),
     )
 
@@ -82,10 +91,18 @@ def processes(jobs, out, world, timeout=60.0) -> list[subprocess.Popen]:
         "GLOO_SOCKET_IFNAME": "lo",
         "WORLD_SIZE": str(world),
     }
-    command = [sys.executable, str(Path(__file__).with_name("rank_process.py")), out / "jobs.json", out, str(timeout)]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("rank_process.py")),
+        out / "jobs.json",
+        out,
+        str(timeout),
+    ]
     return [
         subprocess.Popen(
-            command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE
+            command,
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
         )
         for rank in range(world)
     ]
@@ -135,7 +152,11 @@ def runs(folder, tmp_path_factory):
         "to-one": {"rank": 1, "step": 4, "how": "SIGTERM"},
         "apart": {"rank": 1, "step": 2, "how": "weights"},
         "infinite": {"rank": 1, "step": 2, "how": "loss"},
-        "killed": {"rank": 1, "step": 2, "how": "SIGKILL"},  # which ends the rank: no job can follow
+        "killed": {
+            "rank": 1,
+            "step": 2,
+            "how": "SIGKILL",
+        },  # which ends the rank: no job can follow
     }.items():
         jobs.append({"experiment": same, "run": str(root / "two" / name), **more})
     ends = outcomes(processes(jobs, root / "ends", 2), root / "ends", codes=(0, -signal.SIGKILL))
@@ -148,17 +169,21 @@ def state(run):
 
 
 def digest(run) -> str:
-    """Of the newest checkpoint's weights, averaged weights, extras and optimiser."""
+    """Of the newest checkpoint's weights, averaged weights, extras and optimizer."""
     whole = hashlib.sha256()
     saved = state(run)
-    for values in (saved["student"], saved["averaged"], saved["extras"], *saved["optimiser"]):
+    for values in (saved["student"], saved["averaged"], saved["extras"], *saved["optimizer"]):
         for name, value in sorted(values.items()):
             whole.update(name.encode() + value.contiguous().numpy().tobytes())
     return whole.hexdigest()
 
 
 def lines(run) -> list[tuple[object, ...]]:
-    return [(r["step"], r["losses"], r["total_hex"]) for r in Run.open(run).records() if r["kind"] == "train"]
+    return [
+        (r["step"], r["losses"], r["total_hex"])
+        for r in Run.open(run).records()
+        if r["kind"] == "train"
+    ]
 
 
 @pytest.mark.parametrize("name", ["logits", "fitnet"])
@@ -173,7 +198,9 @@ def test_two_ranks_learn_what_one_does(runs, name):
     for part in ("student", "averaged", "extras"):
         for key, value in one[part].items():
             assert_close(two[part][key], value, rtol=1e-3, atol=1e-5)
-    for (_, ours, _), (_, theirs, _) in zip(*(lines(root / ranks / name) for ranks in ("one", "two")), strict=True):
+    for (_, ours, _), (_, theirs, _) in zip(
+        *(lines(root / ranks / name) for ranks in ("one", "two")), strict=True
+    ):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
@@ -204,10 +231,16 @@ def test_a_run_of_one_rank_is_continued_by_two(runs):
 def test_a_signal_to_one_rank_stops_all_and_one_rank_continues(folder, runs):
     """The signal comes in step 5: both finish it and save."""
     root, ends = runs
-    assert [end.split(";")[0] for end in ends["to-one"]] == ["Interrupted: stopped after step 5"] * 2
+    assert [end.split(";")[0] for end in ends["to-one"]] == [
+        "Interrupted: stopped after step 5"
+    ] * 2
     assert Run.open(root / "two" / "to-one").steps()[-1] == 5
 
-    loop.train(experiment(folder, DUKD(), accumulate=4, deterministic=True), root / "two" / "to-one", resume=True)
+    loop.train(
+        experiment(folder, DUKD(), accumulate=4, deterministic=True),
+        root / "two" / "to-one",
+        resume=True,
+    )
 
     assert digest(root / "two" / "to-one") == digest(root / "one" / "exact")
 
@@ -227,7 +260,9 @@ def test_ranks_with_different_weights_stop(runs):
     _, ends = runs
 
     for end in ends["apart"]:
-        assert end.startswith("RankError: the weights at step 4: not the same on rank 0 and on rank 1;")
+        assert end.startswith(
+            "RankError: the weights at step 4: not the same on rank 0 and on rank 1;"
+        )
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(runs):
@@ -237,7 +272,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all(runs):
         assert end.startswith("NonFiniteError: the loss of step 3 is not finite")
     evidence = checkpoint.load(root / "two" / "infinite" / "nonfinite-00000003.pt")
     assert evidence["lr"].shape == (4, 3, 12, 12)
-    assert len(evidence["pictures"]) == 4
+    assert len(evidence["images"]) == 4
 
 
 IN_VAIN = "PeerError: rank 0 of 2 waited in vain for another rank, which died or hangs"
@@ -255,7 +290,12 @@ def test_a_rank_that_dies_ends_the_other(runs):
 def test_the_first_rank_may_take_its_time_to_validate(runs, tmp_path):
     """Longer than a message between ranks may take: 3 seconds here, 5 minutes otherwise."""
     root, _ = runs
-    job = {"experiment": str(root / "exact.yaml"), "run": str(tmp_path / "run"), "rank": 0, "step": 2}
+    job = {
+        "experiment": str(root / "exact.yaml"),
+        "run": str(tmp_path / "run"),
+        "rank": 0,
+        "step": 2,
+    }
     job |= {"how": "slow validation", "seconds": 4}
     for process in processes([job], tmp_path / "ends", 2, timeout=3):
         process.communicate(timeout=100)
@@ -268,7 +308,13 @@ def test_the_first_rank_may_take_its_time_to_validate(runs, tmp_path):
 def test_a_rank_that_hangs_ends_the_other_after_the_timeout(runs, tmp_path):
     """Stopped, it keeps its connections; the timeout is 3 seconds here."""
     root, _ = runs
-    job = {"experiment": str(root / "exact.yaml"), "run": str(tmp_path / "run"), "rank": 1, "step": 2, "how": "SIGSTOP"}
+    job = {
+        "experiment": str(root / "exact.yaml"),
+        "run": str(tmp_path / "run"),
+        "rank": 1,
+        "step": 2,
+        "how": "SIGSTOP",
+    }
     survivor, victim = processes([job], tmp_path / "ends", 2, timeout=3)
     try:
         survivor.communicate(timeout=50)
@@ -283,10 +329,24 @@ def test_a_rank_that_hangs_ends_the_other_after_the_timeout(runs, tmp_path):
 @pytest.mark.slow
 def test_torchrun_starts_the_command(folder, runs, tmp_path):
     root, _ = runs
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dukd"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "dukd",
+    ]
     command = ["train", str(root / "exact.yaml"), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    environment = os.environ | {"PYTHONPATH": str(Path(loop.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *command], env=environment, capture_output=True, timeout=100, check=False)
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(loop.__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [*launcher, *command], env=environment, capture_output=True, timeout=100, check=False
+    )
 
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().count("the student is") == 1
@@ -306,21 +366,40 @@ def test_a_process_that_was_started_alone_stays_alone():
 @pytest.mark.parametrize(
     ("environment", "device", "message"),
     [
-        ({"WORLD_SIZE": "2", "RANK": "0"}, "cpu", "LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set: start .* torchrun"),
         (
-            {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "99", "MASTER_ADDR": "", "MASTER_PORT": ""},
+            {"WORLD_SIZE": "2", "RANK": "0"},
+            "cpu",
+            "LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set: start .* torchrun",
+        ),
+        (
+            {
+                "WORLD_SIZE": "2",
+                "RANK": "0",
+                "LOCAL_RANK": "99",
+                "MASTER_ADDR": "",
+                "MASTER_PORT": "",
+            },
             "cuda",
             "local rank 99 has no GPU",
         ),
         (
-            {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "", "MASTER_PORT": ""},
+            {
+                "WORLD_SIZE": "2",
+                "RANK": "0",
+                "LOCAL_RANK": "0",
+                "MASTER_ADDR": "",
+                "MASTER_PORT": "",
+            },
             "mps",
             "train on cpu or cuda, not on mps",
         ),
     ],
 )
 def test_what_cannot_be_joined_is_refused(environment, device, message):
-    with pytest.raises(RankError, match=message), join(torch.device(device), environment=environment):
+    with (
+        pytest.raises(RankError, match=message),
+        join(torch.device(device), environment=environment),
+    ):
         pass
 
 
@@ -329,9 +408,13 @@ def test_a_batch_is_shared_by_its_divisors_only():
     assert [World(0, n).parts(12, 4, deterministic=True) for n in (1, 2, 4)] == [4, 2, 1]
     assert World(0, 2).parts(12, 3, deterministic=False) == 3
 
-    with pytest.raises(RankError, match="a batch of 6 cannot be shared by 4 ranks, but by 1, 2, 3, 6"):
+    with pytest.raises(
+        RankError, match="a batch of 6 cannot be shared by 4 ranks, but by 1, 2, 3, 6"
+    ):
         World(0, 4).parts(6, 1, deterministic=False)
-    with pytest.raises(RankError, match=r"the 2 parts of a batch .* which 4 ranks cannot, but 1, 2"):
+    with pytest.raises(
+        RankError, match=r"the 2 parts of a batch .* which 4 ranks cannot, but 1, 2"
+    ):
         World(0, 4).parts(8, 2, deterministic=True)
 
 
@@ -351,7 +434,11 @@ def test_gradients_in_order_are_means_on_top_of_what_was_there():
 
 def test_a_micro_batch_draws_the_same_whoever_computes_it():
     whole = [d.method.initial_seed() for d in draws(10, 5, 0, range(4), 4)]
-    shared = [d.method.initial_seed() for rank in (0, 1) for d in draws(10, 5, 0, range(2 * rank, 2 * rank + 2), 4)]
+    shared = [
+        d.method.initial_seed()
+        for rank in (0, 1)
+        for d in draws(10, 5, 0, range(2 * rank, 2 * rank + 2), 4)
+    ]
 
     assert shared == whole
     assert len(set(whole)) == 4

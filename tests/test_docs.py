@@ -18,7 +18,9 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 }
-METHODS = {name: kind for name, kind in known(Method).items() if kind.__module__.startswith("dukd.")}
+METHODS = {
+    name: kind for name, kind in known(Method).items() if kind.__module__.startswith("dukd.")
+}
 HOSTS = {
     "arxiv.org",
     "github.com",
@@ -64,17 +66,27 @@ def test_no_page_names_a_machine(page):
     """No paths of one machine, no addresses, no hosts but those everybody knows."""
     text = PAGES[page]
 
-    assert not re.findall(r"(?:/work/|/home/|/root/|/Users/|/tmp/|localhost|\b\d+\.\d+\.\d+\.\d+\b)", text)
+    assert not re.findall(
+        r"(?:/work/|/home/|/root/|/Users/|/tmp/|localhost|\b\d+\.\d+\.\d+\.\d+\b)", text
+    )
     hosts = {host.removeprefix("www.") for host in re.findall(r"https?://([\w.-]+)", text)}
     assert hosts <= HOSTS
 
 
 def commands(text: str) -> list[str]:
     """Commands of the page: lines of code that begin with a program of ours, and such words in the text."""
-    blocks = re.findall(r"^ *```(?:sh|text|console|bash)?\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
-    lines = [line.strip().removeprefix("$ ") for b in blocks for line in b.replace("\\\n", " ").splitlines()]
+    blocks = re.findall(
+        r"^ *```(?:sh|text|console|bash)?\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL
+    )
+    lines = [
+        line.strip().removeprefix("$ ")
+        for b in blocks
+        for line in b.replace("\\\n", " ").splitlines()
+    ]
     spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", prose(text))]
-    return [c.split("  #")[0].strip() for c in [*lines, *spans] if re.match(r"(?:dukd|make) [a-z]", c)]
+    return [
+        c.split("  #")[0].strip() for c in [*lines, *spans] if re.match(r"(?:dukd|make) [a-z]", c)
+    ]
 
 
 COMMANDS = sorted({(page, command) for page, text in PAGES.items() for command in commands(text)})
@@ -107,12 +119,15 @@ def test_advice_names_options_that_exist(capsys):
     with pytest.raises(SystemExit):
         train.parse(["small-x2-dukd", "--help"])
     known = set(re.findall(r"--[a-z]+\.[a-z_.-]*[a-z]", capsys.readouterr().out))
-    sources = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py")}
+    sources = {
+        str(p.relative_to(ROOT)): p.read_text(encoding="utf-8")
+        for p in (ROOT / "src").rglob("*.py")
+    }
     named = [
         (where, option, value)
         for where, text in (PAGES | sources).items()
         for option, value in re.findall(
-            r"(--(?:data|optimisation|reuse|evaluation|teacher)\.[\w.-]*\w)( True| False)?", text
+            r"(--(?:data|optimization|reuse|evaluation|teacher)\.[\w.-]*\w)( True| False)?", text
         )
     ]
 
@@ -125,7 +140,11 @@ def test_there_are_commands_to_check():
 
 
 def card(name: str) -> str:
-    found = re.search(rf"^### `{re.escape(name)}`: .*?(?=^##|\Z)", PAGES["docs/methods.md"], re.MULTILINE | re.DOTALL)
+    found = re.search(
+        rf"^### `{re.escape(name)}`: .*?(?=^##|\Z)",
+        PAGES["docs/methods.md"],
+        re.MULTILINE | re.DOTALL,
+    )
     assert found, f"docs/methods.md has no card for {name}"
     return found[0]
 
@@ -134,10 +153,19 @@ def card(name: str) -> str:
 def test_every_method_has_a_card(name):
     text = card(name)
 
-    for part in ("**Idea.**", "\n    ", "**Beside the student:**", "**Paper:**", "**Published code:**", "**Cost:**"):
+    for part in (
+        "**Idea.**",
+        "\n    ",
+        "**Beside the student:**",
+        "**Paper:**",
+        "**Published code:**",
+        "**Cost:**",
+    ):
         assert part in text, f"the card of {name} lacks {part.strip() or 'an equation'}"
     anchor = slug(text.splitlines()[0].removeprefix("### "))
-    assert f"| [`{name}`](#{anchor}) |" in PAGES["docs/methods.md"], f"{name} has no row in the table on top"
+    assert f"| [`{name}`](#{anchor}) |" in PAGES["docs/methods.md"], (
+        f"{name} has no row in the table on top"
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -170,7 +198,10 @@ def test_a_fault_is_guarded_against_or_cannot_occur(fault):
     if not files:
         assert FAULTS[fault].startswith("cannot occur"), FAULTS[fault]
     for name in files:
-        cited = re.findall(r"methods\.md ((?:D\d+(?:, | and )?)+)", (ROOT / "tests" / name).read_text(encoding="utf-8"))
+        cited = re.findall(
+            r"methods\.md ((?:D\d+(?:, | and )?)+)",
+            (ROOT / "tests" / name).read_text(encoding="utf-8"),
+        )
         assert fault in re.findall(r"D\d+", " ".join(cited)), f"{name} does not cite {fault}"
 
 

@@ -27,7 +27,9 @@ def pair(scale=2, n=3, h=12, w=12):
 
 def losses(method, student, teacher, lr, hr, seed=0):
     rng = torch.Generator().manual_seed(seed)
-    return method.losses(student=student, teacher=teacher, extras=torch.nn.Module(), lr=lr, hr=hr, rng=rng)
+    return method.losses(
+        student=student, teacher=teacher, extras=torch.nn.Module(), lr=lr, hr=hr, rng=rng
+    )
 
 
 def test_the_losses_are_the_papers_equation():
@@ -35,7 +37,14 @@ def test_the_losses_are_the_papers_equation():
     lr, hr = pair(h=8, w=12)
     student, teacher = STUDENT.build().double(), TEACHER.build().double().frozen()
     lr, hr = lr.double(), hr.double()
-    method = DUKD(reconstruction=5, imitation=2, zoom_in=3, zoom_out=0.5, zoom_out_reconstruction=7, consistency=0.6)
+    method = DUKD(
+        reconstruction=5,
+        imitation=2,
+        zoom_in=3,
+        zoom_out=0.5,
+        zoom_out_reconstruction=7,
+        consistency=0.6,
+    )
     ours = losses(method, student, teacher, lr, hr, seed=4)
 
     rng = torch.Generator().manual_seed(4)
@@ -56,7 +65,7 @@ def test_the_losses_are_the_papers_equation():
 
 
 def test_hand_computed_losses():
-    """Nearest-neighbour networks of gain 1 and 0.5 on constant pictures: every distance is known."""
+    """Nearest-neighbor networks of gain 1 and 0.5 on constant images: every distance is known."""
     lr, hr = torch.full((1, 3, 4, 4), 0.8), torch.full((1, 3, 8, 8), 0.4)
     student, teacher = Nearest.of(2), Nearest.of(2)
     teacher.gain.data.fill_(0.5)
@@ -81,7 +90,7 @@ def test_nothing_to_learn_from_oneself(scale):
 
 
 def test_the_wrong_inverse_of_the_released_code_gives_wrong_labels():
-    """methods.md D3: a transposition with exactly one flip, 0.3 * 2 * 0.3 * 0.7 = 12.6 % of the pictures."""
+    """methods.md D3: a transposition with exactly one flip, 0.3 * 2 * 0.3 * 0.7 = 12.6 % of the images."""
     n = 4000
     lr, hr = torch.rand(1, 3, 4, 4).expand(n, 3, 4, 4), torch.rand(1, 3, 8, 8).expand(n, 3, 8, 8)
     student = Nearest.of(2)
@@ -90,7 +99,12 @@ def test_the_wrong_inverse_of_the_released_code_gives_wrong_labels():
         rng = torch.Generator().manual_seed(0)
         zoom_in = method.upcycle(lr, hr, rng)[0]
         answer = zoom_in.augmentation.invert(student(zoom_in.changed))
-        return ((answer - student(zoom_in.clean)).abs().flatten(1).amax(1) > 1e-5).double().mean().item()
+        return (
+            ((answer - student(zoom_in.clean)).abs().flatten(1).amax(1) > 1e-5)
+            .double()
+            .mean()
+            .item()
+        )
 
     assert wrong(DUKD()) == 0
     assert wrong(ReleasedDUKD()) == pytest.approx(0.126, abs=0.02)  # four standard deviations
@@ -111,7 +125,7 @@ def test_one_step_per_batch_and_two_in_the_ablation():
     assert ReleasedDUKD(two_steps=False).parts == (ReleasedDUKD(two_steps=False),)
 
 
-def test_windows_are_anywhere_and_every_picture_has_its_own():
+def test_windows_are_anywhere_and_every_image_has_its_own():
     """methods.md D5: not one of s x s tiles, not one draw for the whole batch."""
     hr = torch.arange(16.0 * 16).reshape(1, 1, 16, 16).expand(500, 3, 16, 16)
     windows = random_windows(hr, (4, 4), count=1, rng=torch.Generator().manual_seed(1))
@@ -159,7 +173,7 @@ def test_the_released_grid():
         shared_tiles(torch.rand(1, 3, 8, 8), (4, 4), count=5, rng=torch.Generator())
 
 
-def test_teacher_sees_clean_pictures_and_the_student_changed_ones():
+def test_teacher_sees_clean_images_and_the_student_changed_ones():
     lr, hr = pair(n=8)
     student, teacher = Spy(_NearestConfig(scale=2)), Spy(_NearestConfig(scale=2))
     method = DUKD(consistency=1.0)
@@ -181,7 +195,7 @@ def test_equal_sizes_share_a_forward_pass():
 
 
 def test_zoom_out_is_the_papers_reduction_of_the_whole_batch_at_once():
-    """methods.md D15: no loop over pictures on the CPU; not clamped, not rounded."""
+    """methods.md D15: no loop over images on the CPU; not clamped, not rounded."""
     lr, hr = pair(n=4, h=12, w=16)
     zoom_out = DUKD(zoom_in=0).upcycle(lr, hr, torch.Generator())[0]
 
@@ -201,7 +215,13 @@ def test_zoom_out_serves_swinir_at_x4():
     """methods.md D8: 48 / 4 = 12 is no multiple of the window of 8, where the released code raises."""
     student = SwinIRConfig(scale=4, width=8, depths=(2,), heads=(2,), window=8).build()
     lr, hr = pair(4, n=1, h=48, w=48)
-    values = losses(DUKD(), student, SwinIRConfig(scale=4, width=8, depths=(2,), heads=(2,)).build().frozen(), lr, hr)
+    values = losses(
+        DUKD(),
+        student,
+        SwinIRConfig(scale=4, width=8, depths=(2,), heads=(2,)).build().frozen(),
+        lr,
+        hr,
+    )
 
     assert math.isfinite(values["zoom_out"].item())
 
@@ -227,12 +247,17 @@ def test_the_control_without_a_teacher_asks_none():
     lr, hr = pair()
     teacher = Spy(_NearestConfig(scale=2))
 
-    assert list(losses(control, Nearest.of(2), teacher, lr, hr)) == ["reconstruction", "zoom_out_reconstruction"]
+    assert list(losses(control, Nearest.of(2), teacher, lr, hr)) == [
+        "reconstruction",
+        "zoom_out_reconstruction",
+    ]
     assert not teacher.shown
     assert not control.needs_teacher
 
 
-@pytest.mark.parametrize("field", ["reconstruction", "imitation", "zoom_in", "zoom_out", "zoom_out_reconstruction"])
+@pytest.mark.parametrize(
+    "field", ["reconstruction", "imitation", "zoom_in", "zoom_out", "zoom_out_reconstruction"]
+)
 def test_weights_are_factors(field):
     lr, hr = pair()
     networks = STUDENT.build(), TEACHER.build().frozen()
@@ -243,15 +268,17 @@ def test_weights_are_factors(field):
 
 def test_label_consistency_can_be_kept_to_one_input_or_one_operation():
     lr, hr = pair(n=50)
-    zoom_in, zoom_out = DUKD(consistency=1, consistent=("zoom_in",), operations=("invert",)).upcycle(
-        lr, hr, torch.Generator()
-    )
+    zoom_in, zoom_out = DUKD(
+        consistency=1, consistent=("zoom_in",), operations=("invert",)
+    ).upcycle(lr, hr, torch.Generator())
 
     assert torch.equal(zoom_in.changed, 1 - zoom_in.clean)
     assert torch.equal(zoom_out.changed, zoom_out.clean)
 
 
-@pytest.mark.parametrize("name", ["edsr-x2-dukd", "rcan-x2-dukd", "rcan-x4-dukd", "swinir-x2-dukd", "swinir-x4-dukd"])
+@pytest.mark.parametrize(
+    "name", ["edsr-x2-dukd", "rcan-x2-dukd", "rcan-x4-dukd", "swinir-x2-dukd", "swinir-x4-dukd"]
+)
 def test_recipes_use_the_whole_method(name):
     """methods.md D7: the released configurations leave label consistency or zoom out away."""
     method = recipe(name).make().method
@@ -264,14 +291,15 @@ def test_recipes_use_the_whole_method(name):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("windows", 0), ("window", 0.0), ("consistency", -0.1), ("consistency", 1.1)]
+    ("field", "value"),
+    [("windows", 0), ("window", 0.0), ("consistency", -0.1), ("consistency", 1.1)],
 )
 def test_numbers_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=str(value)):
         replace(DUKD(), **{field: value})
 
 
-def test_the_frugal_form_asks_for_no_more_pictures_than_logits():
+def test_the_frugal_form_asks_for_no_more_images_than_logits():
     lr, hr = pair(n=8)
     student, teacher = Spy(_NearestConfig(scale=2)), Spy(_NearestConfig(scale=2))
     method = FrugalDUKD(share=0.25, zoom_in=1, zoom_out=0, zoom_out_reconstruction=0, consistency=0)
@@ -290,16 +318,20 @@ def test_the_frugal_form_asks_for_no_more_pictures_than_logits():
 
 
 def test_the_frugal_form_shows_half_of_the_batch_reduced():
-    """Five eighths of the pixels at x2; what is reduced has the pair's own picture as its ground truth."""
+    """Five eighths of the pixels at x2; what is reduced has the pair's own image as its ground truth."""
     lr, hr = pair(n=8)
     student = Spy(_NearestConfig(scale=2))
     method = FrugalDUKD(consistency=0)
     extras = method.extras(student, student)
-    values = method.losses(student=student, teacher=student, extras=extras, lr=lr, hr=hr, rng=torch.Generator())
+    values = method.losses(
+        student=student, teacher=student, extras=extras, lr=lr, hr=hr, rng=torch.Generator()
+    )
 
     assert {tuple(x.shape) for x in student.shown} == {(4, 3, 12, 12), (4, 3, 6, 6)}
     assert list(values) == ["reconstruction", "imitation", "zoom_out", "zoom_out_reconstruction"]
-    assert_close(values["reconstruction"], (interpolate(lr[4:], scale_factor=2) - hr[4:]).abs().mean())
+    assert_close(
+        values["reconstruction"], (interpolate(lr[4:], scale_factor=2) - hr[4:]).abs().mean()
+    )
     reduced = interpolate(downscale(lr[:4], 2), scale_factor=2)
     assert_close(values["zoom_out_reconstruction"], (reduced - lr[:4]).abs().mean())
 
@@ -337,7 +369,8 @@ def test_upcycling_can_end_early():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"share": 0.0}, {"share": 1.0}, {"late": -1}, {"until": -1}, {"until": 3, "late": 3}]
+    "changes",
+    [{"share": 0.0}, {"share": 1.0}, {"late": -1}, {"until": -1}, {"until": 3, "late": 3}],
 )
 def test_shares_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match=str(next(iter(changes.values())))):

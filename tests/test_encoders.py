@@ -26,14 +26,17 @@ from dukd.networks.perceptual import (
 
 
 def vgg19_state() -> dict[str, Tensor]:
-    """Every convolution passes its first three channels on: relu of the normalised picture, pooled."""
+    """Every convolution passes its first three channels on: relu of the normalized image, pooled."""
     state: dict[str, Tensor] = {"classifier.0.weight": torch.zeros(1)}
     before = 3
     for number, width in zip(VGG19_CONVOLUTIONS, VGG19_WIDTHS, strict=True):
         weight = torch.zeros(width, before, 3, 3)
         for channel in range(3):
             weight[channel, channel, 1, 1] = 1
-        state |= {f"features.{number}.weight": weight, f"features.{number}.bias": torch.zeros(width)}
+        state |= {
+            f"features.{number}.weight": weight,
+            f"features.{number}.bias": torch.zeros(width),
+        }
         before = width
     return state
 
@@ -67,7 +70,9 @@ def vqgan_state(width: int = 32, size: int = 8, codes: int = 16) -> dict[str, Te
         residual(f"encoder.down.{level}.block.0", widths[level], widths[level + 1])
         residual(f"encoder.down.{level}.block.1", widths[level + 1], widths[level + 1])
         if level < 4:
-            convolution(f"encoder.down.{level}.downsample.conv", widths[level + 1], widths[level + 1], 3)
+            convolution(
+                f"encoder.down.{level}.downsample.conv", widths[level + 1], widths[level + 1], 3
+            )
     for block in (0, 1):
         attention(f"encoder.down.4.attn.{block}", 4 * width)
     residual("encoder.mid.block_1", 4 * width, 4 * width)
@@ -82,15 +87,17 @@ def vqgan_state(width: int = 32, size: int = 8, codes: int = 16) -> dict[str, Te
     return state | {"decoder.conv_in.weight": torch.zeros(1), "loss.logvar": torch.zeros(())}
 
 
-def test_vgg19_sees_normalised_pictures() -> None:
-    """methods.md D37: the released code shows it [0, 255]. Here relu1_1 is relu of the normalised picture."""
+def test_vgg19_sees_normalized_images() -> None:
+    """methods.md D37: the released code shows it [0, 255]. Here relu1_1 is relu of the normalized image."""
     x = torch.rand(1, 3, 32, 32)
-    normalised = (x - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+    normalized = (x - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[
+        :, None, None
+    ]
 
     features = VGG19(vgg19_state())(x)
 
-    assert_close(features[0][:, :3], normalised.relu())
-    assert_close(features[4][:, :3], F.max_pool2d(normalised.relu(), 16))
+    assert_close(features[0][:, :3], normalized.relu())
+    assert_close(features[4][:, :3], F.max_pool2d(normalized.relu(), 16))
     assert [tuple(f.shape[1:]) for f in features] == [
         (64, 32, 32),
         (128, 16, 16),
@@ -101,7 +108,7 @@ def test_vgg19_sees_normalised_pictures() -> None:
 
 
 def test_vqgan_sees_minus_one_to_one() -> None:
-    """methods.md D29: the released code shows it [0, 1]. The mean of the range must look like a black picture."""
+    """methods.md D29: the released code shows it [0, 1]. The mean of the range must look like a black image."""
     encoder = VQGAN(vqgan_state())
     seen: list[Tensor] = []
     encoder.encoder.conv_in.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
@@ -114,7 +121,13 @@ def test_vqgan_levels_are_its_first_residual_blocks_and_its_latent_is_a_sixteent
     encoder = VQGAN(vqgan_state())
     features = encoder(torch.rand(2, 3, 32, 48))
 
-    assert [tuple(f.shape[1:]) for f in features] == [(32, 32, 48), (32, 16, 24), (64, 8, 12), (64, 4, 6), (128, 2, 3)]
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (32, 32, 48),
+        (32, 16, 24),
+        (64, 8, 12),
+        (64, 4, 6),
+        (128, 2, 3),
+    ]
     assert encoder.distances(torch.rand(2, 3, 32, 48)).shape == (2, 6, 16)
 
 
@@ -123,10 +136,14 @@ def test_distances_to_codes_are_squared_and_per_position() -> None:
     x = torch.rand(1, 3, 32, 32)
     z = encoder.latent(x)[0].flatten(1).T  # (positions, size)
 
-    assert_close(encoder.distances(x)[0], torch.cdist(z, encoder.codes).square(), rtol=1e-4, atol=1e-4)  # cancellation
+    assert_close(
+        encoder.distances(x)[0], torch.cdist(z, encoder.codes).square(), rtol=1e-4, atol=1e-4
+    )  # cancellation
 
 
-@pytest.mark.parametrize("make", [Filters, lambda: VGG19(vgg19_state()), lambda: VQGAN(vqgan_state())])
+@pytest.mark.parametrize(
+    "make", [Filters, lambda: VGG19(vgg19_state()), lambda: VQGAN(vqgan_state())]
+)
 def test_encoders_are_frozen_whole_and_absent_from_checkpoints(make) -> None:
     encoder = make().train()
 
@@ -136,9 +153,11 @@ def test_encoders_are_frozen_whole_and_absent_from_checkpoints(make) -> None:
     assert not any(b.requires_grad for b in encoder.buffers())
 
 
-@pytest.mark.parametrize("make", [Filters, lambda: VGG19(vgg19_state()), lambda: VQGAN(vqgan_state())])
+@pytest.mark.parametrize(
+    "make", [Filters, lambda: VGG19(vgg19_state()), lambda: VQGAN(vqgan_state())]
+)
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 33)])
-def test_pictures_of_any_size_feed_five_levels(make, size: tuple[int, int]) -> None:
+def test_images_of_any_size_feed_five_levels(make, size: tuple[int, int]) -> None:
     features = make()(torch.rand(1, 3, *size))
 
     assert len(features) == 5
@@ -225,7 +244,9 @@ def test_missing_and_senseless_files_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_vgg19_is_refused(change: dict[str, Tensor | None], complaint: str) -> None:
-    state = {name: tensor for name, tensor in (vgg19_state() | change).items() if tensor is not None}
+    state = {
+        name: tensor for name, tensor in (vgg19_state() | change).items() if tensor is not None
+    }
 
     with pytest.raises(ValueError, match=complaint):
         VGG19(state)

@@ -10,7 +10,16 @@ from torch.testing import assert_close
 from dukd.core import config as configuration
 from dukd.core.registry import known
 from dukd.methods import MTKD, Aggregation
-from dukd.networks import EDSRConfig, Ensemble, EnsembleConfig, Member, NetworkConfig, SRNetwork, SwinIRConfig, gather
+from dukd.networks import (
+    EDSRConfig,
+    Ensemble,
+    EnsembleConfig,
+    Member,
+    NetworkConfig,
+    SRNetwork,
+    SwinIRConfig,
+    gather,
+)
 from dukd.networks.files import weights
 from dukd.networks.files.safe import WeightsError
 from dukd.training.experiment import KINDS
@@ -42,7 +51,9 @@ def test_an_untrained_ensemble_answers_with_the_mean() -> None:
 def test_the_order_of_the_members_cannot_be_permuted() -> None:
     """methods.md D48: the released stages concatenate the same teachers in different orders."""
     a, b = Member(name="a", network=SMALL), Member(name="b", network=LARGE)
-    one, other = (EnsembleConfig(scale=2, members=order, width=4, blocks=1) for order in ((a, b), (b, a)))
+    one, other = (
+        EnsembleConfig(scale=2, members=order, width=4, blocks=1) for order in ((a, b), (b, a))
+    )
     stage1, stage2 = one.build(), other.build()
     torch.nn.init.normal_(stage1.tail.weight)
     stage2.load_state_dict(stage1.state_dict())
@@ -59,7 +70,9 @@ def test_members_stay_frozen_and_in_eval_mode() -> None:
     assert made.training
     assert not any(part.training for part in made.members.modules())
     assert not any(p.requires_grad for p in made.members.parameters())
-    assert all(p.requires_grad for name, p in made.named_parameters() if not name.startswith("members."))
+    assert all(
+        p.requires_grad for name, p in made.named_parameters() if not name.startswith("members.")
+    )
     assert not any(p.requires_grad for p in made.frozen().parameters())
 
 
@@ -145,16 +158,20 @@ def test_both_stages_learn() -> None:
         hr = made(lr) + 0.2  # the members are too dark
     rng = torch.Generator().manual_seed(0)
 
-    def train(method: Aggregation | MTKD, student: SRNetwork, teacher: SRNetwork, steps: int) -> list[float]:
+    def train(
+        method: Aggregation | MTKD, student: SRNetwork, teacher: SRNetwork, steps: int
+    ) -> list[float]:
         extras = method.extras(student, teacher)
-        optimiser = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], 1e-2)
+        optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], 1e-2)
         totals: list[float] = []
         for _ in range(steps):
-            losses = method.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
+            losses = method.losses(
+                student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng
+            )
             total = torch.stack(list(losses.values())).sum()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             total.backward()
-            optimiser.step()
+            optimizer.step()
             totals.append(float(total.detach()))
         return totals
 

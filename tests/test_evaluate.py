@@ -17,7 +17,17 @@ from torch.testing import assert_close
 
 from dukd.data.pairs import Pairs, find_pairs, load
 from dukd.evaluation import evaluate, metrics
-from dukd.evaluation.evaluate import Candidate, Row, Scores, Table, answer, in_strips, self_ensemble, strip_rows, tensor
+from dukd.evaluation.evaluate import (
+    Candidate,
+    Row,
+    Scores,
+    Table,
+    answer,
+    in_strips,
+    self_ensemble,
+    strip_rows,
+    tensor,
+)
 from dukd.images.resize import imresize_uint8
 from dukd.networks import EDSRConfig, RCANConfig, SRNetwork, SwinIRConfig, edsr_teacher
 from dukd.networks.files import weights
@@ -30,7 +40,9 @@ from stand_ins import Nearest
 BICUBIC = Candidate(model="bicubic", label="bicubic")
 
 
-def pictures(folder: Path, count: int = 2, size: tuple[int, int] = (24, 20), *, scale: int = 2) -> Pairs:
+def images(
+    folder: Path, count: int = 2, size: tuple[int, int] = (24, 20), *, scale: int = 2
+) -> Pairs:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         noise = np.random.default_rng(i).integers(0, 256, (size[1] // 4, size[0] // 4, 3), np.uint8)
@@ -46,7 +58,13 @@ def small(scale: int = 2, **numbers: int) -> SRNetwork:
 
 
 ANCHORS = {
-    2: {"bicubic": 33.673, "RCAN": 38.274, "SMFANet+": 38.185, "EDSR 64": 37.652, "EDSR 32": 37.377},
+    2: {
+        "bicubic": 33.673,
+        "RCAN": 38.274,
+        "SMFANet+": 38.185,
+        "EDSR 64": 37.652,
+        "EDSR 32": 37.377,
+    },
     3: {"bicubic": 30.403, "RCAN": 34.742, "SMFANet+": 34.665},
     4: {"bicubic": 28.429, "RCAN": 32.634, "SMFANet+": 32.511},
 }
@@ -58,7 +76,9 @@ def anchors(data: Path, scale: int) -> list[Candidate]:
     smfanet = weights.read(files / f"smfanet_plus_df2k_x{scale}.pth")
     found = [
         BICUBIC,
-        Candidate(model="pictures", label="RCAN", pictures=data / "sr_outputs" / "RCAN_Set5" / f"x{scale}"),
+        Candidate(
+            model="images", label="RCAN", images=data / "sr_outputs" / "RCAN_Set5" / f"x{scale}"
+        ),
         Candidate(model="student", label="SMFANet+", network=smfanet),
     ]
     for width in (64, 32) if scale == 2 else ():
@@ -76,14 +96,16 @@ def test_anchors_on_set5(real_data: Path, scale: int) -> None:
 
     table = evaluate.evaluate(anchors(real_data, scale), sets)
 
-    assert {row.label: row.sets["Set5"].psnr_y for row in table.rows} == pytest.approx(ANCHORS[scale], abs=0.002)
+    assert {row.label: row.sets["Set5"].psnr_y for row in table.rows} == pytest.approx(
+        ANCHORS[scale], abs=0.002
+    )
     assert table.rows[2].parameters == {2: 480_300, 3: 486_795, 4: 495_888}[scale]
-    assert table.rows[1].seconds_per_picture is None
+    assert table.rows[1].seconds_per_image is None
 
 
 @pytest.mark.slow
-def test_the_published_set14_treats_its_gray_picture_as_gray(real_data: Path) -> None:
-    """Without the luma's 219 / 255 one picture of 14 is 1.32 dB lower, the mean 0.09: 30.24 dB are published."""
+def test_the_published_set14_treats_its_gray_image_as_gray(real_data: Path) -> None:
+    """Without the luma's 219 / 255 one image of 14 is 1.32 dB lower, the mean 0.09: 30.24 dB are published."""
     sets = {"Set14": find_pairs(real_data / "eval" / "Set14", scale=2)}
     measured = evaluate.evaluate([BICUBIC], sets).rows[0].sets["Set14"].psnr_y
 
@@ -100,13 +122,16 @@ def test_the_self_ensemble_is_the_mean_of_eight_answers() -> None:
         turned = [(lr.rot90(k, (2, 3)), k, False) for k in range(4)]
         turned += [(lr.flip(3).rot90(k, (2, 3)), k, True) for k in range(4)]
         answers = [network(x).rot90(-k, (2, 3)) for x, k, _ in turned]
-        undone = [sr.flip(3) if flipped else sr for sr, (_, _, flipped) in zip(answers, turned, strict=True)]
+        undone = [
+            sr.flip(3) if flipped else sr
+            for sr, (_, _, flipped) in zip(answers, turned, strict=True)
+        ]
 
         assert_close(self_ensemble(network, lr), torch.stack(undone).mean(0))
 
 
 def test_the_self_ensemble_is_marked_and_costs_eight_times_as_much(tmp_path: Path) -> None:
-    network, sets = small(), {"a": pictures(tmp_path / "a")}
+    network, sets = small(), {"a": images(tmp_path / "a")}
     plain = Candidate(model="student", label="s", network=network)
     one, eight = evaluate.evaluate([plain, replace(plain, self_ensemble=True)], sets).rows
 
@@ -115,7 +140,9 @@ def test_the_self_ensemble_is_marked_and_costs_eight_times_as_much(tmp_path: Pat
     assert eight.macs == 8 * one.macs
     lr, hr = load(sets["a"][0])
     averaged = metrics.psnr_y(answer(network, lr, ensemble=True)[0], tensor(hr), border=2).item()
-    assert averaged != pytest.approx(metrics.psnr_y(answer(network, lr)[0], tensor(hr), border=2).item(), abs=1e-6)
+    assert averaged != pytest.approx(
+        metrics.psnr_y(answer(network, lr)[0], tensor(hr), border=2).item(), abs=1e-6
+    )
 
 
 NETWORKS = {
@@ -126,7 +153,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("height", [41, 48])
-def test_strips_answer_as_the_whole_picture(name: str, height: int) -> None:
+def test_strips_answer_as_the_whole_image(name: str, height: int) -> None:
     network = NETWORKS[name].build().double().eval()
     lr = torch.rand(1, 3, height, 11, dtype=torch.float64)
     with torch.no_grad():
@@ -136,7 +163,7 @@ def test_strips_answer_as_the_whole_picture(name: str, height: int) -> None:
             assert_close(in_strips(network, lr, rows=rows), whole, rtol=0, atol=1e-9)
 
 
-def test_strips_keep_large_pictures_within_two_gigabytes() -> None:
+def test_strips_keep_large_images_within_two_gigabytes() -> None:
     """EDSR 256 x 32 takes 8 KiB per pixel of lr at x2: 262,144 pixels, of which 2 x 69 rows are surroundings."""
     with torch.device("meta"):
         teacher, student = edsr_teacher(2).build(), EDSRConfig(scale=2, width=64, blocks=32).build()
@@ -148,12 +175,16 @@ def test_strips_keep_large_pictures_within_two_gigabytes() -> None:
     assert strip_rows(RCANConfig(scale=2, width=16, groups=1, blocks=1).build(), 100_000) is None
 
 
-def test_a_large_picture_is_asked_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_asked_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     network, lr = small(), np.random.default_rng(0).integers(0, 256, (40, 8, 3), np.uint8)
     whole, _ = answer(network, lr)
     heights: list[int] = []
-    network.register_forward_pre_hook(lambda _, args: heights.append(cast("tuple[Tensor]", args)[0].shape[-2]))
-    monkeypatch.setattr(evaluate, "_BUDGET", 2 * 4 * 4 * 4 * 8 * 22)  # 22 rows of 4 channels, 8 columns, x2
+    network.register_forward_pre_hook(
+        lambda _, args: heights.append(cast("tuple[Tensor]", args)[0].shape[-2])
+    )
+    monkeypatch.setattr(
+        evaluate, "_BUDGET", 2 * 4 * 4 * 4 * 8 * 22
+    )  # 22 rows of 4 channels, 8 columns, x2
 
     strips, _ = answer(network, lr)
 
@@ -178,24 +209,29 @@ def test_a_network_is_asked_in_eval_mode_and_left_as_it_was() -> None:
 # The table
 
 
-def test_every_number_is_the_mean_over_pictures(tmp_path: Path) -> None:
-    pairs = pictures(tmp_path / "a", 3)
+def test_every_number_is_the_mean_over_images(tmp_path: Path) -> None:
+    pairs = images(tmp_path / "a", 3)
     loaded = [load(pair) for pair in pairs]
-    expected = [metrics.psnr_rgb(tensor(imresize_uint8(lr, 2)), tensor(hr), border=2).item() for lr, hr in loaded]
+    expected = [
+        metrics.psnr_rgb(tensor(imresize_uint8(lr, 2)), tensor(hr), border=2).item()
+        for lr, hr in loaded
+    ]
 
     scores = evaluate.evaluate([BICUBIC], {"a": pairs}).rows[0].sets["a"]
 
     assert scores.psnr_rgb == pytest.approx(sum(expected) / 3, abs=1e-9)
-    assert scores.pictures == 3
+    assert scores.images == 3
     assert scores.seconds is None
 
 
 def test_agreement_is_with_the_teacher_wherever_it_stands(tmp_path: Path) -> None:
-    sets = {"a": pictures(tmp_path / "a")}
+    sets = {"a": images(tmp_path / "a")}
     teacher = Candidate(model="teacher", label="t", network=small())
     student = Candidate(model="student", label="s", network=Nearest.of(2))
     expected = [
-        metrics.agreement(answer(student.network, lr)[0], answer(teacher.network, lr)[0], border=2).item()
+        metrics.agreement(
+            answer(student.network, lr)[0], answer(teacher.network, lr)[0], border=2
+        ).item()
         for lr, _ in map(load, sets["a"])
         if student.network is not None and teacher.network is not None
     ]
@@ -208,7 +244,7 @@ def test_agreement_is_with_the_teacher_wherever_it_stands(tmp_path: Path) -> Non
 
 
 def row(model: str, psnr: float, label: str = "") -> Row:
-    scores = Scores(psnr_y=psnr, ssim_y=0.9, psnr_rgb=psnr - 2, ssim_rgb=0.8, pictures=5)
+    scores = Scores(psnr_y=psnr, ssim_y=0.9, psnr_rgb=psnr - 2, ssim_rgb=0.8, images=5)
     return Row(model=model, label=label or model, sets={"Set5": scores})
 
 
@@ -227,11 +263,15 @@ def test_the_share_of_the_gap_that_is_closed() -> None:
 
 
 def test_the_table_as_markdown() -> None:
-    table = Table(scale=4, rows=(row("bicubic", 28.0), row("teacher", 33.0), row("student", 32.0, "a|b")))
+    table = Table(
+        scale=4, rows=(row("bicubic", 28.0), row("teacher", 33.0), row("student", 32.0, "a|b"))
+    )
 
     lines = table.to_markdown().splitlines()
 
-    assert lines[0] == "| model | Set5 PSNR-Y | Set5 SSIM-Y | Set5 RGB | Set5 gap closed |"  # nothing empty
+    assert (
+        lines[0] == "| model | Set5 PSNR-Y | Set5 SSIM-Y | Set5 RGB | Set5 gap closed |"
+    )  # nothing empty
     assert lines[1] == "| --- | ---: | ---: | ---: | ---: |"
     assert lines[4] == "| a\\|b | 32.000 | 0.9000 | 30.000 | 80.0 % |"
     assert lines[-1].startswith("x4, cpu, float32. luma: BT.601")
@@ -248,7 +288,7 @@ def test_the_table_as_csv() -> None:
 
 
 def test_the_table_as_strict_json() -> None:
-    """Equal pictures have an infinite PSNR, for which JSON has no number."""
+    """Equal images have an infinite PSNR, for which JSON has no number."""
     table = Table(scale=4, rows=(row("student", math.inf),))
 
     read = json.loads(table.to_json(), parse_constant=pytest.fail)
@@ -260,17 +300,25 @@ def test_the_table_as_strict_json() -> None:
 
 
 def test_what_evaluation_writes_comparison_and_report_read(tmp_path: Path) -> None:
-    sets = {"a": pictures(tmp_path / "a")}
+    sets = {"a": images(tmp_path / "a")}
     teacher = Candidate(model="teacher", label="T", network=small())
     students = [Candidate(model="student", label=name, network=small()) for name in ("r1", "r2")]
     table = evaluate.evaluate([BICUBIC, teacher, *students], sets)
     runs = [tmp_path / "runs" / name for name in ("r1", "r2")]
     for run, mine, seed in zip(runs, table.rows[2:], (1, 2), strict=True):
-        experiment = Experiment(student=EDSRConfig(scale=2, width=4, blocks=1), data=Data(train=tmp_path / "a"))
-        optimisation = replace(experiment.optimisation, steps=1, seed=seed, learning_rate=seed / 100)
+        experiment = Experiment(
+            student=EDSRConfig(scale=2, width=4, blocks=1), data=Data(train=tmp_path / "a")
+        )
+        optimization = replace(
+            experiment.optimization, steps=1, seed=seed, learning_rate=seed / 100
+        )
         run.mkdir(parents=True)
-        (run / "experiment.yaml").write_text(replace(experiment, optimisation=optimisation).to_yaml())
-        (run / "log.jsonl").write_text('{"kind": "event", "step": 1, "what": "finished", "detail": ""}\n')
+        (run / "experiment.yaml").write_text(
+            replace(experiment, optimization=optimization).to_yaml()
+        )
+        (run / "log.jsonl").write_text(
+            '{"kind": "event", "step": 1, "what": "finished", "detail": ""}\n'
+        )
         (run / "evaluation.json").write_text(replace(table, rows=(*table.rows[:2], mine)).to_json())
         weights.write(run / "student.safetensors", students[seed - 1].network)
     with pytest.raises(ReportError, match="r1 was saved at step 0 of 1: resume it first"):
@@ -282,14 +330,18 @@ def test_what_evaluation_writes_comparison_and_report_read(tmp_path: Path) -> No
     compared = compare(runs)
 
     assert [r.model for r in compared.rows] == ["bicubic", "student", "student", "teacher"]
-    for theirs, ours in zip(compared.rows, (table.rows[0], *table.rows[2:], table.rows[1]), strict=True):
+    for theirs, ours in zip(
+        compared.rows, (table.rows[0], *table.rows[2:], table.rows[1]), strict=True
+    ):
         assert theirs.sets["a"].values["psnr_y"].mean == ours.sets["a"].psnr_y
         assert theirs.parameters == ours.parameters
     assert compared.protocol["gray"] == evaluate.PROTOCOL["gray"]
     report(runs, tmp_path / "report.html")
     assert f"{table.rows[2].sets['a'].psnr_y:.2f}" in (tmp_path / "report.html").read_text()
     weights.write(runs[0] / "student.safetensors", small())
-    with pytest.raises(ReportError, match=r"r1: measured before training went on.* run dukd evaluate again"):
+    with pytest.raises(
+        ReportError, match=r"r1: measured before training went on.* run dukd evaluate again"
+    ):
         compare(runs)
     (runs[0] / "student.safetensors").write_bytes(b"of a kind that nobody here knows")
     assert compare(runs).to_json() == compared.to_json()
@@ -299,27 +351,31 @@ def test_what_evaluation_writes_comparison_and_report_read(tmp_path: Path) -> No
 
 
 def test_nothing_to_measure(tmp_path: Path) -> None:
-    pairs = pictures(tmp_path / "a")
+    pairs = images(tmp_path / "a")
 
     with pytest.raises(ValueError, match="name at least one model and one set"):
         evaluate.evaluate([], {"a": pairs})
     with pytest.raises(ValueError, match="name at least one model and one set"):
         evaluate.evaluate([BICUBIC], {})
-    with pytest.raises(ValueError, match="nothing to measure on: b without a picture"):
+    with pytest.raises(ValueError, match="nothing to measure on: b without an image"):
         evaluate.evaluate([BICUBIC], {"a": pairs, "b": replace(pairs, pairs=())})
 
 
 def test_scales_that_differ(tmp_path: Path) -> None:
-    sets = {"a": pictures(tmp_path / "a"), "b": pictures(tmp_path / "b", scale=4)}
+    sets = {"a": images(tmp_path / "a"), "b": images(tmp_path / "b", scale=4)}
 
-    with pytest.raises(ValueError, match="different scales: a x2, b x4; measure each scale by itself"):
+    with pytest.raises(
+        ValueError, match="different scales: a x2, b x4; measure each scale by itself"
+    ):
         evaluate.evaluate([BICUBIC], sets)
     with pytest.raises(ValueError, match="a x2, s x3"):
-        evaluate.evaluate([Candidate(model="student", label="s", network=small(3))], {"a": sets["a"]})
+        evaluate.evaluate(
+            [Candidate(model="student", label="s", network=small(3))], {"a": sets["a"]}
+        )
 
 
 def test_two_teachers_and_precisions_without_autocast(tmp_path: Path) -> None:
-    sets = {"a": pictures(tmp_path / "a")}
+    sets = {"a": images(tmp_path / "a")}
     teachers = [Candidate(model="teacher", label=name, network=small()) for name in "tu"]
 
     with pytest.raises(ValueError, match="against one teacher, but got t, u"):
@@ -332,46 +388,55 @@ def ready(folder: Path, names: list[str], size: tuple[int, int] = (24, 20)) -> C
     folder.mkdir()
     for name in names:
         Image.new("RGB", size, "red").save(folder / name)
-    return Candidate(model="pictures", label="p", pictures=folder)
+    return Candidate(model="images", label="p", images=folder)
 
 
 @pytest.mark.parametrize("form", ["{}.png", "{}_RCAN_x2.png", "{}x2.bmp", "{}_x2_SR.webp"])
-def test_ready_pictures_are_found_by_their_names(tmp_path: Path, form: str) -> None:
-    sets = {"a": pictures(tmp_path / "a")}
+def test_ready_images_are_found_by_their_names(tmp_path: Path, form: str) -> None:
+    sets = {"a": images(tmp_path / "a")}
     candidate = ready(tmp_path / "sr", [form.format("p0"), form.format("p1")])
 
-    assert evaluate.evaluate([candidate], sets).rows[0].sets["a"].pictures == 2
+    assert evaluate.evaluate([candidate], sets).rows[0].sets["a"].images == 2
 
 
-def test_a_ready_picture_belongs_to_the_longest_name(tmp_path: Path) -> None:
-    pairs = pictures(tmp_path / "a")
-    named = tuple(replace(pair, name=name) for pair, name in zip(pairs, ("img", "img_2"), strict=True))
+def test_a_ready_image_belongs_to_the_longest_name(tmp_path: Path) -> None:
+    pairs = images(tmp_path / "a")
+    named = tuple(
+        replace(pair, name=name) for pair, name in zip(pairs, ("img", "img_2"), strict=True)
+    )
     candidate = ready(tmp_path / "sr", ["img_SR.png", "img_2_SR.png"])
 
-    assert evaluate.evaluate([candidate], {"a": replace(pairs, pairs=named)}).rows[0].sets["a"].pictures == 2
+    assert (
+        evaluate.evaluate([candidate], {"a": replace(pairs, pairs=named)}).rows[0].sets["a"].images
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
     ("names", "size", "message"),
     [
-        (["p0.png"], (24, 20), "one picture should be called p1 or p1_..., but there: none is"),
+        (["p0.png"], (24, 20), "one image should be called p1 or p1_..., but there: none is"),
         (["p0.png", "p1_a.png", "p1_b.png"], (24, 20), "but there: p1_a.png, p1_b.png"),
         (["p0.png", "p1.png"], (20, 24), "20 x 24 pixels, but 24 x 20 are expected"),
     ],
 )
-def test_ready_pictures_that_are_missing(tmp_path: Path, names: list[str], size: tuple[int, int], message: str) -> None:
-    sets = {"a": pictures(tmp_path / "a")}
+def test_ready_images_that_are_missing(
+    tmp_path: Path, names: list[str], size: tuple[int, int], message: str
+) -> None:
+    sets = {"a": images(tmp_path / "a")}
     candidate = ready(tmp_path / "sr", names, size)
 
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         evaluate.evaluate([candidate], sets)
     with pytest.raises(ValueError, match="no such folder"):
-        evaluate.evaluate([replace(candidate, pictures=tmp_path / "nowhere")], sets)
+        evaluate.evaluate([replace(candidate, images=tmp_path / "nowhere")], sets)
 
 
-def test_progress_counts_pictures(tmp_path: Path) -> None:
+def test_progress_counts_images(tmp_path: Path) -> None:
     told: list[tuple[int, int, str]] = []
 
-    evaluate.evaluate([BICUBIC], {"a": pictures(tmp_path / "a")}, progress=lambda *step: told.append(step))
+    evaluate.evaluate(
+        [BICUBIC], {"a": images(tmp_path / "a")}, progress=lambda *step: told.append(step)
+    )
 
     assert told == [(1, 2, "a p0"), (2, 2, "a p1")]

@@ -18,9 +18,17 @@ FIRST, SECOND = {"Set5": (30.0, 32.0, 34.0)}, {"Set14": (28.0, 29.0, 32.0)}
 """By set: PSNR of bicubic, student and teacher."""
 
 
-def scores(psnr: float, *, pictures: int = 5, agreement: float | None = None, seconds: float | None = None) -> Scores:
+def scores(
+    psnr: float, *, images: int = 5, agreement: float | None = None, seconds: float | None = None
+) -> Scores:
     return Scores(
-        psnr_y=psnr, ssim_y=0.9, psnr_rgb=psnr, ssim_rgb=0.9, agreement=agreement, pictures=pictures, seconds=seconds
+        psnr_y=psnr,
+        ssim_y=0.9,
+        psnr_rgb=psnr,
+        ssim_rgb=0.9,
+        agreement=agreement,
+        images=images,
+        seconds=seconds,
     )
 
 
@@ -29,25 +37,29 @@ def table(
     *,
     student: str = "s",
     teacher: str | None = "t",
-    pictures: int = 5,
+    images: int = 5,
     label: str = "mine",
     seconds: float = 1.0,
     **facts: object,
 ) -> Table:
     rows = [
-        Row(model="bicubic", label="bicubic", sets={n: scores(b, pictures=pictures) for n, (b, _, _) in sets.items()}),
+        Row(
+            model="bicubic",
+            label="bicubic",
+            sets={n: scores(b, images=images) for n, (b, _, _) in sets.items()},
+        ),
         Row(
             model="student",
             label=label,
             network=student,
             sets={
-                n: scores(s, pictures=pictures, agreement=40.0 if teacher else None, seconds=seconds)
+                n: scores(s, images=images, agreement=40.0 if teacher else None, seconds=seconds)
                 for n, (_, s, _) in sets.items()
             },
         ),
     ]
     if teacher:
-        better = {n: scores(t, pictures=pictures) for n, (_, _, t) in sets.items()}
+        better = {n: scores(t, images=images) for n, (_, _, t) in sets.items()}
         rows.append(Row(model="teacher", label="EDSR", network=teacher, sets=better))
     return replace(Table(scale=2, rows=tuple(rows)), **facts)
 
@@ -77,19 +89,21 @@ def test_two_that_measure_at_once_lose_nothing(tmp_path: Path) -> None:
     """Eight threads, to which locks are what they are to processes, each add a set of their own."""
     names = [f"set {n}" for n in range(8)]
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(keep, [tmp_path] * 8, [table({name: (30.0, 31.0, 32.0)}) for name in names]))
+        list(
+            threads.map(keep, [tmp_path] * 8, [table({name: (30.0, 31.0, 32.0)}) for name in names])
+        )
 
     assert sorted(kept(tmp_path / "evaluation.json")["student"]) == names
 
 
-def test_seconds_are_those_of_all_pictures(tmp_path: Path) -> None:
-    """Five pictures of one second and fifteen of three: two and a half each."""
+def test_seconds_are_those_of_all_images(tmp_path: Path) -> None:
+    """Five images of one second and fifteen of three: two and a half each."""
     keep(tmp_path, table(FIRST, seconds=1.0))
-    keep(tmp_path, table(SECOND, seconds=3.0, pictures=15))
+    keep(tmp_path, table(SECOND, seconds=3.0, images=15))
 
     rows = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
 
-    assert [row["seconds_per_picture"] for row in rows] == [None, 2.5, None]
+    assert [row["seconds_per_image"] for row in rows] == [None, 2.5, None]
 
 
 def test_measuring_again_without_the_teacher_loses_nothing(tmp_path: Path) -> None:
@@ -110,7 +124,9 @@ def test_measuring_again_without_the_teacher_loses_nothing(tmp_path: Path) -> No
         ({"protocol": {"border": "none"}}, "it was measured by another protocol"),
     ],
 )
-def test_what_cannot_stand_in_one_table_is_set_aside(tmp_path: Path, other: dict[str, object], reason: str) -> None:
+def test_what_cannot_stand_in_one_table_is_set_aside(
+    tmp_path: Path, other: dict[str, object], reason: str
+) -> None:
     keep(tmp_path, table(FIRST))
     before = (tmp_path / "evaluation.json").read_bytes()
 
@@ -124,7 +140,9 @@ def test_what_cannot_stand_in_one_table_is_set_aside(tmp_path: Path, other: dict
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"rows": [3]}', '{"scale": 2, "rows": []}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"rows": [3]}', '{"scale": 2, "rows": []}', "[" * 100_000]
+)
 def test_a_file_of_somebody_else_is_not_lost(tmp_path: Path, content: str) -> None:
     (tmp_path / "evaluation.json").write_text(content)
 
@@ -135,7 +153,9 @@ def test_a_file_of_somebody_else_is_not_lost(tmp_path: Path, content: str) -> No
     assert found.notes[0].endswith(f"{aside.name}: it cannot be understood")
 
 
-def test_figures_of_a_version_that_did_not_say_what_it_measured_are_set_aside(tmp_path: Path) -> None:
+def test_figures_of_a_version_that_did_not_say_what_it_measured_are_set_aside(
+    tmp_path: Path,
+) -> None:
     content = table(FIRST).to_dict()
     for row in content["rows"]:
         del row["network"]
@@ -145,15 +165,15 @@ def test_figures_of_a_version_that_did_not_say_what_it_measured_are_set_aside(tm
 
 
 def test_a_quick_look_does_not_replace_a_whole_set(tmp_path: Path) -> None:
-    keep(tmp_path, table(FIRST | SECOND, pictures=14))
+    keep(tmp_path, table(FIRST | SECOND, images=14))
 
-    found = keep(tmp_path, table({"Set14": (1.0, 2.0, 3.0)}, pictures=2))
+    found = keep(tmp_path, table({"Set14": (1.0, 2.0, 3.0)}, images=2))
 
-    assert found.notes == ("Set14 keeps the figures that were there, which are of more pictures",)
-    assert kept(found.path) == kept(keep(tmp_path, table(FIRST | SECOND, pictures=14)).path)
+    assert found.notes == ("Set14 keeps the figures that were there, which are of more images",)
+    assert kept(found.path) == kept(keep(tmp_path, table(FIRST | SECOND, images=14)).path)
 
 
-def test_a_set_whose_pictures_changed_is_replaced_in_every_row(tmp_path: Path) -> None:
+def test_a_set_whose_images_changed_is_replaced_in_every_row(tmp_path: Path) -> None:
     keep(tmp_path, table(FIRST | SECOND))
 
     keep(tmp_path, table({"Set5": (31.0, 33.0, 0.0)}, teacher=None))
@@ -177,7 +197,7 @@ def test_each_way_of_measuring_has_a_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_equal_pictures_stay_infinitely_alike(tmp_path: Path) -> None:
+def test_equal_images_stay_infinitely_alike(tmp_path: Path) -> None:
     keep(tmp_path, table({"Set5": (30.0, math.inf, math.inf)}))
     keep(tmp_path, table(SECOND))
 

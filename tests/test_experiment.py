@@ -10,9 +10,9 @@ import pytest
 from dukd.core.config import ConfigError
 from dukd.methods import DUKD, Logits
 from dukd.networks import EDSRConfig
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Teacher, check
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher, check
 
-DATA = Data(train=Path("pictures"))
+DATA = Data(train=Path("images"))
 TEACHER = Teacher(weights=Path("teacher.pth"))
 STUDENT = EDSRConfig(scale=2, width=4, blocks=1)
 
@@ -25,33 +25,43 @@ WRONG: list[tuple[object, str, Any, str]] = [
     (DATA, "batch", -16, "batch is -16, but must be at least 1"),
     (DATA, "period", -1, "period is -1, but must be at least 0"),
     (DATA, "workers", -1, "workers is -1, but must be at least 0"),
-    (Optimisation(), "steps", 0, "steps is 0, but must be at least 1"),
-    (Optimisation(), "learning_rate", math.nan, "learning_rate is nan, but must be above 0"),
-    (Optimisation(), "learning_rate", math.inf, "learning_rate is inf, but must be above 0"),
-    (Optimisation(), "learning_rate", -1e-4, "learning_rate is -0.0001, but must be above 0"),
+    (Optimization(), "steps", 0, "steps is 0, but must be at least 1"),
+    (Optimization(), "learning_rate", math.nan, "learning_rate is nan, but must be above 0"),
+    (Optimization(), "learning_rate", math.inf, "learning_rate is inf, but must be above 0"),
+    (Optimization(), "learning_rate", -1e-4, "learning_rate is -0.0001, but must be above 0"),
     (
-        Optimisation(),
+        Optimization(),
         "schedule",
         "linear",
         "schedule is 'linear', but must be one of step, cosine, one-cycle, ",
     ),
-    (Optimisation(), "milestones", (0.4, 200_000.0), "fraction of the steps, is 200000.0, but must be above 0 and at "),
-    (Optimisation(), "milestones", (math.nan,), "fraction of the steps, is nan"),
-    (Optimisation(), "decay", 0.0, "decay is 0.0, but must be above 0 and at most 1"),
-    (Optimisation(), "warm_up", -1, "warm_up is -1, but must be at least 0"),
-    (Optimisation(), "warm_up", 250_000, "warm_up is 250000, but there are 250000 steps"),
-    (Optimisation(schedule="one-cycle"), "warm_up", 5, "the one-cycle schedule rises by itself"),
-    (Optimisation(), "betas", (0.9, 1.0), "a beta is 1.0, but must be at least 0 and below 1"),
-    (Optimisation(), "weight_decay", -0.1, "weight_decay is -0.1, but must be at least 0"),
-    (Optimisation(), "ema", 1.0, "ema is 1.0, but must be at least 0 and below 1"),
-    (Optimisation(), "clip", -1.0, "clip is -1.0, but must be at least 0"),
-    (Optimisation(), "accumulate", 0, "accumulate is 0, but must be at least 1"),
-    (Optimisation(), "precision", "float16", "precision is 'float16', but must be one of float32, bfloat16"),
-    (Optimisation(), "seed", -1, "seed is -1, but must be at least 0"),
+    (
+        Optimization(),
+        "milestones",
+        (0.4, 200_000.0),
+        "fraction of the steps, is 200000.0, but must be above 0 and at ",
+    ),
+    (Optimization(), "milestones", (math.nan,), "fraction of the steps, is nan"),
+    (Optimization(), "decay", 0.0, "decay is 0.0, but must be above 0 and at most 1"),
+    (Optimization(), "warm_up", -1, "warm_up is -1, but must be at least 0"),
+    (Optimization(), "warm_up", 250_000, "warm_up is 250000, but there are 250000 steps"),
+    (Optimization(schedule="one-cycle"), "warm_up", 5, "the one-cycle schedule rises by itself"),
+    (Optimization(), "betas", (0.9, 1.0), "a beta is 1.0, but must be at least 0 and below 1"),
+    (Optimization(), "weight_decay", -0.1, "weight_decay is -0.1, but must be at least 0"),
+    (Optimization(), "ema", 1.0, "ema is 1.0, but must be at least 0 and below 1"),
+    (Optimization(), "clip", -1.0, "clip is -1.0, but must be at least 0"),
+    (Optimization(), "accumulate", 0, "accumulate is 0, but must be at least 1"),
+    (
+        Optimization(),
+        "precision",
+        "float16",
+        "precision is 'float16', but must be one of float32, bfloat16",
+    ),
+    (Optimization(), "seed", -1, "seed is -1, but must be at least 0"),
     (Evaluation(), "every", 0, "every is 0, but must be at least 1"),
     (Evaluation(), "log_every", 0, "log_every is 0, but must be at least 1"),
-    (Evaluation(), "pictures", -1, "pictures is -1, but must be at least 0"),
-    (Evaluation(), "teacher_pictures", -1, "teacher_pictures is -1, but must be at least 0"),
+    (Evaluation(), "images", -1, "images is -1, but must be at least 0"),
+    (Evaluation(), "teacher_images", -1, "teacher_images is -1, but must be at least 0"),
     (Evaluation(), "samples", -1, "samples is -1, but must be at least 0"),
 ]
 
@@ -68,12 +78,12 @@ def test_numbers_that_cannot_work(part: Any, name: str, value: object, message: 
         (TEACHER, "residual_scale", 0.1),
         (TEACHER, "mean", (0.0, 1.0, 0.5)),
         (DATA, "workers", 0),
-        (Optimisation(), "milestones", (1.0,)),
-        (Optimisation(), "milestones", ()),
-        (Optimisation(), "decay", 1.0),
-        (Optimisation(), "ema", 0.0),
-        (Optimisation(), "betas", (0.0, 0.0)),
-        (Evaluation(), "teacher_pictures", 0),
+        (Optimization(), "milestones", (1.0,)),
+        (Optimization(), "milestones", ()),
+        (Optimization(), "decay", 1.0),
+        (Optimization(), "ema", 0.0),
+        (Optimization(), "betas", (0.0, 0.0)),
+        (Evaluation(), "teacher_images", 0),
     ],
 )
 def test_numbers_at_the_edge_of_their_range(part: Any, name: str, value: object) -> None:
@@ -89,7 +99,9 @@ def test_a_number_is_checked_against_every_bound() -> None:
 
 
 def test_a_method_that_asks_a_teacher_needs_one() -> None:
-    with pytest.raises(ValueError, match=r"method logits needs a teacher: name its file \(teacher.weights\)"):
+    with pytest.raises(
+        ValueError, match=r"method logits needs a teacher: name its file \(teacher.weights\)"
+    ):
         Experiment(student=STUDENT, data=DATA, method=Logits())
     alone = DUKD(imitation=0, zoom_in=0, zoom_out=0)
     assert Experiment(student=STUDENT, data=DATA, method=alone).teacher is None
@@ -97,7 +109,7 @@ def test_a_method_that_asks_a_teacher_needs_one() -> None:
 
 def test_a_batch_divides_into_its_parts() -> None:
     with pytest.raises(ValueError, match="a batch of 16 does not divide into 3"):
-        Experiment(student=STUDENT, data=DATA, optimisation=Optimisation(accumulate=3))
+        Experiment(student=STUDENT, data=DATA, optimization=Optimization(accumulate=3))
 
 
 def test_a_mistake_in_a_file_is_found_where_it_stands(tmp_path: Path) -> None:
@@ -105,7 +117,9 @@ def test_a_mistake_in_a_file_is_found_where_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
     path.write_text(text.replace("log_every: 100", "log_every: 0"))
 
-    with pytest.raises(ConfigError, match=r"experiment\.yaml:\d+:3: experiment\.evaluation: log_every is 0"):
+    with pytest.raises(
+        ConfigError, match=r"experiment\.yaml:\d+:3: experiment\.evaluation: log_every is 0"
+    ):
         Experiment.from_file(path)
     path.write_text(text)
     assert Experiment.from_file(path) == Experiment(student=STUDENT, data=DATA)

@@ -11,8 +11,22 @@ from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
 from dukd.deploy import export
-from dukd.deploy.export import TOLERANCE, ExportError, export_onnx, export_weights, padded_to_multiple
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig, gather
+from dukd.deploy.export import (
+    TOLERANCE,
+    ExportError,
+    export_onnx,
+    export_weights,
+    padded_to_multiple,
+)
+from dukd.networks import (
+    EDSRConfig,
+    NetworkConfig,
+    RCANConfig,
+    SMFANetConfig,
+    SRNetwork,
+    SwinIRConfig,
+    gather,
+)
 from dukd.networks.base import pad_to_multiple
 from dukd.networks.files import weights
 from dukd.networks.files.weights import Layout
@@ -26,7 +40,9 @@ NETWORKS: dict[str, NetworkConfig] = {
     "edsr with skip": EDSRConfig(scale=3, width=8, blocks=1, value_range=1.0, skip="nearest"),
     "rcan": RCANConfig(scale=4, width=16, groups=1, blocks=1),
     "swinir": SwinIRConfig(scale=2, width=12, depths=(2,), heads=(2,)),
-    "swinir direct": SwinIRConfig(scale=3, width=12, depths=(2,), heads=(2,), upsampler="pixelshuffledirect"),
+    "swinir direct": SwinIRConfig(
+        scale=3, width=12, depths=(2,), heads=(2,), upsampler="pixelshuffledirect"
+    ),
     "smfanet": SMFANetConfig(scale=2, width=8, blocks=2),
 }
 EDSR = NETWORKS["edsr"]
@@ -88,11 +104,13 @@ def test_a_graph_in_float16_takes_and_gives_float32(tmp_path: Path) -> None:
 def test_a_network_that_is_too_far_off_in_float16_is_refused_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SMFANet+ is 0.014 off, which one grey level (0.004) does not hide."""
+    """SMFANet+ is 0.014 off, which one gray level (0.004) does not hide."""
     monkeypatch.setitem(TOLERANCE, "float16", 1e-9)
     network = NETWORKS["edsr"].build()
 
-    with pytest.raises(ExportError, match=r"^in float16 the graph .* 1e-09 is allowed: .*leave --half out"):
+    with pytest.raises(
+        ExportError, match=r"^in float16 the graph .* 1e-09 is allowed: .*leave --half out"
+    ):
         export_onnx(network, tmp_path / "a.onnx", half=True)
     assert list(tmp_path.iterdir()) == []
     export_onnx(network, tmp_path / "a.onnx")
@@ -110,12 +128,15 @@ def test_an_ensemble_is_exported(tmp_path: Path) -> None:
     assert export_onnx(ensemble, tmp_path / "a.onnx").largest_error < 1e-4
 
 
-def test_weights_that_answer_otherwise_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_answer_otherwise_are_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.pth").write_text("the one before")
     monkeypatch.setattr(export, "_difference", lambda *_: 0.5)
 
     with pytest.raises(
-        ExportError, match=r"a.pth would answer otherwise than the network, by 0.5, and was not written"
+        ExportError,
+        match=r"a.pth would answer otherwise than the network, by 0.5, and was not written",
     ):
         export_weights(_network(EDSR), tmp_path / "a.pth", "basicsr")
 
@@ -137,7 +158,9 @@ def test_a_graph_says_what_it_is(tmp_path: Path) -> None:
     assert model.opset_import[0].version == 20
 
 
-def test_a_graph_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_answers_otherwise_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tracing once froze the batch of a transformer: right shapes, wrong values, no error (ecosystem.md 6.3)."""
     (tmp_path / "a.onnx").write_text("the one before")
     monkeypatch.setattr(export, "padded_to_multiple", lambda x, _axis, _multiple: x[..., :16, :16])
@@ -162,10 +185,14 @@ def test_the_network_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
-def test_a_missing_package_is_named(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
 
-    with pytest.raises(ExportError, match=rf"exporting to ONNX needs {missing}: pip install 'dukd\[onnx\]'"):
+    with pytest.raises(
+        ExportError, match=rf"exporting to ONNX needs {missing}: pip install 'dukd\[onnx\]'"
+    ):
         export_onnx(EDSR.build(), tmp_path / "a.onnx")
 
 
@@ -176,7 +203,9 @@ def test_a_missing_package_is_named(missing: str, tmp_path: Path, monkeypatch: p
         ({"size": (0, 3), "dynamic": False}, r"at least 1 pixel on a side, but size is \(0, 3\)"),
     ],
 )
-def test_impossible_options_are_refused(options: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+def test_impossible_options_are_refused(
+    options: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
     with pytest.raises(ExportError, match=sentence):
         export_onnx(EDSR.build(), tmp_path / "a.onnx", **options)
 
@@ -201,7 +230,9 @@ def test_weights_for_other_code_are_read_back(name: str, layout: Layout, tmp_pat
 
 
 def test_a_layout_that_lacks_the_skip_refuses_it(tmp_path: Path) -> None:
-    with pytest.raises(weights.WeightsError, match=r"BasicSR's EDSR has no skip, .*\.safetensors .*\.onnx"):
+    with pytest.raises(
+        weights.WeightsError, match=r"BasicSR's EDSR has no skip, .*\.safetensors .*\.onnx"
+    ):
         export_weights(NETWORKS["edsr with skip"].build(), tmp_path / "a.pth", "basicsr")
 
 
@@ -218,7 +249,9 @@ def test_traced_pooling_and_enlarging_are_torchs_to_the_bit() -> None:
         x = torch.rand(1, 2, h, h * 7 % 61 + 1)
         pooled = F.adaptive_max_pool2d(x, (max(1, h // 8), max(1, x.shape[-1] // 8)))
         assert torch.equal(cell_maxima(x, 8), pooled)
-        assert torch.equal(enlarged(pooled, x), F.interpolate(pooled, size=x.shape[-2:], mode="nearest"))
+        assert torch.equal(
+            enlarged(pooled, x), F.interpolate(pooled, size=x.shape[-2:], mode="nearest")
+        )
 
 
 def test_traced_variance_is_torchs() -> None:

@@ -11,7 +11,20 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from dukd.core.registry import known
-from dukd.methods import AT, CRD, FAKD, FSP, LSFD, RKD, SRKD, VID, Combined, FitNet, Frequency, Method
+from dukd.methods import (
+    AT,
+    CRD,
+    FAKD,
+    FSP,
+    LSFD,
+    RKD,
+    SRKD,
+    VID,
+    Combined,
+    FitNet,
+    Frequency,
+    Method,
+)
 from dukd.methods.at import energy
 from dukd.methods.crd import contrast, places
 from dukd.methods.fakd import affinity, affinity_distance
@@ -51,7 +64,11 @@ LEARNS_NOTHING_FROM_ITSELF = tuple(m for m in METHODS if not isinstance(m, (CRD,
 def label(method: FeatureMethod) -> str:
     """Its name, and what is not as usual."""
     usual = type(method)()
-    changed = [f"{f.name}={v}" for f in fields(method) if (v := getattr(method, f.name)) != getattr(usual, f.name)]
+    changed = [
+        f"{f.name}={v}"
+        for f in fields(method)
+        if (v := getattr(method, f.name)) != getattr(usual, f.name)
+    ]
     return "-".join([method.name, *changed])
 
 
@@ -74,10 +91,16 @@ def pair() -> tuple[Tensor, Tensor]:
 
 
 def losses_of(
-    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork, pair: tuple[Tensor, Tensor], extras: nn.Module
+    method: FeatureMethod,
+    student: SRNetwork,
+    teacher: SRNetwork,
+    pair: tuple[Tensor, Tensor],
+    extras: nn.Module,
 ) -> dict[str, Tensor]:
     lr, hr = pair
-    return method.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=torch.Generator())
+    return method.losses(
+        student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=torch.Generator()
+    )
 
 
 def maps(*sizes: int, seed: int = 0) -> Tensor:
@@ -121,19 +144,25 @@ def test_every_term_teaches_every_stage_before_it(
 
 @every_method
 def test_gradients_are_right(method: FeatureMethod) -> None:
-    theirs = Seen(maps(2, 3, 8, 8, seed=9), [maps(2, 5, 4, 4, seed=20 + i) for i in range(len(method.depths))])
+    theirs = Seen(
+        maps(2, 3, 8, 8, seed=9), [maps(2, 5, 4, 4, seed=20 + i) for i in range(len(method.depths))]
+    )
     extras = extras_for(method, 3, 5)
     sr = maps(2, 3, 8, 8, seed=1)
 
     def total(*features: Tensor) -> Tensor:
-        return torch.stack(list(method.compare(extras, Seen(sr, list(features)), theirs).values())).sum()
+        return torch.stack(
+            list(method.compare(extras, Seen(sr, list(features)), theirs).values())
+        ).sum()
 
     ours = [maps(2, 3, 4, 4, seed=10 + i).requires_grad_() for i in range(len(method.depths))]
     assert gradcheck(total, ours, fast_mode=True)  # along random directions: a tenth of the time
 
 
 @pytest.mark.parametrize("method", LEARNS_NOTHING_FROM_ITSELF, ids=label)
-def test_nothing_is_learnt_from_oneself(method: FeatureMethod, teacher: SRNetwork, pair: tuple[Tensor, Tensor]) -> None:
+def test_nothing_is_learnt_from_oneself(
+    method: FeatureMethod, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
+) -> None:
     losses = losses_of(method, teacher, teacher, pair, method.extras(teacher, teacher))
 
     assert all(losses[name] < 1e-10 for name in own_terms(method))
@@ -144,11 +173,13 @@ def test_features_of_zeros_are_safe(method: FeatureMethod) -> None:
     """Dead units are common early on: the losses and their gradients stay finite."""
     ours = [torch.zeros(2, 3, 6, 6, dtype=torch.float64, requires_grad=True) for _ in method.depths]
     theirs = [torch.zeros(2, 5, 6, 6, dtype=torch.float64) for _ in method.depths]
-    pictures = torch.zeros(2, 3, 12, 12, dtype=torch.float64, requires_grad=True)
-    terms = method.compare(extras_for(method, 3, 5), Seen(pictures, ours), Seen(pictures.detach(), theirs))
+    images = torch.zeros(2, 3, 12, 12, dtype=torch.float64, requires_grad=True)
+    terms = method.compare(
+        extras_for(method, 3, 5), Seen(images, ours), Seen(images.detach(), theirs)
+    )
 
     total = torch.stack(list(terms.values())).sum()
-    gradients = torch.autograd.grad(total, [*ours, pictures], allow_unused=True)
+    gradients = torch.autograd.grad(total, [*ours, images], allow_unused=True)
     assert torch.isfinite(total)
     assert all(g is None or g.isfinite().all() for g in gradients)
 
@@ -181,7 +212,9 @@ def test_half_precision_decides_nothing(
 
 
 @every_method
-def test_networks_that_pad_differently_meet_at_the_common_size(method: FeatureMethod, student: SRNetwork) -> None:
+def test_networks_that_pad_differently_meet_at_the_common_size(
+    method: FeatureMethod, student: SRNetwork
+) -> None:
     """SMFANet pads to multiples of 8: 16 x 16 features against EDSR's 11 x 13."""
     teacher = SMFANetConfig(scale=2, width=12, blocks=2).build().frozen()
     pair = torch.rand(2, 3, 11, 13), torch.rand(2, 3, 22, 26)
@@ -194,7 +227,11 @@ def test_networks_that_pad_differently_meet_at_the_common_size(method: FeatureMe
 def test_without_weights_there_is_no_teacher(
     method: FeatureMethod, student: SRNetwork, pair: tuple[Tensor, Tensor]
 ) -> None:
-    weights = {f.name: 0.0 for f in fields(method) if f.type is float and f.name not in NO_WEIGHTS | {"reconstruction"}}
+    weights = {
+        f.name: 0.0
+        for f in fields(method)
+        if f.type is float and f.name not in NO_WEIGHTS | {"reconstruction"}
+    }
     plain = replace(method, **weights)
     losses = losses_of(plain, student, NotToBeAsked(), pair, nn.Module())
 
@@ -210,7 +247,13 @@ def test_a_weight_is_a_factor(
     extras = method.extras(student, teacher)
     names = [f.name for f in fields(method) if f.type is float and f.name not in NO_WEIGHTS]
     once = losses_of(method, student, teacher, pair, extras)
-    twice = losses_of(replace(method, **{n: 2 * getattr(method, n) for n in names}), student, teacher, pair, extras)
+    twice = losses_of(
+        replace(method, **{n: 2 * getattr(method, n) for n in names}),
+        student,
+        teacher,
+        pair,
+        extras,
+    )
 
     assert_close(twice, {name: 2 * loss for name, loss in once.items()})
 
@@ -226,7 +269,7 @@ def test_combines_with_upcycled_inputs(
     losses = both.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
     alone = losses_of(method, student, teacher, pair, extras)
 
-    # The pair travels with upcycled pictures in one batch, whose convolutions may round differently.
+    # The pair travels with upcycled images in one batch, whose convolutions may round differently.
     assert_close({name: losses[name] for name in alone}, alone, rtol=1e-3, atol=1e-6)
     assert {"zoom_in", "zoom_out"} <= set(losses)
 
@@ -245,30 +288,53 @@ def test_depths_are_fractions(method: FeatureMethod, depths: tuple[float, ...]) 
         replace(method, depths=depths)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if isinstance(m, (FitNet, FSP, LSFD))], ids=label)
-def test_adapters_are_made_where_widths_differ(method: FeatureMethod, student: SRNetwork, teacher: SRNetwork) -> None:
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS if isinstance(m, (FitNet, FSP, LSFD))], ids=label
+)
+def test_adapters_are_made_where_widths_differ(
+    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork
+) -> None:
     assert isinstance(method.extras(student, teacher), Adapter)
     assert not list(method.extras(teacher, teacher).parameters())
 
 
 @pytest.mark.parametrize("method", [AT(), FAKD(), RKD(), SRKD(), Frequency()], ids=label)
-def test_nothing_trains_beside_the_student(method: FeatureMethod, student: SRNetwork, teacher: SRNetwork) -> None:
+def test_nothing_trains_beside_the_student(
+    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork
+) -> None:
     assert not list(method.extras(student, teacher).parameters())
 
 
 @pytest.mark.parametrize(
     "method",
-    [FitNet(), FSP(), SRKD(), VID(), VID(distribution="laplace"), LSFD(), AT(), CRD(), FAKD(), RKD()],
+    [
+        FitNet(),
+        FSP(),
+        SRKD(),
+        VID(),
+        VID(distribution="laplace"),
+        LSFD(),
+        AT(),
+        CRD(),
+        FAKD(),
+        RKD(),
+    ],
     ids=label,
 )
 def test_the_range_inside_a_network_does_not_matter(method: FeatureMethod) -> None:
     """EDSR computes in [0, 255], SwinIR in [0, 1]; a weight has to mean the same for both."""
-    ours, theirs = ([maps(2, 5, 6, 6, seed=s + i) for i in range(len(method.depths))] for s in (0, 50))
+    ours, theirs = (
+        [maps(2, 5, 6, 6, seed=s + i) for i in range(len(method.depths))] for s in (0, 50)
+    )
     sr, extras = maps(2, 3, 12, 12), extras_for(method, 5, 5)
     here = method.compare(extras, Seen(sr, ours), Seen(-sr, theirs))
-    there = method.compare(extras, Seen(sr, [255 * f for f in ours]), Seen(-sr, [7 * f for f in theirs]))
+    there = method.compare(
+        extras, Seen(sr, [255 * f for f in ours]), Seen(-sr, [7 * f for f in theirs])
+    )
 
-    assert_close(there, here, rtol=1e-6, atol=1e-9)  # the guard against division by zero shows at 1e-8
+    assert_close(
+        there, here, rtol=1e-6, atol=1e-9
+    )  # the guard against division by zero shows at 1e-8
 
 
 class NotToBeAsked(SRNetwork):
@@ -301,7 +367,9 @@ def test_own_units() -> None:
 def test_unit_vectors() -> None:
     x = torch.tensor([[[3.0, 0.0], [4.0, 0.0]]], dtype=torch.float64)
 
-    assert_close(unit(x), torch.tensor([[[0.6, 0.0], [0.8, 0.0]]], dtype=torch.float64), rtol=1e-8, atol=0)
+    assert_close(
+        unit(x), torch.tensor([[[0.6, 0.0], [0.8, 0.0]]], dtype=torch.float64), rtol=1e-8, atol=0
+    )
 
 
 # FitNet.
@@ -321,7 +389,9 @@ def test_hint_sees_more_than_the_mean_over_channels() -> None:
     ours = torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1)
 
     assert_close(ours.mean(1), (-ours).mean(1))
-    assert FitNet(hint=1.0).compare(nn.Identity(), Seen(ours, [ours]), Seen(ours, [-ours]))["hint"] > 1
+    assert (
+        FitNet(hint=1.0).compare(nn.Identity(), Seen(ours, [ours]), Seen(ours, [-ours]))["hint"] > 1
+    )
 
 
 def test_a_regressor_undoes_a_linear_map() -> None:
@@ -362,14 +432,20 @@ def test_attention_is_squared() -> None:
     """methods.md D32: the published code takes the absolute difference. Half of a small difference is a quarter."""
     x = torch.ones(1, 1, 1, 2, dtype=torch.float64)
     step = torch.tensor([1e-4, -1e-4], dtype=torch.float64)
-    full, half = (AT().compare(nn.Module(), Seen(x, [x]), Seen(x, [x + s * step]))["attention"] for s in (1.0, 0.5))
+    full, half = (
+        AT().compare(nn.Module(), Seen(x, [x]), Seen(x, [x + s * step]))["attention"]
+        for s in (1.0, 0.5)
+    )
 
     assert_close(full / half, torch.tensor(4.0).double(), rtol=1e-3, atol=0)  # to second order only
 
 
-def test_energy_ignores_scale_and_rotation_of_each_picture() -> None:
+def test_energy_ignores_scale_and_rotation_of_each_image() -> None:
     x = maps(2, 5, 4, 4)
-    turned = torch.einsum("ij,njhw->nihw", rotation(5), x) * torch.tensor([0.1, 30.0]).double()[:, None, None, None]
+    turned = (
+        torch.einsum("ij,njhw->nihw", rotation(5), x)
+        * torch.tensor([0.1, 30.0]).double()[:, None, None, None]
+    )
 
     assert_close(energy(turned), energy(x))
 
@@ -451,7 +527,7 @@ def test_coinciding_items_have_finite_gradients() -> None:
     assert x.grad.isfinite().all()
 
 
-def test_cells_are_pieces_of_the_picture() -> None:
+def test_cells_are_pieces_of_the_image() -> None:
     x = torch.arange(2 * 16.0).reshape(2, 1, 4, 4)
     cut = items(x, cells=2)
 
@@ -473,7 +549,8 @@ def test_too_few_items_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("statistic", "expected"), [("mean_power", 4.0), ("power_mean", 5.0), ("max", 3.0), ("min", 1.0)]
+    ("statistic", "expected"),
+    [("mean_power", 4.0), ("power_mean", 5.0), ("max", 3.0), ("min", 1.0)],
 )
 def test_statistics_of_two_channels(statistic: Statistic, expected: float) -> None:
     x = torch.tensor([1.0, 3.0]).reshape(1, 2, 1, 1)
@@ -492,7 +569,9 @@ def test_statistics_are_summed_over_depths() -> None:
     """Squares of means 1 and 4 differ by 3, at three depths: 27."""
     one = torch.ones(1, 2, 2, 2)
 
-    terms = SRKD(relative=False).compare(nn.Module(), Seen(one, [one] * 3), Seen(one, [2 * one] * 3))
+    terms = SRKD(relative=False).compare(
+        nn.Module(), Seen(one, [one] * 3), Seen(one, [2 * one] * 3)
+    )
     assert_close(terms["statistics"], torch.tensor(27.0))
 
 
@@ -506,7 +585,9 @@ def test_power_is_positive() -> None:
 
 def test_gaussian_is_torchs_up_to_its_constant() -> None:
     x, mean, variance = maps(4), maps(4, seed=1), maps(4, seed=2).exp()
-    theirs = -torch.distributions.Normal(mean, variance.sqrt()).log_prob(x) - math.log(2 * math.pi) / 2
+    theirs = (
+        -torch.distributions.Normal(mean, variance.sqrt()).log_prob(x) - math.log(2 * math.pi) / 2
+    )
 
     assert_close(gaussian(x, mean=mean, variance=variance), theirs)
 
@@ -515,7 +596,9 @@ def test_laplace_is_torchs_without_a_gaussian_constant() -> None:
     """methods.md D46: PISR's code adds C log(2 pi) / 2, which the Laplace density does not have."""
     x, mean, spread = maps(4), maps(4, seed=1), maps(4, seed=2).exp()
 
-    assert_close(laplace(x, mean=mean, spread=spread), -torch.distributions.Laplace(mean, spread).log_prob(x))
+    assert_close(
+        laplace(x, mean=mean, spread=spread), -torch.distributions.Laplace(mean, spread).log_prob(x)
+    )
     assert laplace(x, mean=x, spread=torch.full_like(x, 0.5)).abs().max() == 0
 
 
@@ -530,7 +613,9 @@ def test_gaussian_has_a_variance_per_channel_and_laplace_a_spread_per_pixel(
     student: SRNetwork, teacher: SRNetwork
 ) -> None:
     ours = torch.rand(1, 8, 4, 4)
-    (bell, *_), (peak, *_) = (VID(distribution=d).extras(student, teacher) for d in ("gaussian", "laplace"))
+    (bell, *_), (peak, *_) = (
+        VID(distribution=d).extras(student, teacher) for d in ("gaussian", "laplace")
+    )
 
     assert bell.raw.shape == (12,)
     assert peak.raw(ours).shape == (1, 12, 4, 4)
@@ -543,12 +628,12 @@ def test_what_is_predictable_is_learnt(distribution: Literal["gaussian", "laplac
     extras = extras_for(method, 3, 2)
     ours = maps(2, 3, 8, 8)
     seen, wanted = Seen(ours, [ours]), Seen(ours, [ours[:, :2] - ours[:, 1:]])
-    optimiser = torch.optim.Adam(extras.parameters(), 0.03)
+    optimizer = torch.optim.Adam(extras.parameters(), 0.03)
     for _ in range(300):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = method.compare(extras, seen, wanted)["information"]
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 
     assert loss < -0.5
 
@@ -562,7 +647,9 @@ def test_affinity_of_three_pixels() -> None:
     half = math.sqrt(0.5)
     expected = torch.tensor([[1, 0, half], [0, 1, half], [half, half, 1]], dtype=torch.float64)
 
-    assert_close(affinity(x), expected[None], rtol=1e-7, atol=1e-9)  # the guard against zeros shows at 1e-8
+    assert_close(
+        affinity(x), expected[None], rtol=1e-7, atol=1e-9
+    )  # the guard against zeros shows at 1e-8
 
 
 def test_affinity_is_summed_over_depths() -> None:
@@ -585,7 +672,7 @@ def test_matrices_made_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPa
     ours, theirs = maps(5, 3, 4, 6).requires_grad_(), maps(5, 4, 4, 6, seed=1)
     expected = (affinity(ours) - affinity(theirs)).abs().mean()
     (gradient,) = torch.autograd.grad(expected, ours)
-    monkeypatch.setattr("dukd.methods.fakd._ENTRIES", 2 * 24**2)  # two pictures, two, one
+    monkeypatch.setattr("dukd.methods.fakd._ENTRIES", 2 * 24**2)  # two images, two, one
     measured = affinity_distance(ours, theirs)
 
     assert_close(measured, expected)
@@ -615,7 +702,9 @@ def test_weights_are_those_of_the_published_code(
     assert losses["affinity"].requires_grad
 
 
-def test_the_last_depth_is_read_before_the_global_skip(student: SRNetwork, pair: tuple[Tensor, Tensor]) -> None:
+def test_the_last_depth_is_read_before_the_global_skip(
+    student: SRNetwork, pair: tuple[Tensor, Tensor]
+) -> None:
     """methods.md D19, D31: `res += x` in place turns a kept feature into another; here it stays the body's output."""
     lr, _ = pair
     x = student.begin(lr)
@@ -755,7 +844,7 @@ def test_bands_keep_the_energy() -> None:
 
 
 def test_a_constant_difference_is_in_the_approximation_alone() -> None:
-    """One grey level becomes 2 per level of the transform."""
+    """One gray level becomes 2 per level of the transform."""
     x = maps(1, 3, 8, 8)
 
     assert_close(band_distance(x + 0.1, x, (1.0, 1.0, 1.0)), torch.tensor(0.4).double())
@@ -775,7 +864,8 @@ def test_similarity_ignores_rotations_of_channels() -> None:
     ours, theirs, sr = maps(1, 4, 6, 6), maps(1, 3, 6, 6, seed=1), maps(1, 3, 12, 12)
     turned = torch.einsum("ij,njhw->nihw", rotation(4), ours)
     here, there = (
-        method.compare(nn.Module(), Seen(sr, [f] * 3), Seen(sr, [theirs] * 3))["similarity"] for f in (ours, turned)
+        method.compare(nn.Module(), Seen(sr, [f] * 3), Seen(sr, [theirs] * 3))["similarity"]
+        for f in (ours, turned)
     )
 
     assert_close(there, here)
@@ -793,7 +883,9 @@ def test_what_a_network_has_padded_is_not_compared(monkeypatch):
     student = SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=8).build()
     teacher = EDSRConfig(scale=2, width=8, blocks=2).build().frozen()
     shown: list[Seen] = []
-    monkeypatch.setattr(AT, "compare", lambda _, __, ours, theirs: shown.extend((ours, theirs)) or {})
+    monkeypatch.setattr(
+        AT, "compare", lambda _, __, ours, theirs: shown.extend((ours, theirs)) or {}
+    )
     AT().losses(
         student=student,
         teacher=teacher,

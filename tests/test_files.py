@@ -28,7 +28,9 @@ def test_nothing_is_to_be_seen_before_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
-def test_an_exception_leaves_the_old_file_and_no_litter(tmp_path: Path, stop: type[BaseException]) -> None:
+def test_an_exception_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, stop: type[BaseException]
+) -> None:
     path = tmp_path / "file"
     files.write_bytes(path, b"old")
 
@@ -54,7 +56,9 @@ def test_no_crash_point_tears_a_file(tmp_path: Path, stop: Stop) -> None:
         assert content in {"old" * 100, "new" * 200}
         assert stopped or content == "new" * 200
 
-    assert points == {"kill": 6, "full disk": 6, "power cut": 30}[stop]  # open, write, fsync, rename, fsync; untouched
+    assert (
+        points == {"kill": 6, "full disk": 6, "power cut": 30}[stop]
+    )  # open, write, fsync, rename, fsync; untouched
 
 
 def test_the_harness_finds_a_file_written_in_place(tmp_path: Path) -> None:
@@ -64,7 +68,9 @@ def test_the_harness_finds_a_file_written_in_place(tmp_path: Path) -> None:
 
     torn = sum(
         (folder / "file").read_bytes() not in {b"old", b"new" * 200}
-        for folder, _ in crash_points("kill", lambda folder: (folder / "file").write_bytes(b"old"), write, tmp_path)
+        for folder, _ in crash_points(
+            "kill", lambda folder: (folder / "file").write_bytes(b"old"), write, tmp_path
+        )
     )
 
     assert torn == 1
@@ -76,7 +82,9 @@ def test_long_names_leave_room_for_the_temporary_one(tmp_path: Path) -> None:
     assert (tmp_path / ("x" * 250)).read_bytes() == b"content"
 
 
-def test_folders_that_cannot_be_synced_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_cannot_be_synced_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(handle: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -94,7 +102,10 @@ def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     """FIPS 180-2, appendix B.1."""
     (tmp_path / "abc").write_bytes(b"abc")
 
-    assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        files.sha256(tmp_path / "abc")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_sha256_of_more_than_one_block(tmp_path: Path) -> None:

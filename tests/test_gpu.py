@@ -13,7 +13,7 @@ from dukd.core import distributed
 from dukd.core.device import sent
 from dukd.data import find_pairs
 from dukd.data.patches import Patches, Resident
-from dukd.deploy.upscale import upscale_picture
+from dukd.deploy.upscale import upscale_image
 from dukd.evaluation.evaluate import Candidate, evaluate
 from dukd.images.io import Picture
 from dukd.methods import DUKD, Method
@@ -21,7 +21,7 @@ from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, 
 from dukd.runs.directory import Run
 from dukd.testing import speed
 from dukd.training import loop
-from dukd.training.experiment import Evaluation, Experiment, Optimisation
+from dukd.training.experiment import Evaluation, Experiment, Optimization
 from dukd.training.session import Session
 from pretended import GPU, OnGPU, gpu_stand_in
 from test_methods import METHODS
@@ -37,12 +37,19 @@ CPU = torch.device("cpu")
 
 
 def experiment(
-    folder: Path, method: Method, student: NetworkConfig = EDSR, teacher: NetworkConfig | None = None
+    folder: Path,
+    method: Method,
+    student: NetworkConfig = EDSR,
+    teacher: NetworkConfig | None = None,
 ) -> Experiment:
     teacher = teacher or EDSRConfig(scale=2, width=8, blocks=3)
-    made = speed.trial(student, teacher if method.needs_teacher else None, method, folder, patch=16, batch=4)
+    made = speed.trial(
+        student, teacher if method.needs_teacher else None, method, folder, patch=16, batch=4
+    )
     # Left alone, channels would lie otherwise on the processor, in float32.
-    return replace(made, optimisation=Optimisation(steps=4, learning_rate=1e-3, clip=1.0, channels_last=True))
+    return replace(
+        made, optimization=Optimization(steps=4, learning_rate=1e-3, clip=1.0, channels_last=True)
+    )
 
 
 def advance(session: Session, k: int) -> None:
@@ -81,7 +88,9 @@ def compared(wanted: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("period", [0, 2])
 @pytest.mark.parametrize("name", METHODS)
-def test_no_method_makes_the_host_wait(name: str, period: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_method_makes_the_host_wait(
+    name: str, period: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if period and METHODS[name].runs_teacher:
         pytest.skip(f"{name} is refused where answers are replayed")
     wanted = experiment(tmp_path, METHODS[name])
@@ -97,17 +106,23 @@ def test_no_network_makes_the_host_wait(
     assert not compared(experiment(tmp_path, DUKD(), network, network), monkeypatch)
 
 
-def test_parts_of_a_batch_do_not_make_the_host_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_batch_do_not_make_the_host_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = experiment(tmp_path, DUKD())
-    wanted = replace(wanted, optimisation=replace(wanted.optimisation, accumulate=2))
+    wanted = replace(wanted, optimization=replace(wanted.optimization, accumulate=2))
 
     assert not compared(wanted, monkeypatch)
 
 
-def test_a_whole_run_ends_with_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_run_ends_with_the_same_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through the loop, the trial of the teacher, validation, checkpoints and what is kept of the run."""
     wanted = experiment(tmp_path, DUKD())
-    judged = Evaluation(sets=(tmp_path / "pictures",), pictures=1, every=2, log_every=2, teacher_pictures=0, samples=1)
+    judged = Evaluation(
+        sets=(tmp_path / "images",), images=1, every=2, log_every=2, teacher_images=0, samples=1
+    )
     wanted = replace(wanted, evaluation=judged, data=replace(wanted.data, workers=0))
     loop.train(wanted, tmp_path / "cpu")
     with gpu_stand_in(monkeypatch), distributed.join(torch.device("cuda"), environment={}) as world:
@@ -116,23 +131,28 @@ def test_a_whole_run_ends_with_the_same_student(tmp_path: Path, monkeypatch: pyt
 
     assert here.student.read_bytes() == there.student.read_bytes()
     notes = [r["detail"] for r in there.records() if r["kind"] == "event"]
-    assert "the training pictures, 0.00 GB, lie on cuda:0" in notes
+    assert "the training images, 0.00 GB, lie on cuda:0" in notes
 
 
 # Where patches are cut
 
 
-def test_a_thread_that_cuts_patches_serves_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cuts_patches_serves_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = experiment(tmp_path, DUKD())
     loop.train(wanted, tmp_path / "cpu")
     wanted = replace(wanted, data=replace(wanted.data, workers=1, resident="never"))
     with gpu_stand_in(monkeypatch):
         loop.train(wanted, tmp_path / "gpu", device="cuda")
 
-    assert Run.open(tmp_path / "cpu").student.read_bytes() == Run.open(tmp_path / "gpu").student.read_bytes()
+    assert (
+        Run.open(tmp_path / "cpu").student.read_bytes()
+        == Run.open(tmp_path / "gpu").student.read_bytes()
+    )
 
 
-def test_pictures_lie_on_the_device_where_they_take_at_most_half_of_it(
+def test_images_lie_on_the_device_where_they_take_at_most_half_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session.prepare(experiment(tmp_path, DUKD()), CPU)
@@ -151,7 +171,9 @@ def test_pictures_lie_on_the_device_where_they_take_at_most_half_of_it(
         assert isinstance(patches.near(GPU, "always"), Resident)
     with (
         gpu_stand_in(monkeypatch, free=size - 1),
-        pytest.raises(ValueError, match=r"cut patches on the processor instead \(--data.resident never\)"),
+        pytest.raises(
+            ValueError, match=r"cut patches on the processor instead \(--data.resident never\)"
+        ),
     ):
         patches.near(GPU, "always")
 
@@ -159,7 +181,7 @@ def test_pictures_lie_on_the_device_where_they_take_at_most_half_of_it(
 # The stand-in itself: what it finds
 
 
-def picture() -> Tensor:
+def image() -> Tensor:
     return torch.rand(2, 3, requires_grad=True).to(GPU)
 
 
@@ -178,9 +200,11 @@ def picture() -> Tensor:
         lambda x: torch.equal(x, x),
     ],
 )
-def test_the_stand_in_tells_who_waits(wait: Callable[[Tensor], object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stand_in_tells_who_waits(
+    wait: Callable[[Tensor], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with gpu_stand_in(monkeypatch) as gpu, torch.no_grad():
-        x = picture()
+        x = image()
         gpu.waits.clear()
         wait(x)
 
@@ -198,9 +222,11 @@ def test_the_stand_in_tells_who_waits(wait: Callable[[Tensor], object], monkeypa
         lambda x: x.copy_(x.flip(0)),
     ],
 )
-def test_the_stand_in_leaves_others_alone(work: Callable[[Tensor], object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stand_in_leaves_others_alone(
+    work: Callable[[Tensor], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with gpu_stand_in(monkeypatch) as gpu, torch.no_grad():
-        x = picture()
+        x = image()
         gpu.waits.clear()
         work(x)
 
@@ -209,7 +235,7 @@ def test_the_stand_in_leaves_others_alone(work: Callable[[Tensor], object], monk
 
 def test_the_stand_in_refuses_operands_from_two_places(monkeypatch: pytest.MonkeyPatch) -> None:
     with gpu_stand_in(monkeypatch), pytest.raises(RuntimeError, match=r"\(3,\) is on the CPU"):
-        picture() + torch.rand(3)
+        image() + torch.rand(3)
 
 
 def test_gradients_pass_through_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,25 +250,31 @@ def test_gradients_pass_through_the_stand_in(monkeypatch: pytest.MonkeyPatch) ->
         found = [p.grad.cpu() for p in away.parameters() if p.grad is not None]
 
     assert all(
-        torch.equal(ours, p.grad) for ours, p in zip(found, at_home.parameters(), strict=True) if p.grad is not None
+        torch.equal(ours, p.grad)
+        for ours, p in zip(found, at_home.parameters(), strict=True)
+        if p.grad is not None
     )
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.name)
-def test_a_picture_is_enlarged_to_the_same_pixels(network: NetworkConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_is_enlarged_to_the_same_pixels(
+    network: NetworkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(30, 37, 3), dtype=np.uint8)
     built = network.build()
-    expected = upscale_picture(built, Picture(pixels=pixels), tile=20)
+    expected = upscale_image(built, Picture(pixels=pixels), tile=20)
     with gpu_stand_in(monkeypatch):
-        found = upscale_picture(built, Picture(pixels=pixels), tile=20, device="cuda")
+        found = upscale_image(built, Picture(pixels=pixels), tile=20, device="cuda")
 
     assert np.array_equal(found.pixels, expected.pixels)
 
 
-def test_networks_are_measured_to_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_are_measured_to_the_same_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = experiment(tmp_path, DUKD())
     sets = {"Noise": find_pairs(wanted.data.train, scale=2)}
     built = [Candidate(model=m, label=m, network=EDSR.build()) for m in ("student", "teacher")]

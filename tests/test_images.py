@@ -1,4 +1,4 @@
-"""Pictures keep what they are: bits, transparency, profile, orientation; and damaged files are refused."""
+"""Images keep what they are: bits, transparency, profile, orientation; and damaged files are refused."""
 
 import io
 import os
@@ -45,22 +45,27 @@ def saved(path: Path, image: Image.Image, **options: object) -> Path:
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".TIFF"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("transparent", [False, True])
-def test_eight_bits_come_back(tmp_path: Path, suffix: str, channels: int, transparent: bool) -> None:
-    picture = Picture(
-        pixels=levels(5, 7, channels), alpha=levels(5, 7) if transparent else None, icc=SRGB, exif=exif_block(1)
+def test_eight_bits_come_back(
+    tmp_path: Path, suffix: str, channels: int, transparent: bool
+) -> None:
+    image = Picture(
+        pixels=levels(5, 7, channels),
+        alpha=levels(5, 7) if transparent else None,
+        icc=SRGB,
+        exif=exif_block(1),
     )
     path = tmp_path / f"a{suffix}"
 
-    write(path, picture, quality=100)
+    write(path, image, quality=100)
     back = read(path)
 
-    expected = picture.pixels
+    expected = image.pixels
     profile = SRGB
     if suffix == ".webp" and channels == 1:  # WebP has no gray
         expected, profile = np.broadcast_to(expected, (5, 7, 3)), None
     assert np.array_equal(back.pixels, expected)
     assert (back.alpha is None) == (not transparent)
-    assert picture.alpha is None or np.array_equal(back.alpha, picture.alpha)
+    assert image.alpha is None or np.array_equal(back.alpha, image.alpha)
     assert back.icc == profile
 
 
@@ -69,7 +74,12 @@ def test_eight_bits_come_back(tmp_path: Path, suffix: str, channels: int, transp
 @settings(max_examples=30)
 @given(st.integers(1, 70), st.integers(1, 9), st.booleans())
 def test_sixteen_bits_come_back(
-    tmp_path_factory: pytest.TempPathFactory, channels: int, transparent: bool, h: int, w: int, smooth: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    channels: int,
+    transparent: bool,
+    h: int,
+    w: int,
+    smooth: bool,
 ) -> None:
     pixels = levels(h, w, channels, dtype=np.uint16)
     if smooth:  # so that every filter is chosen
@@ -113,10 +123,18 @@ def test_read_rgb8_gives_what_pillow_gives(tmp_path: Path) -> None:
 
 
 def png(header_fields: tuple[int, ...], rows: bytes, *extra: tuple[bytes, bytes]) -> bytes:
-    """A PNG put together by hand: width, height, depth, colour, 0, 0, interlace; filtered rows; chunks before them."""
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", *header_fields)), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    """A PNG put together by hand: width, height, depth, color, 0, 0, interlace; filtered rows; chunks before them."""
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", *header_fields)),
+        *extra,
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
         for name, content in parts
     )
 
@@ -128,7 +146,11 @@ def filtered(rows: np.ndarray, step: int, kind: int) -> bytes:
     for row in rows.tolist():
         out.append(kind)
         for k, value in enumerate(row):
-            a, b, c = row[k - step] if k >= step else 0, above[k], above[k - step] if k >= step else 0
+            a, b, c = (
+                row[k - step] if k >= step else 0,
+                above[k],
+                above[k - step] if k >= step else 0,
+            )
             p = a + b - c
             nearest = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
             out.append((value - (0, a, b, (a + b) // 2, nearest)[kind]) % 256)
@@ -137,46 +159,58 @@ def filtered(rows: np.ndarray, step: int, kind: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", range(5))
-@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_sixteen_bit_png_of_every_filter_and_colour(tmp_path: Path, kind: int, colour: int, channels: int) -> None:
+@pytest.mark.parametrize(("color", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bit_png_of_every_filter_and_color(
+    tmp_path: Path, kind: int, color: int, channels: int
+) -> None:
     planes = levels(4, 5, channels, dtype=np.uint16)
     rows = planes.astype(">u2").reshape(4, -1).view(np.uint8)
     path = tmp_path / "a.png"
-    path.write_bytes(png((5, 4, 16, colour, 0, 0, 0), filtered(rows, 2 * channels, kind)))
+    path.write_bytes(png((5, 4, 16, color, 0, 0, 0), filtered(rows, 2 * channels, kind)))
 
     back = read(path)
 
-    visible = channels - (colour in (4, 6))
+    visible = channels - (color in (4, 6))
     assert np.array_equal(back.pixels, planes[..., :visible])
     assert (back.alpha is None) == (visible == channels)
     assert back.alpha is None or np.array_equal(back.alpha, planes[..., -1])
     assert np.array_equal(read_rgb8(path)[..., 0], np.floor(planes[..., 0] / 257 + 0.5))
 
 
-@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
-def test_interlaced_sixteen_bit_png(tmp_path: Path, colour: int, channels: int) -> None:
-    """Adam7: seven small pictures of every 8th to every 2nd pixel, one after the other."""
+@pytest.mark.parametrize(("color", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_interlaced_sixteen_bit_png(tmp_path: Path, color: int, channels: int) -> None:
+    """Adam7: seven small images of every 8th to every 2nd pixel, one after the other."""
     planes = levels(11, 13, channels, dtype=np.uint16)
-    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    passes = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
     data = b""
     for y, x, down, right in passes:
         part = planes[y::down, x::right]
         data += b"".join(b"\0" + row.astype(">u2").tobytes() for row in part)
     path = tmp_path / "a.png"
-    path.write_bytes(png((13, 11, 16, colour, 0, 0, 1), data))
+    path.write_bytes(png((13, 11, 16, color, 0, 0, 1), data))
 
     back = read(path)
 
     assert np.array_equal(back.pixels, planes[..., : 1 if channels < 3 else 3])
 
 
-@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3)])
-def test_one_colour_of_a_sixteen_bit_png_may_be_transparent(tmp_path: Path, colour: int, channels: int) -> None:
+@pytest.mark.parametrize(("color", "channels"), [(0, 1), (2, 3)])
+def test_one_color_of_a_sixteen_bit_png_may_be_transparent(
+    tmp_path: Path, color: int, channels: int
+) -> None:
     planes = levels(3, 4, channels, dtype=np.uint16)
     key = planes[1, 2].astype(">u2").tobytes()
     path = tmp_path / "a.png"
     data = b"".join(b"\0" + row.astype(">u2").tobytes() for row in planes)
-    path.write_bytes(png((4, 3, 16, colour, 0, 0, 0), data, (b"tRNS", key)))
+    path.write_bytes(png((4, 3, 16, color, 0, 0, 0), data, (b"tRNS", key)))
 
     alpha = read(path).alpha
 
@@ -186,10 +220,14 @@ def test_one_colour_of_a_sixteen_bit_png_may_be_transparent(tmp_path: Path, colo
 
 
 def test_other_programs_read_our_sixteen_bits(tmp_path: Path) -> None:
-    """Pillow keeps gray, and of colour the high bytes."""
+    """Pillow keeps gray, and of color the high bytes."""
     pixels = levels(70, 9, 3, dtype=np.uint16)
     write(tmp_path / "gray.png", Picture(pixels=pixels[..., :1]))
-    write(tmp_path / "rgb.png", Picture(pixels=pixels, exif=exif_block(1)), text={"Software": "größer"})
+    write(
+        tmp_path / "rgb.png",
+        Picture(pixels=pixels, exif=exif_block(1)),
+        text={"Software": "größer"},
+    )
 
     with Image.open(tmp_path / "gray.png") as image:
         assert np.array_equal(np.asarray(image), pixels[..., 0])
@@ -201,12 +239,17 @@ def test_other_programs_read_our_sixteen_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
-def test_pictures_stand_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
-    """Pillow's own transposition is the reference; the tag is reset, so that nobody turns the picture twice."""
+def test_images_stand_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    """Pillow's own transposition is the reference; the tag is reset, so that nobody turns the image twice."""
     image = Image.fromarray(levels(8, 16, 3)).resize((32, 16))
     exif = Image.Exif()
     exif.load(exif_block(orientation))
-    path = saved(tmp_path / f"a{suffix}", image, exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    path = saved(
+        tmp_path / f"a{suffix}",
+        image,
+        exif=exif,
+        **({"lossless": True} if suffix == ".webp" else {}),
+    )
     with Image.open(path) as file:
         expected = np.asarray(ImageOps.exif_transpose(file))
 
@@ -227,7 +270,12 @@ def test_orientation_behind_the_pixels_counts_too(tmp_path: Path) -> None:
     """PNG allows eXIf after IDAT; header and read agree without the header decoding anything."""
     rows = filtered(levels(2, 9), 3, 0)
     content = exif_block(6).removeprefix(b"Exif\0\0")
-    chunk = struct.pack(">I", len(content)) + b"eXIf" + content + struct.pack(">I", zlib.crc32(b"eXIf" + content))
+    chunk = (
+        struct.pack(">I", len(content))
+        + b"eXIf"
+        + content
+        + struct.pack(">I", zlib.crc32(b"eXIf" + content))
+    )
     data = png((3, 2, 8, 2, 0, 0, 0), rows)
     path = tmp_path / "a.png"
     path.write_bytes(data[:-12] + chunk + data[-12:])
@@ -240,17 +288,17 @@ def test_palettes_are_expanded(tmp_path: Path) -> None:
     """The indices themselves mean nothing; a transparent entry becomes alpha."""
     image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    colours = np.array([[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]])
+    colors = np.array([[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]])
 
     plain = read(saved(tmp_path / "a.png", image))
     keyed = read(saved(tmp_path / "b.png", image, transparency=1))
     gif = read(saved(tmp_path / "a.gif", image))
 
-    assert np.array_equal(plain.pixels, colours)
-    assert np.array_equal(gif.pixels, colours)
+    assert np.array_equal(plain.pixels, colors)
+    assert np.array_equal(gif.pixels, colors)
     assert plain.alpha is None
     assert plain.mode == "P"
-    assert np.array_equal(keyed.pixels, colours)
+    assert np.array_equal(keyed.pixels, colors)
     assert np.array_equal(keyed.alpha, [[255, 0], [255, 0]])
 
 
@@ -268,7 +316,9 @@ def test_sixteen_bit_gray_of_tiff_and_pgm_is_kept(tmp_path: Path) -> None:
     pixels = levels(3, 4, dtype=np.uint16)
     (tmp_path / "a.pgm").write_bytes(b"P5 # a note\n4 3\n65535\n" + pixels.astype(">u2").tobytes())
 
-    assert np.array_equal(read(saved(tmp_path / "a.tif", Image.fromarray(pixels))).pixels[..., 0], pixels)
+    assert np.array_equal(
+        read(saved(tmp_path / "a.tif", Image.fromarray(pixels))).pixels[..., 0], pixels
+    )
     assert np.array_equal(read(tmp_path / "a.pgm").pixels[..., 0], pixels)
     assert header(tmp_path / "a.tif").bits == header(tmp_path / "a.pgm").bits == 16
 
@@ -276,43 +326,56 @@ def test_sixteen_bit_gray_of_tiff_and_pgm_is_kept(tmp_path: Path) -> None:
 def test_cmyk_needs_its_profile(tmp_path: Path) -> None:
     image = Image.new("CMYK", (4, 4), (0, 255, 255, 0))
 
-    with pytest.raises(ImageError, match="is CMYK without a colour profile"):
+    with pytest.raises(ImageError, match="is CMYK without a color profile"):
         read(saved(tmp_path / "a.jpg", image))
     with pytest.raises(ImageError, match=r"b\.jpg: cannot be read"):
-        read(saved(tmp_path / "b.jpg", image, icc_profile=SRGB))  # a profile of another kind of picture
+        read(
+            saved(tmp_path / "b.jpg", image, icc_profile=SRGB)
+        )  # a profile of another kind of image
 
 
 def press() -> bytes:
     """An ICC profile of a printing press: paper is white, every ink alone or together is black."""
-    colours = bytes([255, 128, 128] + [0, 128, 128] * 15)  # Lab at the corners of C, M, Y, K
+    colors = bytes([255, 128, 128] + [0, 128, 128] * 15)  # Lab at the corners of C, M, Y, K
     identity = [1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 16]
     curve = bytes(range(256))
-    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + struct.pack(">9i", *identity) + curve * 4 + colours + curve * 3
-    start = struct.pack(">I4sI4s4s4s", 132 + 12 + len(table), b"\0\0\0\0", 0x02400000, b"prtr", b"CMYK", b"Lab ")
-    start = start.ljust(36, b"\0") + b"acsp" + bytes(28) + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
+    table = (
+        b"mft1\0\0\0\0"
+        + bytes([4, 3, 2, 0])
+        + struct.pack(">9i", *identity)
+        + curve * 4
+        + colors
+        + curve * 3
+    )
+    start = struct.pack(
+        ">I4sI4s4s4s", 132 + 12 + len(table), b"\0\0\0\0", 0x02400000, b"prtr", b"CMYK", b"Lab "
+    )
+    start = (
+        start.ljust(36, b"\0") + b"acsp" + bytes(28) + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
+    )
     return start.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
 
 
 def test_cmyk_becomes_srgb_by_its_profile(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255]]], np.uint8), "CMYK")
 
-    picture = read(saved(tmp_path / "a.tif", image, icc_profile=press()))
+    image = read(saved(tmp_path / "a.tif", image, icc_profile=press()))
 
-    assert np.array_equal(picture.pixels, [[[255] * 3, [0] * 3]])
-    assert picture.icc is None
-    assert picture.mode == "CMYK"
+    assert np.array_equal(image.pixels, [[[255] * 3, [0] * 3]])
+    assert image.icc is None
+    assert image.mode == "CMYK"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("empty.png", b"", "is none of PNG, JPEG"),
-        ("text.jpg", b"this is no picture at all, but text", "is none of PNG"),
+        ("text.jpg", b"this is no image at all, but text", "is none of PNG"),
         ("deep.ppm", b"P6 1 1 65535\n123456", "PPM of 16 bits"),
         ("old.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n", "is none of PNG"),
     ],
 )
-def test_what_is_no_picture_for_us_is_refused_with_its_name(
+def test_what_is_no_image_for_us_is_refused_with_its_name(
     tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -321,13 +384,13 @@ def test_what_is_no_picture_for_us_is_refused_with_its_name(
         read(tmp_path / name)
 
 
-def test_other_odd_pictures_are_refused(tmp_path: Path) -> None:
+def test_other_odd_images_are_refused(tmp_path: Path) -> None:
     frames = [Image.new("L", (3, 3), k) for k in (0, 255)]
     floats = Image.fromarray(np.ones((2, 2), np.float32))
 
-    with pytest.raises(ImageError, match=r"a\.gif: holds 2 pictures"):
+    with pytest.raises(ImageError, match=r"a\.gif: holds 2 images"):
         read(saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:]))
-    with pytest.raises(ImageError, match=r"a\.tif: holds 2 pictures"):
+    with pytest.raises(ImageError, match=r"a\.tif: holds 2 images"):
         read(saved(tmp_path / "a.tif", frames[0], save_all=True, append_images=frames[1:]))
     with pytest.raises(ImageError, match=r"b\.tif: is a TIFF of 32 bits in F"):
         read(saved(tmp_path / "b.tif", floats))
@@ -344,7 +407,9 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, look: Callable[..., o
     bomb.write_bytes(png((50_000, 50_000, 8, 2, 0, 0, 0), b"\0" * 9))
     small = saved(tmp_path / "a.png", Image.new("L", (10, 10)))
 
-    with pytest.raises(ImageError, match=r"bomb\.png: 50000 x 50000 pixels are more than 100 megapixels"):
+    with pytest.raises(
+        ImageError, match=r"bomb\.png: 50000 x 50000 pixels are more than 100 megapixels"
+    ):
         look(bomb)
     with pytest.raises(ImageError, match=r"10 x 10 pixels are more than 9\.9e-05 megapixels"):
         look(small, max_pixels=99)
@@ -388,9 +453,15 @@ def seeds() -> list[bytes]:
         with io.BytesIO() as file:
             image.save(file, kind, **options)
             files.append(file.getvalue())
-    for colour, channels in ((2, 3), (6, 4)):
+    for color, channels in ((2, 3), (6, 4)):
         rows = levels(9, 11 * channels * 2)
-        files.append(png((11, 9, 16, colour, 0, 0, 0), filtered(rows, 2 * channels, 4), (b"eXIf", exif_block(3)[6:])))
+        files.append(
+            png(
+                (11, 9, 16, color, 0, 0, 0),
+                filtered(rows, 2 * channels, 4),
+                (b"eXIf", exif_block(3)[6:]),
+            )
+        )
     return files
 
 
@@ -408,14 +479,18 @@ def mutant(rng: np.random.Generator, files: list[bytes]) -> bytes:
             case 3:
                 data[at:at] = data[: int(rng.integers(1, 9))]
             case 4:
-                data[at : at + 4] = struct.pack(">I", rng.choice([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]))
+                data[at : at + 4] = struct.pack(
+                    ">I", rng.choice([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+                )
             case _:
                 other = files[rng.integers(len(files))]
                 data[at:] = other[int(rng.integers(len(other))) :] if rng.integers(2) else b""
     return bytes(data)
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of much; whoever reads the file gets a picture or an ImageError
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # Pillow warns of much; whoever reads the file gets an image or an ImageError
 def test_only_image_errors_leave_a_damaged_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     files = seeds()
@@ -423,7 +498,9 @@ def test_only_image_errors_leave_a_damaged_file(tmp_path: Path) -> None:
     read_well = 0
     for data in files:
         path.write_bytes(data)
-        read_well += data[:3] != b"\xff\xd8\xff" or b"Adobe" not in data  # the CMYK one has no profile
+        read_well += (
+            data[:3] != b"\xff\xd8\xff" or b"Adobe" not in data
+        )  # the CMYK one has no profile
         try:
             read(path)
         except ImageError as error:
@@ -439,27 +516,37 @@ def test_only_image_errors_leave_a_damaged_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "picture", "reason"),
+    ("name", "image", "reason"),
     [
-        ("a.jpg", Picture(pixels=levels(2, 2, 3), alpha=levels(2, 2)), "JPEG does not hold transparency; write PNG"),
+        (
+            "a.jpg",
+            Picture(pixels=levels(2, 2, 3), alpha=levels(2, 2)),
+            "JPEG does not hold transparency; write PNG",
+        ),
         ("a.tif", Picture(pixels=levels(2, 2, 3, dtype=np.uint16)), "TIFF is written with 8 bits"),
         ("a.gif", Picture(pixels=levels(2, 2, 3)), r"not as '\.gif'"),
         ("a", Picture(pixels=levels(2, 2, 3)), "not as 'no suffix'"),
-        ("a.webp", Picture(pixels=np.zeros((1, 16384, 1), np.uint8)), r"a\.webp: cannot be written"),
+        (
+            "a.webp",
+            Picture(pixels=np.zeros((1, 16384, 1), np.uint8)),
+            r"a\.webp: cannot be written",
+        ),
     ],
 )
-def test_nothing_is_lost_in_writing_without_a_word(tmp_path: Path, name: str, picture: Picture, reason: str) -> None:
+def test_nothing_is_lost_in_writing_without_a_word(
+    tmp_path: Path, name: str, image: Picture, reason: str
+) -> None:
     with pytest.raises(ImageError, match=reason):
-        write(tmp_path / name, picture)
+        write(tmp_path / name, image)
 
     assert os.listdir(tmp_path) == []  # noqa: PTH208  nor does a torn file stay behind
 
 
 def test_quality_changes_jpeg_and_notes_reach_png(tmp_path: Path) -> None:
-    picture = Picture(pixels=levels(64, 64, 3), icc=SRGB, exif=exif_block(1))
+    image = Picture(pixels=levels(64, 64, 3), icc=SRGB, exif=exif_block(1))
     for quality in (50, 95):
-        write(tmp_path / f"{quality}.jpg", picture, quality=quality)
-    write(tmp_path / "a.png", picture, text={"Software": "größer"})
+        write(tmp_path / f"{quality}.jpg", image, quality=quality)
+    write(tmp_path / "a.png", image, text={"Software": "größer"})
 
     assert (tmp_path / "50.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
     back = read(tmp_path / "95.jpg")
@@ -468,7 +555,7 @@ def test_quality_changes_jpeg_and_notes_reach_png(tmp_path: Path) -> None:
         assert isinstance(image, PngImagePlugin.PngImageFile)
         assert image.text["Software"] == "größer"
     with pytest.raises(ImageError, match="quality lies between 1 and 100, but got 0"):
-        write(tmp_path / "b.jpg", picture, quality=0)
+        write(tmp_path / "b.jpg", image, quality=0)
 
 
 @pytest.mark.parametrize(
@@ -482,7 +569,7 @@ def test_quality_changes_jpeg_and_notes_reach_png(tmp_path: Path) -> None:
         (np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint16)),
     ],
 )
-def test_impossible_pictures_are_refused(pixels: np.ndarray, alpha: np.ndarray | None) -> None:
+def test_impossible_images_are_refused(pixels: np.ndarray, alpha: np.ndarray | None) -> None:
     with pytest.raises(ValueError, match=r"but got|but pixels"):
         Picture(pixels=pixels, alpha=alpha)
 
@@ -500,7 +587,9 @@ def test_tensors_hold_every_level(dtype: type[np.generic]) -> None:
 
 def test_tensors_repeat_gray_and_clamp_what_comes_back() -> None:
     assert_close(to_tensor(np.array([[[51]]], np.uint8)), torch.full((1, 3, 1, 1), 0.2))
-    assert from_tensor(torch.tensor([-1.0, 0.5, 2.0]).reshape(1, 3, 1, 1)).tolist() == [[[0, 128, 255]]]
+    assert from_tensor(torch.tensor([-1.0, 0.5, 2.0]).reshape(1, 3, 1, 1)).tolist() == [
+        [[0, 128, 255]]
+    ]
     with pytest.raises(ValueError, match=r"\(2, 3, 1, 1\) and 8"):
         from_tensor(torch.zeros(2, 3, 1, 1))
 
@@ -514,7 +603,11 @@ def test_every_suffix_that_is_written_is_read(tmp_path: Path) -> None:
 
 def test_letters_that_look_like_exif_are_not_taken_for_it(tmp_path: Path) -> None:
     """Pixels may hold the four letters by chance, near the end of the file, where a late eXIf is looked for."""
-    raw = png((2, 1, 8, 2, 0, 0, 0), bytes(7), (b"tEXt", b"k\0" + struct.pack(">I", 8) + b"eXIf" + exif_block(6)[6:]))
+    raw = png(
+        (2, 1, 8, 2, 0, 0, 0),
+        bytes(7),
+        (b"tEXt", b"k\0" + struct.pack(">I", 8) + b"eXIf" + exif_block(6)[6:]),
+    )
     (tmp_path / "a.png").write_bytes(raw)
 
     assert header(tmp_path / "a.png") == Header(2, 1, "RGB", 8)

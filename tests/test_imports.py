@@ -26,7 +26,9 @@ def _ends_or_prints(tree: ast.AST) -> Iterator[str]:
                 yield f"line {node.lineno}: sys.exit()"
             case ast.Attribute(value=ast.Name(id="sys"), attr="stdout" | "stderr"):
                 yield f"line {node.lineno}: sys.{node.attr}"
-            case ast.Raise(exc=ast.Call(func=ast.Name(id="SystemExit")) | ast.Name(id="SystemExit")):
+            case ast.Raise(
+                exc=ast.Call(func=ast.Name(id="SystemExit")) | ast.Name(id="SystemExit")
+            ):
                 yield f"line {node.lineno}: SystemExit"
             case _:
                 pass
@@ -51,18 +53,24 @@ def test_only_the_command_line_prints_or_exits(module):
 
 
 def test_the_search_for_prints_finds_them():
-    program = (
-        "print(1)\nsys.exit(2)\nsys.stderr.write('')\nprinter(3)\nraise SystemExit\nif x:\n    raise SystemExit(1)\n"
-    )
+    program = "print(1)\nsys.exit(2)\nsys.stderr.write('')\nprinter(3)\nraise SystemExit\nif x:\n    raise SystemExit(1)\n"
 
     found = list(_ends_or_prints(ast.parse(program)))
 
-    assert sorted(line.split(":")[0] for line in found) == ["line 1", "line 2", "line 3", "line 5", "line 7"]
+    assert sorted(line.split(":")[0] for line in found) == [
+        "line 1",
+        "line 2",
+        "line 3",
+        "line 5",
+        "line 7",
+    ]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=_named)
 def test_torchvision_is_imported_nowhere(module):
-    roots = {name.split(".")[0] for name in _imported(ast.parse(module.read_text(encoding="utf-8")))}
+    roots = {
+        name.split(".")[0] for name in _imported(ast.parse(module.read_text(encoding="utf-8")))
+    }
 
     assert "torchvision" not in roots
 
@@ -76,6 +84,8 @@ def test_imports_go_one_way(capsys):
     """The contract stands in pyproject.toml; a new module has to be given its layer there."""
     linter = pytest.importorskip("importlinter.cli")
 
-    code = linter.lint_imports(config_filename=str(PACKAGE.parents[1] / "pyproject.toml"), no_cache=True)
+    code = linter.lint_imports(
+        config_filename=str(PACKAGE.parents[1] / "pyproject.toml"), no_cache=True
+    )
 
     assert code == 0, capsys.readouterr().out

@@ -103,5 +103,10 @@ def test_ours_are_there() -> None:
     assert known(Method)["dukd"] is DUKD
     assert known(Method)["dukd-released"] is ReleasedDUKD
     assert "dukd-released-second-step" not in known(Method)
-    networks = {"edsr": EDSRConfig, "rcan": RCANConfig, "swinir": SwinIRConfig, "smfanet": SMFANetConfig}
+    networks = {
+        "edsr": EDSRConfig,
+        "rcan": RCANConfig,
+        "swinir": SwinIRConfig,
+        "smfanet": SMFANetConfig,
+    }
     assert networks.items() <= known(NetworkConfig).items()

@@ -12,7 +12,7 @@ EDSRS = PAIRS["edsr-edsr"]
 
 
 def at(case: Case, step: int) -> Case:
-    """The case after ``step`` optimiser steps."""
+    """The case after ``step`` optimizer steps."""
     case.method.after_step(student=case.student, extras=case.extras, step=step)
     return case
 
@@ -25,7 +25,9 @@ def test_the_teacher_is_not_asked_before_the_start() -> None:
 
     for losses in early:
         assert list(losses) == ["reconstruction"]
-        assert torch.equal(losses["reconstruction"], case.losses(Scratch(reconstruction=2))["reconstruction"])
+        assert torch.equal(
+            losses["reconstruction"], case.losses(Scratch(reconstruction=2))["reconstruction"]
+        )
     assert list(at(case, 2).losses()) == ["reconstruction", "imitation"]
 
 
@@ -33,7 +35,9 @@ def test_afterwards_it_is_the_method_itself() -> None:
     case = at(Case.of(Late(start=1), EDSRS), 1)
     alone = Case.of(DUKD(), EDSRS)
 
-    for (name, ours), theirs in zip(case.losses(seed=3).items(), alone.losses(seed=3).values(), strict=True):
+    for (name, ours), theirs in zip(
+        case.losses(seed=3).items(), alone.losses(seed=3).values(), strict=True
+    ):
         assert torch.equal(ours, theirs), name
 
 
@@ -42,7 +46,11 @@ def test_what_trains_beside_the_student_is_the_methods_and_the_count_is_kept() -
     again = Case.of(Late(base=FitNet(), start=5), EDSRS)
     again.extras.load_state_dict(case.extras.state_dict())
 
-    assert len(list(again.extras.parameters())) == len(list(Case.of(FitNet(), EDSRS).extras.parameters())) > 0
+    assert (
+        len(list(again.extras.parameters()))
+        == len(list(Case.of(FitNet(), EDSRS).extras.parameters()))
+        > 0
+    )
     assert "hint" not in again.losses()
     assert "hint" in at(again, 5).losses()
     assert Late(base=FitNet()).taps == FitNet().taps

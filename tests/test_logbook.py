@@ -73,7 +73,9 @@ def test_memory_is_in_mebibytes() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    experiment = Experiment(student=EDSRConfig(scale=2, width=4, blocks=1), data=Data(train=Path("pictures")))
+    experiment = Experiment(
+        student=EDSRConfig(scale=2, width=4, blocks=1), data=Data(train=Path("images"))
+    )
     return Run.create(tmp_path / "run", experiment_yaml=experiment.to_yaml(), facts={})
 
 

@@ -5,19 +5,21 @@ import torch
 
 from dukd.data.patches import Residence
 from dukd.networks import EDSRConfig
-from dukd.training.experiment import Data, Experiment, Optimisation
+from dukd.training.experiment import Data, Experiment, Optimization
 from dukd.training.memory import advice, is_shortage
 
 
-def experiment(batch: int = 16, patch: int = 48, resident: Residence = "auto", **optimisation: object) -> Experiment:
+def experiment(
+    batch: int = 16, patch: int = 48, resident: Residence = "auto", **optimization: object
+) -> Experiment:
     return Experiment(
         student=EDSRConfig(scale=2),
         data=Data(train=Path("x"), batch=batch, patch=patch, resident=resident),
-        optimisation=Optimisation(**optimisation),
+        optimization=Optimization(**optimization),
     )
 
 
-def test_what_runs_out_of_memory_is_recognised() -> None:
+def test_what_runs_out_of_memory_is_recognized() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
 
@@ -39,12 +41,18 @@ def test_what_runs_out_of_memory_is_recognised() -> None:
         ),
         (
             experiment(batch=6, accumulate=2, precision="bfloat16"),
-            r"3 patches of 48 .* smaller: --optimisation.accumulate 3 \(the same batch, 2 patches at a time\); --data",
+            r"3 patches of 48 .* smaller: --optimization.accumulate 3 \(the same batch, 2 patches at a time\); --data",
         ),
-        (experiment(batch=1, patch=12, precision="bfloat16", resident="never"), "smaller: --data.patch 8$"),
+        (
+            experiment(batch=1, patch=12, precision="bfloat16", resident="never"),
+            "smaller: --data.patch 8$",
+        ),
         (experiment(batch=258, accumulate=43, precision="bfloat16"), r"; --data.batch 129;"),
         (experiment(batch=6, accumulate=2, precision="bfloat16"), r"; --data.batch 2;"),
-        (experiment(batch=1, patch=8, precision="bfloat16", resident="never"), "smaller: nothing but other networks$"),
+        (
+            experiment(batch=1, patch=8, precision="bfloat16", resident="never"),
+            "smaller: nothing but other networks$",
+        ),
     ],
     ids=["plain", "halved", "least", "divisible", "a multiple", "none"],
 )

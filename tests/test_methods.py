@@ -34,7 +34,9 @@ def test_losses_are_finite_scalars_that_teach_the_student_and_not_the_teacher(na
     Every method serves every pair, or says in a sentence why it cannot (methods.md D21).
     """
     try:
-        testing.teaches_the_student_and_not_the_teacher(METHODS[name], PAIRS[pair], scale, signed=name in SIGNED)
+        testing.teaches_the_student_and_not_the_teacher(
+            METHODS[name], PAIRS[pair], scale, signed=name in SIGNED
+        )
     except Refused as refusal:
         pytest.skip(f"{name} does not serve {pair}: {refusal}")
 
@@ -42,7 +44,7 @@ def test_losses_are_finite_scalars_that_teach_the_student_and_not_the_teacher(na
 @every_method
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
 def test_every_method(promise, name):
-    """What trains beside the student must be reachable by the optimiser (methods.md D44), and eleven promises more."""
+    """What trains beside the student must be reachable by the optimizer (methods.md D44), and eleven promises more."""
     promise(METHODS[name], EDSRS)
 
 
@@ -55,7 +57,7 @@ def test_every_method_has_a_name_of_its_own_and_a_sentence():
 
 
 def test_a_combination_makes_no_second_pass():
-    """FAKD + DUKD asks each network for each size of picture once (AugKD, table 8)."""
+    """FAKD + DUKD asks each network for each size of image once (AugKD, table 8)."""
     case = Case.of(METHODS["fakd+dukd"], EDSRS)
     sizes: list[tuple[int, ...]] = []
     for network in (case.student, case.teacher):

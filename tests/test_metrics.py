@@ -14,7 +14,7 @@ from dukd.evaluation import metrics
 from dukd.evaluation.metrics import agreement, psnr_rgb, psnr_y, quality, ssim_rgb, ssim_y
 from dukd.images.resize import imresize_uint8
 
-GREY = torch.full((2, 3, 16, 16), 100 / 255)
+GRAY = torch.full((2, 3, 16, 16), 100 / 255)
 MEASURED = {
     ("Set5", 2): 33.673,
     ("Set5", 3): 30.403,
@@ -25,7 +25,7 @@ MEASURED = {
 }
 """Bicubic down and up, both as MATLAB does it on 8 bits, by an independent implementation."""
 RCAN = {2: 38.274, 3: 34.742, 4: 32.634}
-"""The authors' own pictures for Set5; the paper says 38.27, 34.74 and 32.63."""
+"""The authors' own images for Set5; the paper says 38.27, 34.74 and 32.63."""
 
 
 def read(path: Path) -> np.ndarray:
@@ -37,42 +37,48 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.tensor(pixels).permute(2, 0, 1)[None] / 255
 
 
-def noisy(levels: float, *, n: int = 1, h: int = 40, w: int = 31) -> tuple[torch.Tensor, torch.Tensor]:
-    """A smooth picture and the same with noise of so many grey levels."""
+def noisy(
+    levels: float, *, n: int = 1, h: int = 40, w: int = 31
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A smooth image and the same with noise of so many gray levels."""
     waves = torch.sin(torch.arange(h)[:, None] / 5) * torch.cos(torch.arange(w) / 7)
     hr = (0.5 + 0.4 * waves * torch.tensor([1.0, 0.8, 0.5])[:, None, None]).expand(n, 3, h, w)
     return (hr + levels / 255 * torch.randn(n, 3, h, w)).clamp(0, 1), hr
 
 
-def test_one_grey_level_of_error() -> None:
+def test_one_gray_level_of_error() -> None:
     """An error of one level in R, G and B is 219 / 255 of a level in luma: 49.45 dB; in RGB 48.13 dB."""
     expected = 20 * math.log10(255 / (219 / 255))
 
-    assert_close(psnr_y(GREY + 1 / 255, GREY, border=2), torch.full((2,), expected).double())
-    assert_close(psnr_rgb(GREY + 1 / 255, GREY, border=2), torch.full((2,), 20 * math.log10(255)).double())
+    assert_close(psnr_y(GRAY + 1 / 255, GRAY, border=2), torch.full((2,), expected).double())
+    assert_close(
+        psnr_rgb(GRAY + 1 / 255, GRAY, border=2), torch.full((2,), 20 * math.log10(255)).double()
+    )
 
 
-def test_equal_pictures_are_infinitely_alike() -> None:
-    assert torch.isinf(psnr_y(GREY, GREY, border=2)).all()
-    assert_close(ssim_y(GREY, GREY, border=2), torch.ones(2).double())
+def test_equal_images_are_infinitely_alike() -> None:
+    assert torch.isinf(psnr_y(GRAY, GRAY, border=2)).all()
+    assert_close(ssim_y(GRAY, GRAY, border=2), torch.ones(2).double())
 
 
 def test_answers_are_rounded_to_eight_bits_and_clamped() -> None:
     """0.4 of a level is no error; what lies beyond black or white counts as black or white."""
-    assert torch.isinf(psnr_y(GREY + 0.4 / 255, GREY, border=0)).all()
-    assert torch.isinf(psnr_rgb(torch.full((1, 3, 4, 4), 1.3), torch.ones(1, 3, 4, 4), border=0)).all()
+    assert torch.isinf(psnr_y(GRAY + 0.4 / 255, GRAY, border=0)).all()
+    assert torch.isinf(
+        psnr_rgb(torch.full((1, 3, 4, 4), 1.3), torch.ones(1, 3, 4, 4), border=0)
+    ).all()
 
 
 def test_the_frame_is_left_out() -> None:
-    spoilt = GREY.clone()
+    spoilt = GRAY.clone()
     spoilt[..., :2, :] = spoilt[..., -2:, :] = spoilt[..., :2] = spoilt[..., -2:] = 0
 
-    assert torch.isinf(psnr_y(spoilt, GREY, border=2)).all()
-    assert not torch.isinf(psnr_y(spoilt, GREY, border=1)).any()
-    assert_close(ssim_y(spoilt, GREY, border=2), torch.ones(2).double())
+    assert torch.isinf(psnr_y(spoilt, GRAY, border=2)).all()
+    assert not torch.isinf(psnr_y(spoilt, GRAY, border=1)).any()
+    assert_close(ssim_y(spoilt, GRAY, border=2), torch.ones(2).double())
 
 
-def test_every_picture_has_its_own_value() -> None:
+def test_every_image_has_its_own_value() -> None:
     sr, hr = noisy(9, n=3)
 
     for metric in (psnr_y, psnr_rgb, ssim_y, ssim_rgb):
@@ -83,12 +89,17 @@ def test_every_picture_has_its_own_value() -> None:
 
 @pytest.mark.parametrize("levels", [1, 8, 60])
 def test_ssim_is_that_of_scikit_image(levels: float) -> None:
-    """With its Gaussian window and without sample covariance, over the windows inside the picture."""
+    """With its Gaussian window and without sample covariance, over the windows inside the image."""
     sr, hr = ((x * 255).round().double().numpy()[0] for x in noisy(levels))
     weights = np.array([65.481, 128.553, 24.966]) / 255
 
     def reference(a: np.ndarray, b: np.ndarray) -> float:
-        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
+        options = {
+            "gaussian_weights": True,
+            "sigma": 1.5,
+            "use_sample_covariance": False,
+            "data_range": 255,
+        }
         _, windows = structural_similarity(a, b, full=True, **options)
         return float(windows[5:-5, 5:-5].mean())
 
@@ -105,7 +116,7 @@ def test_ssim_of_two_constants_is_their_luminance_term() -> None:
     c1 = 6.5025
 
     expected = (2 * a * b + c1) / (a * a + b * b + c1)
-    assert_close(ssim_y(GREY + 20 / 255, GREY, border=0), torch.full((2,), expected).double())
+    assert_close(ssim_y(GRAY + 20 / 255, GRAY, border=0), torch.full((2,), expected).double())
 
 
 def test_all_four_at_once_are_the_four() -> None:
@@ -117,8 +128,8 @@ def test_all_four_at_once_are_the_four() -> None:
         assert_close(getattr(found, one.__name__), one(sr, hr, border=3), rtol=0, atol=0)
 
 
-def test_a_large_picture_is_compared_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is blurred at once fits into a cache, whatever the picture's size, and the value is that of the whole."""
+def test_a_large_image_is_compared_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is blurred at once fits into a cache, whatever the image's size, and the value is that of the whole."""
     sr, hr = noisy(8.0, h=211, w=97)
     blurred: list[int] = []
     blur = metrics._blur
@@ -133,7 +144,9 @@ def test_a_large_picture_is_compared_in_strips(monkeypatch: pytest.MonkeyPatch) 
         blurred.clear()
 
 
-def _with_strip(monkeypatch: pytest.MonkeyPatch, strip: int, sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+def _with_strip(
+    monkeypatch: pytest.MonkeyPatch, strip: int, sr: torch.Tensor, hr: torch.Tensor
+) -> torch.Tensor:
     monkeypatch.setattr(metrics, "_STRIP", strip)
     return ssim_rgb(sr, hr, border=0)
 
@@ -141,13 +154,19 @@ def _with_strip(monkeypatch: pytest.MonkeyPatch, strip: int, sr: torch.Tensor, h
 def test_agreement_is_psnr_on_luma_and_symmetric() -> None:
     student, teacher = noisy(5)
 
-    assert_close(agreement(student, teacher, border=2), psnr_y(student, teacher, border=2), rtol=0, atol=0)
-    assert_close(agreement(student, teacher, border=2), agreement(teacher, student, border=2), rtol=0, atol=0)
+    assert_close(
+        agreement(student, teacher, border=2), psnr_y(student, teacher, border=2), rtol=0, atol=0
+    )
+    assert_close(
+        agreement(student, teacher, border=2), agreement(teacher, student, border=2), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_float_types_are_measured_in_double(dtype: torch.dtype) -> None:
-    levels = torch.arange(0, 256, 16).expand(1, 3, 16, 16)  # exact in half precision after rounding to 8 bits
+    levels = torch.arange(0, 256, 16).expand(
+        1, 3, 16, 16
+    )  # exact in half precision after rounding to 8 bits
 
     assert torch.isinf(psnr_y((levels / 256).to(dtype), levels / 256, border=0)).all()
 
@@ -155,7 +174,7 @@ def test_other_float_types_are_measured_in_double(dtype: torch.dtype) -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ValueError, match=r"sr is \(1, 3, 8, 8\) but hr is \(1, 3, 8, 9\)"):
         psnr_y(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 9), border=0)
-    with pytest.raises(ValueError, match=r"RGB pictures, but got \(1, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"RGB images, but got \(1, 1, 8, 8\)"):
         psnr_y(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), border=0)
     with pytest.raises(ValueError, match="a border of 4 pixels leaves less than 1 x 1 of 8 x 9"):
         psnr_rgb(torch.zeros(1, 3, 8, 9), torch.zeros(1, 3, 8, 9), border=4)
@@ -167,7 +186,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_bicubic_has_the_known_value(real_data: Path, name: str, scale: int) -> None:
     values: list[torch.Tensor] = []
     for path in sorted((real_data / "eval" / name / "HR").glob("*.png")):
-        lr = read(real_data / "eval" / name / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png")
+        lr = read(
+            real_data / "eval" / name / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png"
+        )
         sr = imresize_uint8(lr, scale)
         hr = read(path)[: sr.shape[0], : sr.shape[1]]
         values.append(psnr_y(tensor(sr), tensor(hr), border=scale))
@@ -176,10 +197,12 @@ def test_bicubic_has_the_known_value(real_data: Path, name: str, scale: int) -> 
 
 
 @pytest.mark.parametrize("scale", RCAN)
-def test_the_pictures_of_rcan_have_their_published_value(real_data: Path, scale: int) -> None:
+def test_the_images_of_rcan_have_their_published_value(real_data: Path, scale: int) -> None:
     values: list[torch.Tensor] = []
     for path in sorted((real_data / "eval" / "Set5" / "HR").glob("*.png")):
-        sr = read(real_data / "sr_outputs" / "RCAN_Set5" / f"x{scale}" / f"{path.stem}_RCAN_x{scale}.png")
+        sr = read(
+            real_data / "sr_outputs" / "RCAN_Set5" / f"x{scale}" / f"{path.stem}_RCAN_x{scale}.png"
+        )
         hr = read(path)[: sr.shape[0], : sr.shape[1]]
         values.append(psnr_y(tensor(sr), tensor(hr), border=scale))
 

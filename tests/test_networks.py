@@ -38,7 +38,9 @@ TINY: dict[str, NetworkConfig] = {
     "edsr-skip": EDSRConfig(scale=4, width=8, blocks=1, skip="nearest"),
     "rcan": RCANConfig(scale=3, width=8, groups=2, blocks=2, squeeze=1, value_range=1.0),
     "swinir": SwinIRConfig(scale=4, width=8, depths=(2, 3), heads=(2, 4), window=4),
-    "swinir-light": SwinIRConfig(scale=3, width=8, depths=(2,), heads=(2,), window=4, upsampler="pixelshuffledirect"),
+    "swinir-light": SwinIRConfig(
+        scale=3, width=8, depths=(2,), heads=(2,), window=4, upsampler="pixelshuffledirect"
+    ),
     "smfanet": SMFANetConfig(scale=2, width=8, blocks=2),
 }
 every_network = pytest.mark.parametrize("config", TINY.values(), ids=TINY.keys())
@@ -68,7 +70,9 @@ def stirred(config: NetworkConfig) -> SRNetwork:
         (smfanet_plus, (480_300, 486_795, 495_888)),
     ],
 )
-def test_parameter_counts(make: Callable[[int], NetworkConfig], counts: tuple[int, int, int]) -> None:
+def test_parameter_counts(
+    make: Callable[[int], NetworkConfig], counts: tuple[int, int, int]
+) -> None:
     with torch.device("meta"):
         assert tuple(make(scale).build().parameter_count() for scale in (2, 3, 4)) == counts
 
@@ -90,7 +94,10 @@ def test_multiply_accumulates_for_a_screen(config: NetworkConfig, giga: int) -> 
     with torch.device("meta"):
         network = config.build()
 
-    assert round(macs(network, 720 // config.scale, {2: 640, 3: 428, 4: 320}[config.scale]) / 1e9) == giga
+    assert (
+        round(macs(network, 720 // config.scale, {2: 640, 3: 428, 4: 320}[config.scale]) / 1e9)
+        == giga
+    )
 
 
 def test_multiply_accumulates_by_hand() -> None:
@@ -124,18 +131,25 @@ def test_any_size(config: NetworkConfig, h: int, w: int) -> None:
     ids=lambda config: config.name,
 )
 def test_larger_scales(config: NetworkConfig) -> None:
-    assert config.build()(torch.rand(1, 3, 5, 4)).shape == (1, 3, 5 * config.scale, 4 * config.scale)
+    assert config.build()(torch.rand(1, 3, 5, 4)).shape == (
+        1,
+        3,
+        5 * config.scale,
+        4 * config.scale,
+    )
 
 
 @every_network
-def test_pictures_of_a_batch_do_not_meet(config: NetworkConfig) -> None:
+def test_images_of_a_batch_do_not_meet(config: NetworkConfig) -> None:
     network, lr = stirred(config).double(), torch.rand(3, 3, 9, 10, dtype=torch.float64)
 
-    assert_close(network(lr), torch.cat([network(picture[None]) for picture in lr]), rtol=1e-9, atol=1e-9)
+    assert_close(
+        network(lr), torch.cat([network(image[None]) for image in lr]), rtol=1e-9, atol=1e-9
+    )
 
 
 @every_network
-def test_bfloat16_keeps_the_picture(config: NetworkConfig) -> None:
+def test_bfloat16_keeps_the_image(config: NetworkConfig) -> None:
     network, lr = stirred(config), torch.rand(1, 3, 9, 10)
     expected = network(lr)
     # 8 bits of mantissa, through a dozen layers of random weights
@@ -241,7 +255,9 @@ def test_radius_of_edsr(scale: int) -> None:
 def test_radius_of_swinir(depths: tuple[int, ...], upsampler: str) -> None:
     """The worst place in a window, far from the edge."""
     network = stirred(
-        SwinIRConfig(scale=2, width=4, depths=depths, heads=(2,) * len(depths), window=4, upsampler=upsampler)
+        SwinIRConfig(
+            scale=2, width=4, depths=depths, heads=(2,) * len(depths), window=4, upsampler=upsampler
+        )
     ).double()
     assert network.radius is not None
     start = -(-network.radius // 4) * 4
@@ -272,20 +288,28 @@ def test_a_tile_with_its_radius_is_exact() -> None:
 
 
 def test_range_and_mean() -> None:
-    """With a tail of zeros the answer is the mean, or with a skip the picture with its pixels repeated."""
+    """With a tail of zeros the answer is the mean, or with a skip the image with its pixels repeated."""
     network = EDSRConfig(scale=2, width=4, blocks=1, mean=(0.25, 0.5, 0.75)).build()
     nn.init.zeros_(network.conv_last.weight)
     nn.init.zeros_(network.conv_last.bias)
     lr = torch.rand(1, 3, 2, 3)
 
-    assert_close(network(lr), torch.tensor([0.25, 0.5, 0.75]).reshape(1, 3, 1, 1).expand(1, 3, 4, 6))
+    assert_close(
+        network(lr), torch.tensor([0.25, 0.5, 0.75]).reshape(1, 3, 1, 1).expand(1, 3, 4, 6)
+    )
     network.skip = "nearest"
     assert_close(network(lr), lr.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 def test_channel_attention_by_hand() -> None:
     """A channel whose mean is m is multiplied with sigmoid(relu(m)) by weights of one."""
-    attention = RCANConfig(scale=2, width=1, groups=1, blocks=1, squeeze=1).build().body[0].residual_group[0].rcab[3]
+    attention = (
+        RCANConfig(scale=2, width=1, groups=1, blocks=1, squeeze=1)
+        .build()
+        .body[0]
+        .residual_group[0]
+        .rcab[3]
+    )
     for convolution in (attention.attention[1], attention.attention[3]):
         nn.init.ones_(convolution.weight)
         nn.init.zeros_(convolution.bias)
@@ -295,10 +319,12 @@ def test_channel_attention_by_hand() -> None:
 
 
 def test_shift_mask_separates_what_the_shift_joined() -> None:
-    """Two pixels of a shifted window may attend to each other where they are neighbours in the picture as well."""
+    """Two pixels of a shifted window may attend to each other where they are neighbors in the image as well."""
     h, w, window = 12, 8, 4
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    places = torch.stack((y, x)).roll((-2, -2), (1, 2)).unfold(1, 4, 4).unfold(2, 4, 4)  # (2, 3, 2, 4, 4)
+    places = (
+        torch.stack((y, x)).roll((-2, -2), (1, 2)).unfold(1, 4, 4).unfold(2, 4, 4)
+    )  # (2, 3, 2, 4, 4)
     places = places.permute(1, 2, 3, 4, 0).reshape(6, 16, 2)
     near = (places[:, :, None] - places[:, None]).abs().amax(-1) < window
 
@@ -323,7 +349,9 @@ def test_relative_positions_tell_the_offset() -> None:
 def test_stochastic_depth_only_while_training() -> None:
     """A teacher with it switched on answers differently every time (methods.md D4)."""
     lr = torch.rand(1, 3, 8, 8).expand(16, 3, 8, 8)
-    network = SwinIRConfig(scale=2, width=8, depths=(2, 2), heads=(2, 2), window=4, stochastic_depth=0.5).build()
+    network = SwinIRConfig(
+        scale=2, width=8, depths=(2, 2), heads=(2, 2), window=4, stochastic_depth=0.5
+    ).build()
 
     def spread(network: SRNetwork) -> Tensor:
         sr = network(lr)
@@ -347,7 +375,13 @@ def test_smfanet_modulates_by_coarse_maxima() -> None:
     block.alpha.data.fill_(1)
     x = torch.rand(1, 4, 16, 24)
 
-    maxima = x.unfold(2, 8, 8).unfold(3, 8, 8).amax((-2, -1)).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    maxima = (
+        x.unfold(2, 8, 8)
+        .unfold(3, 8, 8)
+        .amax((-2, -1))
+        .repeat_interleave(8, 2)
+        .repeat_interleave(8, 3)
+    )
 
     assert_close(block(x), x * F.gelu(maxima))
 
@@ -370,12 +404,14 @@ def test_smfanet_modulates_by_coarse_maxima() -> None:
         (lambda: SMFANetConfig(scale=2, width=1), "partial convolution"),
     ],
 )
-def test_numbers_that_make_no_network_are_refused(make: Callable[[], NetworkConfig], match: str) -> None:
+def test_numbers_that_make_no_network_are_refused(
+    make: Callable[[], NetworkConfig], match: str
+) -> None:
     with pytest.raises(ValueError, match=match):
         make()
 
 
-def test_no_batch_of_pictures_is_refused() -> None:
+def test_no_batch_of_images_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 8, 8\)"):
         TINY["edsr"].build()(torch.rand(3, 8, 8))
 
@@ -401,7 +437,9 @@ def test_swinir_leaves_sizes_open_when_it_is_traced(tmp_path: Path) -> None:
     for size in ((1, 3, 8, 8), (3, 3, 40, 12)):
         lr = torch.rand(size)
         (answer,) = session.run(None, {"lr": lr.numpy()})
-        assert_close(torch.from_numpy(answer), network(lr), rtol=1e-4, atol=1e-5)  # another order of sums
+        assert_close(
+            torch.from_numpy(answer), network(lr), rtol=1e-4, atol=1e-5
+        )  # another order of sums
 
 
 def laid_out(network: SRNetwork, name: str) -> bool:
@@ -413,7 +451,11 @@ def laid_out(network: SRNetwork, name: str) -> bool:
 
 def test_channels_lie_where_they_were_measured_to_be_faster() -> None:
     """EDSR, RCAN and SMFANet gain by channels that lie together, SwinIR does not (docs/results/layouts.md)."""
-    names = {"edsr": "body.0.conv1.weight", "rcan": "conv_after_body.weight", "swinir": "conv_after_body.weight"}
+    names = {
+        "edsr": "body.0.conv1.weight",
+        "rcan": "conv_after_body.weight",
+        "swinir": "conv_after_body.weight",
+    }
     for kind, name in names.items():
         network = TINY[kind].build()
         arrange(network)
@@ -423,7 +465,10 @@ def test_channels_lie_where_they_were_measured_to_be_faster() -> None:
 
 
 def test_every_member_of_an_ensemble_lies_as_it_likes() -> None:
-    members = {"one": TINY["edsr"].build(), "two": SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,)).build()}
+    members = {
+        "one": TINY["edsr"].build(),
+        "two": SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,)).build(),
+    }
     ensemble = gather(members, width=4, blocks=1)
     arrange(ensemble)
 

@@ -14,13 +14,24 @@ import pytest
 from PIL import Image
 
 import dukd.data.pack as module
-from dukd.data import Pack, PackError, Pair, Pairs, PairsError, find_pairs, join, load, plan, prepare
+from dukd.data import (
+    Pack,
+    PackError,
+    Pair,
+    Pairs,
+    PairsError,
+    find_pairs,
+    join,
+    load,
+    plan,
+    prepare,
+)
 from dukd.images.io import ImageError
 
 SIZES = [(16, 12), (9, 31), (40, 8), (21, 22)]
 
 
-def picture(seed: int, h: int, w: int) -> np.ndarray:
+def image(seed: int, h: int, w: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (h, w, 3), np.uint8)
 
 
@@ -32,7 +43,7 @@ def write(path: Path, array: np.ndarray) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for i, (h, w) in enumerate(SIZES):
-        write(tmp_path / "set" / "HR" / f"p{i}.png", picture(i, h, w))
+        write(tmp_path / "set" / "HR" / f"p{i}.png", image(i, h, w))
     return tmp_path / "set"
 
 
@@ -41,7 +52,7 @@ def pairs(folder: Path) -> Pairs:
     return find_pairs(folder, scale=4)
 
 
-def test_a_pack_holds_the_pictures_as_they_are_loaded(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_pack_holds_the_images_as_they_are_loaded(pairs: Pairs, tmp_path: Path) -> None:
     pack = prepare(pairs, tmp_path / "pack")
 
     assert pack.names == ("p0", "p1", "p2", "p3")
@@ -50,7 +61,7 @@ def test_a_pack_holds_the_pictures_as_they_are_loaded(pairs: Pairs, tmp_path: Pa
         h, w = SIZES[i][0] // 4, SIZES[i][1] // 4
 
         assert lr.shape == (h, w, 3)
-        assert np.array_equal(hr, picture(i, *SIZES[i])[: 4 * h, : 4 * w])
+        assert np.array_equal(hr, image(i, *SIZES[i])[: 4 * h, : 4 * w])
         assert np.array_equal(pack.lr(i), lr)
         assert np.array_equal(pack.hr(i), hr)
 
@@ -63,21 +74,21 @@ def test_views_share_the_mapped_file_and_cannot_be_written(pairs: Pairs, tmp_pat
         pack.hr(1)[0, 0, 0] = 0
 
 
-def test_files_and_made_pictures_are_told_apart(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
+def test_files_and_made_images_are_told_apart(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
     made = prepare(pairs, tmp_path / "made")
     for i, (h, w) in enumerate(SIZES):
-        write(folder / "LR_bicubic" / "X4" / f"p{i}x4.png", picture(9 + i, h // 4, w // 4))
+        write(folder / "LR_bicubic" / "X4" / f"p{i}x4.png", image(9 + i, h // 4, w // 4))
     genuine = prepare(find_pairs(folder, scale=4), tmp_path / "genuine")
 
     assert made.lr_source == "bicubic, MATLAB's uint8 path"
     assert made.records[0].lr is None
     assert genuine.lr_source == "files"
-    assert np.array_equal(genuine.lr(3), picture(12, 5, 5))
+    assert np.array_equal(genuine.lr(3), image(12, 5, 5))
     assert made.digest != genuine.digest
 
 
 def test_the_plan_is_the_size_but_for_the_index(pairs: Pairs, tmp_path: Path) -> None:
-    """Pictures begin at multiples of 64 after 4096: 4*3*51 = 612, 2*7*51 = 714, 10*2*51 = 1020 and 5*5*51 = 1275."""
+    """Images begin at multiples of 64 after 4096: 4*3*51 = 612, 2*7*51 = 714, 10*2*51 = 1020 and 5*5*51 = 1275."""
     assert plan(pairs) == 4096 + 640 + 768 + 1024 + 1275
     path = prepare(pairs, tmp_path / "pack").path
 
@@ -85,12 +96,17 @@ def test_the_plan_is_the_size_but_for_the_index(pairs: Pairs, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_digest_is_that_of_the_data_alone(pairs: Pairs, folder: Path, tmp_path: Path, workers: int) -> None:
+def test_the_digest_is_that_of_the_data_alone(
+    pairs: Pairs, folder: Path, tmp_path: Path, workers: int
+) -> None:
     other = folder.rename(folder.with_name("elsewhere"))
     moved = find_pairs(other, scale=4)
 
-    assert prepare(moved, tmp_path / "b", workers=workers).digest == prepare(moved, tmp_path / "a").digest
-    write(other / "HR" / "p1.png", picture(99, 9, 31))
+    assert (
+        prepare(moved, tmp_path / "b", workers=workers).digest
+        == prepare(moved, tmp_path / "a").digest
+    )
+    write(other / "HR" / "p1.png", image(99, 9, 31))
     assert prepare(moved, tmp_path / "c").digest != Pack.open(tmp_path / "a").digest
 
 
@@ -121,11 +137,13 @@ def test_a_matching_pack_is_opened_and_not_made_again(pairs: Pairs, tmp_path: Pa
     assert prepare(pairs, tmp_path / "pack").path.stat().st_mtime_ns == made
 
 
-def test_a_stale_pack_says_what_changed_and_is_replaced(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
+def test_a_stale_pack_says_what_changed_and_is_replaced(
+    pairs: Pairs, folder: Path, tmp_path: Path
+) -> None:
     old = prepare(pairs, tmp_path / "pack")
     (folder / "HR" / "p0.png").unlink()
-    write(folder / "HR" / "p1.png", picture(99, 9, 31))
-    write(folder / "HR" / "q.png", picture(5, 8, 8))
+    write(folder / "HR" / "p1.png", image(99, 9, 31))
+    write(folder / "HR" / "q.png", image(5, 8, 8))
     now = find_pairs(folder, scale=4)
 
     assert old.matches(pairs) is False
@@ -133,11 +151,13 @@ def test_a_stale_pack_says_what_changed_and_is_replaced(pairs: Pairs, folder: Pa
     new = prepare(now, tmp_path / "pack")
     assert new.names == ("p1", "p2", "p3", "q")
     assert new.matches(now)
-    # Whoever still trains on the old one goes on with its pictures.
-    assert np.array_equal(old.hr(0), picture(0, 16, 12))
+    # Whoever still trains on the old one goes on with its images.
+    assert np.array_equal(old.hr(0), image(0, 16, 12))
 
 
-def test_a_touched_file_is_the_same_and_a_changed_one_is_not(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
+def test_a_touched_file_is_the_same_and_a_changed_one_is_not(
+    pairs: Pairs, folder: Path, tmp_path: Path
+) -> None:
     pack = prepare(pairs, tmp_path / "pack")
     path = folder / "HR" / "p2.png"
     os.utime(path, ns=(1, 1))
@@ -152,7 +172,7 @@ def test_a_touched_file_is_the_same_and_a_changed_one_is_not(pairs: Pairs, folde
 def test_files_that_look_untouched_are_not_read_again(
     pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opening a pack of thousands of pictures must not read them all."""
+    """Opening a pack of thousands of images must not read them all."""
     pack = prepare(pairs, tmp_path / "pack")
     read: list[Path] = []
     monkeypatch.setattr(module, "sha256", read.append)
@@ -161,9 +181,11 @@ def test_files_that_look_untouched_are_not_read_again(
     assert read == []
 
 
-def test_a_full_disk_keeps_what_was_finished(pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_what_was_finished(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Full:
-        """A file on a disk that is full after two pictures."""
+        """A file on a disk that is full after two images."""
 
         def __init__(self, file: Any) -> None:
             self.file, self.writes = file, 0
@@ -186,7 +208,11 @@ def test_a_full_disk_keeps_what_was_finished(pairs: Pairs, tmp_path: Path, monke
     whole = Path.open
 
     def opened(self: Path, mode: str = "r") -> Any:
-        return Full(whole(self, mode)) if self.suffix == ".partial" and "+" in mode else whole(self, mode)
+        return (
+            Full(whole(self, mode))
+            if self.suffix == ".partial" and "+" in mode
+            else whole(self, mode)
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", opened)
@@ -197,10 +223,15 @@ def test_a_full_disk_keeps_what_was_finished(pairs: Pairs, tmp_path: Path, monke
     assert count_decoded(pairs, tmp_path / "pack") == ["p2", "p3"]
 
 
-def test_the_scale_and_the_order_are_part_of_a_pack(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
+def test_the_scale_and_the_order_are_part_of_a_pack(
+    pairs: Pairs, folder: Path, tmp_path: Path
+) -> None:
     pack = prepare(pairs, tmp_path / "pack")
 
-    assert pack.differences(find_pairs(folder, scale=2))[0] == "the pack is for scale 4, the pairs are for 2"
+    assert (
+        pack.differences(find_pairs(folder, scale=2))[0]
+        == "the pack is for scale 4, the pairs are for 2"
+    )
     backwards = Pairs(folder=pairs.folder, scale=4, pairs=pairs.pairs[::-1])
     assert pack.differences(backwards) == ["the order differs"]
 
@@ -218,12 +249,14 @@ def test_damaged_pixels_are_found_and_named(pairs: Pairs, tmp_path: Path) -> Non
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))
 
-    with pytest.raises(PackError, match=r"1 of 4 pictures have changed: p2; remove it"):
+    with pytest.raises(PackError, match=r"1 of 4 images have changed: p2; remove it"):
         Pack.open(pack.path).verify()
 
 
 @pytest.mark.parametrize("cut", [9, 40, 5000, -1])
-def test_a_pack_that_was_cut_is_refused_and_made_again(pairs: Pairs, tmp_path: Path, cut: int) -> None:
+def test_a_pack_that_was_cut_is_refused_and_made_again(
+    pairs: Pairs, tmp_path: Path, cut: int
+) -> None:
     path = prepare(pairs, tmp_path / "pack").path
     whole = path.read_bytes()
     path.write_bytes(whole[:cut])
@@ -243,7 +276,9 @@ def test_every_changed_byte_of_header_and_index_is_noticed(pairs: Pairs, tmp_pat
             Pack.open(path)
 
 
-def test_what_is_no_pack_is_refused_and_never_overwritten(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
+def test_what_is_no_pack_is_refused_and_never_overwritten(
+    pairs: Pairs, folder: Path, tmp_path: Path
+) -> None:
     precious = folder / "HR" / "p0.png"
     with pytest.raises(PackError, match="is no pack"):
         Pack.open(precious)
@@ -265,14 +300,20 @@ def test_an_empty_set_and_no_workers_are_refused(pairs: Pairs, tmp_path: Path) -
 def test_too_little_room_is_noticed_before_anything_is_written(
     pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: module.shutil._ntuple_diskusage(10, 9, 1_000_000))
+    monkeypatch.setattr(
+        module.shutil, "disk_usage", lambda _: module.shutil._ntuple_diskusage(10, 9, 1_000_000)
+    )
 
-    with pytest.raises(PackError, match=r"a pack of 4 pictures needs 0\.07 GB more in .*, but 0\.00 GB are free"):
+    with pytest.raises(
+        PackError, match=r"a pack of 4 images needs 0\.07 GB more in .*, but 0\.00 GB are free"
+    ):
         prepare(pairs, tmp_path / "pack")
     assert not (tmp_path / "pack.partial").exists()
 
 
-def test_an_unreadable_picture_keeps_what_was_finished(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_keeps_what_was_finished(
+    pairs: Pairs, folder: Path, tmp_path: Path
+) -> None:
     path = folder / "HR" / "p2.png"
     good = path.read_bytes()
     path.write_bytes(good[: len(good) // 2])
@@ -285,15 +326,17 @@ def test_an_unreadable_picture_keeps_what_was_finished(pairs: Pairs, folder: Pat
     assert decoded == ["p2", "p3"]
 
 
-def test_a_picture_of_another_size_than_its_header_had_is_named(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
-    write(folder / "HR" / "p3.png", picture(3, 30, 30))
+def test_a_image_of_another_size_than_its_header_had_is_named(
+    pairs: Pairs, folder: Path, tmp_path: Path
+) -> None:
+    write(folder / "HR" / "p3.png", image(3, 30, 30))
 
     with pytest.raises(PairsError, match=r"p3.png .*\n.*30x30, and 5x5 times 4 was expected"):
         prepare(pairs, tmp_path / "pack")
 
 
 def count_decoded(pairs: Pairs, path: Path) -> list[str]:
-    """Prepare, and say which pictures had to be decoded."""
+    """Prepare, and say which images had to be decoded."""
     decoded: list[str] = []
 
     def counting(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
@@ -311,7 +354,9 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
-def test_an_interrupted_run_goes_on_where_it_stopped(pairs: Pairs, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    pairs: Pairs, tmp_path: Path, after: int
+) -> None:
     def interrupt(done: int, total: int, what: str) -> None:
         if done == after:
             raise StoppedError
@@ -324,8 +369,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(pairs: Pairs, tmp_path: Pat
     assert Pack.open(tmp_path / "pack").digest == prepare(pairs, tmp_path / "whole").digest
 
 
-def test_a_killed_run_goes_on_and_its_torn_line_is_ignored(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
-    """A real process, killed without warning after its second picture."""
+def test_a_killed_run_goes_on_and_its_torn_line_is_ignored(
+    pairs: Pairs, folder: Path, tmp_path: Path
+) -> None:
+    """A real process, killed without warning after its second image."""
     program = f"""
         import os, signal
         from dukd.data import find_pairs, prepare
@@ -346,7 +393,9 @@ def test_a_killed_run_goes_on_and_its_torn_line_is_ignored(pairs: Pairs, folder:
     assert count_decoded(pairs, tmp_path / "pack") == ["p2", "p3"]
 
 
-def test_after_a_power_cut_pixels_that_were_lost_are_decoded_again(pairs: Pairs, tmp_path: Path) -> None:
+def test_after_a_power_cut_pixels_that_were_lost_are_decoded_again(
+    pairs: Pairs, tmp_path: Path
+) -> None:
     def interrupt(done: int, total: int, what: str) -> None:
         if done == 3:
             raise StoppedError
@@ -361,17 +410,19 @@ def test_after_a_power_cut_pixels_that_were_lost_are_decoded_again(pairs: Pairs,
     assert count_decoded(pairs, tmp_path / "pack") == ["p1", "p3"]
 
 
-def test_a_source_that_changed_in_between_is_decoded_again(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
+def test_a_source_that_changed_in_between_is_decoded_again(
+    pairs: Pairs, folder: Path, tmp_path: Path
+) -> None:
     def interrupt(done: int, total: int, what: str) -> None:
         if done == 3:
             raise StoppedError
 
     with pytest.raises(StoppedError):
         prepare(pairs, tmp_path / "pack", progress=interrupt, workers=1)
-    write(folder / "HR" / "p0.png", picture(77, 16, 12))
+    write(folder / "HR" / "p0.png", image(77, 16, 12))
 
     assert count_decoded(pairs, tmp_path / "pack") == ["p0", "p3"]
-    assert np.array_equal(Pack.open(tmp_path / "pack").hr(0), picture(77, 16, 12))
+    assert np.array_equal(Pack.open(tmp_path / "pack").hr(0), image(77, 16, 12))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")

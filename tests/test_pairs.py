@@ -30,7 +30,10 @@ def problems(find: Callable[[], Pairs]) -> tuple[str, ...]:
 LAYOUTS = {
     "DIV2K": ("DIV2K_train_HR/{}.png", "DIV2K_train_LR_bicubic/X4/{}x4.png"),
     "DIV2K-valid": ("DIV2K_valid_HR/{}.png", "DIV2K_valid_LR_bicubic/X4/{}x4.png"),
-    "DIV2K-by-scale": ("DIV2K_train_HR/{}.png", "DIV2K_train_LR_bicubic_X4/DIV2K_train_LR_bicubic/X4/{}x4.png"),
+    "DIV2K-by-scale": (
+        "DIV2K_train_HR/{}.png",
+        "DIV2K_train_LR_bicubic_X4/DIV2K_train_LR_bicubic/X4/{}x4.png",
+    ),
     "Flickr2K": ("Flickr2K_HR/{}.png", "Flickr2K_LR_bicubic/X4/{}x4.png"),
     "sub-images": ("DIV2K_train_HR_sub/{}_s001.png", "DIV2K_train_LR_bicubic/X4_sub/{}_s001.png"),
     "benchmark": ("HR/{}.png", "LR_bicubic/X4/{}x4.png"),
@@ -51,13 +54,19 @@ def test_layouts_of_the_field_are_found(tmp_path: Path, layout: str) -> None:
         write(tmp_path / lr.format(name), (6, 4))
     pairs = find_pairs(tmp_path, scale=4)
 
-    assert [pair.hr.name for pair in pairs] == [Path(hr.format(name)).name for name in ("a", "b2", "b10")]
-    assert [pair.lr and pair.lr.name for pair in pairs] == [Path(lr.format(n)).name for n in ("a", "b2", "b10")]
+    assert [pair.hr.name for pair in pairs] == [
+        Path(hr.format(name)).name for name in ("a", "b2", "b10")
+    ]
+    assert [pair.lr and pair.lr.name for pair in pairs] == [
+        Path(lr.format(n)).name for n in ("a", "b2", "b10")
+    ]
     assert (pairs[0].width, pairs[0].height, pairs.scale, pairs.lr_source) == (6, 4, 4, "files")
 
 
 @pytest.mark.parametrize("layout", ["DIV2K", "benchmark", "BasicSR", "SRF"])
-def test_the_folder_of_high_resolution_pictures_may_be_named_itself(tmp_path: Path, layout: str) -> None:
+def test_the_folder_of_high_resolution_images_may_be_named_itself(
+    tmp_path: Path, layout: str
+) -> None:
     hr, lr = (tmp_path / part.format("a") for part in LAYOUTS[layout])
     write(hr)
     write(lr, (6, 4))
@@ -95,7 +104,9 @@ def test_lr_is_made_where_there_are_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", ["Set5", "Set14"])
-def test_made_pictures_are_the_genuine_ones_bit_for_bit(real_data: Path, name: str, scale: int) -> None:
+def test_made_images_are_the_genuine_ones_bit_for_bit(
+    real_data: Path, name: str, scale: int
+) -> None:
     genuine = find_pairs(real_data / "eval" / name, scale=scale)
     made = find_pairs(real_data / "eval" / name, scale=scale, lr_from_hr=True)
 
@@ -108,14 +119,14 @@ def test_lr_can_be_made_in_spite_of_files_and_insisted_on(tmp_path: Path) -> Non
     write(tmp_path / "HR" / "a.png")
     assert find_pairs(tmp_path, scale=4)[0].lr is None
     assert problems(lambda: find_pairs(tmp_path, scale=4, lr_from_hr=False)) == (
-        "low-resolution pictures for x4 are in none of the usual places, such as LR_bicubic/X4",
+        "low-resolution images for x4 are in none of the usual places, such as LR_bicubic/X4",
     )
     write(tmp_path / "LR_bicubic" / "X4" / "ax4.png", (6, 4))
     assert find_pairs(tmp_path, scale=4, lr_from_hr=False)[0].lr is not None
     assert find_pairs(tmp_path, scale=4, lr_from_hr=True)[0].lr is None
 
 
-def test_one_picture_is_a_set(tmp_path: Path) -> None:
+def test_one_image_is_a_set(tmp_path: Path) -> None:
     hr, lr = write(tmp_path / "a.png"), write(tmp_path / "tiny.png", (6, 4))
 
     assert [pair.name for pair in find_pairs(hr, scale=4)] == ["a"]
@@ -143,7 +154,7 @@ def test_every_missing_partner_is_named(tmp_path: Path) -> None:
 
     assert problems(lambda: find_pairs(tmp_path, scale=4)) == (
         f"b.png has no partner in {tmp_path}/LR: bx4.png or b.png is missing",
-        f"dx4.png has no partner in {tmp_path}/HR: no high-resolution picture of that name",
+        f"dx4.png has no partner in {tmp_path}/HR: no high-resolution image of that name",
     )
 
 
@@ -158,7 +169,7 @@ def test_sizes_that_contradict_the_scale_are_named_with_the_expected_one(tmp_pat
     )
 
 
-def test_a_wrong_scale_is_recognised(tmp_path: Path) -> None:
+def test_a_wrong_scale_is_recognized(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / "HR" / f"{name}.png")
         write(tmp_path / "LR" / f"{name}.png", (12, 8))
@@ -166,10 +177,12 @@ def test_a_wrong_scale_is_recognised(tmp_path: Path) -> None:
     assert problems(lambda: find_pairs(tmp_path, scale=4))[0] == "every pair fits scale 2, not 4"
 
 
-def test_a_picture_below_one_pixel_is_refused(tmp_path: Path) -> None:
+def test_a_image_below_one_pixel_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.png", (3, 50))
 
-    assert problems(lambda: find_pairs(tmp_path, scale=4)) == ("a.png is 3x50, smaller than one pixel of scale 4",)
+    assert problems(lambda: find_pairs(tmp_path, scale=4)) == (
+        "a.png is 3x50, smaller than one pixel of scale 4",
+    )
 
 
 def test_equal_names_are_refused(tmp_path: Path) -> None:
@@ -188,7 +201,9 @@ def test_unreadable_files_are_named_among_all_other_problems(tmp_path: Path) -> 
     write(tmp_path / "d.png", (2, 2))
     found = problems(lambda: find_pairs(tmp_path, scale=4))
 
-    assert [name for name in ("a.png", "b.png", "c.png", "d.png") if any(name in p for p in found)] == [
+    assert [
+        name for name in ("a.png", "b.png", "c.png", "d.png") if any(name in p for p in found)
+    ] == [
         "b.png",
         "c.png",
         "d.png",
@@ -207,12 +222,12 @@ def test_twenty_problems_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
     assert lines[21:] == ["  and 5 more"]
 
 
-def test_a_folder_without_pictures_suggests_where_they_are(tmp_path: Path) -> None:
+def test_a_folder_without_images_suggests_where_they_are(tmp_path: Path) -> None:
     write(tmp_path / "x" / "Set5" / "HR" / "a.png")
     write(tmp_path / "x" / "Set5" / "A" / "a.png")
 
     assert problems(lambda: find_pairs(tmp_path, scale=4)) == (
-        f"it holds no pictures: did you mean {tmp_path}/x/Set5/HR?",
+        f"it holds no images: did you mean {tmp_path}/x/Set5/HR?",
     )
 
 
@@ -220,7 +235,7 @@ def test_a_folder_without_pictures_suggests_where_they_are(tmp_path: Path) -> No
 def test_an_empty_folder_says_so(tmp_path: Path, empty: str) -> None:
     (tmp_path / empty).mkdir(exist_ok=True)
 
-    assert problems(lambda: find_pairs(tmp_path, scale=4)) == ("it holds no pictures",)
+    assert problems(lambda: find_pairs(tmp_path, scale=4)) == ("it holds no images",)
 
 
 def test_a_folder_that_does_not_exist_suggests_the_nearest(tmp_path: Path) -> None:
@@ -237,7 +252,7 @@ def test_a_folder_that_does_not_exist_suggests_the_nearest(tmp_path: Path) -> No
         f"there is no such folder: did you mean {tmp_path}/DIV2K?",
     )
     assert problems(lambda: find_pairs(tmp_path, scale=4, lr=tmp_path / "DIV2K")) == (
-        f"{tmp_path}/DIV2K holds no pictures",
+        f"{tmp_path}/DIV2K holds no images",
     )
 
 
@@ -251,7 +266,7 @@ def test_a_choice_between_sets_is_left_to_the_caller(tmp_path: Path) -> None:
     write(tmp_path / "one" / "HR" / "a.png")
     write(tmp_path / "one" / "b.png")
     assert problems(lambda: find_pairs(tmp_path / "one", scale=4)) == (
-        f"name {tmp_path}/one/HR, or move the pictures beside it into a folder of their own",
+        f"name {tmp_path}/one/HR, or move the images beside it into a folder of their own",
     )
 
 
@@ -266,7 +281,7 @@ def test_lr_comes_from_one_place(tmp_path: Path) -> None:
         find_pairs(tmp_path, scale=2, lr=tmp_path, lr_from_hr=True)
 
 
-def test_hidden_files_and_other_files_are_no_pictures(tmp_path: Path) -> None:
+def test_hidden_files_and_other_files_are_no_images(tmp_path: Path) -> None:
     write(tmp_path / "a.png")
     (tmp_path / "._a.png").write_bytes(b"resource fork")
     (tmp_path / "notes.txt").write_text("x")
@@ -280,13 +295,16 @@ def test_folders_below_are_searched_on_request_and_loops_end(tmp_path: Path) -> 
     write(tmp_path / "set" / "0002" / "a.png")
     (tmp_path / "set" / "0002" / "loop").symlink_to(tmp_path / "set")
 
-    assert [p.name for p in find_pairs(tmp_path / "set", scale=4, recursive=True)] == ["0001/a", "0002/a"]
+    assert [p.name for p in find_pairs(tmp_path / "set", scale=4, recursive=True)] == [
+        "0001/a",
+        "0002/a",
+    ]
     assert problems(lambda: find_pairs(tmp_path / "set", scale=4)) == (
-        f"it holds no pictures: did you mean {tmp_path}/set/0001?",
+        f"it holds no images: did you mean {tmp_path}/set/0001?",
     )
 
 
-def test_a_link_to_itself_is_an_unreadable_picture(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_an_unreadable_image(tmp_path: Path) -> None:
     write(tmp_path / "b.png")
     (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
     (found,) = problems(lambda: find_pairs(tmp_path, scale=4))
@@ -294,11 +312,22 @@ def test_a_link_to_itself_is_an_unreadable_picture(tmp_path: Path) -> None:
     assert "a.png" in found
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems choose the encoding of names themselves")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems choose the encoding of names themselves"
+)
 def test_odd_names_work(tmp_path: Path) -> None:
     """The same letters, composed on one side and decomposed on the other, belong together."""
     composed, decomposed = (unicodedata.normalize(form, "schön") for form in ("NFC", "NFD"))
-    names = ["with space", "-rf", "日本", "line\nbreak", os.fsdecode(b"caf\xe9"), "x" * 240, "a.b", "imagex4"]
+    names = [
+        "with space",
+        "-rf",
+        "日本",
+        "line\nbreak",
+        os.fsdecode(b"caf\xe9"),
+        "x" * 240,
+        "a.b",
+        "imagex4",
+    ]
     for hr, lr in [(composed, decomposed), *((name, name) for name in names)]:
         write(tmp_path / "HR" / f"{hr}.png")
         write(tmp_path / "LR" / f"{lr}.png", (6, 4))
@@ -310,7 +339,7 @@ def test_odd_names_work(tmp_path: Path) -> None:
     assert "\\udcff.png has no partner" in str(caught.value).encode().decode()
 
 
-def test_pictures_are_paired_upright(tmp_path: Path) -> None:
+def test_images_are_paired_upright(tmp_path: Path) -> None:
     """A photograph that lies on its side by its EXIF tag counts as it is displayed: 17 x 25."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -321,7 +350,7 @@ def test_pictures_are_paired_upright(tmp_path: Path) -> None:
     assert load(pair)[1].shape == (24, 16, 3)
 
 
-def test_gray_pictures_become_rgb(tmp_path: Path) -> None:
+def test_gray_images_become_rgb(tmp_path: Path) -> None:
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
     _, hr = load(find_pairs(tmp_path, scale=2)[0])
 

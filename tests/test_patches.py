@@ -22,10 +22,10 @@ def write(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array).save(path)
 
 
-def place(h: int, w: int, picture: int) -> np.ndarray:
-    """A picture whose pixels tell their row, column and picture."""
+def place(h: int, w: int, image: int) -> np.ndarray:
+    """An image whose pixels tell their row, column and image."""
     rows, columns = np.mgrid[:h, :w]
-    return np.stack([rows, columns, np.full_like(rows, picture)], -1).astype(np.uint8)
+    return np.stack([rows, columns, np.full_like(rows, image)], -1).astype(np.uint8)
 
 
 def make_pack(folder: Path, sizes: list[tuple[int, int]]) -> Pack:
@@ -51,17 +51,26 @@ def equal(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> bool:
     return torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 
-@given(n=st.integers(1, 7), batch=st.integers(1, 17), seed=st.integers(0, 2**40), epoch=st.integers(0, 3))
-def test_every_picture_is_seen_once_per_epoch(
+@given(
+    n=st.integers(1, 7),
+    batch=st.integers(1, 17),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 3),
+)
+def test_every_image_is_seen_once_per_epoch(
     packs: dict[int, Pack], n: int, batch: int, seed: int, epoch: int
 ) -> None:
     patches = Patches(packs[n], patch=4, batch=batch, seed=seed)
-    seen = [sample.picture for k in range(n * (epoch + 1) // batch + 1) for sample in patches.samples(k)]
+    seen = [
+        sample.image for k in range(n * (epoch + 1) // batch + 1) for sample in patches.samples(k)
+    ]
 
     assert sorted(seen[n * epoch : n * (epoch + 1)]) == list(range(n))
 
 
-@given(k=st.integers(0, 10**9), seed=st.integers(0, 99), flips=st.booleans(), rotations=st.booleans())
+@given(
+    k=st.integers(0, 10**9), seed=st.integers(0, 99), flips=st.booleans(), rotations=st.booleans()
+)
 def test_hr_is_cut_where_lr_is(pack: Pack, k: int, seed: int, flips: bool, rotations: bool) -> None:
     lr, hr = Patches(pack, patch=8, batch=4, seed=seed, flips=flips, rotations=rotations).batch(k)
 
@@ -74,8 +83,11 @@ def test_a_patch_shows_what_its_sample_says(pack: Pack) -> None:
     patches = Patches(pack, patch=5, batch=64)
     lr, _ = patches.batch(3)
     for sample, patch in zip(patches.samples(3), lr, strict=True):
-        expected = pack.lr(sample.picture)[sample.top : sample.top + 5, sample.left : sample.left + 5]
-        expected = np.flip(expected, [axis for axis, on in enumerate((sample.flip_rows, sample.flip_columns)) if on])
+        expected = pack.lr(sample.image)[sample.top : sample.top + 5, sample.left : sample.left + 5]
+        expected = np.flip(
+            expected,
+            [axis for axis, on in enumerate((sample.flip_rows, sample.flip_columns)) if on],
+        )
         expected = expected.transpose(1, 0, 2) if sample.transpose else expected
 
         assert np.array_equal(patch.permute(1, 2, 0).numpy(), expected)
@@ -101,7 +113,9 @@ def test_patches_never_change() -> None:
         Sample(2, 4, 18, flip_rows=False, flip_columns=True, transpose=False),
         Sample(3, 3, 19, flip_rows=True, flip_columns=False, transpose=True),
     ]
-    assert draw.samples(10**6, 0, 1)[2] == Sample(2, 15, 7, flip_rows=False, flip_columns=False, transpose=True)
+    assert draw.samples(10**6, 0, 1)[2] == Sample(
+        2, 15, 7, flip_rows=False, flip_columns=False, transpose=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +151,9 @@ def test_all_places_are_reached(packs: dict[int, Pack]) -> None:
     """6 x 5 pixels hold 3 x 2 places for a patch of 4."""
     samples = Patches(packs[1], patch=4, batch=500).samples(0)
 
-    assert {(s.top, s.left) for s in samples} == {(top, left) for top in range(3) for left in range(2)}
+    assert {(s.top, s.left) for s in samples} == {
+        (top, left) for top in range(3) for left in range(2)
+    }
 
 
 def test_batches_depend_on_seed_and_number_alone(pack: Pack) -> None:
@@ -162,30 +178,39 @@ def test_shares_of_the_processes_make_up_the_batch(pack: Pack, world: int) -> No
     patches = Patches(pack, patch=5, batch=12)
     shares = [patches.batch(9, rank, world) for rank in range(world)]
 
-    assert equal((torch.cat([s[0] for s in shares]), torch.cat([s[1] for s in shares])), patches.batch(9))
+    assert equal(
+        (torch.cat([s[0] for s in shares]), torch.cat([s[1] for s in shares])), patches.batch(9)
+    )
 
 
 @given(k=st.integers(0, 1000), world=st.sampled_from([1, 2, 4]))
 def test_patches_cut_on_a_device_are_the_same(pack: Pack, k: int, world: int) -> None:
     patches = Patches(pack, patch=7, batch=8)
 
-    assert equal(patches.on_device("cpu").batch(k, world - 1, world), patches.batch(k, world - 1, world))
+    assert equal(
+        patches.on_device("cpu").batch(k, world - 1, world), patches.batch(k, world - 1, world)
+    )
 
 
-def test_areas_weigh_the_pictures(tmp_path: Path) -> None:
+def test_areas_weigh_the_images(tmp_path: Path) -> None:
     """Areas of 16, 48 and 64 pixels: an eighth, three eighths and a half; each epoch of 3 starts anew."""
     pack = make_pack(tmp_path, [(4, 4), (4, 12), (8, 8)])
-    counts = Counter(s.picture for s in Patches(pack, patch=4, batch=3000, by_area=True).samples(0))
+    counts = Counter(s.image for s in Patches(pack, patch=4, batch=3000, by_area=True).samples(0))
 
     assert [counts[i] / 3000 for i in range(3)] == pytest.approx([0.125, 0.375, 0.5], abs=0.01)
 
 
 def test_equal_areas_are_seen_once_per_epoch(packs: dict[int, Pack]) -> None:
-    assert sorted(s.picture for s in Patches(packs[7], patch=4, batch=7, by_area=True).samples(4)) == list(range(7))
+    assert sorted(
+        s.image for s in Patches(packs[7], patch=4, batch=7, by_area=True).samples(4)
+    ) == list(range(7))
 
 
-def test_pictures_smaller_than_a_patch_are_named(pack: Pack) -> None:
-    with pytest.raises(ValueError, match=r"3 of 5 .* patch of 10: p0 \(9x12\), p1 \(8x8\), p4 \(9x9\); .* at most 8"):
+def test_images_smaller_than_a_patch_are_named(pack: Pack) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"3 of 5 .* patch of 10: p0 \(9x12\), p1 \(8x8\), p4 \(9x9\); .* at most 8",
+    ):
         Patches(pack, patch=10)
 
 
@@ -211,7 +236,9 @@ def test_numbers_out_of_range_are_refused(pack: Pack, wrong: dict[str, int], mes
         ((0, 3, 3), "0 to 2, but got 3"),
     ],
 )
-def test_shares_that_cannot_be_are_refused(pack: Pack, asked: tuple[int, int, int], message: str) -> None:
+def test_shares_that_cannot_be_are_refused(
+    pack: Pack, asked: tuple[int, int, int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Patches(pack, patch=4, batch=12).batch(*asked)
 
@@ -265,13 +292,18 @@ def test_an_error_in_a_worker_arrives_as_itself_in_its_turn(workers: int) -> Non
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_names_its_picture(pack: Pack, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_an_error_names_its_image(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     def broken(self: Pack, i: int) -> np.ndarray:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Pack, "hr", broken)
     patches = Patches(pack, patch=4, batch=1)
-    with batches(patches, 6, workers=workers) as stream, pytest.raises(OSError, match="Input/output") as caught:
+    with (
+        batches(patches, 6, workers=workers) as stream,
+        pytest.raises(OSError, match="Input/output") as caught,
+    ):
         next(stream)
 
     assert caught.value.__notes__ == [f"while cutting a patch of {patches.names(6)[0]}, batch 6"]
@@ -285,17 +317,24 @@ def test_a_stream_counts_from_nought() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_the_same_batches(pack: Pack) -> None:
     patches = Patches(pack, patch=6, batch=8)
-    with batches(patches, workers=2, device="cuda") as copied, batches(patches.on_device("cuda"), workers=1) as cut:
+    with (
+        batches(patches, workers=2, device="cuda") as copied,
+        batches(patches.on_device("cuda"), workers=1) as cut,
+    ):
         for k in range(20):
             expected = patches.batch(k)
             assert_close(next(copied)[0].cpu(), expected[0], rtol=0, atol=0)
             assert equal(tuple(x.cpu() for x in next(cut)), expected)
 
 
-def test_threads_pin_memory_for_the_gpu_they_serve(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_pin_memory_for_the_gpu_they_serve(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A thread starts with the first GPU; one that pinned there would take memory from another process's."""
     chosen: list[tuple[str, torch.device]] = []
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append((current_thread().name[:7], device)))
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: chosen.append((current_thread().name[:7], device))
+    )
     monkeypatch.setattr(Tensor, "pin_memory", lambda x: x)
     monkeypatch.setattr(Stream, "_placed", lambda _, batch: batch)
     with batches(Patches(pack, patch=4, batch=2), workers=1, device="cuda:3") as stream:

@@ -17,7 +17,9 @@ from dukd.recipes.papers import FAMILIES, config_of, method_named, name_of, name
 from dukd.training.experiment import Experiment, Teacher
 from dukd.training.schedule import rate_factor
 
-METHODS = sorted(name for name in known(Method) if known(Method)[name].__module__.startswith("dukd."))
+METHODS = sorted(
+    name for name in known(Method) if known(Method)[name].__module__.startswith("dukd.")
+)
 
 
 def make(name: str) -> Experiment:
@@ -110,13 +112,20 @@ def test_dukd_has_the_weights_of_the_table_and_is_the_full_method(family: str, s
 
 
 @pytest.mark.parametrize(("family", "scale"), TABLE)
-def test_the_released_form_leaves_out_what_its_configurations_leave_out(family: str, scale: int) -> None:
+def test_the_released_form_leaves_out_what_its_configurations_leave_out(
+    family: str, scale: int
+) -> None:
     weight, windows = TABLE[family, scale]
     method = make(f"{family}-x{scale}-dukd-released").method
     less = (family, scale) in LEFT_OUT
 
     assert isinstance(method, ReleasedDUKD)
-    assert (method.reconstruction, method.imitation, method.zoom_in, method.windows) == (weight, 1, 1, windows)
+    assert (method.reconstruction, method.imitation, method.zoom_in, method.windows) == (
+        weight,
+        1,
+        1,
+        windows,
+    )
     assert (method.zoom_out, method.zoom_out_reconstruction) == ((0, 0) if less else (1, weight))
     assert method.consistency == (0 if family == "rcan" and less else 0.3)
     assert method.two_steps
@@ -131,28 +140,47 @@ def test_frugal_upcycling_has_the_weights_too_and_stays_frugal() -> None:
     method = make("edsr-x2-dukd-frugal").method
 
     assert isinstance(method, FrugalDUKD)
-    assert (method.reconstruction, method.zoom_in, method.zoom_out, method.zoom_out_reconstruction) == (5, 0, 1, 5)
+    assert (
+        method.reconstruction,
+        method.zoom_in,
+        method.zoom_out,
+        method.zoom_out_reconstruction,
+    ) == (5, 0, 1, 5)
 
 
 @pytest.mark.parametrize("family", ["edsr", "rcan", "swinir"])
 def test_the_protocol_of_the_tables(family: str) -> None:
     """methods.md section 3.1."""
     experiment = make(f"{family}-x4-dukd")
-    data, optimisation, evaluation = experiment.data, experiment.optimisation, experiment.evaluation
+    data, optimization, evaluation = experiment.data, experiment.optimization, experiment.evaluation
 
     assert (data.patch, data.batch, data.flips, data.rotations) == (48, 16, True, True)
-    assert (optimisation.learning_rate, optimisation.betas, optimisation.weight_decay) == (1e-4, (0.9, 0.99), 0)
-    assert (optimisation.warm_up, optimisation.ema, optimisation.seed, optimisation.warm_start) == (0, 0.999, 10, None)
+    assert (optimization.learning_rate, optimization.betas, optimization.weight_decay) == (
+        1e-4,
+        (0.9, 0.99),
+        0,
+    )
+    assert (optimization.warm_up, optimization.ema, optimization.seed, optimization.warm_start) == (
+        0,
+        0.999,
+        10,
+        None,
+    )
     assert evaluation.every == 5_000
     steps = [0, 99_999, 100_000, 199_999, 200_000, 249_999]
-    assert optimisation.steps == 250_000
-    assert [rate_factor(optimisation, s) for s in steps] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert optimization.steps == 250_000
+    assert [rate_factor(optimization, s) for s in steps] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"edsr-warm"}))
 def test_every_method_of_a_family_is_trained_alike(family: str) -> None:
     """A published baseline had another schedule than the method it was compared with (methods.md D20)."""
-    first, *others = [make(f"{family}-x2-{method}") for method in ("dukd", "scratch", "logits", "fakd", "fakd+dukd")]
+    first, *others = [
+        make(f"{family}-x2-{method}")
+        for method in ("dukd", "scratch", "logits", "fakd", "fakd+dukd")
+    ]
 
     for other in others:
         teacher = first.teacher if other.method.needs_teacher else None
@@ -177,7 +205,12 @@ def test_folders_are_where_the_data_sets_unpack(tmp_path: Path) -> None:
 
     assert len(find_pairs(tmp_path / experiment.data.train, scale=2)) == 1
     assert len(find_pairs(tmp_path / experiment.evaluation.sets[0], scale=2)) == 1
-    assert [path.name for path in experiment.evaluation.sets[1:]] == ["Set5", "Set14", "BSD100", "Urban100"]
+    assert [path.name for path in experiment.evaluation.sets[1:]] == [
+        "Set5",
+        "Set14",
+        "BSD100",
+        "Urban100",
+    ]
 
 
 @pytest.mark.parametrize("method", ["dukd", "logits", "scratch", "fakd+dukd"])
@@ -185,9 +218,11 @@ def test_edsr_x4_can_start_from_the_x2_student_of_the_same_method(method: str) -
     """26.45 dB on Urban100 with, 26.32 dB without (methods.md section 4.4); the baselines start warm as well."""
     warm, cold = make(f"edsr-warm-x4-{method}"), make(f"edsr-x4-{method}")
 
-    assert warm.optimisation.warm_start == Path("runs") / f"edsr-x2-{method}" / "student.safetensors"
-    assert replace(warm, optimisation=cold.optimisation) == cold
-    assert replace(warm.optimisation, warm_start=None) == cold.optimisation
+    assert (
+        warm.optimization.warm_start == Path("runs") / f"edsr-x2-{method}" / "student.safetensors"
+    )
+    assert replace(warm, optimization=cold.optimization) == cold
+    assert replace(warm.optimization, warm_start=None) == cold.optimization
 
 
 def test_pairs_across_architectures() -> None:
@@ -204,7 +239,7 @@ def test_small_families_are_for_a_computer_without_a_gpu(family: str) -> None:
 
     assert isinstance(experiment.student, EDSRConfig)
     assert experiment.student.build().parameter_count() < 150_000
-    assert experiment.optimisation.steps <= 5_000
+    assert experiment.optimization.steps <= 5_000
     assert experiment.student.skip == "nearest"
 
 
@@ -226,7 +261,10 @@ def test_a_plus_joins_any_method_with_upcycling() -> None:
         ("edsr-x5-dukd", "the recipes for edsr are for x2, x3, x4, but got x5"),
         ("small-x4-dukd", "the recipes for small are for x2, but got x4"),
         ("edsr-warm-x2-dukd", "the recipes for edsr-warm are for x4, but got x2"),
-        ("edsr-dukd-x4", "such as edsr-x4-dukd, but got 'edsr-dukd-x4'; did you mean edsr-x4-dukd?"),
+        (
+            "edsr-dukd-x4",
+            "such as edsr-x4-dukd, but got 'edsr-dukd-x4'; did you mean edsr-x4-dukd?",
+        ),
         ("", "such as edsr-x4-dukd, but got ''"),
         ("edsr-x4-fakd+dukt", "there is no method 'dukt'; did you mean dukd?"),
         ("edsr-x4-fakd+", "a plus joins a method"),

@@ -20,7 +20,7 @@ HOSTILE = '<img src=x onerror="alert(1)">'
 
 
 def _row(model: str, label: str, psnr: Any, **more: Any) -> dict[str, Any]:
-    sets = {"Set5": {"psnr_y": psnr, "ssim_y": 0.9, "psnr_rgb": 30.0, "pictures": 5}}
+    sets = {"Set5": {"psnr_y": psnr, "ssim_y": 0.9, "psnr_rgb": 30.0, "images": 5}}
     return {"model": model, "label": label, "sets": sets, **more}
 
 
@@ -37,7 +37,7 @@ def _run(
     border: str = "2 px",
     data: str = "aa",
     teacher: str = "bb",
-    pictures: bool = False,
+    images: bool = False,
     evaluated: bool = True,
     averaged: bool = False,
     precision: str = "float32",
@@ -46,9 +46,14 @@ def _run(
     run.mkdir(parents=True)
     (run / "experiment.yaml").write_text(
         f"student: {{type: edsr, width: 64}}\nmethod: {{type: {method}}}\n"
-        f"optimisation: {{steps: {steps}, seed: {seed}}}\n"
+        f"optimization: {{steps: {steps}, seed: {seed}}}\n"
     )
-    facts = {"command": f"dukd train {name}", "dukd": "0.1.0", "data_digest": data, "teacher_sha256": teacher}
+    facts = {
+        "command": f"dukd train {name}",
+        "dukd": "0.1.0",
+        "data_digest": data,
+        "teacher_sha256": teacher,
+    }
     (run / "run.json").write_text(json.dumps(facts))
     lines = [
         line
@@ -58,7 +63,9 @@ def _run(
             {"kind": "validation", "step": step, "sets": {"Set5": {"psnr_y": 30 + step / 100}}},
         )
     ]
-    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tr')
+    (run / "log.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tr'
+    )
     (run / "state").mkdir()
     Run(run).state_file(reached).touch()
     if evaluated:
@@ -68,18 +75,31 @@ def _run(
             psnr,
             parameters=1_500_000,
             macs=10**9,
-            seconds_per_picture=0.5,
+            seconds_per_image=0.5,
         )
-        rows = [_row("bicubic", "bicubic", 28.0), student, _row("teacher", "EDSR", 33.0, parameters=43_000_000)]
-        evaluation = {"protocol": {"border": border}, "scale": scale, "precision": precision, "rows": rows}
+        rows = [
+            _row("bicubic", "bicubic", 28.0),
+            student,
+            _row("teacher", "EDSR", 33.0, parameters=43_000_000),
+        ]
+        evaluation = {
+            "protocol": {"border": border},
+            "scale": scale,
+            "precision": precision,
+            "rows": rows,
+        }
         (run / "evaluation.json").write_text(json.dumps(evaluation))
-    if pictures:
+    if images:
         (run / "samples" / "cat").mkdir(parents=True)
         labels = ["ground truth", "teacher", method, "bicubic"]
         for label in labels:
             Image.new("RGB", (3, 2)).save(run / "samples" / "cat" / f"{label}.png")
-        images = [{"label": label, "file": f"cat/{label}.png", "psnr_y": 25.126} for label in labels]
-        (run / "samples" / "index.json").write_text(json.dumps([{"sample": "cat", "images": images}]))
+        images = [
+            {"label": label, "file": f"cat/{label}.png", "psnr_y": 25.126} for label in labels
+        ]
+        (run / "samples" / "index.json").write_text(
+            json.dumps([{"sample": "cat", "images": images}])
+        )
     return run
 
 
@@ -95,7 +115,9 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "action"}]
+        self.links += [
+            value or "" for name, value in attrs if name in {"src", "href", "srcset", "action"}
+        ]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
 
 
@@ -149,15 +171,23 @@ def test_a_baseline_that_was_evaluated_beside_it_serves_as_scratch(tmp_path: Pat
         ({"border": "4 px"}, r"differ in the protocol \(border\) .*: a has 2 px, b has 4 px"),
         ({"data": "cc"}, r"differ in training data \(data_digest\) .*: a has aa, b has cc"),
         ({"teacher": "cc"}, r"differ in teacher \(teacher_sha256\) .*: a has bb, b has cc"),
-        ({"averaged": True}, r"differ in self-ensemble \(--self-ensemble\) .*: a has no, b has yes"),
+        (
+            {"averaged": True},
+            r"differ in self-ensemble \(--self-ensemble\) .*: a has no, b has yes",
+        ),
         ({"precision": "bfloat16"}, r"differ in precision .*: a has float32, b has bfloat16"),
-        ({"teacher": "ab" * 32}, r"\(teacher_sha256\) .*: a has bb, b has abababababab…; report them apart"),
+        (
+            {"teacher": "ab" * 32},
+            r"\(teacher_sha256\) .*: a has bb, b has abababababab…; report them apart",
+        ),
         ({"reached": 50}, "b was saved at step 50 of 100: resume it first"),
         ({"evaluated": False}, r"b was not evaluated: it has no evaluation\.json"),
         ({"psnr": "high"}, r"evaluation\.json: 'high' stands where a number belongs"),
     ],
 )
-def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, other: dict[str, Any], message: str) -> None:
+def test_runs_that_do_not_belong_together_are_refused(
+    tmp_path: Path, other: dict[str, Any], message: str
+) -> None:
     runs = [_run(tmp_path, "a"), _run(tmp_path, "b", method="logits", **other)]
 
     with pytest.raises(ReportError, match=message):
@@ -165,14 +195,18 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, other: dic
 
 
 def test_a_self_ensemble_is_marked(tmp_path: Path) -> None:
-    table = compare([_run(tmp_path, "a", averaged=True), _run(tmp_path, "b", method="logits", averaged=True)])
+    table = compare(
+        [_run(tmp_path, "a", averaged=True), _run(tmp_path, "b", method="logits", averaged=True)]
+    )
 
     assert [row.label for row in table.rows] == ["bicubic", "dukd+", "logits+", "EDSR"]
 
 
 def test_the_same_method_twice_is_told_apart_by_its_run(tmp_path: Path) -> None:
     runs = [_run(tmp_path, "a"), _run(tmp_path, "b")]
-    (runs[1] / "experiment.yaml").write_text("method: {type: dukd, weight: 2}\noptimisation: {steps: 100}\n")
+    (runs[1] / "experiment.yaml").write_text(
+        "method: {type: dukd, weight: 2}\noptimization: {steps: 100}\n"
+    )
 
     assert [row.label for row in compare(runs).rows] == ["bicubic", "dukd (a)", "dukd (b)", "EDSR"]
 
@@ -185,7 +219,9 @@ def test_a_run_named_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_table_as_markdown(tmp_path: Path) -> None:
-    table = compare([_run(tmp_path, "a", method="scratch", psnr=31.0), _run(tmp_path, "b", psnr=31.5)])
+    table = compare(
+        [_run(tmp_path, "a", method="scratch", psnr=31.0), _run(tmp_path, "b", psnr=31.5)]
+    )
 
     assert table.to_markdown() == (
         "| Model | Set5 | Gain | Gap closed | Parameters | MACs |\n"
@@ -214,7 +250,7 @@ def test_the_table_as_data(tmp_path: Path) -> None:
 
 
 def test_the_page_stands_alone(tmp_path: Path) -> None:
-    text = report([_run(tmp_path, "a", pictures=True)], tmp_path / "out.html").read_text()
+    text = report([_run(tmp_path, "a", images=True)], tmp_path / "out.html").read_text()
     page = _Page(text)
 
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
@@ -225,10 +261,10 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     assert "@import" not in text
 
 
-def test_the_page_shows_numbers_curves_pictures_and_origin(tmp_path: Path) -> None:
+def test_the_page_shows_numbers_curves_images_and_origin(tmp_path: Path) -> None:
     runs = [
-        _run(tmp_path, "a", method="scratch", psnr=31.0, pictures=True),
-        _run(tmp_path, "b", psnr=31.5, pictures=True),
+        _run(tmp_path, "a", method="scratch", psnr=31.0, images=True),
+        _run(tmp_path, "b", psnr=31.5, images=True),
     ]
 
     text = report(runs, tmp_path / "out.html", title="Two ways").read_text()
@@ -246,12 +282,12 @@ def test_the_page_shows_numbers_curves_pictures_and_origin(tmp_path: Path) -> No
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    run = _run(tmp_path, "a <b onclick=x>", pictures=True)
+    run = _run(tmp_path, "a <b onclick=x>", images=True)
     (run / "run.json").write_text(json.dumps({"command": HOSTILE, "torch": [HOSTILE]}))
     (run / "experiment.yaml").write_text(f"method: {{type: '{HOSTILE}'}}\n")
     evaluation = json.loads((run / "evaluation.json").read_text())
     evaluation["protocol"] = {HOSTILE: HOSTILE}
-    evaluation["rows"][0] |= {"label": HOSTILE, "sets": {HOSTILE: {"psnr_y": 1, "pictures": 1}}}
+    evaluation["rows"][0] |= {"label": HOSTILE, "sets": {HOSTILE: {"psnr_y": 1, "images": 1}}}
     (run / "evaluation.json").write_text(json.dumps(evaluation))
     (run / "log.jsonl").write_text(
         json.dumps({"kind": "train", "step": 1, "losses": {HOSTILE: 1, "x": HOSTILE, "\ud800": 2}})
@@ -260,7 +296,9 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         + "\n"
     )
     image = {"label": HOSTILE, "file": "cat/dukd.png"}
-    (run / "samples" / "index.json").write_text(json.dumps([{"sample": HOSTILE, "images": [image]}]))
+    (run / "samples" / "index.json").write_text(
+        json.dumps([{"sample": HOSTILE, "images": [image]}])
+    )
 
     text = report([run], tmp_path / "out.html", title=HOSTILE).read_text()
     page = _Page(text)
@@ -270,8 +308,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert "<img src=x" not in text
 
 
-def test_pictures_outside_the_samples_are_not_shown(tmp_path: Path) -> None:
-    run = _run(tmp_path, "a", pictures=True)
+def test_images_outside_the_samples_are_not_shown(tmp_path: Path) -> None:
+    run = _run(tmp_path, "a", images=True)
     secret = tmp_path / "secret.png"
     Image.new("RGB", (1, 1)).save(secret)
     for file in ("../../secret.png", str(secret)):
@@ -282,9 +320,11 @@ def test_pictures_outside_the_samples_are_not_shown(tmp_path: Path) -> None:
             report([run], tmp_path / "out.html")
 
 
-@pytest.mark.parametrize("index", ["[1]", "{}x", '[{"sample": "s", "images": [{"label": 1}]}]', "null"])
+@pytest.mark.parametrize(
+    "index", ["[1]", "{}x", '[{"sample": "s", "images": [{"label": 1}]}]', "null"]
+)
 def test_a_damaged_list_of_samples_is_named(tmp_path: Path, index: str) -> None:
-    run = _run(tmp_path, "a", pictures=True)
+    run = _run(tmp_path, "a", images=True)
     (run / "samples" / "index.json").write_text(index)
 
     with pytest.raises(ReportError, match=r"index\.json is no list of samples"):
@@ -292,7 +332,7 @@ def test_a_damaged_list_of_samples_is_named(tmp_path: Path, index: str) -> None:
 
 
 def test_a_file_that_is_no_png_is_refused(tmp_path: Path) -> None:
-    run = _run(tmp_path, "a", pictures=True)
+    run = _run(tmp_path, "a", images=True)
     (run / "samples" / "cat" / "dukd.png").write_bytes(b"<svg onload=x>")
 
     with pytest.raises(ReportError, match=r"dukd\.png is no PNG"):
@@ -302,7 +342,7 @@ def test_a_file_that_is_no_png_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_has_only_begun_is_reported(tmp_path: Path) -> None:
     run = tmp_path / "a"
     run.mkdir()
-    (run / "experiment.yaml").write_text("optimisation: {steps: 100}\n")
+    (run / "experiment.yaml").write_text("optimization: {steps: 100}\n")
 
     text = report([run], tmp_path / "out.html").read_text()
 
@@ -324,7 +364,11 @@ def test_points_lie_where_their_values_are() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0, 100, [0, 20, 40, 60, 80, 100]), (29.9, 32.2, [30, 30.5, 31, 31.5, 32]), (-1, 1, [-1, -0.5, 0, 0.5, 1])],
+    [
+        (0, 100, [0, 20, 40, 60, 80, 100]),
+        (29.9, 32.2, [30, 30.5, 31, 31.5, 32]),
+        (-1, 1, [-1, -0.5, 0, 0.5, 1]),
+    ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
     assert charts.ticks(low, high) == expected
@@ -334,7 +378,10 @@ def test_odd_values_are_left_out() -> None:
     points = [(1, math.nan), (2, math.inf), (3, 0.0), (4, -1.0), (5, 0.5)]
 
     assert chart([Line("a", points, 0)], label="x", log=True).count("<circle") == 1
-    assert chart([Line("a", points[:4], 0)], label="<x>", log=True) == '<p class="none">No values of &lt;x&gt;.</p>'
+    assert (
+        chart([Line("a", points[:4], 0)], label="<x>", log=True)
+        == '<p class="none">No values of &lt;x&gt;.</p>'
+    )
     assert "nan" not in chart([Line("a", [(0, 1.0)], 0), Line("b", [], 1)], label="x")
 
 
@@ -345,6 +392,8 @@ def test_long_curves_are_thinned_to_means() -> None:
     assert svg.count(": 0.50</title>") == 160
 
 
-@pytest.mark.parametrize(("value", "text"), [(250_000, "250k"), (1_500_000, "1.5M"), (20, "20"), (0, "0")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(250_000, "250k"), (1_500_000, "1.5M"), (20, "20"), (0, "0")]
+)
 def test_steps_are_short(value: float, text: str) -> None:
     assert charts.steps(value) == text

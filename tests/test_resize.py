@@ -26,7 +26,12 @@ def test_enlarging_twice_has_the_weights_of_keys() -> None:
 
     expected = row(0, 0, 0, -3, -9, 29, 111, 111, 29, -9, -3, 0, 0, 0)
     assert_close(imresize(x, size=(1, 14)), expected, rtol=0, atol=1e-9)
-    assert_close(imresize(row(128, 0, 0, 0), size=(1, 8)), row(140, 102, 26, -9, -3, 0, 0, 0), rtol=0, atol=1e-9)
+    assert_close(
+        imresize(row(128, 0, 0, 0), size=(1, 8)),
+        row(140, 102, 26, -9, -3, 0, 0, 0),
+        rtol=0,
+        atol=1e-9,
+    )
 
 
 def test_shrinking_twice_stretches_the_kernel() -> None:
@@ -54,18 +59,22 @@ def test_a_constant_stays_itself(h: int, w: int, new_h: int, new_w: int, level: 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 1.5, 0.5, 1 / 3, 0.4])
 def test_a_ramp_stays_a_ramp_inside(scale: float) -> None:
-    """The kernel reproduces straight lines; pixel centres map by ``(x + 0.5) / scale - 0.5``."""
+    """The kernel reproduces straight lines; pixel centers map by ``(x + 0.5) / scale - 0.5``."""
     x = torch.arange(60, dtype=torch.float64).expand(1, 60)
 
     y = imresize(x, size=(1, round(60 * scale)))
 
     expected = (torch.arange(y.shape[-1]).double() + 0.5) / scale - 0.5
     inside = (expected > 8) & (expected < 51)
-    tolerance = 1e-9 if scale >= 1 or scale == 0.5 else 0.02  # the stretched kernel's samples are not quite balanced
+    tolerance = (
+        1e-9 if scale >= 1 or scale == 0.5 else 0.02
+    )  # the stretched kernel's samples are not quite balanced
     assert_close(y[0, inside], expected[inside], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(("n", "scale", "expected"), [(5, 0.5, 3), (7, 1 / 3, 3), (15, 1 / 5, 3), (5, 1.5, 8)])
+@pytest.mark.parametrize(
+    ("n", "scale", "expected"), [(5, 0.5, 3), (7, 1 / 3, 3), (15, 1 / 5, 3), (5, 1.5, 8)]
+)
 def test_the_new_size_is_rounded_up(n: int, scale: float, expected: int) -> None:
     assert imresize(torch.zeros(n, n), scale).shape == (expected, expected)
 
@@ -85,7 +94,9 @@ def test_shrinking_agrees_with_padded_interpolation(shape: tuple[int, int], scal
     rows, columns = (np.pad(np.arange(n), 4 * scale, mode="symmetric") for n in (h, w))
 
     padded = x[..., torch.from_numpy(rows), :][..., torch.from_numpy(columns)]
-    expected = F.interpolate(padded, scale_factor=1 / scale, mode="bicubic", antialias=True)[..., 4:-4, 4:-4]
+    expected = F.interpolate(padded, scale_factor=1 / scale, mode="bicubic", antialias=True)[
+        ..., 4:-4, 4:-4
+    ]
     assert_close(downscale(x, scale), expected, rtol=0, atol=1e-9)
 
 
@@ -107,10 +118,15 @@ def test_a_long_axis_in_blocks_equals_one_matrix() -> None:
         assert_close(imresize(x, size=(3, size)), x @ matrix, rtol=0, atol=1e-9)
 
 
-def test_pictures_of_a_batch_do_not_mix() -> None:
+def test_images_of_a_batch_do_not_mix() -> None:
     x = torch.rand(3, 2, 8, 10, dtype=torch.float64)
 
-    assert_close(downscale(x, 2), torch.stack([downscale(picture[None], 2)[0] for picture in x]), rtol=0, atol=1e-12)
+    assert_close(
+        downscale(x, 2),
+        torch.stack([downscale(image[None], 2)[0] for image in x]),
+        rtol=0,
+        atol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("size", [(3, 3), (4, 9), (13, 5)])
@@ -120,7 +136,9 @@ def test_the_gradient_is_that_of_the_function(size: tuple[int, int]) -> None:
     assert torch.autograd.gradcheck(lambda t: imresize(t, size=size), (x,))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)]
+)
 def test_every_float_type_keeps_its_type(dtype: torch.dtype, tolerance: float) -> None:
     """Half precision is rounded once, at the end: the tolerance is half a unit in its last place near 1."""
     x = torch.rand(1, 3, 16, 16).to(dtype)
@@ -132,7 +150,7 @@ def test_every_float_type_keeps_its_type(dtype: torch.dtype, tolerance: float) -
 
 
 def test_autocast_and_shortened_products_change_nothing() -> None:
-    """Training runs under autocast or with TF32; the LR picture must not become coarser for it."""
+    """Training runs under autocast or with TF32; the LR image must not become coarser for it."""
     x = torch.rand(1, 3, 16, 16)
     expected = downscale(x, 2)
 
@@ -164,7 +182,7 @@ def test_what_cannot_be_resized_is_refused() -> None:
         imresize(torch.zeros(3, 0, 2), 2)
     with pytest.raises(ValueError, match="see imresize_uint8"):
         imresize(torch.zeros(2, 2, dtype=torch.uint8), 2)
-    with pytest.raises(ValueError, match=r"8-bit pictures, but got torch\.float32"):
+    with pytest.raises(ValueError, match=r"8-bit images, but got torch\.float32"):
         imresize_uint8(torch.zeros(2, 2), 2)
     with pytest.raises(ValueError, match="2 x 9 pixels cannot be reduced 4 times"):
         downscale(torch.zeros(1, 3, 2, 9), 4)
@@ -193,24 +211,30 @@ def test_the_smaller_scale_goes_first() -> None:
     assert torch.equal(both, imresize_uint8(imresize_uint8(x, size=(9, 4)), size=(18, 4)))
 
 
-def test_arrays_and_tensors_are_the_same_pictures() -> None:
+def test_arrays_and_tensors_are_the_same_images() -> None:
     x = torch.randint(0, 256, (3, 9, 12), dtype=torch.uint8)
 
     y = imresize_uint8(x, 1 / 3)
 
-    assert np.array_equal(imresize_uint8(x.permute(1, 2, 0).numpy(), 1 / 3), y.permute(1, 2, 0).numpy())
+    assert np.array_equal(
+        imresize_uint8(x.permute(1, 2, 0).numpy(), 1 / 3), y.permute(1, 2, 0).numpy()
+    )
     assert np.array_equal(imresize_uint8(x[0].numpy(), 1 / 3), y[0].numpy())
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", ["Set5", "Set14"])
-def test_the_files_of_the_benchmarks_are_reproduced_bit_for_bit(real_data: Path, name: str, scale: int) -> None:
+def test_the_files_of_the_benchmarks_are_reproduced_bit_for_bit(
+    real_data: Path, name: str, scale: int
+) -> None:
     different: dict[str, int] = {}
     paths = sorted((real_data / "eval" / name / "HR").glob("*.png"))
     for path in paths:
         with Image.open(path) as file:
             hr = np.asarray(file)
-        with Image.open(real_data / "eval" / name / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png") as file:
+        with Image.open(
+            real_data / "eval" / name / "LR_bicubic" / f"X{scale}" / f"{path.stem}x{scale}.png"
+        ) as file:
             lr = np.asarray(file)
         h, w = (n // scale * scale for n in hr.shape[:2])
         different[path.stem] = int((imresize_uint8(hr[:h, :w], 1 / scale) != lr).sum())

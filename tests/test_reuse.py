@@ -31,7 +31,7 @@ from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training import loop
 from dukd.training.cache import BankError
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
 from dukd.training.session import Session
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
@@ -41,9 +41,11 @@ STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    (root / "pictures").mkdir()
+    (root / "images").mkdir()
     for i in range(3):
-        Image.fromarray(rng.integers(256, size=(40, 44, 3), dtype=np.uint8)).save(root / "pictures" / f"{i}.png")
+        Image.fromarray(rng.integers(256, size=(40, 44, 3), dtype=np.uint8)).save(
+            root / "images" / f"{i}.png"
+        )
     torch.manual_seed(1)
     weights.write(root / "teacher.safetensors", replace(STUDENT, width=8).build())
     return root
@@ -56,14 +58,22 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def experiment(
-    folder: Path, banks: Path, *, method: Method | None = None, steps: int = 9, period: int = 3, **reuse: object
+    folder: Path,
+    banks: Path,
+    *,
+    method: Method | None = None,
+    steps: int = 9,
+    period: int = 3,
+    **reuse: object,
 ) -> Experiment:
     return Experiment(
         student=STUDENT,
         teacher=Teacher(weights=folder / "teacher.safetensors"),
         method=method or DUKD(),
-        data=Data(train=folder / "pictures", packs=folder / "packs", patch=12, batch=4, period=period),
-        optimisation=Optimisation(steps=steps, learning_rate=1e-3, ema=0.9),
+        data=Data(
+            train=folder / "images", packs=folder / "packs", patch=12, batch=4, period=period
+        ),
+        optimization=Optimization(steps=steps, learning_rate=1e-3, ema=0.9),
         reuse=replace(Reuse(folder=banks, limit_gb=0.1), **reuse),
         evaluation=Evaluation(every=4, log_every=1),
     )
@@ -83,11 +93,21 @@ def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-ASKED = [Logits(), DUKD(), ReleasedDUKD(), FrugalDUKD(), Late(start=4), LSFD(), Combined(base=FitNet())]
+ASKED = [
+    Logits(),
+    DUKD(),
+    ReleasedDUKD(),
+    FrugalDUKD(),
+    Late(start=4),
+    LSFD(),
+    Combined(base=FitNet()),
+]
 
 
 @pytest.mark.parametrize("method", ASKED, ids=lambda m: m.name)
-def test_weights_are_those_of_a_teacher_that_is_asked_every_time(folder: Path, tmp_path: Path, method: Method) -> None:
+def test_weights_are_those_of_a_teacher_that_is_asked_every_time(
+    folder: Path, tmp_path: Path, method: Method
+) -> None:
     """Exact storage, nothing turned: not one bit differs, over three periods."""
     exact = experiment(folder, tmp_path, method=method, bits=32, turns=())
     asking = replace(exact, reuse=Reuse(on=False))
@@ -132,7 +152,9 @@ def test_a_run_does_not_depend_on_who_filled_the_bank(folder: Path, tmp_path: Pa
     assert equal(trained(prepared(experiment(folder, tmp_path / "other")), 7), first)
 
 
-def test_eight_bits_change_the_losses_by_less_than_a_grey_level(folder: Path, tmp_path: Path) -> None:
+def test_eight_bits_change_the_losses_by_less_than_a_gray_level(
+    folder: Path, tmp_path: Path
+) -> None:
     eight, exact = (prepared(experiment(folder, tmp_path, bits=bits)) for bits in (8, 32))
     losses = [loop.advance(s, *s.patches.batch(0)) for s in (eight, exact)]
 
@@ -141,7 +163,9 @@ def test_eight_bits_change_the_losses_by_less_than_a_grey_level(folder: Path, tm
 
 
 @pytest.mark.parametrize("stop", [2, 5])
-def test_an_interrupted_run_continues_to_the_same_bits(folder: Path, tmp_path: Path, stop: int) -> None:
+def test_an_interrupted_run_continues_to_the_same_bits(
+    folder: Path, tmp_path: Path, stop: int
+) -> None:
     """Also within the first period, where the bank knows more batches than the checkpoint."""
     whole = experiment(folder, tmp_path / "banks")
     loop.train(whole, tmp_path / "whole")
@@ -159,22 +183,29 @@ def test_an_interrupted_run_continues_to_the_same_bits(folder: Path, tmp_path: P
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_replayed_pictures_are_seen_differently_every_time(folder: Path, tmp_path: Path) -> None:
+def test_replayed_images_are_seen_differently_every_time(folder: Path, tmp_path: Path) -> None:
     """With a learning rate of almost nothing, only turns make the losses of a batch differ from period to period."""
     whole = experiment(folder, tmp_path, method=Logits())
-    whole = replace(whole, optimisation=replace(whole.optimisation, learning_rate=1e-30))
+    whole = replace(whole, optimization=replace(whole.optimization, learning_rate=1e-30))
     for turns, kinds in ((whole.reuse.turns, 3), ((), 1)):
         session = prepared(replace(whole, reuse=replace(whole.reuse, turns=turns)))
-        losses = [float(loop.advance(session, *session.patches.batch(k))["imitation"]) for k in (0, 1, 2) * 3]
+        losses = [
+            float(loop.advance(session, *session.patches.batch(k))["imitation"])
+            for k in (0, 1, 2) * 3
+        ]
         assert len(set(losses[::3])) == kinds
 
 
-def test_methods_that_compare_features_see_pictures_as_they_are(folder: Path, tmp_path: Path) -> None:
-    """A feature that points up in a picture points right in the picture transposed: only outputs turn with it."""
-    for method, turns in ((LSFD(), False), (Combined(base=FitNet()), False), (LSFD(local=0, imitation=1), True)):
+def test_methods_that_compare_features_see_images_as_they_are(folder: Path, tmp_path: Path) -> None:
+    """A feature that points up in an image points right in the image transposed: only outputs turn with it."""
+    for method, turns in (
+        (LSFD(), False),
+        (Combined(base=FitNet()), False),
+        (LSFD(local=0, imitation=1), True),
+    ):
         session = prepared(experiment(folder, tmp_path, method=method))
         assert (session.turned is not None) == turns
-        assert any("do not turn with a picture" in note for note in session.notes) != turns
+        assert any("do not turn with an image" in note for note in session.notes) != turns
 
 
 def test_without_a_period_nothing_is_kept_or_turned(folder: Path, tmp_path: Path) -> None:
@@ -219,21 +250,28 @@ def test_the_same_methods_train_where_reuse_is_off(folder: Path, tmp_path: Path)
 def test_the_size_is_told_and_limited(folder: Path, tmp_path: Path) -> None:
     notes = prepared(experiment(folder, tmp_path)).notes
     assert any(
-        "the teacher's answers to 3 batches are kept in" in note and "MB) and replayed" in note for note in notes
+        "the teacher's answers to 3 batches are kept in" in note and "MB) and replayed" in note
+        for note in notes
     )
 
     with pytest.raises(BankError, match="a period of at most"):
         prepared(experiment(folder, tmp_path, period=10_000))
 
 
-def test_reuse_belongs_to_the_experiment_but_for_where_the_answers_lie(folder: Path, tmp_path: Path) -> None:
+def test_reuse_belongs_to_the_experiment_but_for_where_the_answers_lie(
+    folder: Path, tmp_path: Path
+) -> None:
     whole = experiment(folder, tmp_path / "banks", steps=4)
     loop.train(whole, tmp_path / "run")
 
     assert Experiment.from_file(Run.open(tmp_path / "run").experiment) == whole
-    loop.train(replace(whole, reuse=replace(whole.reuse, folder=tmp_path)), tmp_path / "run", resume=True)
+    loop.train(
+        replace(whole, reuse=replace(whole.reuse, folder=tmp_path)), tmp_path / "run", resume=True
+    )
     with pytest.raises(CheckpointError, match=r"reuse\.bits was 8, is 16"):
-        loop.train(replace(whole, reuse=replace(whole.reuse, bits=16)), tmp_path / "run", resume=True)
+        loop.train(
+            replace(whole, reuse=replace(whole.reuse, bits=16)), tmp_path / "run", resume=True
+        )
 
 
 def test_a_bank_filled_beforehand_serves_training(

@@ -38,7 +38,9 @@ def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
         run.save_state(4, state_of(4))
 
     points = 0
-    for folder, stopped in crash_points(stop, prepare, lambda folder: Run(folder).save_state(5, state_of(5)), tmp_path):
+    for folder, stopped in crash_points(
+        stop, prepare, lambda folder: Run(folder).save_state(5, state_of(5)), tmp_path
+    ):
         points += stopped
         run = Run.open(folder)
         step, state, reports = run.load_state()
@@ -104,7 +106,9 @@ def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
     ):
         Run.create(run.directory, experiment_yaml="", facts={})
     run.save_state(1, {})
-    with pytest.raises(CheckpointError, match=r"state\): --resume goes on with it, or choose another name$"):
+    with pytest.raises(
+        CheckpointError, match=r"state\): --resume goes on with it, or choose another name$"
+    ):
         Run.create(run.directory, experiment_yaml="", facts={})
 
     (tmp_path / "photos").mkdir()
@@ -116,16 +120,22 @@ def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
     assert run.experiment.read_text() == "seed: 1\n"
 
 
-def test_a_directory_that_cannot_be_written_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"cannot write to the run directory .*run: Not a directory"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot write to the run directory .*run: Not a directory"
+    ):
         Run.create(tmp_path / "file" / "run", experiment_yaml="", facts={})
 
     def refuse(path: Path, content: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(files, "write_text", refuse)
-    with pytest.raises(CheckpointError, match=r"cannot write to the run directory .*run: Permission denied"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot write to the run directory .*run: Permission denied"
+    ):
         Run.create(tmp_path / "run", experiment_yaml="", facts={})
 
 
@@ -135,7 +145,10 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_checkpoint_says_so(run: Run) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint to go on from \(nothing was saved yet\): begin another"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"no checkpoint to go on from \(nothing was saved yet\): begin another",
+    ):
         run.load_state()
 
 
@@ -182,7 +195,9 @@ def test_a_run_goes_on_after_its_newest_checkpoints_were_lost(run: Run) -> None:
 def test_a_sound_later_checkpoint_is_not_thrown_away(run: Run) -> None:
     run.save_state(20, state_of(20))
 
-    with pytest.raises(CheckpointError, match=r"cannot save step 10 .*: 00000020\.pt is of a later step"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot save step 10 .*: 00000020\.pt is of a later step"
+    ):
         run.save_state(10, state_of(10))
 
     assert run.steps() == [20]
@@ -205,7 +220,9 @@ def test_the_best_is_known_to_the_next_process(run: Run) -> None:
     assert again.steps() == [1, 5, 6]
 
 
-def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for step in (1, 2):
         run.save_state(step, state_of(step))
     monkeypatch.setattr(checkpoint, "verify", lambda _: False)
@@ -219,12 +236,17 @@ def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(run: Run, mon
 @pytest.mark.parametrize(
     ("content", "report"),
     [
-        ({"format": 1, "step": 3, "best_step": None, "state": {}}, "00000002.pt holds step 3: it was renamed"),
+        (
+            {"format": 1, "step": 3, "best_step": None, "state": {}},
+            "00000002.pt holds step 3: it was renamed",
+        ),
         ({"format": 9, "step": 2}, "00000002.pt was written by a later version of dukd (format 9)"),
         ({"params": {}}, "00000002.pt is no checkpoint of a run"),
     ],
 )
-def test_sound_files_that_do_not_belong_are_skipped(run: Run, content: dict[str, object], report: str) -> None:
+def test_sound_files_that_do_not_belong_are_skipped(
+    run: Run, content: dict[str, object], report: str
+) -> None:
     run.save_state(1, state_of(1))
     save(run.state_file(2), content)
 
@@ -235,7 +257,9 @@ def test_an_unreadable_checkpoint_is_skipped(run: Run) -> None:
     run.save_state(1, state_of(1))
     run.state_file(2).mkdir()
 
-    assert run.load_state().reports == ["cannot read 00000002.pt: Is a directory; using 00000001.pt"]
+    assert run.load_state().reports == [
+        "cannot read 00000002.pt: Is a directory; using 00000001.pt"
+    ]
 
 
 # The log
@@ -243,7 +267,9 @@ def test_an_unreadable_checkpoint_is_skipped(run: Run) -> None:
 
 def test_the_log_is_one_object_per_line(run: Run) -> None:
     run.log({"kind": "train", "step": 1, "total_hex": (0.1).hex()})
-    run.log({"kind": "validation", "step": 2, "psnr_y": math.inf, "gradient": [math.nan, -math.inf]})
+    run.log(
+        {"kind": "validation", "step": 2, "psnr_y": math.inf, "gradient": [math.nan, -math.inf]}
+    )
 
     assert run.log_file.read_text().count("\n") == 2
     first, second = run.records()
@@ -276,7 +302,9 @@ def test_a_log_of_one_torn_line_is_empty(run: Run) -> None:
 def test_damage_inside_the_log_is_named(run: Run) -> None:
     run.log_file.write_bytes(b'{"step": 1}\n{"step": \n{"step": 3}\n')
 
-    with pytest.raises(CheckpointError, match=r"log\.jsonl, line 2, is damaged .*: delete that line"):
+    with pytest.raises(
+        CheckpointError, match=r"log\.jsonl, line 2, is damaged .*: delete that line"
+    ):
         run.records()
 
 
@@ -329,7 +357,10 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(run: Run) -
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(run: Run) -> None:
     run.save_state(1, state_of(1))
-    for stray in (run.directory / ".student.safetensors.0a.tmp", run.state_file(1).with_name(".00000002.pt.0b.tmp")):
+    for stray in (
+        run.directory / ".student.safetensors.0a.tmp",
+        run.state_file(1).with_name(".00000002.pt.0b.tmp"),
+    ):
         stray.write_bytes(b"half")
     (run.directory / "notes.tmp").write_text("somebody's")
 
@@ -340,11 +371,18 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(run: Run) -> No
     assert run.steps() == [1]
 
 
-def test_a_file_system_without_locks_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_warned_of(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(file: object, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
 
-    with pytest.warns(RuntimeWarning, match="is not locked: No locks available; run one process here"), run.lock():
+    with (
+        pytest.warns(
+            RuntimeWarning, match="is not locked: No locks available; run one process here"
+        ),
+        run.lock(),
+    ):
         pass

@@ -9,58 +9,58 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dukd.training.experiment import Optimisation
+from dukd.training.experiment import Optimization
 from dukd.training.schedule import generator, rate_factor, seed_of
 
 
-def factors(optimisation: Optimisation) -> list[float]:
-    return [rate_factor(optimisation, step) for step in range(optimisation.steps)]
+def factors(optimization: Optimization) -> list[float]:
+    return [rate_factor(optimization, step) for step in range(optimization.steps)]
 
 
 def test_step_decays_after_each_milestone() -> None:
     """As torch's MultiStepLR: the rate of the step that follows 4 of 10 finished ones is the lower one."""
-    optimisation = Optimisation(steps=10, milestones=(0.4, 0.8), decay=0.5)
+    optimization = Optimization(steps=10, milestones=(0.4, 0.8), decay=0.5)
 
-    assert factors(optimisation) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert factors(optimization) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_step_agrees_with_torch() -> None:
     weight = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.Adam([weight], lr=1.0)
-    theirs = torch.optim.lr_scheduler.MultiStepLR(optimiser, [3, 7, 9], gamma=0.1)
+    optimizer = torch.optim.Adam([weight], lr=1.0)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 7, 9], gamma=0.1)
     expected: list[float] = []
     for _ in range(10):
-        expected.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         theirs.step()
 
-    assert factors(Optimisation(steps=10, milestones=(0.3, 0.7, 0.9))) == pytest.approx(expected)
+    assert factors(Optimization(steps=10, milestones=(0.3, 0.7, 0.9))) == pytest.approx(expected)
 
 
 def test_milestones_lie_at_whole_steps() -> None:
     """0.29 * 100 is 28.999999999999996 in floating point; the milestone is at 29."""
-    optimisation = Optimisation(steps=100, milestones=(0.29,))
+    optimization = Optimization(steps=100, milestones=(0.29,))
 
-    assert rate_factor(optimisation, 28) == 1
-    assert rate_factor(optimisation, 29) == pytest.approx(0.1)
+    assert rate_factor(optimization, 28) == 1
+    assert rate_factor(optimization, 29) == pytest.approx(0.1)
 
 
 def test_cosine_falls_along_half_a_wave() -> None:
     expected = [1, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2]
 
-    assert factors(Optimisation(steps=4, schedule="cosine")) == pytest.approx(expected)
+    assert factors(Optimization(steps=4, schedule="cosine")) == pytest.approx(expected)
 
 
 def test_warm_up_rises_linearly_to_the_full_rate() -> None:
-    flat = factors(Optimisation(steps=6, schedule="constant", warm_up=4))
-    cosine = factors(Optimisation(steps=6, schedule="cosine", warm_up=4))
+    flat = factors(Optimization(steps=6, schedule="constant", warm_up=4))
+    cosine = factors(Optimization(steps=6, schedule="cosine", warm_up=4))
 
     assert flat == [0.25, 0.5, 0.75, 1, 1, 1]
     assert cosine == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.5])
 
 
 def test_one_cycle_rises_over_three_tenths_and_falls_to_nearly_nothing() -> None:
-    values = factors(Optimisation(steps=100, schedule="one-cycle"))
+    values = factors(Optimization(steps=100, schedule="one-cycle"))
 
     assert values[0] == pytest.approx(0.04 + 0.96 * (1 - math.cos(math.pi / 30)) / 2)
     assert values[14] == pytest.approx(0.52)  # halfway up
@@ -73,14 +73,16 @@ def test_one_cycle_rises_over_three_tenths_and_falls_to_nearly_nothing() -> None
 
 @pytest.mark.parametrize("schedule", ["step", "cosine", "one-cycle", "constant"])
 @given(steps=st.integers(1, 500), data=st.data())
-def test_every_factor_is_above_0_and_at_most_1(schedule: str, steps: int, data: st.DataObject) -> None:
+def test_every_factor_is_above_0_and_at_most_1(
+    schedule: str, steps: int, data: st.DataObject
+) -> None:
     warm_up = 0 if schedule == "one-cycle" else data.draw(st.integers(0, steps - 1))
-    optimisation = Optimisation(steps=steps, schedule=schedule, warm_up=warm_up)  # pyright: ignore[reportArgumentType]
+    optimization = Optimization(steps=steps, schedule=schedule, warm_up=warm_up)  # pyright: ignore[reportArgumentType]
 
     for step in data.draw(st.lists(st.integers(0, steps - 1), min_size=1)):
-        factor = rate_factor(optimisation, step)
+        factor = rate_factor(optimization, step)
         assert 0 < factor <= 1
-        assert rate_factor(optimisation, step) == factor
+        assert rate_factor(optimization, step) == factor
 
 
 def test_seeds_depend_on_every_number_and_their_order() -> None:

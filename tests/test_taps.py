@@ -57,7 +57,7 @@ def test_a_recorded_answer_is_not_computed_again():
 
 
 def test_an_equal_but_different_tensor_is_computed():
-    """Answers belong to tensors, not to values; a picture that was changed in between is asked anew."""
+    """Answers belong to tensors, not to values; an image that was changed in between is asked anew."""
     spy = Spy(_NearestConfig(scale=2))
     lr = torch.rand(2, 3, 4, 4)
     recorded = Recorded(spy)
@@ -73,11 +73,14 @@ def test_depths_that_were_not_recorded_are_computed():
     recorded = Recorded(network, (0.5,))
     recorded.ask([lr])
 
-    assert_close(recorded.forward_with_features(lr, (1.0,))[1], network.forward_with_features(lr, (1.0,))[1])
+    assert_close(
+        recorded.forward_with_features(lr, (1.0,))[1], network.forward_with_features(lr, (1.0,))[1]
+    )
 
 
 @pytest.mark.parametrize(
-    ("count", "depth", "number"), [(33, 1 / 3, 11), (33, 2 / 3, 22), (17, 1 / 3, 6), (11, 1, 11), (1, 0.1, 1)]
+    ("count", "depth", "number"),
+    [(33, 1 / 3, 11), (33, 2 / 3, 22), (17, 1 / 3, 6), (11, 1, 11), (1, 0.1, 1)],
 )
 def test_depths_are_fractions_of_the_stages(count, depth, number):
     assert stage_number(depth, count) == number
@@ -90,7 +93,10 @@ def test_a_depth_outside_its_range_is_refused(depth):
 
 
 def test_adapters_lead_from_the_students_width_to_the_teachers():
-    student, teacher = EDSRConfig(scale=2, width=8, blocks=1).build(), EDSRConfig(scale=2, width=12, blocks=1).build()
+    student, teacher = (
+        EDSRConfig(scale=2, width=8, blocks=1).build(),
+        EDSRConfig(scale=2, width=12, blocks=1).build(),
+    )
     adapter = Adapter(student, teacher, (0.5, 1.0))
 
     assert [f.shape for f in adapter([torch.rand(1, 8, 4, 4)] * 2)] == [(1, 12, 4, 4)] * 2

@@ -11,7 +11,14 @@ from torch.nn.functional import interpolate, pixel_shuffle
 
 from dukd import testing
 from dukd.methods import Logits
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig
+from dukd.networks import (
+    EDSRConfig,
+    NetworkConfig,
+    RCANConfig,
+    SMFANetConfig,
+    SRNetwork,
+    SwinIRConfig,
+)
 from dukd.testing.methods import PAIRS, check_method, check_network
 
 EDSRS = PAIRS["edsr-edsr"]
@@ -60,7 +67,9 @@ class _Square(_Broken):
 class _CountsNames(_Broken):
     def losses(self, *, student, **given):
         longest = max(len(name) for name, _ in student.named_parameters())
-        return {name: longest * loss for name, loss in super().losses(student=student, **given).items()}
+        return {
+            name: longest * loss for name, loss in super().losses(student=student, **given).items()
+        }
 
 
 class _Infinite(_Broken):
@@ -95,7 +104,10 @@ class _KeepsItElsewhere(_Broken):
         extras.factor = 2.0
 
     def losses(self, *, extras, **given):
-        return {name: extras.factor * loss for name, loss in super().losses(extras=extras, **given).items()}
+        return {
+            name: extras.factor * loss
+            for name, loss in super().losses(extras=extras, **given).items()
+        }
 
 
 class _SilentReader(_Broken):
@@ -112,7 +124,9 @@ class _SaysItNeedsNone(_Broken):
 
 class _Refuses(_Broken):
     def extras(self, student, teacher):
-        raise ValueError("this method serves networks of another kind only: take one that has no parameters")
+        raise ValueError(
+            "this method serves networks of another kind only: take one that has no parameters"
+        )
 
 
 class _RefusesCurtly(_Broken):
@@ -184,7 +198,10 @@ class _Plain(SRNetwork):
 
     def __init__(self, config: NetworkConfig, radius: int = 3) -> None:
         super().__init__(config, width=4, radius=radius)
-        self.head, self.tail = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3 * config.scale**2, 3, padding=1)
+        self.head, self.tail = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(4, 3 * config.scale**2, 3, padding=1),
+        )
         self.row = nn.ModuleList([nn.Conv2d(4, 4, 3, padding=1)])
 
     @property

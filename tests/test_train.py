@@ -25,7 +25,7 @@ from dukd.runs import checkpoint
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training import loop
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
 from dukd.training.memory import TooLittleMemoryError
 from dukd.training.session import Session
 from dukd.training.validation import Validation
@@ -35,41 +35,45 @@ STUDENT = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0, skip="nearest"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures, and a teacher that has learnt nothing but starts at the enlarged input."""
+    """Images, and a teacher that has learnt nothing but starts at the enlarged input."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    (root / "pictures").mkdir()
+    (root / "images").mkdir()
     for i in range(5):
         smooth = rng.random((10, 9, 3)).repeat(8, 0).repeat(8, 1)
         noisy = (255 * (0.8 * smooth + 0.2 * rng.random(smooth.shape))).astype(np.uint8)
-        Image.fromarray(noisy).save(root / "pictures" / f"{i}.png")
+        Image.fromarray(noisy).save(root / "images" / f"{i}.png")
     torch.manual_seed(1)
     weights.write(root / "teacher.safetensors", replace(STUDENT, width=8).build())
     return root
 
 
 def experiment(folder: Path, **changes) -> Experiment:
-    optimisation = Optimisation(steps=12, learning_rate=1e-3, ema=0.9)
-    evaluation = Evaluation(sets=(folder / "pictures",), pictures=2, every=4, log_every=3, teacher_pictures=0)
+    optimization = Optimization(steps=12, learning_rate=1e-3, ema=0.9)
+    evaluation = Evaluation(
+        sets=(folder / "images",), images=2, every=4, log_every=3, teacher_images=0
+    )
     base = Experiment(
         student=STUDENT,
         teacher=Teacher(weights=folder / "teacher.safetensors"),
         method=DUKD(),
-        data=Data(train=folder / "pictures", packs=folder / "packs", patch=12, batch=4),
-        optimisation=optimisation,
+        data=Data(train=folder / "images", packs=folder / "packs", patch=12, batch=4),
+        optimization=optimization,
         evaluation=evaluation,
     )
     for name, value in changes.items():
         part, _, key = name.partition("__")
-        base = replace(base, **{part: replace(getattr(base, part), **{key: value}) if key else value})
+        base = replace(
+            base, **{part: replace(getattr(base, part), **{key: value}) if key else value}
+        )
     return base
 
 
 def digest(run: Path) -> str:
-    """Of the newest checkpoint's weights, averaged weights and optimiser."""
+    """Of the newest checkpoint's weights, averaged weights and optimizer."""
     state = Run.open(run).load_state().state
     whole = hashlib.sha256()
-    for part in ("student", "averaged", "extras", "optimiser"):
+    for part in ("student", "averaged", "extras", "optimizer"):
         for values in state[part] if isinstance(state[part], list) else [state[part]]:
             for name, value in sorted(values.items()):
                 whole.update(name.encode() + value.contiguous().numpy().tobytes())
@@ -94,8 +98,13 @@ def test_a_run_leaves_what_the_next_command_needs(folder, tmp_path):
     assert (tmp_path / "run" / "best.safetensors").is_file()
     assert run.steps()[-1] == 12
     index = json.loads((tmp_path / "run" / "samples" / "index.json").read_text())
-    assert [i["label"] for i in index[0]["images"]] == ["bicubic", "dukd", "teacher", "ground truth"]
-    assert json.loads(run.facts.read_text())["data_pictures"] == 5
+    assert [i["label"] for i in index[0]["images"]] == [
+        "bicubic",
+        "dukd",
+        "teacher",
+        "ground truth",
+    ]
+    assert json.loads(run.facts.read_text())["data_images"] == 5
 
 
 def test_every_loss_is_in_the_log(folder, tmp_path):
@@ -103,7 +112,13 @@ def test_every_loss_is_in_the_log(folder, tmp_path):
     loop.train(experiment(folder), tmp_path / "run")
     first = next(r for r in Run.open(tmp_path / "run").records() if r["kind"] == "train")
 
-    assert list(first["losses"]) == ["reconstruction", "imitation", "zoom_in", "zoom_out", "zoom_out_reconstruction"]
+    assert list(first["losses"]) == [
+        "reconstruction",
+        "imitation",
+        "zoom_in",
+        "zoom_out",
+        "zoom_out_reconstruction",
+    ]
     assert first["total"] == pytest.approx(sum(first["losses"].values()))
 
 
@@ -150,11 +165,14 @@ loop.train(Experiment.from_file(Path(sys.argv[1])), run, resume=(run / "experime
 @pytest.mark.slow
 def test_a_killed_process_continues_to_the_same_bits(folder, tmp_path):
     """SIGKILL at random moments, until the run is through: losses and weights are those of a calm run."""
-    whole = experiment(folder, optimisation__steps=60, evaluation__every=5, evaluation__log_every=5)
+    whole = experiment(folder, optimization__steps=60, evaluation__every=5, evaluation__log_every=5)
     loop.train(whole, tmp_path / "calm")
     (tmp_path / "e.yaml").write_text(whole.to_yaml())
     source = str(Path(loop.__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = os.environ | {
+        "PYTHONPATH": source,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     rng = np.random.default_rng(3)
     kills = 0
     for _ in range(12):
@@ -197,22 +215,32 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(folder, tmp_path):
 def test_a_used_directory_is_refused(folder, tmp_path):
     loop.train(experiment(folder), tmp_path / "run")
 
-    with pytest.raises(CheckpointError, match=r"is used already .* --resume goes on with it, or choose another name"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is used already .* --resume goes on with it, or choose another name",
+    ):
         loop.train(experiment(folder), tmp_path / "run")
 
 
 def test_another_experiment_cannot_go_on_with_a_run(folder, tmp_path):
     loop.train(experiment(folder), tmp_path / "run")
 
-    with pytest.raises(CheckpointError, match=r"method.zoom_in was 1.0, is 2.0; optimisation.learning_rate was 0.001"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"method.zoom_in was 1.0, is 2.0; optimization.learning_rate was 0.001",
+    ):
         loop.train(
-            experiment(folder, method__zoom_in=2.0, optimisation__learning_rate=0.1), tmp_path / "run", resume=True
+            experiment(folder, method__zoom_in=2.0, optimization__learning_rate=0.1),
+            tmp_path / "run",
+            resume=True,
         )
 
 
 def test_what_does_not_change_the_weights_may_differ_on_resume(folder, tmp_path):
     loop.train(experiment(folder), tmp_path / "run")
-    loop.train(experiment(folder, data__workers=2, evaluation__every=2), tmp_path / "run", resume=True)
+    loop.train(
+        experiment(folder, data__workers=2, evaluation__every=2), tmp_path / "run", resume=True
+    )
 
 
 def test_another_teacher_is_refused_on_resume(folder, tmp_path):
@@ -241,12 +269,15 @@ class _Poisoned(Logits):
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_evidence(folder, tmp_path):
     _Poisoned.calls.clear()
-    with pytest.raises(loop.NonFiniteError, match=r"loss of step 3 is not finite \(reconstruction .*, imitation inf\)"):
+    with pytest.raises(
+        loop.NonFiniteError,
+        match=r"loss of step 3 is not finite \(reconstruction .*, imitation inf\)",
+    ):
         loop.train(experiment(folder, method=_Poisoned(), evaluation__every=1), tmp_path / "run")
     evidence = checkpoint.load(tmp_path / "run" / "nonfinite-00000003.pt")
 
     assert evidence["step"] == 3
-    assert len(evidence["pictures"]) == 4
+    assert len(evidence["images"]) == 4
     assert evidence["lr"].shape == (4, 3, 12, 12)
     assert all(torch.isfinite(v).all() for v in evidence["student"].values())
     assert Run.open(tmp_path / "run").steps()[-1] == 2
@@ -290,12 +321,12 @@ def test_the_teacher_is_frozen_and_deterministic(folder, tmp_path):
     s = opened(folder, teacher__weights=tmp_path / "t.safetensors")
     lr, hr = s.patches.batch(0)
     loop.advance(s, lr, hr)
-    picture = lr.float() / 255
+    image = lr.float() / 255
 
     assert not s.teacher.training
     assert all(not p.requires_grad and p.grad is None for p in s.teacher.parameters())
-    assert torch.equal(s.teacher(picture), s.teacher(picture))
-    assert not s.teacher(picture).requires_grad
+    assert torch.equal(s.teacher(image), s.teacher(image))
+    assert not s.teacher(image).requires_grad
 
 
 def test_no_checkpoint_holds_the_teacher(folder, tmp_path):
@@ -310,12 +341,14 @@ def test_no_checkpoint_holds_the_teacher(folder, tmp_path):
 def counted(s: Session, monkeypatch) -> list[str]:
     calls: list[str] = []
     for name in ("zero_grad", "step"):
-        original = getattr(s.optimiser, name)
-        monkeypatch.setattr(s.optimiser, name, lambda *a, n=name, o=original, **k: (calls.append(n), o(*a, **k))[1])
+        original = getattr(s.optimizer, name)
+        monkeypatch.setattr(
+            s.optimizer, name, lambda *a, n=name, o=original, **k: (calls.append(n), o(*a, **k))[1]
+        )
     return calls
 
 
-def test_one_optimiser_step_per_batch(folder, monkeypatch):
+def test_one_optimizer_step_per_batch(folder, monkeypatch):
     """methods.md D2."""
     s = opened(folder)
     calls = counted(s, monkeypatch)
@@ -329,9 +362,11 @@ def test_the_ablation_steps_twice_on_an_accumulated_gradient(folder, monkeypatch
     s = opened(folder, method=ReleasedDUKD())
     calls = counted(s, monkeypatch)
     gradients: list[torch.Tensor] = []
-    step = s.optimiser.step
+    step = s.optimizer.step
     monkeypatch.setattr(
-        s.optimiser, "step", lambda: (gradients.append(s.student.conv_last.weight.grad.clone()), step())[1]
+        s.optimizer,
+        "step",
+        lambda: (gradients.append(s.student.conv_last.weight.grad.clone()), step())[1],
     )
     loop.advance(s, *s.patches.batch(0))
 
@@ -340,7 +375,12 @@ def test_the_ablation_steps_twice_on_an_accumulated_gradient(folder, monkeypatch
     lr, hr = (x.float() / 255 for x in s2.patches.batch(0))
     sum(
         s2.experiment.method.losses(
-            student=s2.student, teacher=s2.teacher, extras=s2.extras, lr=lr, hr=hr, rng=torch.Generator()
+            student=s2.student,
+            teacher=s2.teacher,
+            extras=s2.extras,
+            lr=lr,
+            hr=hr,
+            rng=torch.Generator(),
         ).values()
     ).backward()
     assert_close(gradients[0], s2.student.conv_last.weight.grad)
@@ -348,7 +388,7 @@ def test_the_ablation_steps_twice_on_an_accumulated_gradient(folder, monkeypatch
 
 
 def test_extras_are_trained(folder):
-    """methods.md D44: heads that no optimiser knows stay random."""
+    """methods.md D44: heads that no optimizer knows stay random."""
     s = opened(folder, method=FitNet())
     before = [p.detach().clone() for p in s.extras.parameters()]
     for k in range(2):
@@ -359,7 +399,7 @@ def test_extras_are_trained(folder):
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(folder):
-    whole, parts = (opened(folder, method=Logits(), optimisation__accumulate=n) for n in (1, 4))
+    whole, parts = (opened(folder, method=Logits(), optimization__accumulate=n) for n in (1, 4))
     for s in (whole, parts):
         for k in range(3):
             loop.advance(s, *s.patches.batch(k))
@@ -371,7 +411,9 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(folder):
 def test_the_average_follows_the_student():
     """0.9 of the old, 0.1 of the new; buffers are taken over (methods.md D52)."""
     averaged, student = (EDSRConfig(scale=2, width=4, blocks=1).build() for _ in range(2))
-    expected = [0.9 * a + 0.1 * s for a, s in zip(averaged.parameters(), student.parameters(), strict=True)]
+    expected = [
+        0.9 * a + 0.1 * s for a, s in zip(averaged.parameters(), student.parameters(), strict=True)
+    ]
     student.range.mean.add_(0.25)
     loop.update_average(averaged, student, 0.9)
 
@@ -381,14 +423,14 @@ def test_the_average_follows_the_student():
 
 
 def test_without_averaging_the_student_itself_is_saved(folder, tmp_path):
-    loop.train(experiment(folder, optimisation__ema=0.0), tmp_path / "run")
+    loop.train(experiment(folder, optimization__ema=0.0), tmp_path / "run")
     state = Run.open(tmp_path / "run").load_state().state
 
     assert all(torch.equal(state["student"][n], v) for n, v in state["averaged"].items())
 
 
 def test_clipping_bounds_the_gradient(folder):
-    s = opened(folder, optimisation__clip=1e-3)
+    s = opened(folder, optimization__clip=1e-3)
     losses = loop.advance(s, *s.patches.batch(0))
     norm = torch.cat([p.grad.flatten() for p in s.student.parameters()]).norm().item()
 
@@ -398,7 +440,10 @@ def test_clipping_bounds_the_gradient(folder):
 
 @pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"channels_last": False}])
 def test_options_of_speed_change_little(folder, options):
-    plain, fast = opened(folder), opened(folder, **{f"optimisation__{k}": v for k, v in options.items()})
+    plain, fast = (
+        opened(folder),
+        opened(folder, **{f"optimization__{k}": v for k, v in options.items()}),
+    )
     a, b = (loop.advance(s, *s.patches.batch(0)) for s in (plain, fast))
 
     for term in a:
@@ -433,21 +478,30 @@ def test_a_teacher_is_trained_by_the_same_command(folder, tmp_path):
 
 def test_a_teacher_worse_than_bicubic_stops_before_anything_is_written(folder, tmp_path):
     weights.write(tmp_path / "bad.safetensors", EDSRConfig(scale=2, width=6, blocks=1).build())
-    whole = experiment(folder, teacher__weights=tmp_path / "bad.safetensors", evaluation__teacher_pictures=2)
-    with pytest.raises(ValueError, match=r"the teacher does not beat bicubic: .* dB against .* dB on 2 pictures"):
+    whole = experiment(
+        folder, teacher__weights=tmp_path / "bad.safetensors", evaluation__teacher_images=2
+    )
+    with pytest.raises(
+        ValueError, match=r"the teacher does not beat bicubic: .* dB against .* dB on 2 images"
+    ):
         loop.train(whole, tmp_path / "run")
 
     assert not (tmp_path / "run").exists()
 
 
 def test_a_method_without_its_teacher_is_refused(folder):
-    with pytest.raises(ValueError, match=r"the method dukd needs a teacher: name its file \(teacher.weights\)"):
+    with pytest.raises(
+        ValueError, match=r"the method dukd needs a teacher: name its file \(teacher.weights\)"
+    ):
         dataclasses.replace(experiment(folder), teacher=None)
 
 
 def test_two_processes_cannot_share_a_directory(folder, tmp_path):
     loop.train(experiment(folder), tmp_path / "run")
-    with Run.open(tmp_path / "run").lock(), pytest.raises(CheckpointError, match="is in use by pid"):
+    with (
+        Run.open(tmp_path / "run").lock(),
+        pytest.raises(CheckpointError, match="is in use by pid"),
+    ):
         loop.train(experiment(folder), tmp_path / "run", resume=True)
 
 
@@ -463,7 +517,7 @@ def test_a_method_stays_a_value(folder):
 
 
 def test_the_teacher_is_asked_with_lowered_weights_and_scored_with_its_own(folder):
-    session = opened(folder, optimisation__precision="bfloat16")
+    session = opened(folder, optimization__precision="bfloat16")
     own, asked = session.teacher.state_dict(), session.asked.state_dict()
 
     assert {v.dtype for v in own.values() if v.is_floating_point()} == {torch.float32}
@@ -475,8 +529,8 @@ def test_the_teacher_is_asked_with_lowered_weights_and_scored_with_its_own(folde
 
 @pytest.mark.parametrize(("precision", "together"), [("float32", False), ("bfloat16", True)])
 def test_where_channels_lie_while_training_on_a_processor(folder, precision, together):
-    session = opened(folder, optimisation__precision=precision)
-    lr, _ = session.pictures(*session.patches.batch(0))
+    session = opened(folder, optimization__precision=precision)
+    lr, _ = session.images(*session.patches.batch(0))
 
     weight = next(p for p in session.student.parameters() if p.ndim == 4)
     for x in (weight, lr):
@@ -485,14 +539,15 @@ def test_where_channels_lie_while_training_on_a_processor(folder, precision, tog
 
 
 def test_a_validation_that_does_not_fit_is_told_and_loses_nothing(folder, tmp_path, monkeypatch):
-    """Test pictures may be much larger than patches; what was trained until then is saved."""
+    """Test images may be much larger than patches; what was trained until then is saved."""
 
     def short_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Validation, "measure", short_of_memory)
     with pytest.raises(
-        TooLittleMemoryError, match=r"validating after step 4 does not fit .*--evaluation.sets.*--resume"
+        TooLittleMemoryError,
+        match=r"validating after step 4 does not fit .*--evaluation.sets.*--resume",
     ):
         loop.train(experiment(folder), tmp_path / "run")
     monkeypatch.undo()

@@ -34,7 +34,9 @@ def turned(network: SRNetwork, seed: int = 0, operations: Sequence[str] = TURNS)
 
 @pytest.mark.parametrize("size", [(6, 6), (4, 7)])
 @pytest.mark.parametrize("multiple", [1, 4])
-def test_a_network_that_commutes_answers_as_if_nothing_had_been_turned(size: tuple[int, int], multiple: int) -> None:
+def test_a_network_that_commutes_answers_as_if_nothing_had_been_turned(
+    size: tuple[int, int], multiple: int
+) -> None:
     network, x = Nearest(multiple), torch.rand(9, 3, *size)
     sr, (features,) = turned(network).forward_with_features(x, (1.0,))
 
@@ -48,7 +50,7 @@ def test_without_operations_it_is_the_network_itself() -> None:
     assert torch.equal(turned(network, operations=())(x), network(x))
 
 
-def test_each_picture_is_seen_in_each_of_eight_ways_equally_often() -> None:
+def test_each_image_is_seen_in_each_of_eight_ways_equally_often() -> None:
     x = torch.arange(9.0).reshape(1, 1, 3, 3).expand(4000, 3, 3, 3)
     seen: list[Tensor] = []
 
@@ -64,7 +66,7 @@ def test_each_picture_is_seen_in_each_of_eight_ways_equally_often() -> None:
     assert max(abs(count - 500) for count in views.values()) < 120  # five standard deviations of 21
 
 
-def test_the_answer_is_the_turned_back_answer_to_the_turned_picture() -> None:
+def test_the_answer_is_the_turned_back_answer_to_the_turned_image() -> None:
     network, x = EDSRConfig(scale=2, width=4, blocks=1).build(), torch.rand(1, 3, 5, 5)
     views = [
         network(x),
@@ -77,7 +79,11 @@ def test_the_answer_is_the_turned_back_answer_to_the_turned_picture() -> None:
         network(x.mT.flip(-1, -2)).flip(-1, -2).mT,
     ]
     found = {
-        next(i for i, view in enumerate(views) if torch.allclose(turned(network, seed)(x), view, rtol=1e-5, atol=1e-6))
+        next(
+            i
+            for i, view in enumerate(views)
+            if torch.allclose(turned(network, seed)(x), view, rtol=1e-5, atol=1e-6)
+        )
         for seed in range(60)
     }
 
@@ -91,8 +97,11 @@ def test_the_draw_follows_from_the_generator_alone() -> None:
     assert not torch.equal(turned(network, 3)(x), turned(network, 4)(x))
 
 
-def test_gradients_reach_the_network_and_the_picture() -> None:
-    network, x = EDSRConfig(scale=2, width=4, blocks=1).build(), torch.rand(4, 3, 5, 5, requires_grad=True)
+def test_gradients_reach_the_network_and_the_image() -> None:
+    network, x = (
+        EDSRConfig(scale=2, width=4, blocks=1).build(),
+        torch.rand(4, 3, 5, 5, requires_grad=True),
+    )
     target = torch.rand(4, 3, 10, 10)
     (turned(network)(x) - target).abs().mean().backward()
 
@@ -101,7 +110,7 @@ def test_gradients_reach_the_network_and_the_picture() -> None:
     assert float(x.grad.abs().sum()) > 0
 
 
-def test_colours_are_inverted_only_where_no_features_are_read() -> None:
+def test_colors_are_inverted_only_where_no_features_are_read() -> None:
     network = turned(Nearest(), operations=("invert",))
     x = torch.rand(5, 3, 4, 4)
 

@@ -1,4 +1,4 @@
-"""Pictures of any size and kind are enlarged as a whole would be, and files are treated with care."""
+"""Images of any size and kind are enlarged as a whole would be, and files are treated with care."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 from dukd import images
 from dukd.deploy.tiles import plan
-from dukd.deploy.upscale import Failed, upscale_files, upscale_picture
+from dukd.deploy.upscale import Failed, upscale_files, upscale_image
 from dukd.evaluation.evaluate import self_ensemble
 from dukd.images import invertible, resize
 from dukd.images.io import Picture
@@ -57,7 +57,7 @@ class Nearest(SRNetwork):
 
 
 class Pooled(Nearest):
-    """Adds a part of the picture's mean, as networks with channel attention do."""
+    """Adds a part of the image's mean, as networks with channel attention do."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config, radius=None)
@@ -99,7 +99,9 @@ def noise(h: int, w: int, channels: int = 3, dtype: type[np.generic] = np.uint8)
 
 def whole(network: SRNetwork, pixels: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return images.from_tensor(network.eval()(images.to_tensor(pixels)), bits=8 * pixels.itemsize)
+        return images.from_tensor(
+            network.eval()(images.to_tensor(pixels)), bits=8 * pixels.itemsize
+        )
 
 
 def furthest(a: np.ndarray, b: np.ndarray) -> int:
@@ -110,7 +112,7 @@ def furthest(a: np.ndarray, b: np.ndarray) -> int:
 def no_memory(
     network: SRNetwork, error: Exception, *, calls: Sequence[int] = (), above: int | None = None
 ) -> Iterator[list]:
-    """Let the network fail at calls of such numbers, or at pictures of more pixels than ``above``."""
+    """Let the network fail at calls of such numbers, or at images of more pixels than ``above``."""
     seen: list[tuple[int, int]] = []
 
     def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -129,7 +131,9 @@ def no_memory(
 OUT_OF_MEMORY = [
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    RuntimeError(
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+    ),
 ]
 
 
@@ -138,7 +142,7 @@ def test_tiles_give_the_answer_of_the_whole(tile: int) -> None:
     """At 16 bits one level is float noise; a halo one pixel short is off by hundreds (next test)."""
     network, pixels = edsr(), noise(29, 41, dtype=np.uint16)
 
-    tiled = upscale_picture(network, Picture(pixels=pixels), tile=tile).pixels
+    tiled = upscale_image(network, Picture(pixels=pixels), tile=tile).pixels
 
     assert furthest(tiled, whole(network, pixels)) <= 1
     assert plan(network, 29, 41, tile=tile).note is None
@@ -151,7 +155,7 @@ def test_a_halo_below_the_radius_would_show() -> None:
     assert network.radius is not None
     network.radius -= 2
 
-    assert furthest(upscale_picture(network, Picture(pixels=pixels), tile=13).pixels, expected) > 1
+    assert furthest(upscale_image(network, Picture(pixels=pixels), tile=13).pixels, expected) > 1
 
 
 def test_tiles_keep_to_the_windows_of_a_transformer() -> None:
@@ -159,7 +163,7 @@ def test_tiles_keep_to_the_windows_of_a_transformer() -> None:
     pixels = noise(21, 26, dtype=np.uint16)
     assert network.radius is not None
 
-    tiled = upscale_picture(network, Picture(pixels=pixels), tile=9).pixels
+    tiled = upscale_image(network, Picture(pixels=pixels), tile=9).pixels
 
     assert plan(network, 21, 26, tile=9).rows[1] % 4 == 0
     assert furthest(tiled, whole(network, pixels)) <= 2  # softmax in float32, at 16 bits
@@ -167,16 +171,16 @@ def test_tiles_keep_to_the_windows_of_a_transformer() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3)])
 @pytest.mark.parametrize("ensemble", [False, True])
-def test_the_smallest_pictures_are_enlarged(size: tuple[int, int], ensemble: bool) -> None:
+def test_the_smallest_images_are_enlarged(size: tuple[int, int], ensemble: bool) -> None:
     pixels = noise(*size)
 
-    result = upscale_picture(nearest(3), Picture(pixels=pixels), self_ensemble=ensemble, tile=1)
+    result = upscale_image(nearest(3), Picture(pixels=pixels), self_ensemble=ensemble, tile=1)
 
     assert np.array_equal(result.pixels, pixels.repeat(3, 0).repeat(3, 1))
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.sampled_from([1, 4, 8]))
-def test_parts_cover_the_picture_once(n: int, tile: int, multiple: int) -> None:
+def test_parts_cover_the_image_once(n: int, tile: int, multiple: int) -> None:
     network = nearest()
     network.size_multiple = multiple
 
@@ -196,49 +200,57 @@ def test_networks_that_pool_are_blended_and_say_so() -> None:
     pixels = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (150, 300, 3)))
     notes: list[str] = []
 
-    tiled = upscale_picture(network, Picture(pixels=pixels), tile=70, report=notes.append).pixels.astype(int)
+    tiled = upscale_image(
+        network, Picture(pixels=pixels), tile=70, report=notes.append
+    ).pixels.astype(int)
     expected = whole(network, pixels).astype(int)
 
-    assert "joined from 15 overlapping tiles; nearest looks at the whole picture" in notes[0]
-    assert furthest(tiled, expected) <= 20  # 0.3 of how far a tile's mean is from the picture's
+    assert "joined from 15 overlapping tiles; nearest looks at the whole image" in notes[0]
+    assert furthest(tiled, expected) <= 20  # 0.3 of how far a tile's mean is from the image's
     assert np.abs(np.diff(tiled, axis=1) - np.diff(expected, axis=1)).max() <= 2
     assert np.abs(np.diff(tiled, axis=0)).max() == 0
     notes.clear()
-    assert np.array_equal(upscale_picture(network, Picture(pixels=pixels), report=notes.append).pixels, expected)
+    assert np.array_equal(
+        upscale_image(network, Picture(pixels=pixels), report=notes.append).pixels, expected
+    )
     assert notes == []
 
 
-@pytest.mark.parametrize(("error", "tile"), [*((error, 100) for error in OUT_OF_MEMORY), (OUT_OF_MEMORY[2], 32)])
-def test_a_tile_without_memory_is_split_and_nothing_else_changes(error: Exception, tile: int) -> None:
+@pytest.mark.parametrize(
+    ("error", "tile"), [*((error, 100) for error in OUT_OF_MEMORY), (OUT_OF_MEMORY[2], 32)]
+)
+def test_a_tile_without_memory_is_split_and_nothing_else_changes(
+    error: Exception, tile: int
+) -> None:
     """The k-th call fails, for every k."""
-    network, picture = edsr(), Picture(pixels=noise(60, 70, dtype=np.uint16))
-    expected = upscale_picture(network, picture, tile=tile).pixels
+    network, image = edsr(), Picture(pixels=noise(60, 70, dtype=np.uint16))
+    expected = upscale_image(network, image, tile=tile).pixels
     count = plan(network, 60, 70, tile=tile).count
 
     for k in range(count):
         with no_memory(network, error, calls=[k]) as seen:
-            result = upscale_picture(network, picture, tile=tile)
+            result = upscale_image(network, image, tile=tile)
         assert furthest(result.pixels, expected) <= 1  # float noise, at 16 bits
         assert len(seen) > count
 
 
 def test_tiles_shrink_until_they_fit_and_the_rest_starts_small() -> None:
-    network, picture = edsr(), Picture(pixels=noise(120, 120, dtype=np.uint16))
+    network, image = edsr(), Picture(pixels=noise(120, 120, dtype=np.uint16))
 
     with no_memory(network, MemoryError(), above=50 * 50) as seen:
-        result = upscale_picture(network, picture)
+        result = upscale_image(network, image)
 
-    assert furthest(result.pixels, whole(network, picture.pixels)) <= 1  # float noise, at 16 bits
+    assert furthest(result.pixels, whole(network, image.pixels)) <= 1  # float noise, at 16 bits
     assert sum(h * w > 50 * 50 for h, w in seen) <= 4  # each size fails once, not once per tile
 
 
 def test_blended_tiles_survive_a_lack_of_memory_and_say_so() -> None:
     network = Pooled(NearestConfig(scale=2))
-    picture = Picture(pixels=np.full((200, 300, 3), 90, np.uint8))
+    image = Picture(pixels=np.full((200, 300, 3), 90, np.uint8))
     notes: list[str] = []
 
     with no_memory(network, MemoryError(), calls=[0, 1]):
-        result = upscale_picture(network, picture, report=notes.append)
+        result = upscale_image(network, image, report=notes.append)
 
     assert (result.pixels == 117).all()
     assert "cut for want of memory" in notes[0]
@@ -249,16 +261,22 @@ def test_when_nothing_fits_the_size_is_named() -> None:
 
     with (
         no_memory(network, MemoryError(), above=0),
-        pytest.raises(MemoryError, match=r"not even a tile of (1\d|2\d) x (1\d|2\d) pixels finds memory on cpu"),
+        pytest.raises(
+            MemoryError,
+            match=r"not even a tile of (1\d|2\d) x (1\d|2\d) pixels finds memory on cpu",
+        ),
     ):
-        upscale_picture(network, Picture(pixels=noise(90, 90)))
+        upscale_image(network, Picture(pixels=noise(90, 90)))
 
 
 def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:
     network = edsr()
 
-    with no_memory(network, RuntimeError("shapes do not fit"), calls=[0]), pytest.raises(RuntimeError, match="shapes"):
-        upscale_picture(network, Picture(pixels=noise(9, 9)))
+    with (
+        no_memory(network, RuntimeError("shapes do not fit"), calls=[0]),
+        pytest.raises(RuntimeError, match="shapes"),
+    ):
+        upscale_image(network, Picture(pixels=noise(9, 9)))
 
 
 def test_the_ensemble_is_the_mean_of_eight_answers() -> None:
@@ -268,41 +286,47 @@ def test_the_ensemble_is_the_mean_of_eight_answers() -> None:
         return network(x.rot90(quarters, (2, 3))).rot90(-quarters, (2, 3))
 
     with torch.no_grad():
-        answers = [asked(x, k) for k in range(4)] + [asked(x.flip(-1), k).flip(-1) for k in range(4)]
+        answers = [asked(x, k) for k in range(4)] + [
+            asked(x.flip(-1), k).flip(-1) for k in range(4)
+        ]
 
         assert_close(self_ensemble(network, x), torch.stack(answers).mean(0), rtol=0, atol=1e-6)
         turned = self_ensemble(network, invertible.TRANSPOSE.apply(x))
-        assert_close(invertible.TRANSPOSE.invert(turned), self_ensemble(network, x), rtol=0, atol=1e-6)
+        assert_close(
+            invertible.TRANSPOSE.invert(turned), self_ensemble(network, x), rtol=0, atol=1e-6
+        )
 
 
 def test_tiles_of_the_ensemble_give_the_ensemble_of_the_whole() -> None:
     network, pixels = edsr(), noise(29, 41, dtype=np.uint16)
     with torch.no_grad():
-        expected = images.from_tensor(self_ensemble(network.eval(), images.to_tensor(pixels)), bits=16)
+        expected = images.from_tensor(
+            self_ensemble(network.eval(), images.to_tensor(pixels)), bits=16
+        )
 
-    tiled = upscale_picture(network, Picture(pixels=pixels), tile=13, self_ensemble=True).pixels
+    tiled = upscale_image(network, Picture(pixels=pixels), tile=13, self_ensemble=True).pixels
 
     assert furthest(tiled, expected) <= 1
 
 
-def test_a_picture_keeps_its_kind() -> None:
+def test_a_image_keeps_its_kind() -> None:
     """Gray stays gray, 16 bits stay 16 bits, and what came with the pixels goes with them."""
     gray = Picture(pixels=noise(5, 6, 1, np.uint16), icc=b"profile", exif=b"exif", mode="I;16")
 
-    result = upscale_picture(nearest(), gray)
+    result = upscale_image(nearest(), gray)
 
     assert np.array_equal(result.pixels, gray.pixels.repeat(2, 0).repeat(2, 1))
     assert (result.icc, result.exif, result.mode) == (b"profile", b"exif", "I;16")
 
 
-def test_alpha_is_enlarged_beside_the_colours_which_do_not_bleed() -> None:
+def test_alpha_is_enlarged_beside_the_colors_which_do_not_bleed() -> None:
     """A red disc on transparent black: no pixel that can be seen becomes darker."""
     y, x = np.mgrid[:20, :20]
     alpha = np.where((y - 9.5) ** 2 + (x - 9.5) ** 2 < 36, 255, 0).astype(np.uint8)
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[alpha > 0] = (200, 10, 10)
 
-    result = upscale_picture(Bicubic(NearestConfig(scale=2)), Picture(pixels=pixels, alpha=alpha))
+    result = upscale_image(Bicubic(NearestConfig(scale=2)), Picture(pixels=pixels, alpha=alpha))
 
     assert result.alpha is not None
     assert result.alpha.shape == (40, 40)
@@ -311,7 +335,7 @@ def test_alpha_is_enlarged_beside_the_colours_which_do_not_bleed() -> None:
     assert (result.pixels[result.alpha > 0] == (200, 10, 10)).all()
 
 
-def test_hidden_colours_come_from_their_surroundings() -> None:
+def test_hidden_colors_come_from_their_surroundings() -> None:
     """Left of the middle black, right white; what nobody sees in between takes part of both sides."""
     pixels = np.zeros((4, 8, 3), np.uint8)
     pixels[:, 4:] = 255
@@ -320,41 +344,45 @@ def test_hidden_colours_come_from_their_surroundings() -> None:
     spoilt = pixels.copy()
     spoilt[1, 1], spoilt[2, 6] = 99, 99
 
-    result = upscale_picture(nearest(), Picture(pixels=spoilt, alpha=alpha))
+    result = upscale_image(nearest(), Picture(pixels=spoilt, alpha=alpha))
 
     assert np.array_equal(result.pixels, pixels.repeat(2, 0).repeat(2, 1))
     invisible = Picture(pixels=spoilt, alpha=np.zeros_like(alpha))
-    assert upscale_picture(nearest(), invisible).pixels.shape == (8, 16, 3)
+    assert upscale_image(nearest(), invisible).pixels.shape == (8, 16, 3)
 
 
 def test_the_network_is_left_as_it_was() -> None:
     network = nearest().train()
 
-    upscale_picture(network, Picture(pixels=noise(3, 3)))
+    upscale_image(network, Picture(pixels=noise(3, 3)))
 
     assert network.training
 
 
-def test_what_would_give_wrong_pictures_is_refused() -> None:
-    network, picture = nearest(), Picture(pixels=noise(3, 3))
+def test_what_would_give_wrong_images_is_refused() -> None:
+    network, image = nearest(), Picture(pixels=noise(3, 3))
     with pytest.raises(ValueError, match="nearest overflows in float16"):
-        upscale_picture(network, picture, precision=torch.float16)
+        upscale_image(network, image, precision=torch.float16)
     with pytest.raises(ValueError, match="at least 1 pixel on a side, but got 0"):
-        upscale_picture(network, picture, tile=0)
+        upscale_image(network, image, tile=0)
     with pytest.raises(ValueError, match=r"nearest answers with NaN or infinity in torch\.float32"):
-        upscale_picture(Broken(NearestConfig(scale=2)), picture)
+        upscale_image(Broken(NearestConfig(scale=2)), image)
 
 
 def test_bfloat16_is_close() -> None:
     network, pixels = edsr(), noise(9, 9)
 
-    result = upscale_picture(network, Picture(pixels=pixels), precision=torch.bfloat16).pixels
+    result = upscale_image(network, Picture(pixels=pixels), precision=torch.bfloat16).pixels
 
-    assert 0 < furthest(result, whole(network, pixels)) < 16  # bfloat16 has 8 bits; the network is amplified
+    assert (
+        0 < furthest(result, whole(network, pixels)) < 16
+    )  # bfloat16 has 8 bits; the network is amplified
 
 
 def save(path: Path, *, h: int = 2, w: int = 3, channels: int = 3, alpha: bool = False) -> Path:
-    images.write(path, Picture(pixels=noise(h, w, channels), alpha=noise(h, w)[..., 0] if alpha else None))
+    images.write(
+        path, Picture(pixels=noise(h, w, channels), alpha=noise(h, w)[..., 0] if alpha else None)
+    )
     return path
 
 
@@ -364,9 +392,16 @@ def names(folder: Path) -> list[str]:
 
 def test_folders_are_repeated_and_formats_kept(tmp_path: Path) -> None:
     photos, out = tmp_path / "photos", tmp_path / "photos" / "out"
-    for name in ("b.png", "c.JPG", "-rf d é.webp", "below/a.png", "below/deep/a.png", "notes.txt/a.bmp"):
+    for name in (
+        "b.png",
+        "c.JPG",
+        "-rf d é.webp",
+        "below/a.png",
+        "below/deep/a.png",
+        "notes.txt/a.bmp",
+    ):
         save(photos / name)
-    (photos / "notes.md").write_text("no picture")
+    (photos / "notes.md").write_text("no image")
     (photos / "._b.png").write_bytes(b"of another system")
     told: list[tuple[int, int, str]] = []
 
@@ -386,7 +421,9 @@ def test_a_result_that_the_format_cannot_hold_becomes_png(tmp_path: Path) -> Non
     images.write(tmp_path / "in/deep.png", Picture(pixels=noise(2, 2, 3, np.uint16)))
     Image.fromarray(noise(2, 2, 1, np.uint16)[..., 0]).save(tmp_path / "in/gray.tif")
     Image.fromarray(noise(2, 2)).quantize(4).save(tmp_path / "in/a.gif")
-    Image.fromarray(noise(2, 2, 4)).save(tmp_path / "in/alpha.jpg", format="PNG")  # the name says otherwise
+    Image.fromarray(noise(2, 2, 4)).save(
+        tmp_path / "in/alpha.jpg", format="PNG"
+    )  # the name says otherwise
 
     result = upscale_files(nearest(), [tmp_path / "in"], tmp_path / "out", model="small EDSR")
 
@@ -423,7 +460,7 @@ def test_what_cannot_be_read_is_listed_and_the_others_are_done(tmp_path: Path) -
     assert names(tmp_path / "out") == ["good_x2.png"]
 
 
-def test_finished_pictures_are_skipped_when_asked(tmp_path: Path) -> None:
+def test_finished_images_are_skipped_when_asked(tmp_path: Path) -> None:
     first, second = save(tmp_path / "in/a.png"), save(tmp_path / "in/b.png")
     network, out = nearest(), tmp_path / "out"
     upscale_files(network, [first], out)
@@ -433,7 +470,9 @@ def test_finished_pictures_are_skipped_when_asked(tmp_path: Path) -> None:
     assert len(upscale_files(network, [first, second], out).done) == 2
     newer = (out / "a_x2.png").stat().st_mtime + 10
     os.utime(first, (newer, newer))
-    assert [d.source for d in upscale_files(network, [first, second], out, skip_existing=True).done] == [first]
+    assert [
+        d.source for d in upscale_files(network, [first, second], out, skip_existing=True).done
+    ] == [first]
 
 
 def test_no_input_is_overwritten(tmp_path: Path) -> None:
@@ -456,11 +495,15 @@ def test_long_names_are_shortened(tmp_path: Path) -> None:
     result = upscale_files(nearest(), [tmp_path / "in"], tmp_path / "out")
 
     assert len(result.done) == len(names(tmp_path / "out")) == 2
-    assert all(len(name.encode()) <= 255 and name.endswith("_x2.png") for name in names(tmp_path / "out"))
+    assert all(
+        len(name.encode()) <= 255 and name.endswith("_x2.png") for name in names(tmp_path / "out")
+    )
 
 
 @pytest.mark.parametrize(("outscale", "size"), [(3, (6, 12)), (1.5, (3, 6)), (2, (4, 8))])
-def test_the_final_scale_is_reached_by_resizing(tmp_path: Path, outscale: float, size: tuple[int, int]) -> None:
+def test_the_final_scale_is_reached_by_resizing(
+    tmp_path: Path, outscale: float, size: tuple[int, int]
+) -> None:
     save(tmp_path / "a.png", h=2, w=4, alpha=True)
 
     upscale_files(nearest(), [tmp_path / "a.png"], tmp_path / "out", outscale=outscale)
@@ -472,18 +515,22 @@ def test_the_final_scale_is_reached_by_resizing(tmp_path: Path, outscale: float,
 
 
 def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no pictures in"):
+    with pytest.raises(ValueError, match="no images in"):
         upscale_files(nearest(), [tmp_path], tmp_path / "out")
     with pytest.raises(ValueError, match="positive number, but got 0"):
         upscale_files(nearest(), [tmp_path], tmp_path / "out", outscale=0)
 
 
-def test_a_picture_without_memory_is_listed_too(tmp_path: Path) -> None:
+def test_a_image_without_memory_is_listed_too(tmp_path: Path) -> None:
     network = edsr()
     with no_memory(network, MemoryError(), above=40):
         result = upscale_files(
-            network, [save(tmp_path / "a.png"), save(tmp_path / "b.png", h=9, w=9)], tmp_path / "out"
+            network,
+            [save(tmp_path / "a.png"), save(tmp_path / "b.png", h=9, w=9)],
+            tmp_path / "out",
         )
 
     assert [d.source.name for d in result.done] == ["a.png"]
-    assert result.failed[0].reason.startswith(f"{tmp_path / 'b.png'}: not even a tile of 9 x 9 pixels")
+    assert result.failed[0].reason.startswith(
+        f"{tmp_path / 'b.png'}: not even a tile of 9 x 9 pixels"
+    )

@@ -19,7 +19,16 @@ from dukd.images.resize import imresize_uint8
 from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork
 from dukd.networks.files import weights
 from dukd.training.experiment import Evaluation
-from dukd.training.validation import Validation, busiest, open_sets, pixels, set_name, some, try_teacher, write_samples
+from dukd.training.validation import (
+    Validation,
+    busiest,
+    open_sets,
+    pixels,
+    set_name,
+    some,
+    try_teacher,
+    write_samples,
+)
 from stand_ins import Nearest
 
 CPU = torch.device("cpu")
@@ -28,14 +37,14 @@ DIV2K = (0.4488, 0.4371, 0.4040)
 
 @pytest.fixture
 def reddish(tmp_path: Path) -> Validation:
-    """Pictures of squares, bright red and never black: what `repeater` enlarges better than bicubic."""
+    """Images of squares, bright red and never black: what `repeater` enlarges better than bicubic."""
     rng = np.random.default_rng(0)
     for i in range(3):
         lr = rng.integers((140, 10, 10), (250, 120, 120), (14, 18, 3)).astype(np.uint8)
         hr = lr.repeat(2, 0).repeat(2, 1) + rng.integers(0, 3, (28, 36, 3)).astype(np.uint8)
-        for folder, name, picture in (("HR", f"p{i}", hr), ("LR_bicubic/X2", f"p{i}x2", lr)):
+        for folder, name, image in (("HR", f"p{i}", hr), ("LR_bicubic/X2", f"p{i}x2", lr)):
             (tmp_path / "reddish" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(tmp_path / "reddish" / folder / f"{name}.png")
+            Image.fromarray(image).save(tmp_path / "reddish" / folder / f"{name}.png")
     return Validation.open(Evaluation(sets=(tmp_path / "reddish",)), 2, CPU)
 
 
@@ -53,7 +62,9 @@ def repeater(config: EDSRConfig) -> SRNetwork:
             state["body.0.conv2.weight"][c, c, 1, 1] = 5
             state["upsample.0.weight"][4 * c : 4 * c + 4, c, 1, 1] = 1
             state["conv_after_body.weight"][c, c, 1, 1] = 1
-            state["conv_last.weight"][c, c, 1, 1] = 0.5  # of the body's answer and the skip around it
+            state["conv_last.weight"][c, c, 1, 1] = (
+                0.5  # of the body's answer and the skip around it
+            )
     return network.frozen()
 
 
@@ -64,13 +75,16 @@ def test_a_good_teacher_passes(reddish: Validation) -> None:
     message = try_teacher(repeater(RIGHT), reddish, 3)
 
     assert message.startswith("the teacher beats bicubic: 4")
-    assert message.endswith("dB on 3 pictures of reddish")
+    assert message.endswith("dB on 3 images of reddish")
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (replace(RIGHT, value_range=1.0), r"Likely it was read wrongly: .* with --teacher\.value-range 255\.0, but"),
+        (
+            replace(RIGHT, value_range=1.0),
+            r"Likely it was read wrongly: .* with --teacher\.value-range 255\.0, but",
+        ),
         (replace(RIGHT, mean=DIV2K), r"with --teacher\.mean 0\.0 0\.0 0\.0, but"),
         (
             replace(RIGHT, value_range=1.0, mean=DIV2K),
@@ -78,7 +92,9 @@ def test_a_good_teacher_passes(reddish: Validation) -> None:
         ),
     ],
 )
-def test_a_teacher_that_was_read_wrongly(reddish: Validation, wrong: EDSRConfig, message: str) -> None:
+def test_a_teacher_that_was_read_wrongly(
+    reddish: Validation, wrong: EDSRConfig, message: str
+) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         try_teacher(repeater(wrong), reddish, 3)
     assert str(caught.value).startswith("the teacher does not beat bicubic: ")
@@ -91,12 +107,14 @@ def test_a_teacher_for_bgr(reddish: Validation) -> None:
         state["conv_first.weight"].copy_(state["conv_first.weight"].flip(1))
         state["conv_last.weight"].copy_(state["conv_last.weight"].flip(0))
 
-    with pytest.raises(ValueError, match=r"it has 48\.\d\d dB with blue and red exchanged \(.*, but 2\d\.\d\d dB"):
+    with pytest.raises(
+        ValueError, match=r"it has 48\.\d\d dB with blue and red exchanged \(.*, but 2\d\.\d\d dB"
+    ):
         try_teacher(network, reddish, 3)
 
 
 def test_a_good_teacher_that_could_be_better_says_so(reddish: Validation) -> None:
-    """Only one picture of three has what the exchange of colours spoils."""
+    """Only one image of three has what the exchange of colors spoils."""
     network = repeater(RIGHT)
     with torch.no_grad():
         network.state_dict()["conv_last.bias"].fill_(-1.5)
@@ -106,25 +124,32 @@ def test_a_good_teacher_that_could_be_better_says_so(reddish: Validation) -> Non
 
     said = try_teacher(read_as, reddish, 3)
 
-    assert re.search(r"beats bicubic: .*; but on crops it has .* dB with --teacher\.value-range 255\.0, but", said)
+    assert re.search(
+        r"beats bicubic: .*; but on crops it has .* dB with --teacher\.value-range 255\.0, but",
+        said,
+    )
 
 
 @pytest.mark.parametrize("config", [RIGHT, SMFANetConfig(scale=2, width=12, blocks=1)])
-def test_a_teacher_that_was_never_trained(reddish: Validation, config: EDSRConfig | SMFANetConfig) -> None:
+def test_a_teacher_that_was_never_trained(
+    reddish: Validation, config: EDSRConfig | SMFANetConfig
+) -> None:
     before = torch.random.get_rng_state()
     network = config.build().frozen()
     torch.random.set_rng_state(before)
 
     with pytest.raises(ValueError, match="weights were never trained"):
         try_teacher(network, reddish, 3)
-    assert torch.equal(torch.random.get_rng_state(), before)  # training draws what it would without the trial
+    assert torch.equal(
+        torch.random.get_rng_state(), before
+    )  # training draws what it would without the trial
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("value_range", "mean", "verdict"),
     [
-        (255.0, (0.0, 0.0, 0.0), "pictures of Set5$"),
+        (255.0, (0.0, 0.0, 0.0), "images of Set5$"),
         (1.0, (0.0, 0.0, 0.0), r"--teacher\.value-range 255\.0, but"),
         (255.0, DIV2K, r"--teacher\.mean 0\.0 0\.0 0\.0, but"),
     ],
@@ -146,7 +171,10 @@ def test_a_real_file_read_rightly_and_wrongly(
 def test_a_validation_is_the_mean_over_each_set(reddish: Validation) -> None:
     student, teacher = Nearest.of(2), repeater(RIGHT)
     pairs = reddish.sets["reddish"]
-    expected = [metrics.psnr_y(answer(student, lr)[0], tensor(hr), border=2).item() for lr, hr in map(load, pairs)]
+    expected = [
+        metrics.psnr_y(answer(student, lr)[0], tensor(hr), border=2).item()
+        for lr, hr in map(load, pairs)
+    ]
 
     first = reddish.measure(student, teacher)["reddish"]
     again = reddish.measure(student, teacher)["reddish"]  # the teacher's answers are remembered
@@ -161,7 +189,11 @@ def test_a_validation_is_the_mean_over_each_set(reddish: Validation) -> None:
 def test_the_line_of_the_log(reddish: Validation) -> None:
     record = reddish.record(500, Nearest.of(2), None)
 
-    assert (record["kind"], record["step"], list(record["sets"])) == ("validation", 500, ["reddish"])
+    assert (record["kind"], record["step"], list(record["sets"])) == (
+        "validation",
+        500,
+        ["reddish"],
+    )
     assert record["seconds"] > 0
 
 
@@ -185,7 +217,7 @@ def test_names_of_sets(tmp_path: Path) -> None:
     assert set_name(tmp_path / "Set5") == "Set5"
 
 
-def test_some_pictures_are_evenly_spaced(tmp_path: Path) -> None:
+def test_some_images_are_evenly_spaced(tmp_path: Path) -> None:
     for i in range(10):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
     pairs = find_pairs(tmp_path, scale=2)

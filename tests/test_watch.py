@@ -14,26 +14,28 @@ def seen(step: int) -> Seen:
     return Seen(step, torch.zeros(1), torch.zeros(1))
 
 
-def stepped(optimiser: Adam, watch: Watch, parameter: nn.Parameter, step: int, loss: float) -> Seen | None:
+def stepped(
+    optimizer: Adam, watch: Watch, parameter: nn.Parameter, step: int, loss: float
+) -> Seen | None:
     parameter.grad = torch.full_like(parameter, loss)
     found = watch.look(seen(step), [torch.tensor(loss)])
     if found is None:
-        optimiser.step()
+        optimizer.step()
     return found
 
 
 def setting(*, deferred: bool) -> tuple[nn.Parameter, Adam, Watch]:
     parameter = nn.Parameter(torch.ones(3))
-    optimiser = Adam([parameter], lr=0.1, fused=True)
-    return parameter, optimiser, Watch(optimiser, CPU, deferred=deferred)
+    optimizer = Adam([parameter], lr=0.1, fused=True)
+    return parameter, optimizer, Watch(optimizer, CPU, deferred=deferred)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_at_once_on_the_processor(value: float) -> None:
-    parameter, optimiser, watch = setting(deferred=False)
+    parameter, optimizer, watch = setting(deferred=False)
 
-    assert stepped(optimiser, watch, parameter, 1, 0.5) is None
-    found = stepped(optimiser, watch, parameter, 2, value)
+    assert stepped(optimizer, watch, parameter, 1, 0.5) is None
+    found = stepped(optimizer, watch, parameter, 2, value)
     assert found is not None
     assert found.step == 2
     assert torch.isfinite(parameter).all()
@@ -42,34 +44,34 @@ def test_at_once_on_the_processor(value: float) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_deferred_the_weights_stay_as_before_the_bad_step(value: float) -> None:
     """The verdict comes with the next step; Adam has left weights and moments alone meanwhile."""
-    parameter, optimiser, watch = setting(deferred=True)
-    assert stepped(optimiser, watch, parameter, 1, 0.5) is None
+    parameter, optimizer, watch = setting(deferred=True)
+    assert stepped(optimizer, watch, parameter, 1, 0.5) is None
     before: Tensor = parameter.detach().clone()
 
-    assert stepped(optimiser, watch, parameter, 2, value) is None
+    assert stepped(optimizer, watch, parameter, 2, value) is None
     assert torch.equal(parameter, before)
-    found = stepped(optimiser, watch, parameter, 3, 0.5)
+    found = stepped(optimizer, watch, parameter, 3, 0.5)
     assert found is not None
     assert found.step == 2
     assert torch.equal(parameter, before)
-    assert all(torch.isfinite(v).all() for v in optimiser.state[parameter].values())
+    assert all(torch.isfinite(v).all() for v in optimizer.state[parameter].values())
 
 
 def test_deferred_nothing_is_trained_after_a_bad_step_even_if_nobody_asks() -> None:
-    parameter, optimiser, watch = setting(deferred=True)
+    parameter, optimizer, watch = setting(deferred=True)
     watch.look(seen(1), [torch.tensor(math.nan)])
     before = parameter.detach().clone()
-    stepped(optimiser, watch, parameter, 2, 0.5)
-    optimiser.step()
+    stepped(optimizer, watch, parameter, 2, 0.5)
+    optimizer.step()
 
     assert torch.equal(parameter, before)
 
 
 def test_deferred_the_last_step_is_settled() -> None:
-    parameter, optimiser, watch = setting(deferred=True)
-    stepped(optimiser, watch, parameter, 1, 0.5)
+    parameter, optimizer, watch = setting(deferred=True)
+    stepped(optimizer, watch, parameter, 1, 0.5)
     assert watch.settle() is None
-    stepped(optimiser, watch, parameter, 2, math.nan)
+    stepped(optimizer, watch, parameter, 2, math.nan)
 
     found = watch.settle()
     assert found is not None
@@ -79,9 +81,9 @@ def test_deferred_the_last_step_is_settled() -> None:
 def test_deferred_steps_equal_those_at_once() -> None:
     parameters: list[Tensor] = []
     for deferred in (True, False):
-        parameter, optimiser, watch = setting(deferred=deferred)
+        parameter, optimizer, watch = setting(deferred=deferred)
         for step in range(1, 6):
-            assert stepped(optimiser, watch, parameter, step, 0.1 * step) is None
+            assert stepped(optimizer, watch, parameter, step, 0.1 * step) is None
         parameters.append(parameter.detach())
 
     assert torch.equal(*parameters)

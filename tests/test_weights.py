@@ -17,17 +17,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.testing import assert_close
 
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig, edsr_teacher
+from dukd.networks import (
+    EDSRConfig,
+    NetworkConfig,
+    RCANConfig,
+    SMFANetConfig,
+    SRNetwork,
+    SwinIRConfig,
+    edsr_teacher,
+)
 from dukd.networks.files import weights
 from dukd.networks.files.weights import Layout, WeightsError
 
 EDSR = EDSRConfig(scale=2, width=8, blocks=2)
 RCAN = RCANConfig(scale=4, width=8, groups=2, blocks=3, squeeze=4)
 SWINIR = SwinIRConfig(scale=3, width=8, depths=(2, 3), heads=(2, 4), window=4)
-LIGHT = SwinIRConfig(scale=4, width=8, depths=(2,), heads=(2,), window=4, upsampler="pixelshuffledirect")
+LIGHT = SwinIRConfig(
+    scale=4, width=8, depths=(2,), heads=(2,), window=4, upsampler="pixelshuffledirect"
+)
 SMFANET = SMFANetConfig(scale=3, width=8, blocks=2)
 TINY = (EDSR, RCAN, SWINIR, LIGHT, SMFANET)
-every_network = pytest.mark.parametrize("config", TINY, ids=["edsr", "rcan", "swinir", "swinir-light", "smfanet"])
+every_network = pytest.mark.parametrize(
+    "config", TINY, ids=["edsr", "rcan", "swinir", "swinir-light", "smfanet"]
+)
 
 Tensors = Mapping[str, Tensor]
 
@@ -61,11 +73,15 @@ def test_a_written_network_comes_back(config: NetworkConfig, tmp_path: Path) -> 
     assert (contents.network, contents.layout, contents.notes) == (config.name, "dukd", ())
     assert contents.parameters == network.parameter_count()
     assert contents.metadata["teacher_sha256"] == "12ab"
-    assert contents.metadata["radius"] == ("none" if network.radius is None else str(network.radius))
+    assert contents.metadata["radius"] == (
+        "none" if network.radius is None else str(network.radius)
+    )
 
 
 def test_numbers_that_no_tensor_shows_come_back(tmp_path: Path) -> None:
-    config = replace(EDSR, residual_scale=0.25, value_range=2.0, mean=(0.1, 0.2, 0.3), skip="nearest")
+    config = replace(
+        EDSR, residual_scale=0.25, value_range=2.0, mean=(0.1, 0.2, 0.3), skip="nearest"
+    )
     weights.write(tmp_path / "a.safetensors", stirred(config))
 
     assert weights.read(tmp_path / "a.safetensors").config == config
@@ -84,7 +100,9 @@ def test_the_same_network_makes_the_same_file(tmp_path: Path) -> None:
 @every_network
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
 @pytest.mark.parametrize("layout", ["basicsr", "official"])
-def test_other_layouts_come_back(config: NetworkConfig, layout: Layout, ending: str, tmp_path: Path) -> None:
+def test_other_layouts_come_back(
+    config: NetworkConfig, layout: Layout, ending: str, tmp_path: Path
+) -> None:
     network, lr = stirred(config), torch.rand(1, 3, 8, 4)
     path = tmp_path / f"a{ending}"
     weights.write(path, network, layout=layout, training_size=16)
@@ -98,13 +116,21 @@ def test_other_layouts_come_back(config: NetworkConfig, layout: Layout, ending: 
 def test_files_for_others_hold_what_their_loaders_ask_for(tmp_path: Path) -> None:
     for config in (EDSR, SWINIR):
         weights.write(tmp_path / f"{config.name}-b.pth", stirred(config), layout="basicsr")
-        weights.write(tmp_path / f"{config.name}-o.pth", stirred(config), layout="official", training_size=48)
+        weights.write(
+            tmp_path / f"{config.name}-o.pth", stirred(config), layout="official", training_size=48
+        )
 
     basicsr = torch.load(tmp_path / "edsr-b.pth", weights_only=True)["params"]
     bare = torch.load(tmp_path / "edsr-o.pth", weights_only=True)
     swinir = torch.load(tmp_path / "swinir-o.pth", weights_only=True)["params"]
     assert basicsr["body.1.conv2.weight"].shape == (8, 8, 3, 3)
-    assert {"head.0.weight", "body.1.body.2.bias", "body.2.weight", "tail.0.0.weight", "tail.1.bias"} < bare.keys()
+    assert {
+        "head.0.weight",
+        "body.1.body.2.bias",
+        "body.2.weight",
+        "tail.0.0.weight",
+        "tail.1.bias",
+    } < bare.keys()
     assert_close(bare["sub_mean.bias"], -255 * torch.tensor([0.4488, 0.4371, 0.4040]))
     assert swinir["layers.0.residual_group.blocks.1.attn_mask"].shape == (144, 16, 16)
 
@@ -137,7 +163,9 @@ def test_averaged_weights_are_preferred_and_the_choice_is_told(tmp_path: Path) -
 @pytest.mark.parametrize("wrapper", [None, "params", "params-ema", "state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_wrappers_and_prefixes(wrapper: str | None, prefix: str, zipped: bool, tmp_path: Path) -> None:
+def test_wrappers_and_prefixes(
+    wrapper: str | None, prefix: str, zipped: bool, tmp_path: Path
+) -> None:
     network = stirred(SMFANET)
     named: object = {prefix + name: tensor for name, tensor in network.state_dict().items()}
     content = named if wrapper is None else {wrapper: named}
@@ -181,9 +209,13 @@ def test_arguments_take_the_place_of_habits(tmp_path: Path) -> None:
     wanted = replace(EDSR, residual_scale=0.5, value_range=1.0, mean=(0.0, 0.0, 0.0))
     told: list[str] = []
 
-    by_number = weights.read(path, residual_scale=0.5, value_range=1, mean=(0, 0, 0), report=told.append)
+    by_number = weights.read(
+        path, residual_scale=0.5, value_range=1, mean=(0, 0, 0), report=told.append
+    )
 
-    assert by_number.config == weights.read(path, config=wanted, report=told.append).config == wanted
+    assert (
+        by_number.config == weights.read(path, config=wanted, report=told.append).config == wanted
+    )
     assert told == []
 
 
@@ -191,7 +223,10 @@ def test_what_a_file_says_is_not_overruled(tmp_path: Path) -> None:
     weights.write(tmp_path / "a.pth", stirred(EDSR), layout="official")
     weights.write(tmp_path / "b.safetensors", stirred(EDSR))
 
-    assert weights.read(tmp_path / "a.pth", mean=(0.4488, 0.4371, 0.4040), value_range=255).config == EDSR
+    assert (
+        weights.read(tmp_path / "a.pth", mean=(0.4488, 0.4371, 0.4040), value_range=255).config
+        == EDSR
+    )
     with pytest.raises(WeightsError, match=r"says value_range = 255\.0; asked for 1\.0"):
         weights.read(tmp_path / "a.pth", value_range=1.0)
     with pytest.raises(WeightsError, match=r"says residual_scale = 1\.0; asked for 0\.1"):
@@ -212,7 +247,9 @@ def tail(t: Tensors, x: Tensor) -> Tensor:
         if f"{name}.weight" not in t:
             break
         x = convolve(t, name, x)
-        x = F.pixel_shuffle(x, 3 if t[f"{name}.weight"].shape[0] == 9 * t[f"{name}.weight"].shape[1] else 2)
+        x = F.pixel_shuffle(
+            x, 3 if t[f"{name}.weight"].shape[0] == 9 * t[f"{name}.weight"].shape[1] else 2
+        )
     return convolve(t, "add_mean", convolve(t, "tail.1", x)) / 255
 
 
@@ -221,7 +258,9 @@ def official_edsr(t: Tensors, lr: Tensor, residual_scale: float) -> Tensor:
     for n in itertools.count():
         if f"body.{n}.body.0.weight" not in t:
             break
-        x = x + residual_scale * convolve(t, f"body.{n}.body.2", convolve(t, f"body.{n}.body.0", x).relu())
+        x = x + residual_scale * convolve(
+            t, f"body.{n}.body.2", convolve(t, f"body.{n}.body.0", x).relu()
+        )
     return tail(t, head + convolve(t, f"body.{n}", x))
 
 
@@ -252,7 +291,7 @@ def official_swinir(t: Tensors, lr: Tensor, config: SwinIRConfig) -> Tensor:
     def linear(name: str, tokens: Tensor) -> Tensor:
         return tokens @ t[f"{name}.weight"].T + t[f"{name}.bias"]
 
-    def as_picture(tokens: Tensor) -> Tensor:
+    def as_image(tokens: Tensor) -> Tensor:
         return tokens.mT.reshape(1, -1, h, w)
 
     shallow = convolve(t, "conv_first", lr - mean)
@@ -262,7 +301,9 @@ def official_swinir(t: Tensors, lr: Tensor, config: SwinIRConfig) -> Tensor:
         for number in range(depth):
             name = f"layers.{group}.residual_group.blocks.{number}"
             shift = size // 2 if number % 2 else 0
-            cell = ((y + shift) // size) * 1000 + (x + shift) // size  # equal where two pixels share a window
+            cell = ((y + shift) // size) * 1000 + (
+                x + shift
+            ) // size  # equal where two pixels share a window
             query, key, value = (
                 part.reshape(-1, heads, part.shape[-1] // heads).transpose(0, 1)
                 for part in linear(f"{name}.attn.qkv", norm(f"{name}.norm1", tokens)).chunk(3, -1)
@@ -277,12 +318,15 @@ def official_swinir(t: Tensors, lr: Tensor, config: SwinIRConfig) -> Tensor:
             tokens = tokens + linear(f"{name}.attn.proj", answer)
             inner = F.gelu(linear(f"{name}.mlp.fc1", norm(f"{name}.norm2", tokens)))
             tokens = tokens + linear(f"{name}.mlp.fc2", inner)
-        tokens = before + convolve(t, f"layers.{group}.conv", as_picture(tokens)).flatten(2).mT[0]
-    deep = shallow + convolve(t, "conv_after_body", as_picture(norm("norm", tokens)))
+        tokens = before + convolve(t, f"layers.{group}.conv", as_image(tokens)).flatten(2).mT[0]
+    deep = shallow + convolve(t, "conv_after_body", as_image(norm("norm", tokens)))
     if config.upsampler == "pixelshuffledirect":
         return F.pixel_shuffle(convolve(t, "upsample.0", deep), config.scale) + mean
     deep = F.leaky_relu(convolve(t, "conv_before_upsample.0", deep), 0.01)
-    return convolve(t, "conv_last", F.pixel_shuffle(convolve(t, "upsample.0", deep), config.scale)) + mean
+    return (
+        convolve(t, "conv_last", F.pixel_shuffle(convolve(t, "upsample.0", deep), config.scale))
+        + mean
+    )
 
 
 @pytest.mark.parametrize(
@@ -301,7 +345,10 @@ def test_the_authors_network_gives_the_same_answer(
 ) -> None:
     weights.write(tmp_path / "a.pth", stirred(config), layout="official", training_size=16)
     content = torch.load(tmp_path / "a.pth", weights_only=True)
-    theirs = {n: t.double() if t.is_floating_point() else t for n, t in content.get("params", content).items()}
+    theirs = {
+        n: t.double() if t.is_floating_point() else t
+        for n, t in content.get("params", content).items()
+    }
     lr = torch.rand(1, 3, 12, 8, dtype=torch.float64)
 
     ours = weights.read(tmp_path / "a.pth").eval().double()(lr)
@@ -324,7 +371,8 @@ class Harm:
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
-    ("function", "name"), [(os.system, f"{os.system.__module__}.system"), (eval, "eval"), (os.mkdir, "mkdir")]
+    ("function", "name"),
+    [(os.system, f"{os.system.__module__}.system"), (eval, "eval"), (os.mkdir, "mkdir")],
 )
 def test_code_in_a_file_is_refused_by_name(
     function: Callable[..., object], name: str, zipped: bool, tmp_path: Path
@@ -345,7 +393,9 @@ def test_a_view_that_lies_about_its_size_is_refused(zipped: bool, tmp_path: Path
     path = save(tmp_path / "a.pth", content, _use_new_zipfile_serialization=zipped)
 
     assert path.stat().st_size < 4096
-    with pytest.raises(WeightsError, match=r"declares \(20000000000,\), 80000000000 bytes, but the whole file has"):
+    with pytest.raises(
+        WeightsError, match=r"declares \(20000000000,\), 80000000000 bytes, but the whole file has"
+    ):
         weights.read(path)
 
 
@@ -353,7 +403,10 @@ def test_compressed_members_are_refused(tmp_path: Path) -> None:
     """A thousandfold compression bomb loads with torch alone."""
     plain = io.BytesIO()
     torch.save({"a": torch.zeros(10_000)}, plain)
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+    with (
+        zipfile.ZipFile(plain) as source,
+        zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
         for member in source.infolist():
             bomb.writestr(member.filename, source.read(member))
 
@@ -362,7 +415,11 @@ def test_compressed_members_are_refused(tmp_path: Path) -> None:
 
 
 def test_programs_pickles_and_other_things_are_refused(tmp_path: Path) -> None:
-    cases: dict[str, bytes] = {"text.pth": b"not weights", "empty.pth": b"", "bad.safetensors": b"x" * 100}
+    cases: dict[str, bytes] = {
+        "text.pth": b"not weights",
+        "empty.pth": b"",
+        "bad.safetensors": b"x" * 100,
+    }
     cases["plain.pth"] = pickle.dumps({"a": 1})
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -418,9 +475,14 @@ def test_another_scale_or_network_is_refused_with_a_guess(tmp_path: Path) -> Non
     path = tmp_path / "a.safetensors"
     weights.write(path, stirred(EDSR))
 
-    with pytest.raises(WeightsError, match=r"this looks like EDSR x2, 8 channels, 2 blocks; asked for x4"):
+    with pytest.raises(
+        WeightsError, match=r"this looks like EDSR x2, 8 channels, 2 blocks; asked for x4"
+    ):
         weights.read(path, scale=4)
-    with pytest.raises(WeightsError, match=r"looks like EDSR x2.*asked for EDSR x2, 256 channels, 32 blocks.*missing"):
+    with pytest.raises(
+        WeightsError,
+        match=r"looks like EDSR x2.*asked for EDSR x2, 256 channels, 32 blocks.*missing",
+    ):
         weights.read(path, config=edsr_teacher(2))
     with pytest.raises(WeightsError, match=r"asked for RCAN x4, 8 channels, 2 groups of 3 blocks"):
         weights.read(path, config=RCAN)
@@ -430,7 +492,9 @@ def test_another_scale_or_network_is_refused_with_a_guess(tmp_path: Path) -> Non
 
 @every_network
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_tensors_that_do_not_fit_are_named(config: NetworkConfig, change: str, tmp_path: Path) -> None:
+def test_tensors_that_do_not_fit_are_named(
+    config: NetworkConfig, change: str, tmp_path: Path
+) -> None:
     tensors = dict(config.build().state_dict())
     name = next(reversed(tensors))
     match change:
@@ -447,7 +511,9 @@ def test_tensors_that_do_not_fit_are_named(config: NetworkConfig, change: str, t
 
 
 def test_strangers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"none of EDSR, RCAN, SwinIR, SMFANet; its first tensors are fc\.weight"):
+    with pytest.raises(
+        WeightsError, match=r"none of EDSR, RCAN, SwinIR, SMFANet; its first tensors are fc\.weight"
+    ):
         weights.read(save(tmp_path / "a.pth", {"fc.weight": torch.zeros(2, 2)}))
     real = dict(SWINIR.build().state_dict()) | {"conv_up1.weight": torch.zeros(1)}
     with pytest.raises(WeightsError, match=r"nearest\+conv"):
@@ -470,7 +536,9 @@ def test_strangers_are_refused(tmp_path: Path) -> None:
         ("config", '{"scale": "2"}', "makes no edsr"),
     ],
 )
-def test_metadata_that_do_not_fit_are_refused(key: str, value: str, match: str, tmp_path: Path) -> None:
+def test_metadata_that_do_not_fit_are_refused(
+    key: str, value: str, match: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.safetensors"
     weights.write(path, stirred(EDSR))
     metadata = dict(weights.inspect(path).metadata) | {key: value}
@@ -483,7 +551,9 @@ def test_metadata_that_do_not_fit_are_refused(key: str, value: str, match: str, 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     skip = stirred(replace(EDSR, skip="nearest"))
     for layout in ("basicsr", "official"):
-        with pytest.raises(WeightsError, match=r"has no skip, .*\.safetensors .*\.onnx, which hold it"):
+        with pytest.raises(
+            WeightsError, match=r"has no skip, .*\.safetensors .*\.onnx, which hold it"
+        ):
             weights.write(tmp_path / "a.pth", skip, layout=layout)
     with pytest.raises(WeightsError, match=r"end in \.safetensors"):
         weights.write(tmp_path / "a.pth", skip)
@@ -511,13 +581,17 @@ def test_published_edsr_loads(width: int, real_data: Path) -> None:
     network = weights.read(path, value_range=255, mean=(0, 0, 0))
 
     assert network.config == EDSRConfig(scale=2, width=width, blocks=5, mean=(0, 0, 0))
-    assert {"assumed value_range = 255.0, which the file does not say"} < set(weights.inspect(path).notes)
+    assert {"assumed value_range = 255.0, which the file does not say"} < set(
+        weights.inspect(path).notes
+    )
 
 
 def test_nobody_is_told_to_load_without_the_safe_loader(tmp_path):
     """torch's own message about bytes that are no weights says how to switch its safe loader off."""
-    path = tmp_path / "picture.pth"
+    path = tmp_path / "image.pth"
     path.write_bytes(b"\xff\xd8\xff\xe0 no pickle")
 
-    with pytest.raises(WeightsError, match=r"is damaged, or no file of weights \(UnpicklingError\)$"):
+    with pytest.raises(
+        WeightsError, match=r"is damaged, or no file of weights \(UnpicklingError\)$"
+    ):
         weights.read(path)

@@ -33,13 +33,20 @@ if TYPE_CHECKING:
     from dukd.deploy.upscale import upscale_files
     from dukd.evaluation.evaluate import Candidate, evaluate
     from dukd.methods import DUKD, Combined, Logits, Method, Scratch
-    from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SRNetwork, SwinIRConfig
+    from dukd.networks import (
+        EDSRConfig,
+        NetworkConfig,
+        RCANConfig,
+        SMFANetConfig,
+        SRNetwork,
+        SwinIRConfig,
+    )
     from dukd.networks.files.weights import read as load
     from dukd.networks.files.weights import write as save
     from dukd.recipes.papers import recipe
     from dukd.runs.compare import compare
     from dukd.runs.report import report
-    from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+    from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
     from dukd.training.loop import train
 
 _HOMES = {
@@ -49,12 +56,26 @@ _HOMES = {
     "dukd.deploy.upscale": ("upscale_files",),
     "dukd.evaluation.evaluate": ("Candidate", "evaluate"),
     "dukd.methods": ("DUKD", "Combined", "Logits", "Method", "Scratch"),
-    "dukd.networks": ("EDSRConfig", "NetworkConfig", "RCANConfig", "SMFANetConfig", "SRNetwork", "SwinIRConfig"),
+    "dukd.networks": (
+        "EDSRConfig",
+        "NetworkConfig",
+        "RCANConfig",
+        "SMFANetConfig",
+        "SRNetwork",
+        "SwinIRConfig",
+    ),
     "dukd.networks.files.weights": ("load", "save"),
     "dukd.recipes.papers": ("recipe",),
     "dukd.runs.compare": ("compare",),
     "dukd.runs.report": ("report",),
-    "dukd.training.experiment": ("Data", "Evaluation", "Experiment", "Optimisation", "Reuse", "Teacher"),
+    "dukd.training.experiment": (
+        "Data",
+        "Evaluation",
+        "Experiment",
+        "Optimization",
+        "Reuse",
+        "Teacher",
+    ),
     "dukd.training.loop": ("train",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -71,7 +92,7 @@ __all__ = [
     "Logits",
     "Method",
     "NetworkConfig",
-    "Optimisation",
+    "Optimization",
     "Pack",
     "RCANConfig",
     "Reuse",

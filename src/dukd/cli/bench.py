@@ -20,7 +20,7 @@ from dukd.training.session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Measure speed: of a training step, a network, whole pictures, or the cutting of patches.
+    """Measure speed: of a training step, a network, whole images, or the cutting of patches.
 
     Ways of doing one thing are timed in turns; medians, spread, ratios to the first way, and the share of what this
     machine does at best. On a CPU the clock is processor time.
@@ -40,7 +40,7 @@ class Bench:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes."""
     channels_last: bool | None = None
-    """Whether pictures lie in memory with their channels together; None for what was measured to be faster."""
+    """Whether images lie in memory with their channels together; None for what was measured to be faster."""
     compile: bool = False
     """Whether networks go through torch.compile, for a step."""
     cuda_graphs: bool = False
@@ -54,7 +54,9 @@ class Bench:
 
     def __call__(self) -> int:
         if self.threads < 0:
-            raise ValueError(f"--threads is {self.threads}, but 0, which leaves the number alone, is the least")
+            raise ValueError(
+                f"--threads is {self.threads}, but 0, which leaves the number alone, is the least"
+            )
         if self.cuda_graphs and not self.compile:
             raise ValueError("--cuda-graphs are recorded by torch.compile: add --compile")
         if self.threads:
@@ -106,7 +108,9 @@ def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
     config = recipes.config_of(teacher, experiment.student.scale)
     if config is None:
         return teacher  # which says that there is no file
-    note(f"{named(teacher.weights)} is not there: the teacher has random weights, which cost the same")
+    note(
+        f"{named(teacher.weights)} is not there: the teacher has random weights, which cost the same"
+    )
     return config
 
 
@@ -127,8 +131,12 @@ class FillBank:
 
     def __call__(self) -> int:
         with Bar() as progress:
-            session = Session.prepare(experiment_of(str(self.experiment)), chosen(self.device), progress)
+            session = Session.prepare(
+                experiment_of(str(self.experiment)), chosen(self.device), progress
+            )
             asked = session.fill(progress)
         assert session.bank is not None
-        say(f"{named(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} batches were asked now")
+        say(
+            f"{named(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} batches were asked now"
+        )
         return 0

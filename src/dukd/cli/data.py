@@ -1,4 +1,4 @@
-"""Commands that look at pictures: prepare, check-data."""
+"""Commands that look at images: prepare, check-data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +14,22 @@ from dukd.images.io import ImageError
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Decode a folder of pictures once into a pack, from which training reads patches.
+    """Decode a folder of images once into a pack, from which training reads patches.
 
     Training does this by itself where it is given a folder. A pack of its own is worth having for large sets, for
-    machines that share one disk, and to move pictures as one file. An interrupted call goes on where it stopped.
+    machines that share one disk, and to move images as one file. An interrupted call goes on where it stopped.
 
     Example: dukd prepare DIV2K --scale 4 --out packs/div2k-x4.pack
     """
 
     source: tyro.conf.Positional[Path]
-    """Folder of pictures, in any layout the field uses."""
+    """Folder of images, in any layout the field uses."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The pack to write, such as packs/div2k-x4.pack."""
     scale: Annotated[int, tyro.conf.arg(aliases=["-s"])]
     """Upscaling factor."""
     lr: Path | None = None
-    """Folder of low-resolution pictures, where it does not lie beside the others."""
+    """Folder of low-resolution images, where it does not lie beside the others."""
     recursive: bool = False
     """Whether folders below are searched too."""
     verify: bool = False
@@ -37,41 +37,47 @@ class Prepare:
 
     def __call__(self) -> int:
         pairs = find_pairs(self.source, scale=self.scale, lr=self.lr, recursive=self.recursive)
-        say(f"{len(pairs)} pictures, low resolution: {pairs.lr_source}; the pack takes {amount(plan(pairs))}")
+        say(
+            f"{len(pairs)} images, low resolution: {pairs.lr_source}; the pack takes {amount(plan(pairs))}"
+        )
         with Bar() as progress:
             pack = prepare(pairs, self.out, progress=progress)
             if self.verify:
                 pack.verify(progress)
-        say(f"wrote {named(self.out)}: {len(pack)} pictures, x{pack.scale}, digest {pack.digest[:16]}")
+        say(
+            f"wrote {named(self.out)}: {len(pack)} images, x{pack.scale}, digest {pack.digest[:16]}"
+        )
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckData:
-    """Check a folder of pictures, or a pack, and list every problem at once; every pixel is read.
+    """Check a folder of images, or a pack, and list every problem at once; every pixel is read.
 
     Example: dukd check-data DIV2K --scale 4
     """
 
     source: tyro.conf.Positional[Path]
-    """Folder of pictures, or a pack."""
+    """Folder of images, or a pack."""
     scale: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
     """Upscaling factor; 4 for a folder if left out, and a pack knows its own, which is compared with this."""
     lr: Path | None = None
-    """Folder of low-resolution pictures, where it does not lie beside the others."""
+    """Folder of low-resolution images, where it does not lie beside the others."""
     recursive: bool = False
     """Whether folders below are searched too."""
     headers_only: bool = False
-    """Whether only names and sizes of pictures are checked: much faster, but torn files are not found."""
+    """Whether only names and sizes of images are checked: much faster, but torn files are not found."""
 
     def __call__(self) -> int:
         if self.source.is_file():
             return self._pack()
         scale = 4 if self.scale is None else self.scale
         pairs = find_pairs(self.source, scale=scale, lr=self.lr, recursive=self.recursive)
-        say(f"{len(pairs)} pictures for x{scale}, low resolution: {pairs.lr_source}")
+        say(f"{len(pairs)} images for x{scale}, low resolution: {pairs.lr_source}")
         if not self.headers_only and (problems := _unreadable(pairs)):
-            raise PairsError(f"{named(self.source)}: replace or delete what cannot be read", problems)
+            raise PairsError(
+                f"{named(self.source)}: replace or delete what cannot be read", problems
+            )
         say(f"nothing is wrong with them; a pack of them takes {amount(plan(pairs))}")
         return 0
 
@@ -83,12 +89,16 @@ class CheckData:
                 f"dukd prepare FOLDER --scale {self.scale} --out FILE.pack"
             )
         if self.lr is not None or self.recursive:
-            raise ValueError(f"{where} is a pack: --lr and --recursive are for folders, leave them out")
+            raise ValueError(
+                f"{where} is a pack: --lr and --recursive are for folders, leave them out"
+            )
         if not self.headers_only:
             with Bar() as progress:
                 pack.verify(progress)
         read = ", of which only the header was read" if self.headers_only else ""
-        say(f"{where} is sound: {len(pack)} pictures, x{pack.scale}, low resolution: {pack.lr_source}{read}")
+        say(
+            f"{where} is sound: {len(pack)} images, x{pack.scale}, low resolution: {pack.lr_source}{read}"
+        )
         return 0
 
 

@@ -13,14 +13,14 @@ from dukd.training import loop
 class Demo:
     """Train one small network three ways on bundled photographs, in about four minutes, and write a page about it.
 
-    From scratch, from a teacher's answers (logits), and by DUKD: the same network, pictures and steps. Needs the
+    From scratch, from a teacher's answers (logits), and by DUKD: the same network, images and steps. Needs the
     photographs of scikit-image and scikit-learn (pip install 'dukd[demo]') and nothing from a network.
 
     Example: dukd demo
     """
 
     out: Path = Path("runs/demo")
-    """Folder for pictures, runs and the page; an interrupted demo there is gone on with."""
+    """Folder for images, runs and the page; an interrupted demo there is gone on with."""
     steps: int = demo.STEPS
     """Steps of each of the three students."""
     fresh: bool = False
@@ -31,17 +31,23 @@ class Demo:
             raise ValueError(f"--steps is {self.steps}, but at least 1 is needed")
         try:
             with Bar() as bar:
-                outcome = demo.demo(self.out, steps=self.steps, fresh=self.fresh, tell=bar.say, progress=bar)
+                outcome = demo.demo(
+                    self.out, steps=self.steps, fresh=self.fresh, tell=bar.say, progress=bar
+                )
         except loop.Interrupted as stopped:
-            raise loop.Interrupted(stopped.step, self.out, how="the same command again") from stopped
+            raise loop.Interrupted(
+                stopped.step, self.out, how="the same command again"
+            ) from stopped
         judges = ", ".join(photograph.name for photograph in demo.HELD_OUT)
-        say(f"x{outcome.table.scale}, {self.steps} steps each, measured on photographs held out ({judges}):\n")
+        say(
+            f"x{outcome.table.scale}, {self.steps} steps each, measured on photographs held out ({judges}):\n"
+        )
         table(*_columns(outcome.table), right=True)
         say(
             "\nPSNR-Y and SSIM-Y: of the luma, against the truth. Agreement: PSNR-Y against the teacher's answers."
             "\nGap closed: share of the way from the student trained from scratch to the teacher, in PSNR-Y."
         )
-        say(f"\nThe page with curves and pictures: {named(outcome.page)}")
+        say(f"\nThe page with curves and images: {named(outcome.page)}")
         return 0
 
 

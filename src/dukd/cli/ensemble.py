@@ -15,7 +15,7 @@ from dukd.core.files import write_text
 from dukd.methods import Aggregation
 from dukd.networks import SRNetwork, gather
 from dukd.networks.files import weights
-from dukd.training.experiment import Data, Experiment, Optimisation
+from dukd.training.experiment import Data, Experiment, Optimization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,10 @@ class Ensemble:
         members: dict[str, SRNetwork] = {}
         for path in self.teachers:
             members[member_name(path, members)] = read_silent(
-                student_of(path), value_range=self.value_range, mean=self.mean, residual_scale=self.residual_scale
+                student_of(path),
+                value_range=self.value_range,
+                mean=self.mean,
+                residual_scale=self.residual_scale,
             )
         joined = gather(members, width=self.width, blocks=self.blocks)
         plan = self.out.with_suffix(".yaml")
@@ -58,15 +61,19 @@ class Ensemble:
         experiment = Experiment(
             student=joined.config,
             method=Aggregation(),
-            data=Data(train=Path("pictures")),
-            optimisation=Optimisation(warm_start=self.out),
+            data=Data(train=Path("images")),
+            optimization=Optimization(warm_start=self.out),
         )
         write_text(plan, experiment.to_yaml())
         run = Path("runs") / self.out.stem
         say(f"wrote {named(self.out)}: {', '.join(members)} joined, x{joined.scale}")
         say(f"wrote {named(plan)}; what joins them is trained, and the whole distilled, with")
-        say(f"  dukd train {named(plan)} --data.train PICTURES --evaluation.sets PICTURES --out {named(run)}")
-        say(f"  dukd train tiny-x{joined.scale}-mtkd --teacher.weights {named(run)}/student.safetensors ...")
+        say(
+            f"  dukd train {named(plan)} --data.train IMAGES --evaluation.sets IMAGES --out {named(run)}"
+        )
+        say(
+            f"  dukd train tiny-x{joined.scale}-mtkd --teacher.weights {named(run)}/student.safetensors ..."
+        )
         return 0
 
 

@@ -30,17 +30,17 @@ class Evaluate:
     """
 
     models: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Files of weights, run directories, or folders of pictures that another program has made."""
+    """Files of weights, run directories, or folders of images that another program has made."""
     sets: tuple[Path, ...]
-    """Folders of pictures, in any layout the field uses."""
+    """Folders of images, in any layout the field uses."""
     teacher: Path | None = None
     """Weights of the teacher: agreement with it and the share of the gap are measured."""
     baseline: Path | None = None
     """Weights of a baseline, such as the student from scratch, in place of bicubic, for the share of the gap."""
     scale: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
     """Upscaling factor, where no network says it."""
-    pictures: int = 0
-    """Pictures used of each set, evenly spaced; 0 for all."""
+    images: int = 0
+    """Images used of each set, evenly spaced; 0 for all."""
     self_ensemble: Annotated[bool, tyro.conf.arg(aliases=["-x"])] = False
     """Whether students answer as the mean over eight flips and rotations; marked with a plus."""
     bicubic: bool = True
@@ -61,8 +61,8 @@ class Evaluate:
     def __call__(self) -> int:
         if self.out is not None and self.out.suffix not in {".md", ".csv", ".json"}:
             raise ValueError(f"--out writes .md, .csv or .json, but got {named(self.out)}")
-        if self.pictures < 0:
-            raise ValueError(f"--pictures is a number from 0 (all) up, but got {self.pictures}")
+        if self.images < 0:
+            raise ValueError(f"--images is a number from 0 (all) up, but got {self.images}")
         device = chosen(self.device)
         sources = self._sources()
         candidates = [candidate for _, candidate in sources]
@@ -71,25 +71,35 @@ class Evaluate:
         for path in self.sets:
             name = validation.set_name(path)
             if name in sets:
-                raise ValueError(f"two sets are called {name}: {named(path)} and another; rename one folder")
-            sets[name] = validation.some(find_pairs(path, scale=scale), self.pictures)
+                raise ValueError(
+                    f"two sets are called {name}: {named(path)} and another; rename one folder"
+                )
+            sets[name] = validation.some(find_pairs(path, scale=scale), self.images)
         for candidate in candidates:
             if candidate.network is not None:
                 candidate.network.to(device)
         precision = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         with Bar() as progress:
-            measured = evaluate.evaluate(candidates, sets, device=device, precision=precision, progress=progress)
+            measured = evaluate.evaluate(
+                candidates, sets, device=device, precision=precision, progress=progress
+            )
         table(*measured.header_and_lines(), right=True)
         say(measured.protocol_line())
         if self.out is not None:
-            forms = {".md": measured.to_markdown, ".csv": measured.to_csv, ".json": measured.to_json}
+            forms = {
+                ".md": measured.to_markdown,
+                ".csv": measured.to_csv,
+                ".json": measured.to_json,
+            }
             write_text(self.out, forms[self.out.suffix]())
             say(f"wrote {named(self.out)}")
         for i, (path, _) in enumerate(sources):
             if path is not None and _is_run(path):
                 others = [r for j, r in enumerate(measured.rows) if sources[j][0] is None or j == i]
                 kept = results.keep(path, replace(measured, rows=tuple(others)))
-                say(f"wrote {named(kept.path)}" + "".join(f"; {named(text)}" for text in kept.notes))
+                say(
+                    f"wrote {named(kept.path)}" + "".join(f"; {named(text)}" for text in kept.notes)
+                )
         return 0
 
     def _scale(self, candidates: Sequence[evaluate.Candidate]) -> int:
@@ -97,8 +107,12 @@ class Evaluate:
         if self.scale is not None:
             found.add(self.scale)
         if len(found) != 1:
-            what = "no network says the scale: give --scale" if not found else f"several scales: {sorted(found)}"
-            raise ValueError(f"cannot tell which pictures to measure on, {what}")
+            what = (
+                "no network says the scale: give --scale"
+                if not found
+                else f"several scales: {sorted(found)}"
+            )
+            raise ValueError(f"cannot tell which images to measure on, {what}")
         return found.pop()
 
     def _sources(self) -> list[tuple[Path | None, evaluate.Candidate]]:
@@ -109,10 +123,14 @@ class Evaluate:
         for model, path in (("teacher", self.teacher), ("baseline", self.baseline)):
             if path is not None:
                 network = self._read(student_of(path))
-                found.append((None, evaluate.Candidate(model=model, label=path.stem, network=network)))
+                found.append(
+                    (None, evaluate.Candidate(model=model, label=path.stem, network=network))
+                )
         for path in self.models:
             if path.is_dir() and not _is_run(path):
-                found.append((path, evaluate.Candidate(model="pictures", label=path.name, pictures=path)))
+                found.append(
+                    (path, evaluate.Candidate(model="images", label=path.name, images=path))
+                )
                 continue
             label = path.resolve().name if path.is_dir() else path.stem
             student = evaluate.Candidate(
@@ -144,7 +162,9 @@ def read_silent(
 ) -> SRNetwork:
     """Read a network; what the options say of it counts only where its file is silent, and what is assumed is told."""
     contents = weights.inspect(path)
-    silent = set[str]() if "config" in contents.metadata else {f.name for f in fields(contents.config)}
+    silent = (
+        set[str]() if "config" in contents.metadata else {f.name for f in fields(contents.config)}
+    )
     notes: list[str] = []
     network = weights.read(
         path,
@@ -158,13 +178,17 @@ def read_silent(
     return network
 
 
-def tell(path: Path, notes: Sequence[str], config: NetworkConfig, *, how: str = "try {options}") -> None:
+def tell(
+    path: Path, notes: Sequence[str], config: NetworkConfig, *, how: str = "try {options}"
+) -> None:
     """Tell what had to be assumed of a network, and what to type if it is not so."""
     for text in notes:
         note(f"{named(path)}: {text}")
     if options := instead(notes, config):
         advice = how.format(options=options)
-        note(f"{named(path)}: if its answers come out wrong (below bicubic, too dark or tinted), {advice}")
+        note(
+            f"{named(path)}: if its answers come out wrong (below bicubic, too dark or tinted), {advice}"
+        )
 
 
 def instead(notes: Sequence[str], config: NetworkConfig) -> str:
@@ -191,7 +215,9 @@ def student_of(path: Path) -> Path:
     if not path.is_dir():
         return path
     if not _is_run(path):
-        raise ValueError(f"{named(path)} is a folder, but no run: name a file of weights, or a run directory")
+        raise ValueError(
+            f"{named(path)} is a folder, but no run: name a file of weights, or a run directory"
+        )
     student = path / "student.safetensors"
     if not student.is_file():
         raise ValueError(f"{named(path)} has no student yet: training writes it at the first save")
@@ -227,7 +253,11 @@ class Compare:
         if self.out.suffix == ".html":
             report.report(self.runs, self.out, title="Comparison", measured=measured)
         else:
-            forms = {".md": compared.to_markdown, ".csv": compared.to_csv, ".json": compared.to_json}
+            forms = {
+                ".md": compared.to_markdown,
+                ".csv": compared.to_csv,
+                ".json": compared.to_json,
+            }
             write_text(self.out, forms[self.out.suffix]())
         say(f"wrote {named(self.out)}")
         return 0
@@ -235,7 +265,7 @@ class Compare:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one HTML page about runs: table, curves, pictures and origin; it needs no network and no other file.
+    """Write one HTML page about runs: table, curves, images and origin; it needs no network and no other file.
 
     Runs that are still going, or were not evaluated, may be among them.
 
@@ -255,7 +285,9 @@ class Report:
 
     def __call__(self) -> int:
         if self.out.suffix not in {".html", ".htm"}:
-            raise ValueError(f"the report is a page: --out ends in .html, but got {named(self.out)}")
+            raise ValueError(
+                f"the report is a page: --out ends in .html, but got {named(self.out)}"
+            )
         measured = results.file_name(precision=self.precision, self_ensemble=self.self_ensemble)
         report.report(self.runs, self.out, title=self.title, measured=measured)
         say(f"wrote {named(self.out)}")

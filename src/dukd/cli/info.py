@@ -14,6 +14,7 @@ import tyro
 
 from dukd import recipes
 from dukd.cli.terminal import amount, facts, named, out, say, table
+from dukd.core.config import nearest
 from dukd.core.registry import known
 from dukd.data.pack import Pack
 from dukd.deploy.export import onnx_metadata
@@ -25,7 +26,7 @@ from dukd.recipes.ablations import CONTROLS
 from dukd.runs import compare
 from dukd.runs.directory import Run
 
-_LOOKED_AT = 1000  # files in search of a picture
+_LOOKED_AT = 1000  # files in search of an image
 _WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are counted
 
 
@@ -43,25 +44,30 @@ class Info:
 
     def __call__(self) -> int:
         if not self.path.exists():
-            raise ValueError(f"there is no {named(self.path)}: name a file of weights, a pack or a run directory")
+            raise ValueError(
+                f"there is no {named(self.path)}: name a file of weights, a pack or a run directory"
+            )
         if self.path.is_dir():
-            if not (self.path / "experiment.yaml").exists() and _holds_pictures(self.path):
+            if not (self.path / "experiment.yaml").exists() and _holds_images(self.path):
                 raise ValueError(
-                    f"{named(self.path)} is a folder of pictures, not a run: `dukd check-data {named(self.path)} "
+                    f"{named(self.path)} is a folder of images, not a run: `dukd check-data {named(self.path)} "
                     "--scale N` looks at them"
                 )
             facts(run_facts(self.path))
         elif self.path.suffix == ".pack":
             facts(pack_facts(self.path))
         elif self.path.suffix == ".onnx":
-            facts({"graph": f"{named(self.path)}, {amount(self.path.stat().st_size)}"} | onnx_metadata(self.path))
+            facts(
+                {"graph": f"{named(self.path)}, {amount(self.path.stat().st_size)}"}
+                | onnx_metadata(self.path)
+            )
         else:
             facts(weights_facts(self.path, self.value_range))
         return 0
 
 
-def _holds_pictures(folder: Path) -> bool:
-    """Whether a picture is among the first files in a folder and those below it."""
+def _holds_images(folder: Path) -> bool:
+    """Whether an image is among the first files in a folder and those below it."""
     return any(path.suffix.lower() in EXTENSIONS for path in islice(folder.rglob("*"), _LOOKED_AT))
 
 
@@ -70,7 +76,7 @@ def pack_facts(path: Path) -> dict[str, object]:
     pack = Pack.open(path)
     return {
         "pack": f"{named(path)}, {amount(path.stat().st_size)}",
-        "pictures": f"{len(pack):,}",
+        "images": f"{len(pack):,}",
         "scale": pack.scale,
         "low resolution": pack.lr_source,
         "digest": pack.digest,
@@ -84,7 +90,11 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
     h, w = _HEIGHT // network.scale, _WIDTH // network.scale
     radius = network.radius
     cost, output = macs(network, h, w) / 1e9, f"{w * network.scale} x {h * network.scale}"
-    metadata = [f"{key}: {value}" for key, value in contents.metadata.items() if key not in {"config", "format"}]
+    metadata = [
+        f"{key}: {value}"
+        for key, value in contents.metadata.items()
+        if key not in {"config", "format"}
+    ]
     return {
         "weights": f"{named(path)}, {amount(path.stat().st_size)}",
         "network": f"{contents.network} x{network.scale}",
@@ -93,7 +103,9 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
         "tensors": f"{contents.tensors}, {', '.join(contents.dtypes)}",
         "parameters": f"{contents.parameters:,}",
         "multiply-adds": f"{cost:.1f} G for {w} x {h} to {output}",
-        "sees": "the whole picture: tiles are approximate" if radius is None else f"{radius} pixels around each",
+        "sees": "the whole image: tiles are approximate"
+        if radius is None
+        else f"{radius} pixels around each",
         "float16": "safe" if network.fp16_safe else "overflows: use bfloat16 or float32",
         "metadata": named_lines(metadata),
         "notes": named_lines(contents.notes),
@@ -107,7 +119,9 @@ def named_lines(lines: list[str] | tuple[str, ...]) -> str | None:
 
 def numbers(config: NetworkConfig) -> str:
     """The fields of a config, as they are written in Python."""
-    return ", ".join(f"{f.name}={getattr(config, f.name)!r}" for f in fields(config) if f.name != "scale")
+    return ", ".join(
+        f"{f.name}={getattr(config, f.name)!r}" for f in fields(config) if f.name != "scale"
+    )
 
 
 def run_facts(path: Path) -> dict[str, object]:
@@ -122,17 +136,26 @@ def run_facts(path: Path) -> dict[str, object]:
     if holder:
         state, advice = f"running: {holder}", None
     elif story.finished:
-        state, advice = "finished", f"dukd evaluate {named(path)} --sets ..." if story.evaluation is None else None
+        state, advice = (
+            "finished",
+            f"dukd evaluate {named(path)} --sets ..." if story.evaluation is None else None,
+        )
     elif saved:
         state, advice = "stopped", f"dukd train {named(path)} --resume"
     else:
         state, advice = "stopped before anything was saved", "delete it and begin again"
-    origin = [f"{key}: {story.facts[key]}" for key in ("command", "started", "dukd", "torch") if key in story.facts]
+    origin = [
+        f"{key}: {story.facts[key]}"
+        for key in ("command", "started", "dukd", "torch")
+        if key in story.facts
+    ]
     return {
         "run": named(path),
         "state": state,
         "next": advice,
-        "student": _described(story.experiment.get("student"), story.facts.get("student_parameters")),
+        "student": _described(
+            story.experiment.get("student"), story.facts.get("student_parameters")
+        ),
         "teacher": _teacher(story),
         "method": _described(story.experiment.get("method")),
         "steps": f"{story.reached:,} of {steps:,}" + (f", saved at {saved[-1]:,}" if saved else ""),
@@ -172,7 +195,11 @@ def _described(part: object, parameters: object = None) -> str | None:
 def _short(value: object) -> str:
     if isinstance(value, dict):
         return str(cast("dict[str, object]", value).get("type", "..."))
-    return f"[{', '.join(map(str, cast('list[object]', value)))}]" if isinstance(value, list) else str(value)
+    return (
+        f"[{', '.join(map(str, cast('list[object]', value)))}]"
+        if isinstance(value, list)
+        else str(value)
+    )
 
 
 def _teacher(story: compare.Story) -> str | None:
@@ -187,7 +214,9 @@ def _teacher(story: compare.Story) -> str | None:
 def _losses(record: dict[str, Any]) -> str:
     parts = ", ".join(f"{name} {float(value):.4f}" for name, value in record["losses"].items())
     speed = float(record["images_per_second"])
-    return f"{float(record['total']):.4f} at step {record['step']:,} ({parts}), {speed:.0f} patches/s"
+    return (
+        f"{float(record['total']):.4f} at step {record['step']:,} ({parts}), {speed:.0f} patches/s"
+    )
 
 
 def _scores(record: dict[str, Any]) -> str:
@@ -212,12 +241,18 @@ class Methods:
     def __call__(self) -> int:
         kinds = known(Method)
         if not self.name:
-            table(("method", "what it does"), ((name, summary(kind)) for name, kind in kinds.items()))
-            say("\n`dukd methods NAME` lists a method's options; any can stand in a recipe's name: edsr-x4-NAME.")
+            table(
+                ("method", "what it does"), ((name, summary(kind)) for name, kind in kinds.items())
+            )
+            say(
+                "\n`dukd methods NAME` lists a method's options; any can stand in a recipe's name: edsr-x4-NAME."
+            )
             return 0
         if self.name not in kinds:
             near = nearest(self.name, kinds)
-            raise ValueError(f"there is no method {self.name!r}{near}; known are {', '.join(kinds)}")
+            raise ValueError(
+                f"there is no method {self.name!r}{near}; known are {', '.join(kinds)}"
+            )
         kind = kinds[self.name]
         out.print(f"[bold]{self.name}[/bold]", end="  ")
         say(inspect.getdoc(kind) or "")
@@ -247,7 +282,9 @@ def field_texts(kind: type) -> dict[str, str]:
         body = tree.body if isinstance(tree, ast.ClassDef) else []
         for statement, below in pairwise(body):
             match statement, below:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                    value=ast.Constant(value=str(text))
+                ):
                     found[name] = " ".join(text.split())
                 case _:
                     pass
@@ -279,11 +316,19 @@ class Recipes:
             say(recipes.recipe(self.name).make().to_yaml().rstrip())
             return 0
         families = (
-            (f"{name}-x{_either(recipes.scales_of(name))}-METHOD", (maker.__doc__ or "").splitlines()[0])
+            (
+                f"{name}-x{_either(recipes.scales_of(name))}-METHOD",
+                (maker.__doc__ or "").splitlines()[0],
+            )
             for name, maker in recipes.FAMILIES.items()
         )
         table(("recipe", "what it is"), families)
-        say("\nMETHOD is any of `dukd methods`, alone or as METHOD+dukd; scratch is training without a teacher.")
+        say(
+            "\nMETHOD is any of `dukd methods`, alone or as METHOD+dukd; scratch is training without a teacher."
+        )
         say("Or one of the controls, each a change to a recipe:\n")
-        table(("control", "what is changed"), ((name, control.about) for name, control in CONTROLS.items()))
+        table(
+            ("control", "what is changed"),
+            ((name, control.about) for name, control in CONTROLS.items()),
+        )
         return 0

@@ -16,7 +16,6 @@ import torch
 import tyro
 from rich.markup import escape
 
-from dukd import recipes
 from dukd._version import __version__
 from dukd.cli import train
 from dukd.cli.bench import Bench, FillBank
@@ -28,6 +27,7 @@ from dukd.cli.info import Info, Methods, Recipes
 from dukd.cli.terminal import err, named, say
 from dukd.cli.train import Train
 from dukd.cli.use import Export, Upscale
+from dukd.core.config import nearest
 from dukd.data.pack import PackError
 from dukd.data.pairs import PairsError
 from dukd.images.io import ImageError
@@ -63,7 +63,16 @@ COMMANDS: dict[str, type[Command]] = {
 }
 """The commands by name, in the order in which they are used."""
 
-PARTIAL, USAGE, BAD_DATA, INTERNAL, CANNOT_WRITE, IO_ERROR, RESUME, INTERRUPTED = 1, 2, 65, 70, 73, 74, 75, 130
+PARTIAL, USAGE, BAD_DATA, INTERNAL, CANNOT_WRITE, IO_ERROR, RESUME, INTERRUPTED = (
+    1,
+    2,
+    65,
+    70,
+    73,
+    74,
+    75,
+    130,
+)
 _NO_WRITING = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT}
 
 
@@ -71,7 +80,9 @@ def main() -> NoReturn:
     """Run the command that the arguments name, and exit."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # file names may hold what the terminal cannot show
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -113,11 +124,19 @@ def _command(arguments: list[str]) -> int:
         say(f"dukd {__version__}, torch {torch.__version__}")
         return 0
     if name not in COMMANDS:
-        raise ValueError(f"there is no command {name!r}{nearest(name, COMMANDS)}; `dukd --help` lists them")
+        raise ValueError(
+            f"there is no command {name!r}{nearest(name, COMMANDS)}; `dukd --help` lists them"
+        )
     rest = train.with_plugins(rest)
     if name == "upscale":
-        rest = [a for a in rest if a not in {"-i", "--input"}]  # Real-ESRGAN has a flag before its inputs
-    command = train.parse(rest) if name == "train" else tyro.cli(COMMANDS[name], prog=f"dukd {name}", args=rest)
+        rest = [
+            a for a in rest if a not in {"-i", "--input"}
+        ]  # Real-ESRGAN has a flag before its inputs
+    command = (
+        train.parse(rest)
+        if name == "train"
+        else tyro.cli(COMMANDS[name], prog=f"dukd {name}", args=rest)
+    )
     return command()
 
 
@@ -127,8 +146,12 @@ def _help() -> int:
     width = max(map(len, COMMANDS)) + 2
     for name, kind in COMMANDS.items():
         say(f"  {name:{width}}{(kind.__doc__ or '').splitlines()[0]}")
-    say("\n`dukd COMMAND --help` lists a command's options; --debug shows where an error came from.")
-    say("`--import FILE` runs a Python file first, which may define methods and networks of your own.")
+    say(
+        "\n`dukd COMMAND --help` lists a command's options; --debug shows where an error came from."
+    )
+    say(
+        "`--import FILE` runs a Python file first, which may define methods and networks of your own."
+    )
     return 0
 
 

@@ -105,11 +105,17 @@ def chosen(device: Device) -> torch.device:
     Raises:
         ValueError: If there is none of that kind here.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if device == "auto":
         return torch.device(next(name for name, present in there.items() if present))
     if not there[device]:
-        raise ValueError(f"there is no {device} device here: leave --device out, or say --device cpu")
+        raise ValueError(
+            f"there is no {device} device here: leave --device out, or say --device cpu"
+        )
     return torch.device(device)
 
 
@@ -121,7 +127,10 @@ class Bar:
             BarColumn(bar_width=20),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[left]}"),
-            TextColumn("{task.fields[what]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            TextColumn(
+                "{task.fields[what]}",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
             console=err,
             transient=True,
             expand=True,
@@ -132,7 +141,9 @@ class Bar:
         self.tenth = -1
         self.begun = self.told = 0.0
 
-    def __call__(self, done: int, total: int, what: str, *, seconds_left: float | None = None) -> None:
+    def __call__(
+        self, done: int, total: int, what: str, *, seconds_left: float | None = None
+    ) -> None:
         """Show that ``done`` of ``total`` is done; what is left is estimated, unless the caller knows better."""
         now = time.monotonic()
         if done < self.done or total != self.total:  # other work has begun
@@ -142,7 +153,9 @@ class Bar:
             seconds_left = (now - self.begun) / (done - self.first) * (total - done)
         left = f"{duration(seconds_left)} left" if seconds_left is not None and done < total else ""
         if self.live:
-            self.bar.update(self.task, completed=done, total=total, what=escape(named(what)), left=left)
+            self.bar.update(
+                self.task, completed=done, total=total, what=escape(named(what)), left=left
+            )
             return
         tenth = 10 * done // max(1, total)
         if tenth != self.tenth or now - self.told > _QUIET:

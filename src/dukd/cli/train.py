@@ -31,7 +31,7 @@ class Train:
     What to train is a recipe's name, a YAML file, or the directory of a run; every part of it can be given another
     value. The options come from the experiment, so that those of a method appear where the method is chosen.
 
-    Example: dukd train edsr-x4-dukd --teacher.weights edsr.pth --data.train pictures/ --out runs/mine
+    Example: dukd train edsr-x4-dukd --teacher.weights edsr.pth --data.train images/ --out runs/mine
 
     Interrupted, it saves and can be continued: dukd train runs/mine --resume
 
@@ -47,7 +47,10 @@ class Train:
     """Where to train."""
 
     def __call__(self) -> int:
-        with distributed.join(chosen(self.device)) as world, Bar() if world.leads else nullcontext() as progress:
+        with (
+            distributed.join(chosen(self.device)) as world,
+            Bar() if world.leads else nullcontext() as progress,
+        ):
             student = loop.train(
                 self.experiment,
                 self.out,
@@ -57,7 +60,9 @@ class Train:
                 world=world,
             )
         if world.leads:
-            say(f"the student is {named(student)}; everything about the run is in {named(self.out)}")
+            say(
+                f"the student is {named(student)}; everything about the run is in {named(self.out)}"
+            )
         return 0
 
 
@@ -71,7 +76,12 @@ class Watcher:
     def __call__(self, record: Record) -> None:
         """Show one record."""
         match record:
-            case {"kind": "step", "step": int(step), "steps": int(steps), "seconds_left": float(left)}:
+            case {
+                "kind": "step",
+                "step": int(step),
+                "steps": int(steps),
+                "seconds_left": float(left),
+            }:
                 self.progress(step, steps, self.text, seconds_left=left)
             case {"kind": "train"}:
                 losses = cast("dict[str, float]", record["losses"])
@@ -105,8 +115,12 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
         raise ValueError(f"name what to train first: {hint}")
     name = arguments[0]
     experiment = experiment_of(name)
-    if experiment.teacher is None and any(argument.startswith("--teacher.") for argument in arguments):
-        raise ValueError(f"{named(name)} trains without a teacher: leave the options --teacher.… out")
+    if experiment.teacher is None and any(
+        argument.startswith("--teacher.") for argument in arguments
+    ):
+        raise ValueError(
+            f"{named(name)} trains without a teacher: leave the options --teacher.… out"
+        )
     default = Path(name) if Path(name).is_dir() else Path("runs") / Path(name).stem
     command = tyro.cli(
         Train,
@@ -121,7 +135,12 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
 def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Experiment:
     """Forget what a recipe says of its own teacher's file where another one says it itself, or cannot be read so."""
     teacher = experiment.teacher
-    if before is None or teacher is None or teacher.weights == before.weights or not teacher.weights.is_file():
+    if (
+        before is None
+        or teacher is None
+        or teacher.weights == before.weights
+        or not teacher.weights.is_file()
+    ):
         return experiment
     try:
         declares = "dukd" in weights.inspect(teacher.weights).metadata
@@ -149,7 +168,9 @@ def _readable(teacher: Teacher, scale: int) -> bool:
 def _help(hint: str) -> int:
     say("usage: dukd train NAME [--import FILE] [options]\n")
     say(f"{inspect.getdoc(Train)}\n")
-    say(f"NAME is {hint}.\n--import FILE runs a Python file first, which may define methods and networks.")
+    say(
+        f"NAME is {hint}.\n--import FILE runs a Python file first, which may define methods and networks."
+    )
     say("`dukd train NAME --help` lists the options.")
     return 0
 
@@ -168,7 +189,9 @@ def experiment_of(name: str) -> Experiment:
             raise ValueError(f"{named(path)} is a folder, but no run: it has no experiment.yaml")
         return Experiment.from_file(path / "experiment.yaml")
     if path.name != name:  # a path, which no recipe's name is
-        raise ValueError(f"there is no run {named(path)}; a new run is begun with a recipe's name or a YAML file")
+        raise ValueError(
+            f"there is no run {named(path)}; a new run is begun with a recipe's name or a YAML file"
+        )
     return recipes.recipe(name).make()
 
 
@@ -191,5 +214,7 @@ def with_plugins(arguments: Sequence[str]) -> list[str]:
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            raise ValueError(f"--import {named(path)} failed: {type(error).__name__}: {error}") from error
+            raise ValueError(
+                f"--import {named(path)} failed: {type(error).__name__}: {error}"
+            ) from error
     return rest

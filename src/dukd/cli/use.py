@@ -20,16 +20,16 @@ _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": 
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale:
-    """Enlarge pictures; what cannot be read is listed at the end, and the others are done.
+    """Enlarge images; what cannot be read is listed at the end, and the others are done.
 
-    Gray, 16 bits, transparency and colour profiles are kept. Large pictures are cut into tiles that give the same
+    Gray, 16 bits, transparency and color profiles are kept. Large images are cut into tiles that give the same
     answer as the whole, where the network allows it.
 
     Example: dukd upscale photos/ -o out/ -m student.safetensors
     """
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]
-    """Pictures, or folders of them; -i may stand before them."""
+    """Images, or folders of them; -i may stand before them."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o", "--output"])]
     """Folder for the results."""
     model: Annotated[Path, tyro.conf.arg(aliases=["-m", "-n"])]
@@ -37,7 +37,7 @@ class Upscale:
     outscale: Annotated[float | None, tyro.conf.arg(aliases=["-s"])] = None
     """Final size as a factor of the input's, if it is not the network's."""
     tile: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
-    """Side of the pieces large pictures are cut into, in pixels of the input; chosen by itself if left out or 0."""
+    """Side of the pieces large images are cut into, in pixels of the input; chosen by itself if left out or 0."""
     self_ensemble: Annotated[bool, tyro.conf.arg(aliases=["-x"])] = False
     """Whether to answer as the mean over eight flips and rotations: eight times slower, a little better."""
     suffix: str | None = None
@@ -45,7 +45,7 @@ class Upscale:
     recursive: bool = False
     """Whether folders below are searched too."""
     skip_existing: bool = False
-    """Whether pictures that are finished already are left out."""
+    """Whether images that are finished already are left out."""
     quality: int = 95
     """Quality of JPEG and WebP, 1 to 100."""
     max_pixels: int = MAX_PIXELS
@@ -55,7 +55,7 @@ class Upscale:
     device: Device = "auto"
     """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of one."""
     workers: int = 0
-    """Processes that share the pictures and the cores or GPUs, by Ray; with 0, all is done in this one."""
+    """Processes that share the images and the cores or GPUs, by Ray; with 0, all is done in this one."""
     ray_address: str | None = None
     """Ray cluster on which the workers run, host:port, or auto for one on this machine; a private one if left out."""
 
@@ -65,9 +65,13 @@ class Upscale:
         if self.tile is not None and self.tile < 0:
             raise ValueError(f"--tile is a number of pixels, but got {self.tile}")
         if self.out.suffix.lower() in EXTENSIONS and not self.out.is_dir():
-            raise ValueError(f"--out is a folder, but got {named(self.out)}; the results are named after the inputs")
+            raise ValueError(
+                f"--out is a folder, but got {named(self.out)}; the results are named after the inputs"
+            )
         engine = self._engine()
-        elsewhere = self.ray_address is not None and self.device != "auto"  # this machine need not have the device
+        elsewhere = (
+            self.ray_address is not None and self.device != "auto"
+        )  # this machine need not have the device
         device = torch.device(self.device) if elsewhere else chosen(self.device)
         path = student_of(self.model)
         notes: list[str] = []
@@ -78,7 +82,10 @@ class Upscale:
         note(
             f"{named(path)}: {network.config.name} x{network.scale}, {network.parameter_count():,} parameters, {where}"
         )
-        with Bar() as progress, redirect_stdout(sys.stderr):  # where Ray reports what became of workers
+        with (
+            Bar() as progress,
+            redirect_stdout(sys.stderr),
+        ):  # where Ray reports what became of workers
             result = upscale.upscale_files(
                 network,
                 self.inputs,
@@ -103,14 +110,18 @@ class Upscale:
             note(f"{len(result.skipped)} were finished already")
         if result.failed:
             total = len(result.done) + len(result.skipped) + len(result.failed)
-            err.print(f"[bold red]dukd:[/] {len(result.failed)} of {total} pictures were not enlarged:")
+            err.print(
+                f"[bold red]dukd:[/] {len(result.failed)} of {total} images were not enlarged:"
+            )
             for failed in result.failed:
                 err.print(named(failed.reason), markup=False)
         return 1 if result.failed else 0
 
     def _engine(self) -> upscale.Engine:
         if self.workers < 0:
-            raise ValueError(f"--workers is a number of processes, or 0 for none, but got {self.workers}")
+            raise ValueError(
+                f"--workers is a number of processes, or 0 for none, but got {self.workers}"
+            )
         if self.workers:
             return workers.Workers(self.workers, self.ray_address)
         if self.ray_address is not None:
@@ -175,9 +186,13 @@ class Export:
                 )
         else:
             done = export.export_weights(network, self.out, form)
-        say(f"wrote {named(done.path)}: {network.config.name} x{network.scale} as {done.form}, {done.bytes:,} bytes")
+        say(
+            f"wrote {named(done.path)}: {network.config.name} x{network.scale} as {done.form}, {done.bytes:,} bytes"
+        )
         sizes = ", ".join(f"{n} x {h} x {w}" for n, h, w in done.sizes)
-        say(f"largest difference to the student: {done.largest_error:.1e} where white is 1, at {sizes}")
+        say(
+            f"largest difference to the student: {done.largest_error:.1e} where white is 1, at {sizes}"
+        )
         return 0
 
     def _form(self) -> Literal["onnx", "basicsr", "official", "dukd"]:
@@ -191,4 +206,6 @@ class Export:
             case ".safetensors":
                 return "dukd"
             case _:
-                raise ValueError(f"--out ends in .onnx, .pth or .safetensors, but got {named(self.out)}")
+                raise ValueError(
+                    f"--out ends in .onnx, .pth or .safetensors, but got {named(self.out)}"
+                )

@@ -26,7 +26,12 @@ _SHOWN = 60
 """Characters of a wrong value that a message repeats."""
 _GREATEST = float(1 << 63)
 _TRUE, _FALSE, _NULL = {"true", "yes", "on"}, {"false", "no", "off"}, {"null", "~", ""}
-_ALIASES = {"lr": "learning_rate", "learning-rate": "learning_rate", "batch_size": "batch", "patch_size": "patch"}
+_ALIASES = {
+    "lr": "learning_rate",
+    "learning-rate": "learning_rate",
+    "batch_size": "batch",
+    "patch_size": "patch",
+}
 
 
 class ConfigError(ValueError):
@@ -59,7 +64,10 @@ class _Reader:
             choices = {str(choice): choice for choice in typing.get_args(kind)}
             if text not in choices:
                 known = ", ".join(choices)
-                self.fail(node, f"{key} is {_short(text)}, but must be one of {known}{nearest(text, choices)}")
+                self.fail(
+                    node,
+                    f"{key} is {_short(text)}, but must be one of {known}{nearest(text, choices)}",
+                )
             return choices[text]
         if kind is bool:
             if text.lower() not in _TRUE | _FALSE:
@@ -71,13 +79,17 @@ class _Reader:
             return self.number(node, text, key, float, "a number")
         return kind(text)
 
-    def number(self, node: yaml.Node, text: str, key: str, kind: Callable[[str], T], what: str) -> T:
+    def number(
+        self, node: yaml.Node, text: str, key: str, kind: Callable[[str], T], what: str
+    ) -> T:
         try:
             value = kind(text)
         except ValueError:
             self.fail(node, f"{key} is {_short(text)}, but must be {what}")
         if not -_GREATEST <= cast("float", value) <= _GREATEST:  # no number is in no interval
-            self.fail(node, f"{key} is {_short(text)}, but must be {what} that can be computed with")
+            self.fail(
+                node, f"{key} is {_short(text)}, but must be {what} that can be computed with"
+            )
         return value
 
     def scalar(self, node: yaml.Node, key: str) -> str:
@@ -98,7 +110,10 @@ class _Reader:
             arguments = (arguments[0],) * len(children)
         if len(children) != len(arguments):
             self.fail(node, f"{key} takes {len(arguments)} values, but has {len(children)}")
-        return tuple(self.read(c, a, f"{key}[{i}]") for i, (c, a) in enumerate(zip(children, arguments, strict=True)))
+        return tuple(
+            self.read(c, a, f"{key}[{i}]")
+            for i, (c, a) in enumerate(zip(children, arguments, strict=True))
+        )
 
     def entries(self, node: yaml.Node, key: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         if not isinstance(node, yaml.MappingNode):
@@ -120,7 +135,10 @@ class _Reader:
         type_node = entries["type"][1]
         name = self.scalar(type_node, f"{key}.type")
         if name not in known:
-            self.fail(type_node, f"{key}.type is {_short(name)}{nearest(name, known)}; known are {', '.join(known)}")
+            self.fail(
+                type_node,
+                f"{key}.type is {_short(name)}{nearest(name, known)}; known are {', '.join(known)}",
+            )
         return self.read_dataclass(node, known[name], key, skip=("type",))
 
     def read_dataclass(self, node: yaml.Node, kind: type, key: str, skip: tuple[str, ...]) -> Any:  # noqa: ANN401
@@ -143,7 +161,11 @@ class _Reader:
 
 
 def _is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.style is None and str(node.value).lower() in _NULL
+    return (
+        isinstance(node, yaml.ScalarNode)
+        and node.style is None
+        and str(node.value).lower() in _NULL
+    )
 
 
 def _short(text: str) -> str:
@@ -154,7 +176,11 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     """``; did you mean ...?`` with the most similar of some names, or nothing if none is similar."""
     names = list(known)
     alias = _ALIASES.get(name.lower())
-    close = [alias] if alias in names else difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
+    close = (
+        [alias]
+        if alias in names
+        else difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
+    )
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -178,13 +204,17 @@ def load(text: str, kind: type[T], *, kinds: Kinds, source: str) -> T:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise ConfigError(f"{source}{where}: this is not YAML: {error.problem or error.context}") from None
+        raise ConfigError(
+            f"{source}{where}: this is not YAML: {error.problem or error.context}"
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: this is not YAML: {str(error).splitlines()[0]}") from None
     except (ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{source}: this is not YAML: {error}") from None  # an escape that is no character
+        raise ConfigError(
+            f"{source}: this is not YAML: {error}"
+        ) from None  # an escape that is no character
     if node is None:
         raise ConfigError(f"{source}: the file is empty")
     return cast("T", _Reader(source, kinds).read(node, kind, kind.__name__.lower()))
@@ -194,11 +224,16 @@ def _check_events(text: str, source: str) -> None:
     """Refuse what could grow, recurse or make objects, before anything is built."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         wrong = None
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
             wrong = "anchors and aliases are not used here"
-        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+        elif (
+            isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+            and event.tag is not None
+        ):
             wrong = "tags are not used here"
         elif depth > _DEEPEST:
             wrong = f"nested more than {_DEEPEST} deep"
@@ -212,7 +247,9 @@ def plain(value: object, *, kinds: Kinds) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         chosen = any(isinstance(value, base) for base in kinds)
         head: dict[str, object] = {"type": cast("Any", value).name} if chosen else {}
-        return head | {f.name: plain(getattr(value, f.name), kinds=kinds) for f in fields(value) if f.init}
+        return head | {
+            f.name: plain(getattr(value, f.name), kinds=kinds) for f in fields(value) if f.init
+        }
     if isinstance(value, tuple | list):
         return [plain(v, kinds=kinds) for v in cast("tuple[object, ...]", value)]
     if isinstance(value, PurePath):
@@ -222,7 +259,9 @@ def plain(value: object, *, kinds: Kinds) -> object:
 
 def dump(value: object, *, kinds: Kinds) -> str:
     """Write a configuration as YAML that `load` reads back to an equal one."""
-    return yaml.dump(plain(value, kinds=kinds), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(
+        plain(value, kinds=kinds), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
+    )
 
 
 class _Dumper(yaml.SafeDumper):

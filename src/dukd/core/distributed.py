@@ -64,10 +64,12 @@ class World:
             RankError: If the batch cannot be shared, or not without a trace of the number of ranks.
         """
         if batch % self.size:
-            raise RankError(f"a batch of {batch} cannot be shared by {self.size} ranks, but by {_divisors(batch)}")
+            raise RankError(
+                f"a batch of {batch} cannot be shared by {self.size} ranks, but by {_divisors(batch)}"
+            )
         if deterministic and accumulate % self.size:
             raise RankError(
-                f"in deterministic mode the ranks share the {accumulate} parts of a batch (optimisation.accumulate), "
+                f"in deterministic mode the ranks share the {accumulate} parts of a batch (optimization.accumulate), "
                 f"which {self.size} ranks cannot, but {_divisors(accumulate)}"
             )
         return math.lcm(accumulate, self.size) // self.size
@@ -137,7 +139,10 @@ class World:
             RankError: If they do not, on every rank.
             PeerError: If another rank died or hangs.
         """
-        first, *others = (row.tolist() for row in self.gather(torch.frombuffer(bytearray(digest), dtype=torch.uint8)))
+        first, *others = (
+            row.tolist()
+            for row in self.gather(torch.frombuffer(bytearray(digest), dtype=torch.uint8))
+        )
         odd = [str(rank) for rank, other in enumerate(others, 1) if other != first]
         if odd:
             raise RankError(
@@ -183,13 +188,17 @@ def join(
         yield World(device=numbered(device))
         return
     if missing := [name for name in _NEEDED if name not in environment]:
-        raise RankError(f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start the processes with torchrun")
+        raise RankError(
+            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start the processes with torchrun"
+        )
     if device.type not in {"cpu", "cuda"}:
         raise RankError(f"several ranks train on cpu or cuda, not on {device.type}")
     rank, local = int(environment["RANK"]), int(environment["LOCAL_RANK"])
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
-            raise RankError(f"local rank {local} has no GPU: there are {torch.cuda.device_count()}, one per process")
+            raise RankError(
+                f"local rank {local} has no GPU: there are {torch.cuda.device_count()}, one per process"
+            )
         device = numbered(torch.device("cuda", local))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _talking(rank, size):
@@ -199,7 +208,9 @@ def join(
             patient = dist.new_group(backend="gloo", timeout=patience)
         yield World(rank, size, device, cast("dist.ProcessGroup", patient))
     except BaseException:
-        if device.type == "cpu":  # NCCL would wait for ranks that wait for this one; the process's end frees it
+        if (
+            device.type == "cpu"
+        ):  # NCCL would wait for ranks that wait for this one; the process's end frees it
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
@@ -237,7 +248,11 @@ class InOrder:
         Raises:
             PeerError: If another rank died or hangs.
         """
-        rows = list(chain.from_iterable(share.unbind() for share in self._world.gather(torch.stack(self._rows))))
+        rows = list(
+            chain.from_iterable(
+                share.unbind() for share in self._world.gather(torch.stack(self._rows))
+            )
+        )
         total = rows[0].clone()
         for row in rows[1:]:
             total.add_(row)
@@ -265,7 +280,9 @@ def _flat(parameters: Sequence[nn.Parameter], values: Tensor) -> Tensor:
 
 def _spread(flat: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """Put the row back into gradients; the values at its end are returned."""
-    *pieces, values = flat.split([*(p.numel() for p in parameters), flat.numel() - sum(p.numel() for p in parameters)])
+    *pieces, values = flat.split(
+        [*(p.numel() for p in parameters), flat.numel() - sum(p.numel() for p in parameters)]
+    )
     for p in parameters:
         if p.grad is None:
             p.grad = torch.empty_like(p)

@@ -24,7 +24,9 @@ def known(base: type[Any]) -> dict[str, type[Any]]:
             if name is None:
                 raise ValueError(f"{_place(kind)} has no name: write name = ... into the class")
             if name in found and _place(found[name]) != _place(kind):
-                raise ValueError(f"two classes are called {name!r}: {_place(found[name])} and {_place(kind)}")
+                raise ValueError(
+                    f"two classes are called {name!r}: {_place(found[name])} and {_place(kind)}"
+                )
             found[name] = kind
     return dict(sorted(found.items()))
 

@@ -1,4 +1,4 @@
-"""From picture files to batches of patches."""
+"""From image files to batches of patches."""
 
 from dukd.data.datasets import (
     TEST_SETS,

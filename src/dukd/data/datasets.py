@@ -34,12 +34,21 @@ def benchmark(root: Path | str, name: str, scale: int, *, lr_from_hr: bool | Non
         PairsError: If the set is not there, or not complete, or for the reasons of ``find_pairs``.
         ValueError: If there is no set of that name.
     """
-    known = {alias.casefold(): title for title, (_, aliases) in _BENCHMARKS.items() for alias in aliases}
+    known = {
+        alias.casefold(): title for title, (_, aliases) in _BENCHMARKS.items() for alias in aliases
+    }
     if (title := known.get(name.casefold())) is None:
-        raise ValueError(f"there is no test set {name!r}; there are {', '.join(_BENCHMARKS)}; others: find_pairs")
+        raise ValueError(
+            f"there is no test set {name!r}; there are {', '.join(_BENCHMARKS)}; others: find_pairs"
+        )
     size, aliases = _BENCHMARKS[title]
     root = Path(root)
-    places = [path for above in _ABOVE for alias in aliases if (path := subfolder(root, f"{above}/{alias}".strip("/")))]
+    places = [
+        path
+        for above in _ABOVE
+        for alias in aliases
+        if (path := subfolder(root, f"{above}/{alias}".strip("/")))
+    ]
     if root.absolute().name.casefold() in {alias.casefold() for alias in aliases}:
         places.insert(0, root)
     if not places:
@@ -49,22 +58,22 @@ def benchmark(root: Path | str, name: str, scale: int, *, lr_from_hr: bool | Non
 
 
 def set5(root: Path | str, scale: int) -> Pairs:
-    """Set5: five pictures, Bevilacqua et al., BMVC 2012."""
+    """Set5: five images, Bevilacqua et al., BMVC 2012."""
     return benchmark(root, "Set5", scale)
 
 
 def set14(root: Path | str, scale: int) -> Pairs:
-    """Set14: fourteen pictures, one of them gray; Zeyde et al., 2010."""
+    """Set14: fourteen images, one of them gray; Zeyde et al., 2010."""
     return benchmark(root, "Set14", scale)
 
 
 def bsd100(root: Path | str, scale: int) -> Pairs:
-    """BSD100: the validation pictures of BSDS500, so never train on those; Martin et al., ICCV 2001."""
+    """BSD100: the validation images of BSDS500, so never train on those; Martin et al., ICCV 2001."""
     return benchmark(root, "BSD100", scale)
 
 
 def urban100(root: Path | str, scale: int) -> Pairs:
-    """Urban100: a hundred pictures of buildings, Huang et al., CVPR 2015."""
+    """Urban100: a hundred images of buildings, Huang et al., CVPR 2015."""
     return benchmark(root, "Urban100", scale)
 
 
@@ -74,14 +83,18 @@ def manga109(root: Path | str, scale: int) -> Pairs:
 
 
 def div2k(
-    root: Path | str, scale: int, part: Literal["train", "valid"] = "train", *, lr_from_hr: bool | None = None
+    root: Path | str,
+    scale: int,
+    part: Literal["train", "valid"] = "train",
+    *,
+    lr_from_hr: bool | None = None,
 ) -> Pairs:
-    """DIV2K: 800 pictures to train on, 100 to validate; Agustsson and Timofte, NTIRE 2017.
+    """DIV2K: 800 images to train on, 100 to validate; Agustsson and Timofte, NTIRE 2017.
 
     Args:
         root: A folder that holds ``DIV2K_train_HR`` and the like, or that holds ``DIV2K``.
         scale: Upscaling factor.
-        part: Which pictures; where all 900 lie in ``DIV2K_train_HR``, as in EDSR's package, their numbers tell.
+        part: Which images; where all 900 lie in ``DIV2K_train_HR``, as in EDSR's package, their numbers tell.
         lr_from_hr: As for ``find_pairs``.
 
     Raises:
@@ -93,33 +106,39 @@ def div2k(
     for folder in _below(Path(root), "DIV2K", folders):
         pairs = find_pairs(folder, scale=scale, lr_from_hr=lr_from_hr)
         chosen = tuple(pair for pair in pairs if pair.name in set(names))
-        # A folder of other pictures altogether is reported as it is: everything is missing.
+        # A folder of other images altogether is reported as it is: everything is missing.
         if chosen or folder.name == f"DIV2K_{part}_HR":
-            return _complete(replace(pairs, pairs=chosen), f"DIV2K, part {part},", len(names), names)
-    advice = f"unpack DIV2K_{part}_HR and, for genuine pictures, DIV2K_{part}_LR_bicubic_X{scale} of NTIRE 2017 there"
+            return _complete(
+                replace(pairs, pairs=chosen), f"DIV2K, part {part},", len(names), names
+            )
+    advice = f"unpack DIV2K_{part}_HR and, for genuine images, DIV2K_{part}_LR_bicubic_X{scale} of NTIRE 2017 there"
     raise _absent(f"DIV2K, part {part},", Path(root), f"DIV2K/DIV2K_{part}_HR", advice)
 
 
 def flickr2k(root: Path | str, scale: int, *, lr_from_hr: bool | None = None) -> Pairs:
-    """Flickr2K: 2650 pictures, Lim et al., NTIRE 2017.
+    """Flickr2K: 2650 images, Lim et al., NTIRE 2017.
 
     Raises:
         PairsError: If the set is not there, or not complete, or for the reasons of ``find_pairs``.
     """
     for folder in _below(Path(root), "Flickr2K", ("Flickr2K_HR", "Flickr2K_train_HR", "HR")):
         return _complete(find_pairs(folder, scale=scale, lr_from_hr=lr_from_hr), "Flickr2K", 2650)
-    raise _absent("Flickr2K", Path(root), "Flickr2K/Flickr2K_HR", "EDSR's authors give it out as Flickr2K")
+    raise _absent(
+        "Flickr2K", Path(root), "Flickr2K/Flickr2K_HR", "EDSR's authors give it out as Flickr2K"
+    )
 
 
 def df2k(root: Path | str, scale: int, *, lr_from_hr: bool | None = None) -> Pairs:
-    """DF2K: the 800 training pictures of DIV2K and the 2650 of Flickr2K, in one folder or in two.
+    """DF2K: the 800 training images of DIV2K and the 2650 of Flickr2K, in one folder or in two.
 
     Raises:
         PairsError: If a set is not there, or not complete, or for the reasons of ``find_pairs``.
     """
     for folder in _below(Path(root), "DF2K", ("DF2K_train_HR", "DF2K_HR")):
         return _complete(find_pairs(folder, scale=scale, lr_from_hr=lr_from_hr), "DF2K", 3450)
-    return join(div2k(root, scale, lr_from_hr=lr_from_hr), flickr2k(root, scale, lr_from_hr=lr_from_hr))
+    return join(
+        div2k(root, scale, lr_from_hr=lr_from_hr), flickr2k(root, scale, lr_from_hr=lr_from_hr)
+    )
 
 
 def _below(root: Path, name: str, folders: tuple[str, ...]) -> Iterator[Path]:
@@ -127,7 +146,9 @@ def _below(root: Path, name: str, folders: tuple[str, ...]) -> Iterator[Path]:
     for folder in folders:
         for above in (f"{name}/", "", f"datasets/{name}/"):
             # The package of a scale or a part may unpack into a folder of its own name: look inside first.
-            if (path := subfolder(root, above + folder)) is not None and subfolder(path, path.name) is None:
+            if (path := subfolder(root, above + folder)) is not None and subfolder(
+                path, path.name
+            ) is None:
                 yield path
 
 
@@ -140,12 +161,17 @@ def _complete(pairs: Pairs, title: str, size: int, names: list[str] | None = Non
     which = f"; {', '.join(missing[:_SHOWN])}{more} missing" if missing else ""
     raise PairsError(
         f"{title} in {shown(pairs.folder)} is not complete",
-        [f"it has {size} pictures, but {len(pairs)} are there{which}", "for a part or a variant of it use find_pairs"],
+        [
+            f"it has {size} images, but {len(pairs)} are there{which}",
+            "for a part or a variant of it use find_pairs",
+        ],
     )
 
 
 def _absent(title: str, root: Path, expected: str, advice: str) -> PairsError:
-    return PairsError(f"no {title.rstrip(',')} below {shown(root)}", [f"{expected} is not there", advice])
+    return PairsError(
+        f"no {title.rstrip(',')} below {shown(root)}", [f"{expected} is not there", advice]
+    )
 
 
 TEST_SETS: dict[str, Callable[[Path | str, int], Pairs]] = {

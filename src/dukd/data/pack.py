@@ -1,12 +1,12 @@
-"""Decode pictures once, into one file that is mapped into memory: cutting a patch then costs a copy.
+"""Decode images once, into one file that is mapped into memory: cutting a patch then costs a copy.
 
-Reading a patch from a PNG decodes the whole picture; from a pack it touches the rows it needs. The layout::
+Reading a patch from a PNG decodes the whole image; from a pack it touches the rows it needs. The layout::
 
     0     magic, version, where the index stands, its SHA-256, zeros up to 4096
-    4096  pictures: lr (h, w, 3) uint8, then hr (h * scale, w * scale, 3); each begins at a multiple of 64
+    4096  images: lr (h, w, 3) uint8, then hr (h * scale, w * scale, 3); each begins at a multiple of 64
     end   the index: JSON with names, sizes, offsets, the SHA-256 of the pixels and the state of the source files
 
-The file grows under the name ``<name>.partial`` beside a journal of finished pictures; a run that was killed goes on
+The file grows under the name ``<name>.partial`` beside a journal of finished images; a run that was killed goes on
 where it stopped, and the final name appears only when everything is there and has been read back.
 """
 
@@ -33,7 +33,9 @@ from dukd.data.pairs import Pair, Pairs, load, shown
 
 _MAGIC = b"dukdpack"
 _VERSION = 1
-_HEADER = struct.Struct("<8sQQQ32s")  # magic, version, index offset, index length, SHA-256 of the index
+_HEADER = struct.Struct(
+    "<8sQQQ32s"
+)  # magic, version, index offset, index length, SHA-256 of the index
 _START = 4096
 _ALIGN = 64
 _SPARE = 64 << 20
@@ -46,7 +48,7 @@ class PackError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A picture file as it was when it was packed."""
+    """An image file as it was when it was packed."""
 
     path: str
     """Absolute path."""
@@ -60,14 +62,14 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A picture in a pack."""
+    """An image in a pack."""
 
     name: str
     """Name of the pair."""
     height: int
-    """Rows of the low-resolution picture."""
+    """Rows of the low-resolution image."""
     width: int
-    """Columns of the low-resolution picture."""
+    """Columns of the low-resolution image."""
     offset: int
     """Where its pixels begin in the file."""
     sha256: str
@@ -80,16 +82,16 @@ class Record:
 
 @final
 class Pack:
-    """Pictures in one file, mapped into memory and read-only; open one with ``Pack.open``."""
+    """Images in one file, mapped into memory and read-only; open one with ``Pack.open``."""
 
     def __init__(self, path: Path, content: mmap.mmap, index: Mapping[str, Any]) -> None:
         self.path = path
         self.scale: int = index["scale"]
         self.lr_source: str = index["lr_source"]
-        """Where the low-resolution pictures came from, in words."""
+        """Where the low-resolution images came from, in words."""
         self.digest: str = index["digest"]
         """SHA-256 over scale, names, sizes and pixels: equal for equal data, wherever it lies."""
-        self.records = tuple(_record(entry) for entry in index["pictures"])
+        self.records = tuple(_record(entry) for entry in index["images"])
         self._pixels: NDArray[np.uint8] = np.frombuffer(content, np.uint8)
 
     @staticmethod
@@ -117,16 +119,16 @@ class Pack:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the pictures, in order."""
+        """Names of the images, in order."""
         return tuple(record.name for record in self.records)
 
     def lr(self, i: int) -> NDArray[np.uint8]:
-        """The low-resolution picture ``i``: a read-only view ``(h, w, 3)``, nothing is copied."""
+        """The low-resolution image ``i``: a read-only view ``(h, w, 3)``, nothing is copied."""
         record = self.records[i]
         return self._view(record.offset, record.height, record.width)
 
     def hr(self, i: int) -> NDArray[np.uint8]:
-        """The high-resolution picture ``i``: a read-only view ``(h * scale, w * scale, 3)``, nothing is copied."""
+        """The high-resolution image ``i``: a read-only view ``(h * scale, w * scale, 3)``, nothing is copied."""
         record = self.records[i]
         offset = record.offset + record.height * record.width * 3
         return self._view(offset, record.height * self.scale, record.width * self.scale)
@@ -143,7 +145,7 @@ class Pack:
         """Read every pixel and compare with the digests written when the pack was made.
 
         Raises:
-            PackError: If any picture differs; it names them.
+            PackError: If any image differs; it names them.
         """
         bad: list[str] = []
         for i, record in enumerate(self.records):
@@ -152,7 +154,7 @@ class Pack:
             progress(i + 1, len(self), record.name)
         if bad:
             raise PackError(
-                f"{shown(self.path)} is damaged, {len(bad)} of {len(self)} pictures have changed: {_list(bad)}; "
+                f"{shown(self.path)} is damaged, {len(bad)} of {len(self)} images have changed: {_list(bad)}; "
                 "remove it and prepare it again"
             )
 
@@ -169,7 +171,9 @@ class Pack:
             found.append(f"{len(gone)} removed: {_list(gone)}")
         if new := [name for name in theirs if name not in ours]:
             found.append(f"{len(new)} added: {_list(new)}")
-        if changed := [name for name, pair in theirs.items() if name in ours and not _same(ours[name], pair)]:
+        if changed := [
+            name for name, pair in theirs.items() if name in ours and not _same(ours[name], pair)
+        ]:
             found.append(f"{len(changed)} changed: {_list(changed)}")
         if not found and list(ours) != list(theirs):
             found.append("the order differs")
@@ -181,26 +185,28 @@ class Pack:
 
 
 def plan(pairs: Pairs) -> int:
-    """How many bytes a pack of ``pairs`` will take, but for an index of about 700 bytes per picture."""
+    """How many bytes a pack of ``pairs`` will take, but for an index of about 700 bytes per image."""
     return _offsets(pairs)[-1] + _bytes(pairs[-1]) if len(pairs) else _START
 
 
-def prepare(pairs: Pairs, path: Path | str, *, progress: Progress = silent, workers: int | None = None) -> Pack:
+def prepare(
+    pairs: Pairs, path: Path | str, *, progress: Progress = silent, workers: int | None = None
+) -> Pack:
     """Decode ``pairs`` into a pack at ``path``, or open the one that is there if it still holds exactly these.
 
-    A run that was killed is continued. Memory stays at a few pictures per worker, whatever the size of the set.
+    A run that was killed is continued. Memory stays at a few images per worker, whatever the size of the set.
 
     Args:
         pairs: What to pack.
-        path: The file to make; a pack of other pictures there is replaced at the end, any other file is refused.
-        progress: Called after each picture, with its name.
+        path: The file to make; a pack of other images there is replaced at the end, any other file is refused.
+        progress: Called after each image, with its name.
         workers: Threads that decode; as many as there are processors, at most 8, if None.
 
     Raises:
         PackError: If there is too little room, another process is making this pack, there is nothing to pack, or
             ``path`` is something else than a pack.
         PairsError: If a file is not what its header said.
-        ImageError: If a picture cannot be decoded. What was finished is kept.
+        ImageError: If an image cannot be decoded. What was finished is kept.
     """
     path = Path(path)
     if not len(pairs):
@@ -210,7 +216,10 @@ def prepare(pairs: Pairs, path: Path | str, *, progress: Progress = silent, work
     if (ready := _existing(path, pairs)) is not None:
         return ready
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, journal = path.with_name(f"{path.name}.partial"), path.with_name(f"{path.name}.journal")
+    partial, journal = (
+        path.with_name(f"{path.name}.partial"),
+        path.with_name(f"{path.name}.journal"),
+    )
     with _locked(journal, path) as log:
         if (ready := _existing(path, pairs)) is None:
             _check_room(pairs, path, partial)
@@ -254,7 +263,9 @@ def _locked(journal: Path, path: Path) -> Generator[IO[bytes], None, None]:
             try:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise PackError(f"another process is preparing {shown(path)}: wait for it") from None
+                raise PackError(
+                    f"another process is preparing {shown(path)}: wait for it"
+                ) from None
         yield log
 
 
@@ -264,13 +275,15 @@ def _check_room(pairs: Pairs, path: Path, partial: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise PackError(
-            f"a pack of {len(pairs)} pictures needs {_gigabytes(needed)} more in {shown(path.parent)}, "
+            f"a pack of {len(pairs)} images needs {_gigabytes(needed)} more in {shown(path.parent)}, "
             f"but {_gigabytes(free)} are free"
         )
 
 
-def _fill(pairs: Pairs, partial: Path, log: IO[bytes], progress: Progress, workers: int) -> list[Record]:
-    """Write the pixels of every picture that the journal does not have yet; one line is added for each."""
+def _fill(
+    pairs: Pairs, partial: Path, log: IO[bytes], progress: Progress, workers: int
+) -> list[Record]:
+    """Write the pixels of every image that the journal does not have yet; one line is added for each."""
     finished = _resume(pairs, partial, log)
     offsets = _offsets(pairs)
     records: list[Record] = []
@@ -312,12 +325,14 @@ _Decoded = tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], Source, Source | N
 def _in_order(
     pairs: Pairs, finished: Mapping[str, Record], workers: int
 ) -> Generator[tuple[Pair, int, Record | _Decoded], None, None]:
-    """Decode in several threads, a few pictures ahead; deliver in the order of the pairs."""
+    """Decode in several threads, a few images ahead; deliver in the order of the pairs."""
     waiting: deque[tuple[Pair, int, Record | Future[_Decoded]]] = deque()
     with ThreadPoolExecutor(workers, "decode") as pool:
         try:
             for pair, offset in zip(pairs, _offsets(pairs), strict=True):
-                waiting.append((pair, offset, finished.get(pair.name) or pool.submit(_decode, pair)))
+                waiting.append(
+                    (pair, offset, finished.get(pair.name) or pool.submit(_decode, pair))
+                )
                 if len(waiting) > workers:
                     yield _delivered(*waiting.popleft())
             while waiting:
@@ -326,7 +341,9 @@ def _in_order(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _delivered(pair: Pair, offset: int, made: Record | Future[_Decoded]) -> tuple[Pair, int, Record | _Decoded]:
+def _delivered(
+    pair: Pair, offset: int, made: Record | Future[_Decoded]
+) -> tuple[Pair, int, Record | _Decoded]:
     return pair, offset, made if isinstance(made, Record) else made.result()
 
 
@@ -339,20 +356,28 @@ def _decode(pair: Pair) -> _Decoded:
 def _source(path: Path) -> Source:
     path = path.absolute()
     state = path.stat()
-    return Source(path=str(path), bytes=state.st_size, mtime_ns=state.st_mtime_ns, sha256=sha256(path))
+    return Source(
+        path=str(path), bytes=state.st_size, mtime_ns=state.st_mtime_ns, sha256=sha256(path)
+    )
 
 
 def _resume(pairs: Pairs, partial: Path, log: IO[bytes]) -> dict[str, Record]:
-    """Read which pictures are finished, and check that their pixels are there; anything doubtful is done again."""
+    """Read which images are finished, and check that their pixels are there; anything doubtful is done again."""
     log.seek(0)
     kept: dict[str, Record] = {}
     if partial.exists() and partial.stat().st_size:
-        offsets = {pair.name: (pair, offset) for pair, offset in zip(pairs, _offsets(pairs), strict=True)}
+        offsets = {
+            pair.name: (pair, offset) for pair, offset in zip(pairs, _offsets(pairs), strict=True)
+        }
         pixels = np.frombuffer(_map(partial), np.uint8)
         for line in log.read().splitlines():
             try:
                 record = _record(json.loads(line))
-            except (ValueError, TypeError, KeyError):  # the line that was being written when the run was killed
+            except (
+                ValueError,
+                TypeError,
+                KeyError,
+            ):  # the line that was being written when the run was killed
                 continue
             pair, offset = offsets.get(record.name, (None, -1))
             intact = offset == record.offset and pair is not None and _same(record, pair)
@@ -373,13 +398,15 @@ def _write_index(partial: Path, pairs: Pairs, records: Sequence[Record]) -> None
                 "scale": pairs.scale,
                 "lr_source": pairs.lr_source,
                 "digest": _digest(pairs.scale, records),
-                "pictures": [asdict(record) for record in records],
+                "images": [asdict(record) for record in records],
             }
         ).encode()
         offset = file.seek(0, os.SEEK_END)
         file.write(index)
         file.seek(0)
-        file.write(_HEADER.pack(_MAGIC, _VERSION, offset, len(index), hashlib.sha256(index).digest()))
+        file.write(
+            _HEADER.pack(_MAGIC, _VERSION, offset, len(index), hashlib.sha256(index).digest())
+        )
         file.flush()
         os.fsync(file.fileno())
 
@@ -407,7 +434,10 @@ def _read_index(file: IO[bytes], path: Path) -> dict[str, Any]:
 
 
 def _digest(scale: int, records: Sequence[Record]) -> str:
-    content = [scale, [[record.name, record.height, record.width, record.sha256] for record in records]]
+    content = [
+        scale,
+        [[record.name, record.height, record.width, record.sha256] for record in records],
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -422,7 +452,9 @@ def _record(entry: Mapping[str, Any]) -> Record:
 
 def _same(record: Record, pair: Pair) -> bool:
     """Whether a pair is what was packed."""
-    if (record.height, record.width) != (pair.height, pair.width) or (record.lr is None) != (pair.lr is None):
+    if (record.height, record.width) != (pair.height, pair.width) or (record.lr is None) != (
+        pair.lr is None
+    ):
         return False
     files = [(record.hr, pair.hr)] + ([(record.lr, pair.lr)] if record.lr and pair.lr else [])
     return all(_unchanged(source, path) for source, path in files)
@@ -471,4 +503,6 @@ def _gigabytes(count: int) -> str:
 
 def _list(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN
-    return ", ".join(shown(name) for name in names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(shown(name) for name in names[:_SHOWN]) + (
+        f" and {more} more" if more > 0 else ""
+    )

@@ -1,6 +1,6 @@
-"""Find low- and high-resolution pictures that belong together, and check them before any training starts.
+"""Find low- and high-resolution images that belong together, and check them before any training starts.
 
-Every layout the field uses is recognised; only headers are read; all problems are reported at once.
+Every layout the field uses is recognized; only headers are read; all problems are reported at once.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ _SHOWN = 20
 _SUGGESTION_DEPTH, _SUGGESTIONS = 3, 200
 
 MADE = "bicubic, MATLAB's uint8 path"
-"""How low-resolution pictures come about where no file holds them; packs and records keep this text."""
+"""How low-resolution images come about where no file holds them; packs and records keep this text."""
 
 
 class PairsError(ValueError):
-    """Pictures that cannot serve as pairs, with every reason found.
+    """Images that cannot serve as pairs, with every reason found.
 
     Args:
         heading: What was looked at, without a full stop.
@@ -52,7 +52,7 @@ class PairsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A picture and its low-resolution version, known by their headers."""
+    """An image and its low-resolution version, known by their headers."""
 
     name: str
     """Unique in its set: the stem of the high-resolution file, with its folders where they are searched."""
@@ -63,9 +63,9 @@ class Pair:
     scale: int
     """Upscaling factor."""
     height: int
-    """Rows of the low-resolution picture."""
+    """Rows of the low-resolution image."""
     width: int
-    """Columns of the low-resolution picture."""
+    """Columns of the low-resolution image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Pairs(Sequence[Pair]):
     """A set of pairs in natural order of their names."""
 
     folder: Path
-    """Where the high-resolution pictures were found."""
+    """Where the high-resolution images were found."""
     scale: int
     """Upscaling factor of every pair."""
     pairs: tuple[Pair, ...]
@@ -81,15 +81,17 @@ class Pairs(Sequence[Pair]):
 
     @property
     def made(self) -> int:
-        """How many low-resolution pictures are made from the high-resolution one, for want of a file."""
+        """How many low-resolution images are made from the high-resolution one, for want of a file."""
         return sum(pair.lr is None for pair in self.pairs)
 
     @property
     def lr_source(self) -> str:
-        """Where the low-resolution pictures come from, in words."""
+        """Where the low-resolution images come from, in words."""
         if not self.made:
             return "files"
-        return MADE if self.made == len(self) else f"{self.made} of {len(self)} {MADE}, the rest files"
+        return (
+            MADE if self.made == len(self) else f"{self.made} of {len(self)} {MADE}, the rest files"
+        )
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -115,18 +117,18 @@ def find_pairs(
 ) -> Pairs:
     """Find the pairs below ``source`` and check them by their headers.
 
-    Recognised are, with ``4`` for the scale: ``DIV2K_train_HR`` beside ``DIV2K_train_LR_bicubic/X4``; ``HR`` beside
+    Recognized are, with ``4`` for the scale: ``DIV2K_train_HR`` beside ``DIV2K_train_LR_bicubic/X4``; ``HR`` beside
     ``LR_bicubic/X4``; ``GTmod12`` beside ``LRbicx4``; ``image_SRF_4``; sub-images in ``..._HR_sub`` beside
-    ``X4_sub``; any two folders, given as ``source`` and ``lr``; a folder of pictures; one picture. A low-resolution
+    ``X4_sub``; any two folders, given as ``source`` and ``lr``; a folder of images; one image. A low-resolution
     file has the name of its partner, or that name followed by ``x4``.
 
     Args:
-        source: The folder of a data set, its folder of high-resolution pictures, or one picture.
+        source: The folder of a data set, its folder of high-resolution images, or one image.
         scale: Upscaling factor, at least 1.
-        lr: Folder (or file) of the low-resolution pictures, where it stands in no place listed above.
-        lr_from_hr: True makes low-resolution pictures even where there are files; False insists on files; None takes
+        lr: Folder (or file) of the low-resolution images, where it stands in no place listed above.
+        lr_from_hr: True makes low-resolution images even where there are files; False insists on files; None takes
             files where the layout has them.
-        recursive: Whether folders below the one with the pictures are searched as well; links are not followed twice.
+        recursive: Whether folders below the one with the images are searched as well; links are not followed twice.
 
     Returns:
         The pairs, in natural order: ``img2`` before ``img10``.
@@ -139,12 +141,18 @@ def find_pairs(
     if scale < 1:
         raise ValueError(f"a scale is at least 1, but got {scale}")
     if lr is not None and lr_from_hr:
-        raise ValueError("low-resolution pictures come from lr or are made from hr: leave out lr or lr_from_hr")
+        raise ValueError(
+            "low-resolution images come from lr or are made from hr: leave out lr or lr_from_hr"
+        )
     source = Path(source)
     if source.is_file():
-        return _single(source, None if lr is None else Path(lr), scale, required=lr_from_hr is False)
+        return _single(
+            source, None if lr is None else Path(lr), scale, required=lr_from_hr is False
+        )
     if not source.is_dir():
-        raise PairsError(f"no pairs in {shown(source)}", [f"there is no such folder{_nearest(source)}"])
+        raise PairsError(
+            f"no pairs in {shown(source)}", [f"there is no such folder{_nearest(source)}"]
+        )
     folders = _locate(source, scale, recursive=recursive)
     if lr is not None:
         folders = replace(folders, lr=_lr_given(Path(lr), scale))
@@ -153,13 +161,15 @@ def find_pairs(
     elif lr_from_hr is False and folders.lr is None:
         raise PairsError(
             f"no pairs in {shown(source)}",
-            [f"low-resolution pictures for x{scale} are in none of the usual places, such as LR_bicubic/X{scale}"],
+            [
+                f"low-resolution images for x{scale} are in none of the usual places, such as LR_bicubic/X{scale}"
+            ],
         )
     return _match(folders, scale, recursive=recursive)
 
 
 def load(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read a pair; the high-resolution picture is cropped at the bottom and right to the scale.
+    """Read a pair; the high-resolution image is cropped at the bottom and right to the scale.
 
     Returns:
         ``lr`` ``(h, w, 3)`` and ``hr`` ``(h * scale, w * scale, 3)``, both contiguous.
@@ -175,7 +185,11 @@ def load(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     # An hr that grew by whole multiples of the scale would be cropped without a word.
     grown = whole.shape[0] // scale != h or whole.shape[1] // scale != w
     if grown or lr.shape != (h, w, 3):
-        found = f"it is {size(*reversed(whole.shape[:2]))}" if grown else f"lr is {size(*reversed(lr.shape[:2]))}"
+        found = (
+            f"it is {size(*reversed(whole.shape[:2]))}"
+            if grown
+            else f"lr is {size(*reversed(lr.shape[:2]))}"
+        )
         raise PairsError(
             f"{shown(pair.hr)} is not what its header said",
             [f"{found}, and {size(w, h)} times {scale} was expected: look for the pairs again"],
@@ -206,7 +220,10 @@ def join(*sets: Pairs) -> Pairs:
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Key for sorting names as people do: numbers by value, letters without regard to case."""
     parts = re.split(r"([0-9]+)", name)
-    return (*((0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p.casefold()) for p in parts), (2, 0, name))
+    return (
+        *((0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p.casefold()) for p in parts),
+        (2, 0, name),
+    )
 
 
 def shown(path: Path | str) -> str:
@@ -225,24 +242,29 @@ class _Folders:
     hr: Path
     lr: Path | None
     hr_ending: str = ""
-    """What stems of the high-resolution pictures end with, where both kinds share a folder."""
+    """What stems of the high-resolution images end with, where both kinds share a folder."""
     lr_ending: str = ""
 
 
-_HR_FOLDER = re.compile(r"(?P<prefix>.*?)(?:HR|GT|original)(?:mod(?P<modulus>[0-9]+))?(?P<sub>_sub)?", re.IGNORECASE)
+_HR_FOLDER = re.compile(
+    r"(?P<prefix>.*?)(?:HR|GT|original)(?:mod(?P<modulus>[0-9]+))?(?P<sub>_sub)?", re.IGNORECASE
+)
 
 
 def _locate(source: Path, scale: int, *, recursive: bool) -> _Folders:
-    """Decide which folders hold the pictures of a set."""
-    direct = any(_pictures(source, recursive=False))
+    """Decide which folders hold the images of a set."""
+    direct = any(_images(source, recursive=False))
     inside: dict[str, list[tuple[int, _Folders]]] = {}
     for child in sorted(source.iterdir(), key=lambda path: natural(path.name)):
         if child.is_dir() and (found := _HR_FOLDER.fullmatch(child.name)):
             modulus = int(found["modulus"] or 1)
-            # Of GTmod2, GTmod12 and HR, the one cut to a multiple of this scale was the source of its pictures.
+            # Of GTmod2, GTmod12 and HR, the one cut to a multiple of this scale was the source of its images.
             fit = modulus if modulus % scale == 0 else -modulus
             folders = _Folders(
-                hr=child, lr=_lr_beside(source, found["prefix"], found["sub"] or "", scale, recursive=recursive)
+                hr=child,
+                lr=_lr_beside(
+                    source, found["prefix"], found["sub"] or "", scale, recursive=recursive
+                ),
             )
             inside.setdefault(found["prefix"] + (found["sub"] or ""), []).append((fit, folders))
     if (both := subfolder(source, f"image_SRF_{scale}")) and not inside:
@@ -251,15 +273,25 @@ def _locate(source: Path, scale: int, *, recursive: bool) -> _Folders:
     if len(best) == 1 and not direct:
         return best[0]
     if best and direct:
-        choice = f"name {shown(best[0].hr)}, or move the pictures beside it into a folder of their own"
-        raise PairsError(f"{shown(source)} holds both pictures and a set", [choice])
+        choice = (
+            f"name {shown(best[0].hr)}, or move the images beside it into a folder of their own"
+        )
+        raise PairsError(f"{shown(source)} holds both images and a set", [choice])
     if best:
         choice = f"name the one you mean: {', '.join(shown(folders.hr) for folders in best)}"
         raise PairsError(f"{shown(source)} holds more than one set", [choice])
     if not direct and not recursive:
-        raise PairsError(f"no pairs in {shown(source)}", [f"it holds no pictures{_folder_with_pictures(source)}"])
+        raise PairsError(
+            f"no pairs in {shown(source)}", [f"it holds no images{_folder_with_images(source)}"]
+        )
     if (found := _HR_FOLDER.fullmatch(source.absolute().name)) is not None:
-        beside = _lr_beside(source.absolute().parent, found["prefix"], found["sub"] or "", scale, recursive=recursive)
+        beside = _lr_beside(
+            source.absolute().parent,
+            found["prefix"],
+            found["sub"] or "",
+            scale,
+            recursive=recursive,
+        )
         return _Folders(hr=source, lr=beside)
     if source.absolute().name.casefold() == f"image_srf_{scale}":
         return _Folders(hr=source, lr=source, hr_ending="_HR", lr_ending="_LR")
@@ -267,7 +299,7 @@ def _locate(source: Path, scale: int, *, recursive: bool) -> _Folders:
 
 
 def _lr_beside(root: Path, prefix: str, sub: str, scale: int, *, recursive: bool) -> Path | None:
-    """Find the folder of low-resolution pictures that goes with ``<prefix>HR``."""
+    """Find the folder of low-resolution images that goes with ``<prefix>HR``."""
     bicubic = f"{prefix}LR_bicubic"
     places = (
         f"{bicubic}/X{scale}{sub}",
@@ -280,15 +312,19 @@ def _lr_beside(root: Path, prefix: str, sub: str, scale: int, *, recursive: bool
         f"{prefix}LR{sub}",
     )
     found = (
-        place for name in places if (place := subfolder(root, name)) and any(_pictures(place, recursive=recursive))
+        place
+        for name in places
+        if (place := subfolder(root, name)) and any(_images(place, recursive=recursive))
     )
     return next(found, None)
 
 
 def _lr_given(folder: Path, scale: int) -> Path:
     if not folder.is_dir():
-        raise PairsError(f"no pairs with {shown(folder)}", [f"there is no such folder{_nearest(folder)}"])
-    if not any(_pictures(folder, recursive=False)) and (inner := subfolder(folder, f"X{scale}")):
+        raise PairsError(
+            f"no pairs with {shown(folder)}", [f"there is no such folder{_nearest(folder)}"]
+        )
+    if not any(_images(folder, recursive=False)) and (inner := subfolder(folder, f"X{scale}")):
         return inner
     return folder
 
@@ -302,15 +338,19 @@ def subfolder(root: Path, name: str) -> Path | None:
             continue
         if not folder.is_dir():
             return None
-        alike = [path for path in folder.iterdir() if path.name.casefold() == part.casefold() and path.is_dir()]
+        alike = [
+            path
+            for path in folder.iterdir()
+            if path.name.casefold() == part.casefold() and path.is_dir()
+        ]
         if not alike:
             return None
         folder = min(alike)
     return folder
 
 
-def _pictures(folder: Path, *, recursive: bool) -> Iterator[Path]:
-    """Files with a picture's extension, in no order; a folder is entered once, whatever links point to it."""
+def _images(folder: Path, *, recursive: bool) -> Iterator[Path]:
+    """Files with an image's extension, in no order; a folder is entered once, whatever links point to it."""
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -324,7 +364,9 @@ def _pictures(folder: Path, *, recursive: bool) -> Iterator[Path]:
                 # Hidden files are other programs' business: macOS writes ._0001.png beside 0001.png.
                 if entry.name.startswith("."):
                     continue
-                if Path(entry.path).is_dir():  # unlike entry.is_dir(), no error for a link to itself
+                if Path(
+                    entry.path
+                ).is_dir():  # unlike entry.is_dir(), no error for a link to itself
                     waiting.extend([Path(entry.path)] if recursive else [])
                 elif Path(entry.name).suffix.lower() in EXTENSIONS:
                     yield Path(entry.path)
@@ -333,15 +375,19 @@ def _pictures(folder: Path, *, recursive: bool) -> Iterator[Path]:
 def _by_stem(folder: Path, ending: str, problems: list[str], *, recursive: bool) -> dict[str, Path]:
     """Map names, without ``ending``, to files; names that differ in their extension only are a problem."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(_pictures(folder, recursive=recursive), key=lambda path: natural(str(path))):
+    for path in sorted(_images(folder, recursive=recursive), key=lambda path: natural(str(path))):
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem.endswith(ending):
             # The same letters can be encoded in two ways, and archives made on a Mac use the other one.
-            found.setdefault(unicodedata.normalize("NFC", stem.removesuffix(ending)), []).append(path)
+            found.setdefault(unicodedata.normalize("NFC", stem.removesuffix(ending)), []).append(
+                path
+            )
     for stem, paths in found.items():
         if len(paths) > 1:
             names = " and ".join(shown(path.name) for path in paths)
-            problems.append(f"{names} in {shown(folder)} have the same name ({shown(stem)}): keep one of them")
+            problems.append(
+                f"{names} in {shown(folder)} have the same name ({shown(stem)}): keep one of them"
+            )
     return {stem: paths[0] for stem, paths in found.items()}
 
 
@@ -349,12 +395,14 @@ def _match(folders: _Folders, scale: int, *, recursive: bool) -> Pairs:
     problems: list[str] = []
     high = _by_stem(folders.hr, folders.hr_ending, problems, recursive=recursive)
     if not high:
-        raise PairsError(f"no pairs in {shown(folders.hr)}", ["it holds no pictures"])
+        raise PairsError(f"no pairs in {shown(folders.hr)}", ["it holds no images"])
     partners: Mapping[str, Path | None] = dict.fromkeys(high)
     if folders.lr is not None:
         low = _by_stem(folders.lr, folders.lr_ending, problems, recursive=recursive)
         if not low:
-            raise PairsError(f"no pairs in {shown(folders.hr)}", [f"{shown(folders.lr)} holds no pictures"])
+            raise PairsError(
+                f"no pairs in {shown(folders.hr)}", [f"{shown(folders.lr)} holds no images"]
+            )
         partners = _partners(high, low, scale, folders, problems)
     checked = [
         _check(name, high[name], lr, scale, problems, made=folders.lr is None)
@@ -365,30 +413,46 @@ def _match(folders: _Folders, scale: int, *, recursive: bool) -> Pairs:
     if other and len(other) == len(checked) and len(set(other)) == 1 and other[0]:
         problems.insert(0, f"every pair fits scale {other[0]}, not {scale}")
     if problems:
-        raise PairsError(f"{_count(problems)} with the pairs in {shown(folders.hr)} at scale {scale}", problems)
+        raise PairsError(
+            f"{_count(problems)} with the pairs in {shown(folders.hr)} at scale {scale}", problems
+        )
     return Pairs(folder=folders.hr, scale=scale, pairs=pairs)
 
 
 def _partners(
-    high: Mapping[str, Path], low: Mapping[str, Path], scale: int, folders: _Folders, problems: list[str]
+    high: Mapping[str, Path],
+    low: Mapping[str, Path],
+    scale: int,
+    folders: _Folders,
+    problems: list[str],
 ) -> dict[str, Path]:
     left = dict(low)
     partners: dict[str, Path] = {}
     for name, path in high.items():
-        spellings = (f"{name}x{scale}", f"{name}_x{scale}", f"{name}X{scale}", f"{name}_X{scale}", name)
+        spellings = (
+            f"{name}x{scale}",
+            f"{name}_x{scale}",
+            f"{name}X{scale}",
+            f"{name}_X{scale}",
+            name,
+        )
         if (spelling := next((s for s in spellings if s in left), None)) is not None:
             partners[name] = left.pop(spelling)
         else:
             expected = f"{shown(name)}x{scale}{path.suffix} or {shown(path.name)}"
-            problems.append(f"{shown(path.name)} has no partner in {shown(folders.lr or '')}: {expected} is missing")
+            problems.append(
+                f"{shown(path.name)} has no partner in {shown(folders.lr or '')}: {expected} is missing"
+            )
     problems.extend(
-        f"{shown(path.name)} has no partner in {shown(folders.hr)}: no high-resolution picture of that name"
+        f"{shown(path.name)} has no partner in {shown(folders.hr)}: no high-resolution image of that name"
         for path in left.values()
     )
     return partners
 
 
-def _check(name: str, hr: Path, lr: Path | None, scale: int, problems: list[str], *, made: bool) -> Pair | int:
+def _check(
+    name: str, hr: Path, lr: Path | None, scale: int, problems: list[str], *, made: bool
+) -> Pair | int:
     """Check a pair by its headers; where sizes contradict the scale, the answer is the scale they would fit, or 0."""
     sizes: list[tuple[int, int]] = []
     for path in (hr, lr):
@@ -401,7 +465,9 @@ def _check(name: str, hr: Path, lr: Path | None, scale: int, problems: list[str]
             sizes.append((head.width, head.height))
     width, height = sizes[0][0] // scale, sizes[0][1] // scale
     if not width or not height:
-        problems.append(f"{shown(hr.name)} is {size(*sizes[0])}, smaller than one pixel of scale {scale}")
+        problems.append(
+            f"{shown(hr.name)} is {size(*sizes[0])}, smaller than one pixel of scale {scale}"
+        )
         return 0
     if not made and sizes[1] != (width, height):
         lr_name = shown((lr or hr).name)
@@ -417,9 +483,11 @@ def _check(name: str, hr: Path, lr: Path | None, scale: int, problems: list[str]
 def _single(hr: Path, lr: Path | None, scale: int, *, required: bool) -> Pairs:
     problems: list[str] = []
     if lr is None and required:
-        problems.append("low-resolution pictures are to come from files, and a single picture has none: name it as lr")
+        problems.append(
+            "low-resolution images are to come from files, and a single image has none: name it as lr"
+        )
     elif lr is not None and not lr.is_file():
-        problems.append(f"{shown(lr)} is no file, and one picture has one partner")
+        problems.append(f"{shown(lr)} is no file, and one image has one partner")
     pair = 0 if problems else _check(hr.stem, hr, lr, scale, problems, made=lr is None)
     if not isinstance(pair, Pair):
         raise PairsError(f"{shown(hr)} cannot be used at scale {scale}", problems)
@@ -445,14 +513,14 @@ def _alike(name: str, names: Iterable[str]) -> str | None:
     return by_case[close[0]] if close else None
 
 
-def _folder_with_pictures(source: Path) -> str:
-    """A suggestion for a folder without pictures: the nearest below it that has some."""
+def _folder_with_images(source: Path) -> str:
+    """A suggestion for a folder without images: the nearest below it that has some."""
     level = [source]
     for _ in range(_SUGGESTION_DEPTH):
         level = [path for folder in level for path in _folders_in(folder)][:_SUGGESTIONS]
         for folder in sorted(level, key=lambda path: _HR_FOLDER.fullmatch(path.name) is None):
             with contextlib.suppress(OSError):
-                if any(_pictures(folder, recursive=False)):
+                if any(_images(folder, recursive=False)):
                     return f": did you mean {shown(folder)}?"
     return ""
 

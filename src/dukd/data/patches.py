@@ -1,6 +1,6 @@
 """Batches of training patches: batch ``k`` is a pure function of the seed and ``k``.
 
-Sample ``g`` of a run belongs to epoch ``g // n`` of a set of ``n`` pictures. Which picture it shows is entry ``g % n``
+Sample ``g`` of a run belongs to epoch ``g // n`` of a set of ``n`` images. Which image it shows is entry ``g % n``
 of that epoch's permutation; where it is cut and how it is turned comes from ``default_rng([seed, g])``. So a resumed
 run, another number of workers and another number of processes see the same patches, and seeking costs nothing.
 Only random doubles are drawn, the part of numpy's generator that is least likely ever to change.
@@ -30,7 +30,7 @@ _SHOWN = 20
 
 
 Residence = Literal["auto", "always", "never"]
-"""Whether all pictures are copied to the device."""
+"""Whether all images are copied to the device."""
 
 
 class Batches(Protocol):
@@ -45,7 +45,7 @@ class Batches(Protocol):
 class Sample:
     """What one patch shows."""
 
-    picture: int
+    image: int
     """Index in the pack."""
     top: int
     """First row, in low-resolution pixels."""
@@ -79,7 +79,9 @@ class _Draw:
             raise ValueError(f"batches are numbered from 0, but got {k}")
         if world < 1 or self.batch % world:
             divisors = [n for n in range(1, self.batch + 1) if self.batch % n == 0]
-            raise ValueError(f"a batch of {self.batch} is shared by {divisors} processes, but got {world}")
+            raise ValueError(
+                f"a batch of {self.batch} is shared by {divisors} processes, but got {world}"
+            )
         if not 0 <= rank < world:
             raise ValueError(f"a rank lies in 0 to {world - 1}, but got {rank}")
         share = self.batch // world
@@ -88,7 +90,7 @@ class _Draw:
 
     def sample(self, g: int) -> Sample:
         epoch, position = divmod(g, len(self.heights))
-        picture = int(_order(self, epoch)[position])
+        image = int(_order(self, epoch)[position])
         down, across, rows, columns, turn = np.random.default_rng([self.seed, g]).random(5)
         flip_rows, flip_columns, transpose = rows < 0.5, columns < 0.5, turn < 0.5  # noqa: PLR2004  even chances
         if not self.flips:
@@ -98,9 +100,9 @@ class _Draw:
             transpose = False
             flip_rows, flip_columns = flip_rows and self.flips, flip_columns and self.flips
         return Sample(
-            picture=picture,
-            top=int(down * (self.heights[picture] - self.patch + 1)),
-            left=int(across * (self.widths[picture] - self.patch + 1)),
+            image=image,
+            top=int(down * (self.heights[image] - self.patch + 1)),
+            left=int(across * (self.widths[image] - self.patch + 1)),
             flip_rows=bool(flip_rows),
             flip_columns=bool(flip_columns),
             transpose=bool(transpose),
@@ -109,14 +111,16 @@ class _Draw:
 
 @lru_cache(maxsize=8)
 def _order(draw: _Draw, epoch: int) -> NDArray[np.int64]:
-    """Pictures of an epoch: each once, or as often as its area says, in random order."""
+    """Images of an epoch: each once, or as often as its area says, in random order."""
     n = len(draw.heights)
-    rng = np.random.default_rng([draw.seed, epoch, 1])  # the 1 keeps it apart from the samples' [seed, g]
+    rng = np.random.default_rng(
+        [draw.seed, epoch, 1]
+    )  # the 1 keeps it apart from the samples' [seed, g]
     shift, keys = rng.random(), rng.random(n)
     order = np.argsort(keys, kind="stable").astype(np.int64)
     if not draw.by_area:
         return order
-    # n equidistant points on the line of all areas: each picture gets its share, rounded down or up.
+    # n equidistant points on the line of all areas: each image gets its share, rounded down or up.
     areas = np.cumsum(np.array(draw.heights, np.int64) * np.array(draw.widths, np.int64))
     points = (order + shift) / n * areas[-1]
     return np.minimum(np.searchsorted(areas, points, side="right"), n - 1).astype(np.int64)
@@ -127,7 +131,7 @@ class Patches:
     """Random patches of a pack, in batches that depend on the seed and their number alone.
 
     Args:
-        pack: Where the pictures are.
+        pack: Where the images are.
         patch: Rows and columns of a low-resolution patch.
         batch: Patches in a batch, over all processes.
         seed: Decides everything that is random; not negative.
@@ -135,10 +139,10 @@ class Patches:
         rotations: Turn the patches by multiples of 90 degrees, all equally likely.
         period: Number of different batches, after which they repeat; 0 for no end. A teacher that has answered them
             all need not be asked again.
-        by_area: Show each picture in proportion to its area, in place of once per epoch (which is what papers do).
+        by_area: Show each image in proportion to its area, in place of once per epoch (which is what papers do).
 
     Raises:
-        ValueError: If a number is out of range, or pictures are smaller than a patch; they are listed.
+        ValueError: If a number is out of range, or images are smaller than a patch; they are listed.
     """
 
     def __init__(
@@ -153,19 +157,25 @@ class Patches:
         period: int = 0,
         by_area: bool = False,
     ) -> None:
-        for name, value, least in (("patch", patch, 1), ("batch", batch, 1), ("seed", seed, 0), ("period", period, 0)):
+        for name, value, least in (
+            ("patch", patch, 1),
+            ("batch", batch, 1),
+            ("seed", seed, 0),
+            ("period", period, 0),
+        ):
             if value < least:
                 raise ValueError(f"{name} is at least {least}, but got {value}")
         small = [record for record in pack.records if min(record.height, record.width) < patch]
         if small:
             names = ", ".join(
-                f"{shown(record.name)} ({size(record.width, record.height)})" for record in small[:_SHOWN]
+                f"{shown(record.name)} ({size(record.width, record.height)})"
+                for record in small[:_SHOWN]
             )
             more = f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
             largest = min(min(record.height, record.width) for record in small)
             raise ValueError(
-                f"{len(small)} of {len(pack)} low-resolution pictures are smaller than a patch of {patch}: "
-                f"{names}{more}; use a patch of at most {largest}, or leave these pictures out"
+                f"{len(small)} of {len(pack)} low-resolution images are smaller than a patch of {patch}: "
+                f"{names}{more}; use a patch of at most {largest}, or leave these images out"
             )
         self.pack = pack
         self.patch = patch
@@ -186,8 +196,8 @@ class Patches:
         return self._draw.samples(k, rank, world)
 
     def names(self, k: int, rank: int = 0, world: int = 1) -> list[str]:
-        """Names of the pictures in batch ``k``, in order."""
-        return [self.pack.records[sample.picture].name for sample in self.samples(k, rank, world)]
+        """Names of the images in batch ``k``, in order."""
+        return [self.pack.records[sample.image].name for sample in self.samples(k, rank, world)]
 
     def batch(self, k: int, rank: int = 0, world: int = 1) -> Batch:
         """Cut batch ``k``, or the share of one of several processes.
@@ -209,10 +219,12 @@ class Patches:
         hr = np.empty((len(samples), 3, p * s, p * s), np.uint8)
         for i, sample in enumerate(samples):
             try:
-                _cut(self.pack.lr(sample.picture), sample, p, 1, lr[i])
-                _cut(self.pack.hr(sample.picture), sample, p, s, hr[i])
+                _cut(self.pack.lr(sample.image), sample, p, 1, lr[i])
+                _cut(self.pack.hr(sample.image), sample, p, s, hr[i])
             except Exception as error:
-                error.add_note(f"while cutting a patch of {shown(self.pack.records[sample.picture].name)}, batch {k}")
+                error.add_note(
+                    f"while cutting a patch of {shown(self.pack.records[sample.image].name)}, batch {k}"
+                )
                 raise
         return torch.from_numpy(lr), torch.from_numpy(hr)
 
@@ -221,19 +233,22 @@ class Patches:
 
         Args:
             device: Where they are wanted.
-            residence: Whether all pictures are copied there; by default where it is a GPU and they take at most half
+            residence: Whether all images are copied there; by default where it is a GPU and they take at most half
                 of its free memory.
 
         Raises:
             ValueError: If they are always to be copied and do not fit.
         """
         if residence == "auto":
-            fits = device.type == "cuda" and self.pack.pixels.size <= torch.cuda.mem_get_info(device)[0] / 2
+            fits = (
+                device.type == "cuda"
+                and self.pack.pixels.size <= torch.cuda.mem_get_info(device)[0] / 2
+            )
             residence = "always" if fits else "never"
         return self.on_device(device) if residence == "always" else self
 
     def on_device(self, device: torch.device | str) -> "Resident":
-        """Copy all pictures to ``device`` and cut there: the same batches, without any work for the processor.
+        """Copy all images to ``device`` and cut there: the same batches, without any work for the processor.
 
         Raises:
             ValueError: If a GPU's free memory is too small for the pack.
@@ -241,11 +256,13 @@ class Patches:
         return Resident(self, torch.device(device))
 
 
-def _cut(picture: NDArray[np.uint8], sample: Sample, patch: int, scale: int, out: NDArray[np.uint8]) -> None:
+def _cut(
+    image: NDArray[np.uint8], sample: Sample, patch: int, scale: int, out: NDArray[np.uint8]
+) -> None:
     """Copy a patch ``(h, w, 3)`` into ``out`` ``(3, h, w)``."""
     top, left, length = sample.top * scale, sample.left * scale, patch * scale
     # Whole rows are fetched first: reading the map once per channel takes twice as long.
-    view = np.ascontiguousarray(picture[top : top + length, left : left + length])
+    view = np.ascontiguousarray(image[top : top + length, left : left + length])
     if sample.flip_rows:
         view = view[::-1]
     if sample.flip_columns:
@@ -255,7 +272,7 @@ def _cut(picture: NDArray[np.uint8], sample: Sample, patch: int, scale: int, out
 
 @final
 class Resident:
-    """Patches cut on a device that holds all pictures; made by ``Patches.on_device``."""
+    """Patches cut on a device that holds all images; made by ``Patches.on_device``."""
 
     def __init__(self, patches: Patches, device: torch.device) -> None:
         self.patches = patches
@@ -285,7 +302,7 @@ class Resident:
         length = self.patches.patch * scale
         places: list[tuple[int, int, int]] = []
         for sample in samples:
-            record = records[sample.picture]
+            record = records[sample.image]
             row = record.width * scale * 3
             first = record.offset + (record.height * record.width * 3 if high else 0)
             first += sample.top * scale * row + sample.left * scale * 3
@@ -367,7 +384,9 @@ class Stream(Iterator[Batch]):
         return lr, hr
 
     def _placed(self, batch: Batch) -> Batch:
-        return batch[0].to(self._device, non_blocking=True), batch[1].to(self._device, non_blocking=True)
+        return batch[0].to(self._device, non_blocking=True), batch[1].to(
+            self._device, non_blocking=True
+        )
 
     def close(self) -> None:
         """Stop the threads and wait for them; does no harm twice."""
@@ -380,7 +399,10 @@ class Stream(Iterator[Batch]):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 

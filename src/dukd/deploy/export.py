@@ -1,12 +1,12 @@
 """Write a network for other programs: ONNX for runtimes, other projects' layouts of weights for their code.
 
 Nothing is handed out unproved. An ONNX graph is run beside the network, at sizes that fit no grid and with a batch of
-two, before the file appears; a file of weights is read back and asked about a picture. The largest difference is
+two, before the file appears; a file of weights is read back and asked about an image. The largest difference is
 returned.
 
 The graph is recorded by tracing. torch's newer exporter gives the same numbers from fewer nodes, but takes minutes
 where tracing takes seconds (a SwinIR of 4 layers: 41 s against 5 s). Padding to the network's grid and the final crop
-are part of the graph, so that one file takes pictures of any size.
+are part of the graph, so that one file takes images of any size.
 """
 
 import copy
@@ -30,9 +30,9 @@ from dukd.networks import SRNetwork
 from dukd.networks.files import weights
 
 SIZES = ((1, 24, 40), (1, 17, 23), (2, 33, 19), (1, 5, 3))
-"""Batch, height and width at which a graph is compared: on the grid, off it, a batch, a tiny picture."""
+"""Batch, height and width at which a graph is compared: on the grid, off it, a batch, a tiny image."""
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
-"""Largest difference that is accepted, where white is 1; a grey level is 0.004."""
+"""Largest difference that is accepted, where white is 1; a gray level is 0.004."""
 
 
 class ExportError(ValueError):
@@ -90,11 +90,13 @@ def export_onnx(
     if path.suffix != ".onnx":
         raise ExportError(f"{path} is to end in .onnx")
     if half and not network.fp16_safe:
-        raise ExportError(f"{network.config.name} overflows in float16: export it in float32 (leave --half out)")
+        raise ExportError(
+            f"{network.config.name} overflows in float16: export it in float32 (leave --half out)"
+        )
     if not 17 <= opset <= 20:  # noqa: PLR2004  layer norm has an operator from 17 on; tracing knows operators up to 20
         raise ExportError(f"opset is 17 to 20, but got {opset}")
     if min(size) < 1:
-        raise ExportError(f"a picture has at least 1 pixel on a side, but size is {size}")
+        raise ExportError(f"an image has at least 1 pixel on a side, but size is {size}")
     onnx, runtime = _packages()
     plain = copy.deepcopy(network).cpu().float().frozen()
     sizes = SIZES if dynamic else ((1, *size),)
@@ -112,11 +114,16 @@ def export_onnx(
         session: Any = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
         for number, (n, h, w) in enumerate(sizes):
             lr = torch.rand(n, 3, h, w, generator=torch.Generator().manual_seed(number))
-            worst = max(worst, _difference(plain, lr, torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])))
+            worst = max(
+                worst,
+                _difference(plain, lr, torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])),
+            )
             progress(2 + number, total, f"comparing {n} x {h} x {w}")
         allowed = TOLERANCE["float16" if half else "float32"]
         if not worst <= allowed:
-            where, advice = ("in float16 ", ": export it in float32 (leave --half out)") if half else ("", "")
+            where, advice = (
+                ("in float16 ", ": export it in float32 (leave --half out)") if half else ("", "")
+            )
             raise ExportError(
                 f"{where}the graph answers otherwise than the network, by {worst:.2g} where white is 1, but at most "
                 f"{allowed:g} is allowed{advice}"
@@ -139,7 +146,7 @@ def export_weights(
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> Exported:
-    """Write weights under the names that other code expects, read them back, and compare the answers to a picture.
+    """Write weights under the names that other code expects, read them back, and compare the answers to an image.
 
     Args:
         network: What to write; it stays as it is.
@@ -162,9 +169,13 @@ def export_weights(
     with torch.no_grad():
         worst = _difference(plain, lr, again(lr))
     if not worst <= TOLERANCE["float32"]:
-        raise ExportError(f"{path} would answer otherwise than the network, by {worst:.2g}, and was not written")
+        raise ExportError(
+            f"{path} would answer otherwise than the network, by {worst:.2g}, and was not written"
+        )
     weights.write(path, network, layout=layout, metadata=metadata)
-    return Exported(path=path, form=layout, bytes=path.stat().st_size, sizes=(SIZES[1],), largest_error=worst)
+    return Exported(
+        path=path, form=layout, bytes=path.stat().st_size, sizes=(SIZES[1],), largest_error=worst
+    )
 
 
 def onnx_metadata(path: Path) -> dict[str, str]:
@@ -180,7 +191,10 @@ def onnx_metadata(path: Path) -> dict[str, str]:
         raise ExportError(f"{path} is damaged, or no ONNX file ({type(error).__name__})") from error
     if not model.graph.node:
         raise ExportError(f"{path} is no ONNX file: it has no graph")
-    found: dict[str, str] = {"opset": str(model.opset_import[0].version), "nodes": str(len(model.graph.node))}
+    found: dict[str, str] = {
+        "opset": str(model.opset_import[0].version),
+        "nodes": str(len(model.graph.node)),
+    }
     for value in (*model.graph.input, *model.graph.output):
         sizes = (str(d.dim_param or d.dim_value) for d in value.type.tensor_type.shape.dim)
         found[str(value.name)] = " x ".join(sizes)
@@ -224,19 +238,26 @@ def _packages() -> tuple[Any, Any]:
         import onnx  # noqa: PLC0415  an optional package
         import onnxruntime  # noqa: PLC0415  likewise
     except ImportError as error:
-        raise ExportError(f"exporting to ONNX needs {error.name}: pip install 'dukd[onnx]'") from None
+        raise ExportError(
+            f"exporting to ONNX needs {error.name}: pip install 'dukd[onnx]'"
+        ) from None
     return onnx, onnxruntime
 
 
 def _traced(module: Traceable, size: tuple[int, int, int], opset: int, *, dynamic: bool) -> bytes:
     out = io.BytesIO()
-    axes = {"lr": {0: "batch", 2: "height", 3: "width"}, "sr": {0: "batch", 2: "sr_height", 3: "sr_width"}}
+    axes = {
+        "lr": {0: "batch", 2: "height", 3: "width"},
+        "sr": {0: "batch", 2: "sr_height", 3: "sr_width"},
+    }
     n, h, w = size
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
         )  # that tracing is old, and that it keeps what Python computes; we compare instead
-        record: Any = torch.onnx.export  # its signature knows no file in memory, which this way of it takes
+        record: Any = (
+            torch.onnx.export
+        )  # its signature knows no file in memory, which this way of it takes
         record(
             module,
             (torch.rand(n, 3, h, w, generator=torch.Generator().manual_seed(0)),),

@@ -1,7 +1,7 @@
-"""Cut a picture into tiles, ask a network about each, and join its answers.
+"""Cut an image into tiles, ask a network about each, and join its answers.
 
-Tiles see as much of their surroundings as the network's radius, so that the joined answer is that of the whole picture
-to float noise. Where the radius is the whole picture (global pooling), tiles overlap and fade into each other, which is
+Tiles see as much of their surroundings as the network's radius, so that the joined answer is that of the whole image
+to float noise. Where the radius is the whole image (global pooling), tiles overlap and fade into each other, which is
 approximate, and reported. Only one tile is ever on the device; one that finds no memory there is split and tried again,
 without losing what is done.
 """
@@ -21,7 +21,7 @@ from dukd.networks import SRNetwork
 from dukd.training.memory import is_shortage
 
 _TILE = 512  # pixels of lr on a side, if the radius is known
-_POOLED_TILE = 1024  # if the network pools over the picture: as rarely cut as memory allows
+_POOLED_TILE = 1024  # if the network pools over the image: as rarely cut as memory allows
 _POOLED_HALO = 64  # what each tile of such a network sees beyond its part
 _POOLED_BAND = 32  # half the width over which two of its tiles fade into each other
 
@@ -31,7 +31,7 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How one picture is cut."""
+    """How one image is cut."""
 
     rows: tuple[int, ...]
     """Where the parts meet, in pixels of lr, from 0 to the height."""
@@ -40,7 +40,7 @@ class Tiling:
     halo: int
     """Pixels of lr that each part sees beyond its own."""
     band: int
-    """Half the width over which neighbours fade into each other; 0 where the parts fit exactly."""
+    """Half the width over which neighbors fade into each other; 0 where the parts fit exactly."""
     note: str | None
     """What to tell the user if the answer is approximate."""
 
@@ -51,9 +51,14 @@ class Tiling:
 
 
 def plan(
-    network: SRNetwork, height: int, width: int, *, tile: int | None = None, self_ensemble: bool = False
+    network: SRNetwork,
+    height: int,
+    width: int,
+    *,
+    tile: int | None = None,
+    self_ensemble: bool = False,
 ) -> Tiling:
-    """Decide how to cut a picture.
+    """Decide how to cut an image.
 
     Args:
         network: Its radius and size multiple decide what the tiles must see and where they may begin.
@@ -79,14 +84,14 @@ def plan(
     shifted = self_ensemble and (height % multiple > 0 or width % multiple > 0)
     note = None
     if count > 1 and (pooled or shifted):
-        why = "looks at the whole picture" if pooled else "pads flipped pictures elsewhere"
+        why = "looks at the whole image" if pooled else "pads flipped images elsewhere"
         note = f"joined from {count} overlapping tiles; {network.config.name} {why}, so this is approximate"
     return Tiling(rows, columns, halo if count > 1 else 0, band if count > 1 else 0, note)
 
 
 def answer(
     network: SRNetwork,
-    colours: images.Pixels,
+    colors: images.Pixels,
     tiling: Tiling,
     *,
     device: torch.device,
@@ -94,11 +99,11 @@ def answer(
     self_ensemble: bool = False,
     progress: Progress = silent,
 ) -> tuple[images.Pixels, str | None]:
-    """Ask about a picture tile by tile.
+    """Ask about an image tile by tile.
 
     Args:
         network: Asked as it is, on the device.
-        colours: ``(h, w, channels)``, as ``images.Picture`` holds them.
+        colors: ``(h, w, channels)``, as ``images.Picture`` holds them.
         tiling: What ``plan`` decided for this height and width.
         device: Where the network is; it never holds more than one tile.
         precision: ``torch.float32``, or another for mixed precision.
@@ -106,30 +111,30 @@ def answer(
         progress: Told after every tile.
 
     Returns:
-        The enlarged colours, and what to tell the user if they are approximate.
+        The enlarged colors, and what to tell the user if they are approximate.
 
     Raises:
         ValueError: If the network answers with something that is no number.
         MemoryError: If not even the smallest tile finds memory.
     """
-    asked = _Asked(network, colours, tiling, device, precision, ensemble=self_ensemble)
-    return _joined(asked, tiling, 8 * colours.itemsize, progress), tiling.note or asked.note
+    asked = _Asked(network, colors, tiling, device, precision, ensemble=self_ensemble)
+    return _joined(asked, tiling, 8 * colors.itemsize, progress), tiling.note or asked.note
 
 
 class _Asked:
-    """A network being asked about parts of one picture; it remembers which size found no memory."""
+    """A network being asked about parts of one image; it remembers which size found no memory."""
 
     def __init__(
         self,
         network: SRNetwork,
-        colours: images.Pixels,
+        colors: images.Pixels,
         tiling: Tiling,
         device: torch.device,
         precision: torch.dtype,
         *,
         ensemble: bool,
     ) -> None:
-        self.network, self.colours, self.device, self.precision = network, colours, device, precision
+        self.network, self.colors, self.device, self.precision = network, colors, device, precision
         self.ensemble = ensemble
         self.scale = network.scale
         self.margin = tiling.halo - tiling.band  # the band is part of what is asked for
@@ -142,15 +147,15 @@ class _Asked:
         ys, xs = self._window(rows, 0), self._window(columns, 1)
         area = (ys[1] - ys[0]) * (xs[1] - xs[0])
         if area < self.too_large:
-            sr = self._try(self.colours[slice(*ys), slice(*xs)])
+            sr = self._try(self.colors[slice(*ys), slice(*xs)])
             if sr is not None:
                 return sr[:, self._inside(rows, ys), self._inside(columns, xs)]
             self.too_large = area
         return self._in_halves(rows, columns)
 
     def _window(self, part: Range, axis: int) -> Range:
-        """Add what the network sees, aligned to its size multiple and clipped at the picture."""
-        multiple, size = self.network.size_multiple, self.colours.shape[axis]
+        """Add what the network sees, aligned to its size multiple and clipped at the image."""
+        multiple, size = self.network.size_multiple, self.colors.shape[axis]
         low = max(0, part[0] - self.margin) // multiple * multiple
         return low, min(size, _aligned(part[1] + self.margin, multiple))
 
@@ -164,7 +169,9 @@ class _Asked:
             mixed = self.precision != torch.float32
             with (
                 torch.no_grad(),
-                torch.autocast(self.device.type, dtype=self.precision if mixed else None, enabled=mixed),
+                torch.autocast(
+                    self.device.type, dtype=self.precision if mixed else None, enabled=mixed
+                ),
             ):
                 sr = averaged(self.network, lr) if self.ensemble else self.network(lr)
             sr = sr[0].float().cpu()
@@ -178,7 +185,9 @@ class _Asked:
                 torch.cuda.empty_cache()
             return None
         if not bool(torch.isfinite(sr).all()):
-            raise ValueError(f"{self.network.config.name} answers with NaN or infinity in {self.precision}")
+            raise ValueError(
+                f"{self.network.config.name} answers with NaN or infinity in {self.precision}"
+            )
         return sr.mean(0, keepdim=True) if window.shape[2] == 1 else sr
 
     def _in_halves(self, rows: Range, columns: Range) -> Tensor:
@@ -187,7 +196,9 @@ class _Asked:
         multiple, radius = self.network.size_multiple, self.network.radius
         if radius is None:
             name = self.network.config.name
-            self.note = f"cut for want of memory; {name} looks at the whole picture, so this is approximate"
+            self.note = (
+                f"cut for want of memory; {name} looks at the whole image, so this is approximate"
+            )
         if self.whole:  # it had no surroundings until now
             self.margin = _POOLED_HALO if radius is None else radius
             self.whole = False
@@ -195,19 +206,29 @@ class _Asked:
         middle = (low + high) // 2 // multiple * multiple
         if min(middle - low, high - middle) < max(2 * (radius or band), 1):
             size = f"{rows[1] - rows[0]} x {columns[1] - columns[0]}"
-            raise MemoryError(f"not even a tile of {size} pixels finds memory on {self.device}; use another device")
+            raise MemoryError(
+                f"not even a tile of {size} pixels finds memory on {self.device}; use another device"
+            )
         if upright:
-            first, second = self.answer((low, middle + band), columns), self.answer((middle - band, high), columns)
+            first, second = (
+                self.answer((low, middle + band), columns),
+                self.answer((middle - band, high), columns),
+            )
         else:
-            first, second = self.answer(rows, (low, middle + band)), self.answer(rows, (middle - band, high))
+            first, second = (
+                self.answer(rows, (low, middle + band)),
+                self.answer(rows, (middle - band, high)),
+            )
         return _faded(first, second, 2 * band * self.scale, axis=1 if upright else 2)
 
 
 def _joined(asked: _Asked, tiling: Tiling, bits: int, progress: Progress) -> images.Pixels:
     """Ask for part after part, and put rows of parts together."""
     scale, band = asked.scale, tiling.band
-    height, width, channels = asked.colours.shape
-    joined = np.empty((height * scale, width * scale, channels), np.uint8 if bits == 8 else np.uint16)  # noqa: PLR2004
+    height, width, channels = asked.colors.shape
+    joined = np.empty(
+        (height * scale, width * scale, channels), np.uint8 if bits == 8 else np.uint16
+    )  # noqa: PLR2004
     begun: Tensor | None = None  # rows to which the next row of parts contributes
     done = 0
     for y, y_end in pairwise(tiling.rows):

@@ -1,6 +1,6 @@
-"""Enlarge pictures of any size and kind with a network, and folders of them.
+"""Enlarge images of any size and kind with a network, and folders of them.
 
-A large picture is cut into tiles (``dukd.deploy.tiles``) and enlarged as the whole would be. What cannot be read is listed,
+A large image is cut into tiles (``dukd.deploy.tiles``) and enlarged as the whole would be. What cannot be read is listed,
 and the others are done: one after the other here, or by another engine (``dukd.deploy.workers``).
 """
 
@@ -34,9 +34,9 @@ def _quiet(note: str) -> None:
     """Tell nobody."""
 
 
-def upscale_picture(
+def upscale_image(
     network: SRNetwork,
-    picture: Picture,
+    image: Picture,
     *,
     tile: int | None = None,
     device: torch.device | str = "cpu",
@@ -45,15 +45,15 @@ def upscale_picture(
     progress: Progress = silent,
     report: Callable[[str], None] = _quiet,
 ) -> Picture:
-    """Enlarge one picture by the network's scale.
+    """Enlarge one image by the network's scale.
 
     Gray stays gray, 16 bits stay 16 bits, profile and EXIF are carried over. Transparency is enlarged beside the
-    colours, bicubic; colours under full transparency are filled in from their surroundings first, so that none of
+    colors, bicubic; colors under full transparency are filled in from their surroundings first, so that none of
     them bleeds into visible edges.
 
     Args:
         network: Asked in eval mode; it is moved to the device and stays there.
-        picture: Of at least one pixel.
+        image: Of at least one pixel.
         tile: Largest side of a part, as in ``plan``.
         device: Where the network runs; it never holds more than one tile.
         precision: ``torch.float32``, or ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
@@ -67,17 +67,17 @@ def upscale_picture(
     """
     if precision == torch.float16 and not network.fp16_safe:
         raise ValueError(f"{network.config.name} overflows in float16: use bfloat16 or float32")
-    colours = picture.pixels
-    if picture.alpha is not None and not picture.alpha.all():
-        colours = _filled(colours, picture.alpha)
-    height, width = colours.shape[:2]
+    colors = image.pixels
+    if image.alpha is not None and not image.alpha.all():
+        colors = _filled(colors, image.alpha)
+    height, width = colors.shape[:2]
     tiling = plan(network, height, width, tile=tile, self_ensemble=self_ensemble)
     training = network.training
     arrange(network.to(device).eval())
     try:
         pixels, note = tiles.answer(
             network,
-            colours,
+            colors,
             tiling,
             device=torch.device(device),
             precision=precision,
@@ -88,15 +88,15 @@ def upscale_picture(
         network.train(training)
     if note:
         report(note)
-    return replace(picture, pixels=pixels, alpha=_resized(picture.alpha, pixels.shape[:2]))
+    return replace(image, pixels=pixels, alpha=_resized(image.alpha, pixels.shape[:2]))
 
 
-def _filled(colours: images.Pixels, alpha: images.Pixels) -> images.Pixels:
-    """Give fully transparent pixels the colours around them; visible pixels stay as they are."""
-    x = torch.from_numpy(colours.astype(np.float32)).permute(2, 0, 1)[None]
+def _filled(colors: images.Pixels, alpha: images.Pixels) -> images.Pixels:
+    """Give fully transparent pixels the colors around them; visible pixels stay as they are."""
+    x = torch.from_numpy(colors.astype(np.float32)).permute(2, 0, 1)[None]
     visible = torch.from_numpy(alpha.astype(np.float32) / np.iinfo(alpha.dtype).max)[None, None]
-    filled = _pushed(x, visible)[0].permute(1, 2, 0).round().numpy().astype(colours.dtype)
-    result: NDArray[np.uint8 | np.uint16] = np.where(alpha[..., None] > 0, colours, filled)
+    filled = _pushed(x, visible)[0].permute(1, 2, 0).round().numpy().astype(colors.dtype)
+    result: NDArray[np.uint8 | np.uint16] = np.where(alpha[..., None] > 0, colors, filled)
     return result
 
 
@@ -106,7 +106,9 @@ def _pushed(x: Tensor, weight: Tensor) -> Tensor:
         return x
     totals, weights = (F.avg_pool2d(a, 2, ceil_mode=True) for a in (x * weight, weight))
     coarse = _pushed(totals / weights.clamp(min=1e-9), weights)
-    nearby = F.interpolate(coarse, size=(2 * coarse.shape[-2], 2 * coarse.shape[-1]), mode="nearest")
+    nearby = F.interpolate(
+        coarse, size=(2 * coarse.shape[-2], 2 * coarse.shape[-1]), mode="nearest"
+    )
     return torch.where(weight > 0, x, nearby[..., : x.shape[-2], : x.shape[-1]])
 
 
@@ -122,7 +124,7 @@ def _resized(plane: images.Pixels | None, size: tuple[int, int]) -> images.Pixel
 
 @dataclass(frozen=True)
 class Done:
-    """A picture that was enlarged."""
+    """An image that was enlarged."""
 
     source: Path
     target: Path
@@ -132,7 +134,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A picture that was not."""
+    """An image that was not."""
 
     source: Path
     reason: str
@@ -150,7 +152,7 @@ class Upscaled:
 
 @dataclass(frozen=True)
 class Job:
-    """A picture to enlarge."""
+    """An image to enlarge."""
 
     source: Path
     target: Path
@@ -160,7 +162,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How every picture of a run is enlarged; explained at ``upscale_files``."""
+    """How every image of a run is enlarged; explained at ``upscale_files``."""
 
     outscale: float | None = None
     quality: int = 95
@@ -180,26 +182,26 @@ Engine = Callable[[SRNetwork, Sequence[Job], Options, Progress], Generator[Outco
 
 
 def enlarge(network: SRNetwork, job: Job, options: Options, progress: Progress = silent) -> Outcome:
-    """Read a picture, enlarge it and write the result, whole or not at all.
+    """Read an image, enlarge it and write the result, whole or not at all.
 
     Args:
-        network: As for ``upscale_picture``.
+        network: As for ``upscale_image``.
         job: What to read, and where to write.
         options: How.
         progress: Told after every tile.
 
     Returns:
-        Failed if the picture cannot be read, the result cannot be written, or memory does not suffice.
+        Failed if the image cannot be read, the result cannot be written, or memory does not suffice.
 
     Raises:
-        ValueError: If the network is at fault, as for ``upscale_picture``.
+        ValueError: If the network is at fault, as for ``upscale_image``.
     """
     notes: list[str] = []
     try:
-        picture = images.read(job.source, max_pixels=options.max_pixels)
-        result = upscale_picture(
+        image = images.read(job.source, max_pixels=options.max_pixels)
+        result = upscale_image(
             network,
-            picture,
+            image,
             tile=options.tile,
             device=options.device,
             precision=options.precision,
@@ -208,7 +210,7 @@ def enlarge(network: SRNetwork, job: Job, options: Options, progress: Progress =
             report=notes.append,
         )
         if options.outscale is not None and options.outscale != network.scale:
-            result = _rescaled(result, picture, options.outscale)
+            result = _rescaled(result, image, options.outscale)
         images.write(job.target, result, quality=options.quality, text=options.text)
     except ImageError as error:
         return Failed(job.source, str(error))
@@ -224,7 +226,9 @@ def one_by_one(
     total, before = sum(job.tiles for job in jobs), 0
     for job in jobs:
 
-        def told(count: int, _total: int, _what: str, *, before: int = before, job: Job = job) -> None:
+        def told(
+            count: int, _total: int, _what: str, *, before: int = before, job: Job = job
+        ) -> None:
             progress(before + count, total, job.source.name)
 
         yield enlarge(network, job, options, told)
@@ -271,32 +275,32 @@ def upscale_files(
     progress: Progress = silent,
     engine: Engine = one_by_one,
 ) -> Upscaled:
-    """Enlarge files and folders of pictures; what cannot be read is listed, and the others are done.
+    """Enlarge files and folders of images; what cannot be read is listed, and the others are done.
 
-    ``a.png`` becomes ``a_x4.png``. The format stays, or becomes PNG where it cannot hold the picture or is not written
-    (GIF). Where two pictures would get one name, as ``a.gif`` and ``a.png``, both keep their old extension in it:
+    ``a.png`` becomes ``a_x4.png``. The format stays, or becomes PNG where it cannot hold the image or is not written
+    (GIF). Where two images would get one name, as ``a.gif`` and ``a.png``, both keep their old extension in it:
     ``a.gif_x4.png``, ``a.png_x4.png``.
 
     Args:
-        network: As for ``upscale_picture``.
-        inputs: Files, whatever their names, and folders, in which the extensions of pictures count.
+        network: As for ``upscale_image``.
+        inputs: Files, whatever their names, and folders, in which the extensions of images count.
         out: Folder of the results, made if missing; folders below an input folder are repeated in it.
         model: Name of the model for a text chunk in PNG results.
         suffix: Put behind the name; ``_x4`` for a scale of 4 if left out.
         recursive: Whether folders below the inputs are searched too; links to folders are not followed.
-        skip_existing: Whether pictures are left out whose result is there and not older than they are.
+        skip_existing: Whether images are left out whose result is there and not older than they are.
         outscale: Final size as a factor of the input's, reached from the network's own scale by bicubic resizing.
         quality: Of JPEG and WebP, as for ``images.write``.
         max_pixels: Largest input.
-        tile: As for ``upscale_picture``, like all that follow.
+        tile: As for ``upscale_image``, like all that follow.
         device: See there.
         precision: See there.
         self_ensemble: See there.
-        progress: Told after every tile of all pictures, with the name of the picture.
+        progress: Told after every tile of all images, with the name of the image.
         engine: Who does the work: this process, or ``dukd.deploy.workers.Workers``.
 
     Raises:
-        ValueError: If there is no picture among the inputs, an input folder is the output folder, or ``outscale`` is
+        ValueError: If there is no image among the inputs, an input folder is the output folder, or ``outscale`` is
             not positive.
     """
     if outscale is not None and not outscale > 0:
@@ -306,9 +310,17 @@ def upscale_files(
     failed: list[Failed] = []
     found = _found(inputs, out, recursive=recursive, max_pixels=max_pixels, failed=failed)
     targets = _targets(found, out, suffix, failed)
-    skipped = {source for source, (_, target) in targets.items() if skip_existing and _finished(source, target)}
+    skipped = {
+        source
+        for source, (_, target) in targets.items()
+        if skip_existing and _finished(source, target)
+    }
     jobs = [
-        Job(source, target, plan(network, head.height, head.width, tile=tile, self_ensemble=self_ensemble).count)
+        Job(
+            source,
+            target,
+            plan(network, head.height, head.width, tile=tile, self_ensemble=self_ensemble).count,
+        )
         for source, (head, target) in targets.items()
         if source not in skipped
     ]
@@ -320,7 +332,9 @@ def upscale_files(
         device=device,
         precision=precision,
         self_ensemble=self_ensemble,
-        text={"Comment": f"enlarged {network.scale} times by {model or network.config.name} with dukd"},
+        text={
+            "Comment": f"enlarged {network.scale} times by {model or network.config.name} with dukd"
+        },
     )
     with closing(engine(network, jobs, options, progress)) as results:
         outcomes = {outcome.source: outcome for outcome in results}
@@ -330,8 +344,8 @@ def upscale_files(
     return Upscaled(done, tuple(source for source in targets if source in skipped), tuple(failed))
 
 
-def _rescaled(result: Picture, picture: Picture, outscale: float) -> Picture:
-    h, w = (max(1, round(n * outscale)) for n in picture.pixels.shape[:2])
+def _rescaled(result: Picture, image: Picture, outscale: float) -> Picture:
+    h, w = (max(1, round(n * outscale)) for n in image.pixels.shape[:2])
     pixels = _resized(result.pixels, (h, w))
     assert pixels is not None
     return replace(result, pixels=pixels, alpha=_resized(result.alpha, (h, w)))
@@ -340,31 +354,37 @@ def _rescaled(result: Picture, picture: Picture, outscale: float) -> Picture:
 def _found(
     inputs: Sequence[Path], out: Path, *, recursive: bool, max_pixels: int, failed: list[Failed]
 ) -> list[_Found]:
-    """Find the pictures and look at their headers; what fails is added to ``failed``."""
+    """Find the images and look at their headers; what fails is added to ``failed``."""
     found: dict[Path, Path] = {}  # source: folder below the output folder
     for path in map(Path, inputs):
         if not path.is_dir():
             found.setdefault(path, Path())
             continue
         if path.resolve() == out.resolve():
-            raise ValueError(f"{path}: results would be taken for pictures on the next run; write to another folder")
+            raise ValueError(
+                f"{path}: results would be taken for images on the next run; write to another folder"
+            )
         for folder, below, names in os.walk(path):
             here = Path(folder)
-            below[:] = sorted(b for b in below if recursive and (here / b).resolve() != out.resolve())
+            below[:] = sorted(
+                b for b in below if recursive and (here / b).resolve() != out.resolve()
+            )
             for name in sorted(names):
                 if Path(name).suffix.lower() in images.EXTENSIONS and not name.startswith("."):
                     found.setdefault(here / name, here.relative_to(path))
     if not found:
         raise ValueError(
-            f"no pictures in {', '.join(map(str, inputs))}" if inputs else "name pictures, or folders of them"
+            f"no images in {', '.join(map(str, inputs))}"
+            if inputs
+            else "name images, or folders of them"
         )
-    pictures: list[_Found] = []
+    images: list[_Found] = []
     for source, folder in found.items():
         try:
-            pictures.append(_Found(source, folder, images.header(source, max_pixels=max_pixels)))
+            images.append(_Found(source, folder, images.header(source, max_pixels=max_pixels)))
         except ImageError as error:
             failed.append(Failed(source, str(error)))
-    return pictures
+    return images
 
 
 def _targets(
@@ -382,9 +402,13 @@ def _targets(
     for one in found:
         target = names[one.source]
         if _key(target) in shared:
-            failed.append(Failed(one.source, f"{one.source}: another input would be written to {target} too"))
+            failed.append(
+                Failed(one.source, f"{one.source}: another input would be written to {target} too")
+            )
         elif target.resolve() in sources:
-            failed.append(Failed(one.source, f"{one.source}: the result would overwrite the input {target}"))
+            failed.append(
+                Failed(one.source, f"{one.source}: the result would overwrite the input {target}")
+            )
         else:
             targets[one.source] = (one.head, target)
     return targets

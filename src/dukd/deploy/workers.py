@@ -1,7 +1,7 @@
 """Enlarge large folders in many processes, on this machine or a cluster, by Ray Data.
 
-``Workers`` is an engine for ``dukd.deploy.upscale.upscale_files``. Each worker holds the network and does one picture at a
-time, with cores of its own; results appear whole or not at all. A worker that dies is replaced, and the picture it was
+``Workers`` is an engine for ``dukd.deploy.upscale.upscale_files``. Each worker holds the network and does one image at a
+time, with cores of its own; results appear whole or not at all. A worker that dies is replaced, and the image it was
 at is done again; one that has cost ``ATTEMPTS`` workers their lives is listed as failed, and the others go on.
 """
 
@@ -25,7 +25,7 @@ from dukd.deploy.upscale import Failed, Job, Options, Outcome, enlarge
 from dukd.networks import SRNetwork
 
 ATTEMPTS = 3
-"""How often a picture is begun before it is given up as one that workers do not survive."""
+"""How often an image is begun before it is given up as one that workers do not survive."""
 
 _STORE = 100_000_000  # bytes of shared memory that a local Ray gets beside what the network needs; 75 MB is the least
 _LONGEST_TEMPORARY = 24  # characters, so that the paths of Ray's sockets in it stay below 104
@@ -38,7 +38,7 @@ _ALONE = {
 
 @dataclass(frozen=True)
 class Workers:
-    """Worker processes that enlarge pictures; an engine for ``upscale_files``.
+    """Worker processes that enlarge images; an engine for ``upscale_files``.
 
     Without an address Ray is started on this machine, and ended with the run. Where the calling program is connected to
     Ray already, its workers run there, and the connection stays. Ray that is started here listens on the loopback only,
@@ -66,10 +66,10 @@ class Workers:
             network: Sent to every worker once, its class too where that is no part of dukd.
             jobs: On file systems that all workers see under the same names.
             options: How. Of a device only the kind counts: Ray gives each worker a GPU, or its share of one.
-            progress: Told after every picture, in tiles.
+            progress: Told after every image, in tiles.
 
         Yields:
-            What became of each picture, as it is done.
+            What became of each image, as it is done.
 
         Raises:
             ValueError: If Ray is not installed, a cluster cannot be reached, has no room for so many workers, or does
@@ -88,7 +88,9 @@ class Workers:
             folder = None if all(path.is_absolute() for path in paths) else Path.cwd()
             ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
             packed = _packed(ray, network.to("cpu"), jobs, replace(options, device=device))
-            data = ray.data.from_items([{"job": n} for n in range(len(jobs))], override_num_blocks=len(jobs))
+            data = ray.data.from_items(
+                [{"job": n} for n in range(len(jobs))], override_num_blocks=len(jobs)
+            )
             data.context.enable_progress_bars = False
             results = data.map_batches(
                 _Worker,
@@ -112,7 +114,9 @@ class Workers:
                 ray.kill(ledger)  # others hold it too, and the connection may outlive the run
 
 
-def share(nodes: Iterable[Mapping[str, float]], workers: int, *, gpu: bool = False) -> tuple[int, float]:
+def share(
+    nodes: Iterable[Mapping[str, float]], workers: int, *, gpu: bool = False
+) -> tuple[int, float]:
     """Divide a cluster among equal workers.
 
     Args:
@@ -134,7 +138,9 @@ def share(nodes: Iterable[Mapping[str, float]], workers: int, *, gpu: bool = Fal
     most = max((cpus for cpus, _ in sizes), default=0)
     for parts in range(1, workers + 1) if gpu else (0,):
         for cores in range(most, 0, -1):
-            room = sum(min(cpus // cores, gpus * parts) if gpu else cpus // cores for cpus, gpus in sizes)
+            room = sum(
+                min(cpus // cores, gpus * parts) if gpu else cpus // cores for cpus, gpus in sizes
+            )
             if room >= workers:
                 return cores, 1 / parts if parts else 0.0
     have = f"{sum(cpus for cpus, _ in sizes)} cores and {sum(gpus for _, gpus in sizes)} GPUs"
@@ -164,7 +170,9 @@ class _Worker:
             try:
                 os.chdir(folder)
             except OSError as error:
-                self.error = ValueError(f"a worker does not see the folder {folder} ({error.strerror}): share it")
+                self.error = ValueError(
+                    f"a worker does not see the folder {folder} ({error.strerror}): share it"
+                )
         self.network, self.jobs, self.options = _unpacked(packed)
         self.ledger = ledger
 
@@ -181,7 +189,10 @@ class _Worker:
         job = self.jobs[number]
         begun: int = ray.get(self.ledger.begin.remote(number))
         if begun > ATTEMPTS:
-            return Failed(job.source, f"{job.source}: {ATTEMPTS} workers died over it; is there too little memory?")
+            return Failed(
+                job.source,
+                f"{job.source}: {ATTEMPTS} workers died over it; is there too little memory?",
+            )
         try:
             return enlarge(self.network, job, self.options)
         except Exception as error:  # noqa: BLE001  raised again where the run was started
@@ -215,7 +226,9 @@ def _package(*, local: bool) -> Any:  # noqa: ANN401  a module that may be missi
         importlib.import_module("ray.data")
         return importlib.import_module("ray")
     except ImportError as error:
-        raise ValueError(f"upscaling with workers needs {error.name}: pip install 'dukd[ray]'") from None
+        raise ValueError(
+            f"upscaling with workers needs {error.name}: pip install 'dukd[ray]'"
+        ) from None
 
 
 @contextmanager
@@ -230,7 +243,9 @@ def _connected(
     level = log.level
     log.setLevel(logging.CRITICAL)  # what matters is among the outcomes
     short = len(gettempdir()) <= _LONGEST_TEMPORARY or os.name != "posix"
-    with TemporaryDirectory(prefix="dukd-", dir=None if short else "/tmp", ignore_cleanup_errors=True) as folder:  # noqa: S108
+    with TemporaryDirectory(
+        prefix="dukd-", dir=None if short else "/tmp", ignore_cleanup_errors=True
+    ) as folder:  # noqa: S108
         ours = not ray.is_initialized()
         try:
             if ours and address is not None:
@@ -240,7 +255,9 @@ def _connected(
             yield
         except ray.exceptions.RayError as error:
             why = str(error).strip().splitlines()[-1]
-            raise ValueError(f"Ray could not run the workers, which need this version of dukd too: {why}") from error
+            raise ValueError(
+                f"Ray could not run the workers, which need this version of dukd too: {why}"
+            ) from error
         finally:
             if ours:
                 ray.shutdown()
@@ -271,7 +288,9 @@ def _join(ray: Any, address: str) -> None:  # noqa: ANN401  of Ray
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError) as error:
-        raise ValueError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _cores() -> int:

@@ -1,7 +1,7 @@
 """Measure networks side by side by the field's protocol, and say which protocol that is.
 
-PSNR and SSIM of the luma and of RGB, agreement with the teacher, size, cost and time, over any sets of pictures, for
-networks, for bicubic interpolation, and for pictures that another program has made.
+PSNR and SSIM of the luma and of RGB, agreement with the teacher, size, cost and time, over any sets of images, for
+networks, for bicubic interpolation, and for images that another program has made.
 """
 
 import csv
@@ -38,10 +38,10 @@ PROTOCOL = {
     "luma": "BT.601 studio range as MATLAB's rgb2ycbcr, not rounded",
     "rounding": "SR and HR rounded to 8 bits",
     "border": "as many pixels as the scale",
-    "ssim": "11 x 11 Gaussian, sigma 1.5, inside the picture only",
-    "mean": "over pictures",
+    "ssim": "11 x 11 Gaussian, sigma 1.5, inside the image only",
+    "mean": "over images",
     "hr": "cropped at the top left to a multiple of the scale",
-    "gray": "as RGB; papers that keep gray pictures gray print 0.09 dB less for bicubic on Set14",
+    "gray": "as RGB; papers that keep gray images gray print 0.09 dB less for bicubic on Set14",
 }
 """How the numbers are made; it stands beside them everywhere."""
 
@@ -49,14 +49,14 @@ MACS_SIZE = (720, 1280)
 """Height and width of the output for which multiply-accumulates are counted."""
 
 _BUDGET = 2 << 30
-"""Bytes that the two largest features of a network may take before a picture is answered in strips."""
+"""Bytes that the two largest features of a network may take before an image is answered in strips."""
 _UPSAMPLED = 2 * 4
 """Bytes per feature at the high resolution: float32, before and after the shuffle of pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Means over the pictures of one set."""
+    """Means over the images of one set."""
 
     psnr_y: float
     ssim_y: float
@@ -64,9 +64,9 @@ class Scores:
     ssim_rgb: float
     agreement: float | None = None
     """PSNR of the luma against the teacher's answers, in dB."""
-    pictures: int
+    images: int
     seconds: float | None = None
-    """Per picture, the network alone; none where no network was asked."""
+    """Per image, the network alone; none where no network was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +74,12 @@ class Row:
     """What was measured of one model."""
 
     model: str
-    """``bicubic``, ``teacher``, ``student``, ``baseline`` or ``pictures``."""
+    """``bicubic``, ``teacher``, ``student``, ``baseline`` or ``images``."""
     label: str
     parameters: int | None = None
     macs: int | None = None
     """Multiply-accumulates for an output of 1280 x 720 pixels."""
-    seconds_per_picture: float | None = None
+    seconds_per_image: float | None = None
     network: str | None = None
     """Fingerprint of the network's numbers and weights; none where no network was asked."""
     sets: dict[str, Scores] = field(default_factory=dict[str, Scores])
@@ -119,27 +119,38 @@ class Table:
         return {"protocol": dict(self.protocol), **facts, "rows": rows}
 
     def to_json(self) -> str:
-        """The table as strict JSON; an infinite PSNR (equal pictures) is the string "inf"."""
+        """The table as strict JSON; an infinite PSNR (equal images) is the string "inf"."""
         return json.dumps(_finite(self.to_dict()), indent=1, allow_nan=False) + "\n"
 
     def header_and_lines(self) -> tuple[list[str], list[list[str]]]:
         """The table as text cells."""
         names = list(self.rows[0].sets) if self.rows else []
-        header = ["model", "parameters", "GMACs", "s/picture"]
+        header = ["model", "parameters", "GMACs", "s/image"]
         for name in names:
-            header += [f"{name} PSNR-Y", f"{name} SSIM-Y", f"{name} RGB", f"{name} agreement", f"{name} gap closed"]
+            header += [
+                f"{name} PSNR-Y",
+                f"{name} SSIM-Y",
+                f"{name} RGB",
+                f"{name} agreement",
+                f"{name} gap closed",
+            ]
         lines: list[list[str]] = []
         for row in self.rows:
             cells = [
                 row.label,
                 _text(row.parameters, "{:,}"),
                 _text(None if row.macs is None else row.macs / 1e9, "{:.1f}"),
-                _text(row.seconds_per_picture, "{:.3f}"),
+                _text(row.seconds_per_image, "{:.3f}"),
             ]
             for name in names:
                 s = row.sets[name]
                 gap = self.gap_closed(row, name)
-                cells += [f"{s.psnr_y:.3f}", f"{s.ssim_y:.4f}", f"{s.psnr_rgb:.3f}", _text(s.agreement, "{:.2f}")]
+                cells += [
+                    f"{s.psnr_y:.3f}",
+                    f"{s.ssim_y:.4f}",
+                    f"{s.psnr_rgb:.3f}",
+                    _text(s.agreement, "{:.2f}"),
+                ]
                 cells.append(_text(None if gap is None else 100 * gap, "{:.1f} %"))
             lines.append(cells)
         keep = [i for i in range(len(header)) if any(line[i] for line in lines)]
@@ -157,8 +168,19 @@ class Table:
         """The table as CSV, one line per model and set, with the protocol's words in columns."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        names = ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "agreement", "gap_closed", "pictures", "seconds"]
-        writer.writerow(["model", "label", "parameters", "macs", "scale", "set", *names, "protocol"])
+        names = [
+            "psnr_y",
+            "ssim_y",
+            "psnr_rgb",
+            "ssim_rgb",
+            "agreement",
+            "gap_closed",
+            "images",
+            "seconds",
+        ]
+        writer.writerow(
+            ["model", "label", "parameters", "macs", "scale", "set", *names, "protocol"]
+        )
         for row in self.rows:
             for name, scores in row.sets.items():
                 values = asdict(scores) | {"gap_closed": self.gap_closed(row, name)}
@@ -186,12 +208,12 @@ def _finite(value: object) -> object:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model to measure: a network, a folder of ready pictures, or, with neither, bicubic interpolation."""
+    """A model to measure: a network, a folder of ready images, or, with neither, bicubic interpolation."""
 
     model: str
     label: str
     network: SRNetwork | None = None
-    pictures: Path | None = None
+    images: Path | None = None
     self_ensemble: bool = False
 
 
@@ -207,20 +229,23 @@ def evaluate(
 
     Args:
         candidates: What to measure; the one whose model is ``teacher`` is what agreement is measured against.
-        sets: Pictures by the name of the set, all of one scale.
+        sets: Images by the name of the set, all of one scale.
         device: Where networks run.
         precision: float32, or bfloat16 for autocast.
-        progress: Told after every picture.
+        progress: Told after every image.
 
     Raises:
         ValueError: If there is nothing to measure, scales differ, there are two teachers, or a folder of ready
-            pictures lacks one.
+            images lacks one.
     """
     scale = _common_scale(candidates, sets)
     device = torch.device(device)
     if precision not in {torch.float32, torch.bfloat16}:
         raise ValueError(f"networks are measured in float32 or bfloat16, but got {precision}")
-    ready = [_ready(c.pictures, sets) if c.network is None and c.pictures is not None else None for c in candidates]
+    ready = [
+        _ready(c.images, sets) if c.network is None and c.images is not None else None
+        for c in candidates
+    ]
     for c in candidates:
         if c.network is not None:
             arrange(c.network.to(device))
@@ -228,12 +253,14 @@ def evaluate(
     gathered: list[dict[str, list[_Measured]]] = [{name: [] for name in sets} for _ in candidates]
     teacher_first = sorted(range(len(candidates)), key=lambda i: candidates[i].model != "teacher")
     done, total = 0, sum(len(s) for s in sets.values())
-    for name, pictures in sets.items():
-        for pair in pictures:
+    for name, images in sets.items():
+        for pair in images:
             lr, hr = load(pair)
             reference: Tensor | None = None
             for i in teacher_first if device.type == "cuda" and not done else ():
-                asked[i].answer(name, pair, lr, hr)  # what a GPU does once is no part of what a picture takes
+                asked[i].answer(
+                    name, pair, lr, hr
+                )  # what a GPU does once is no part of what an image takes
             for i in teacher_first:
                 sr, seconds = asked[i].answer(name, pair, lr, hr)
                 gathered[i][name].append(_measure(sr, tensor(hr), reference, scale, seconds))
@@ -251,18 +278,22 @@ def evaluate(
 
 def _common_scale(candidates: Sequence[Candidate], sets: Mapping[str, Pairs]) -> int:
     if not candidates or not sets:
-        raise ValueError("nothing to measure: name at least one model and one set of pictures")
-    empty = [name for name, pictures in sets.items() if not len(pictures)]
+        raise ValueError("nothing to measure: name at least one model and one set of images")
+    empty = [name for name, images in sets.items() if not len(images)]
     if empty:
-        raise ValueError(f"nothing to measure on: {', '.join(empty)} without a picture")
+        raise ValueError(f"nothing to measure on: {', '.join(empty)} without an image")
     teachers = [c.label for c in candidates if c.model == "teacher"]
     if len(teachers) > 1:
-        raise ValueError(f"agreement is measured against one teacher, but got {', '.join(teachers)}")
+        raise ValueError(
+            f"agreement is measured against one teacher, but got {', '.join(teachers)}"
+        )
     scales = {name: s.scale for name, s in sets.items()}
     scales |= {c.label: c.network.scale for c in candidates if c.network is not None}
     if len(set(scales.values())) > 1:
         listed = ", ".join(f"{name} x{scale}" for name, scale in scales.items())
-        raise ValueError(f"models and sets have different scales: {listed}; measure each scale by itself")
+        raise ValueError(
+            f"models and sets have different scales: {listed}; measure each scale by itself"
+        )
     return next(iter(scales.values()))
 
 
@@ -286,15 +317,23 @@ class _Asked:
         """``(1, 3, h, w)`` in [0, 1], and the seconds a network took."""
         network, ensemble = self.candidate.network, self.candidate.self_ensemble
         if network is not None:
-            return answer(network, lr, device=self.device, precision=self.precision, ensemble=ensemble)
+            return answer(
+                network, lr, device=self.device, precision=self.precision, ensemble=ensemble
+            )
         if self.ready is not None:
             return tensor(_read_ready(self.ready[name, pair.name], hr)), None
         return tensor(imresize_uint8(lr, pair.scale)), None
 
 
-def _measure(sr: Tensor, hr: Tensor, reference: Tensor | None, border: int, seconds: float | None) -> _Measured:
-    psnr_y, ssim_y, psnr_rgb, ssim_rgb = (value.item() for value in metrics.quality(sr, hr, border=border))
-    agreement = None if reference is None else metrics.agreement(sr, reference, border=border).item()
+def _measure(
+    sr: Tensor, hr: Tensor, reference: Tensor | None, border: int, seconds: float | None
+) -> _Measured:
+    psnr_y, ssim_y, psnr_rgb, ssim_rgb = (
+        value.item() for value in metrics.quality(sr, hr, border=border)
+    )
+    agreement = (
+        None if reference is None else metrics.agreement(sr, reference, border=border).item()
+    )
     return _Measured((psnr_y, ssim_y, psnr_rgb, ssim_rgb), agreement, seconds)
 
 
@@ -313,11 +352,11 @@ def answer(
     ensemble: bool = False,
     stay: bool = False,
 ) -> tuple[Tensor, float]:
-    """Upscale one picture: ``(h, w, 3)`` uint8 to ``(1, 3, H, W)``, and the seconds it took.
+    """Upscale one image: ``(h, w, 3)`` uint8 to ``(1, 3, H, W)``, and the seconds it took.
 
     The answer comes to the CPU unless it is to ``stay`` on the device, which then may still be at work on it.
 
-    A picture that would need more than about 2 GB is answered in strips, if the network's radius is known: to the
+    An image that would need more than about 2 GB is answered in strips, if the network's radius is known: to the
     same answer, but for float noise.
     """
     device = torch.device(device)
@@ -336,7 +375,7 @@ def answer(
 
 
 def strip_rows(network: SRNetwork, width: int) -> int | None:
-    """Rows of a strip that keep a picture of this width within the budget of memory; None if no strip is exact."""
+    """Rows of a strip that keep an image of this width within the budget of memory; None if no strip is exact."""
     if network.radius is None:
         return None
     seen = _BUDGET // (_UPSAMPLED * max(1, network.width) * network.scale**2 * width)
@@ -374,17 +413,20 @@ def self_ensemble(network: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
         ``(n, 3, h * scale, w * scale)``, unclamped. Timofte et al., CVPR 2016, arXiv:1511.02228.
     """
     some = (invertible.FLIP_ROWS, invertible.FLIP_COLUMNS, invertible.TRANSPOSE)
-    turns = [invertible.compose(list(compress(some, chosen))) for chosen in product((False, True), repeat=len(some))]
+    turns = [
+        invertible.compose(list(compress(some, chosen)))
+        for chosen in product((False, True), repeat=len(some))
+    ]
     return torch.stack([a.invert(network(a.apply(lr))) for a in turns]).mean(0)
 
 
 def _ready(folder: Path, sets: Mapping[str, Pairs]) -> dict[tuple[str, str], Path]:
-    """For each pair the picture that another program made for it: called as the pair, or ``NAME_...`` or ``NAMEx4``.
+    """For each pair the image that another program made for it: called as the pair, or ``NAME_...`` or ``NAMEx4``.
 
-    A file belongs to the longest name it begins with, so ``img_2_SR`` is no picture of ``img``.
+    A file belongs to the longest name it begins with, so ``img_2_SR`` is no image of ``img``.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder of ready pictures")
+        raise ValueError(f"{folder}: there is no such folder of ready images")
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in images.EXTENSIONS]
     found: dict[tuple[str, str], Path] = {}
     for name, pairs in sets.items():
@@ -392,7 +434,11 @@ def _ready(folder: Path, sets: Mapping[str, Pairs]) -> dict[tuple[str, str], Pat
         ends = ("_", f"x{pairs.scale}")
         owners: dict[str, list[Path]] = {}
         for path in files:
-            fitting = [n for n in names if path.stem == n or path.stem.startswith(tuple(n + end for end in ends))]
+            fitting = [
+                n
+                for n in names
+                if path.stem == n or path.stem.startswith(tuple(n + end for end in ends))
+            ]
             if fitting:
                 owners.setdefault(max(fitting, key=len), []).append(path)
         for pair in pairs:
@@ -402,7 +448,7 @@ def _ready(folder: Path, sets: Mapping[str, Pairs]) -> dict[tuple[str, str], Pat
                 case several:
                     there = ", ".join(path.name for path in several) or "none is"
                     raise ValueError(
-                        f"{folder}: one picture should be called {pair.name} or {pair.name}_..., but there: {there}"
+                        f"{folder}: one image should be called {pair.name} or {pair.name}_..., but there: {there}"
                     )
     return found
 
@@ -418,14 +464,16 @@ def _read_ready(path: Path, hr: Pixels) -> Pixels:
 def _row(candidate: Candidate, measured: Mapping[str, Sequence[_Measured]], scale: int) -> Row:
     sets: dict[str, Scores] = {}
     for name, items in measured.items():
-        psnr_y, ssim_y, psnr_rgb, ssim_rgb = (float(np.mean([m.values[i] for m in items])) for i in range(4))
+        psnr_y, ssim_y, psnr_rgb, ssim_rgb = (
+            float(np.mean([m.values[i] for m in items])) for i in range(4)
+        )
         sets[name] = Scores(
             psnr_y=psnr_y,
             ssim_y=ssim_y,
             psnr_rgb=psnr_rgb,
             ssim_rgb=ssim_rgb,
             agreement=_mean(m.agreement for m in items),
-            pictures=len(items),
+            images=len(items),
             seconds=_mean(m.seconds for m in items),
         )
     network, turns = candidate.network, 8 if candidate.self_ensemble else 1
@@ -435,7 +483,7 @@ def _row(candidate: Candidate, measured: Mapping[str, Sequence[_Measured]], scal
         label=candidate.label + ("+" if candidate.self_ensemble else ""),
         parameters=None if network is None else network.parameter_count(),
         macs=None if network is None else turns * macs(network, *size),
-        seconds_per_picture=_mean(m.seconds for items in measured.values() for m in items),
+        seconds_per_image=_mean(m.seconds for items in measured.values() for m in items),
         network=None if network is None else fingerprint(network),
         sets=sets,
     )

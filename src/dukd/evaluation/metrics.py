@@ -1,10 +1,10 @@
 """What super-resolution papers measure, with their conventions.
 
 The answer and the ground truth are rounded to 8 bits, reduced to luma where the name says so (BT.601, 16 to 235, not
-rounded), and compared without a frame of ``border`` pixels, with 255 as the peak. Tables hold the mean over pictures of
-each picture's value, never the value of a mean error. The numbers agree with BasicSR's to 1e-4.
+rounded), and compared without a frame of ``border`` pixels, with 255 as the peak. Tables hold the mean over images of
+each image's value, never the value of a mean error. The numbers agree with BasicSR's to 1e-4.
 
-A gray picture is measured as its replication in R, G and B, which compresses it to 219 / 255 of its contrast, as the
+A gray image is measured as its replication in R, G and B, which compresses it to 219 / 255 of its contrast, as the
 field's Python code does. Tables that took the gray values of Set14's ``bridge`` as luma are lower by up to 0.1 dB.
 """
 
@@ -52,7 +52,7 @@ def psnr_rgb(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
 def ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
     """Structural similarity of the luma: Wang et al., IEEE TIP 2004, window 11 x 11, Gaussian with sigma 1.5.
 
-    Only windows that lie inside the picture count (MATLAB's "valid"), and the variances are those of the window, not
+    Only windows that lie inside the image count (MATLAB's "valid"), and the variances are those of the window, not
     sample estimates.
 
     Args:
@@ -111,8 +111,10 @@ def _compared(sr: Tensor, hr: Tensor, border: int, *, least: int = 1) -> tuple[T
     """Check both batches, cut the frame off, and round to levels 0 ... 255 in float64."""
     if sr.shape != hr.shape:
         raise ValueError(f"sr is {tuple(sr.shape)} but hr is {tuple(hr.shape)}")
-    if sr.ndim != 4 or sr.shape[1] != 3:  # noqa: PLR2004  a batch of RGB pictures
-        raise ValueError(f"a metric takes batches (n, 3, h, w) of RGB pictures, but got {tuple(sr.shape)}")
+    if sr.ndim != 4 or sr.shape[1] != 3:  # noqa: PLR2004  a batch of RGB images
+        raise ValueError(
+            f"a metric takes batches (n, 3, h, w) of RGB images, but got {tuple(sr.shape)}"
+        )
     h, w = sr.shape[-2:]
     if border < 0 or min(h, w) - 2 * border < least:
         raise ValueError(
@@ -140,7 +142,7 @@ def _ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean similarity of the windows of ``(n, c, h, w)``: ``(n,)``."""
     n, c, h, w = a.shape
     windows = h - _WINDOW + 1
-    # In strips whose intermediate values stay in the cache: twice as fast as the whole picture at once.
+    # In strips whose intermediate values stay in the cache: twice as fast as the whole image at once.
     step = max(1, _STRIP // (n * c * w))
     total = a.new_zeros(n)
     for top in range(0, windows, step):
@@ -162,7 +164,7 @@ def _similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Gaussian means over windows inside the picture: ``(n, c, h, w)`` to ``(n, c, h - 10, w - 10)``."""
+    """Gaussian means over windows inside the image: ``(n, c, h, w)`` to ``(n, c, h - 10, w - 10)``."""
     # Shifted additions: in float64 on a CPU five times as fast as a separable convolution.
     for axis in (-2, -1):
         count = x.shape[axis] - _WINDOW + 1

@@ -116,7 +116,11 @@ _BURST = 5
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[], object]], *, device: torch.device, repetitions: int = 5, warm_up: int = 1
+    ways: Mapping[str, Callable[[], object]],
+    *,
+    device: torch.device,
+    repetitions: int = 5,
+    warm_up: int = 1,
 ) -> tuple[Timing, ...]:
     """Time several ways in turns.
 
@@ -130,7 +134,9 @@ def interleaved(
         ValueError: If there is nothing to time.
     """
     if repetitions < 1 or not ways:
-        raise ValueError(f"timing needs a way and at least 1 repetition, but got {len(ways)} and {repetitions}")
+        raise ValueError(
+            f"timing needs a way and at least 1 repetition, but got {len(ways)} and {repetitions}"
+        )
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     burst = _BURST if device.type == "cuda" else 1
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -174,14 +180,18 @@ def ceiling(device: torch.device, precision: Precision = "float32", *, side: int
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     kernel = torch.rand(256, 256, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
     edge = max(8, round((side**3 / kernel.numel()) ** 0.5))
-    picture = torch.rand(1, 256, edge, edge, device=device).to(dtype, memory_format=torch.channels_last)
+    image = torch.rand(1, 256, edge, edge, device=device).to(
+        dtype, memory_format=torch.channels_last
+    )
     source = torch.zeros(16 << 20, device=device)
     target = torch.empty_like(source)
     ways: dict[str, Callable[[], object]] = {
         "product": lambda: a @ b,
-        "convolution": lambda: torch.conv2d(picture, kernel, padding=1),
+        "convolution": lambda: torch.conv2d(image, kernel, padding=1),
         "copy": lambda: target.copy_(source),
     }
     product, convolution, copy = interleaved(ways, device=device)
-    flops = max(2 * side**3 / min(product.seconds), 2 * kernel.numel() * edge**2 / min(convolution.seconds))
+    flops = max(
+        2 * side**3 / min(product.seconds), 2 * kernel.numel() * edge**2 / min(convolution.seconds)
+    )
     return Ceiling(flops, 2 * source.numel() * source.element_size() / min(copy.seconds))

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 _TO_YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
-_TO_RGB = cast(list[list[float]], (255 * torch.tensor(_TO_YCBCR, dtype=torch.float64).inverse()).tolist())
+_TO_RGB = cast(
+    list[list[float]], (255 * torch.tensor(_TO_YCBCR, dtype=torch.float64).inverse()).tolist()
+)
 _OFFSET = (16.0, 128.0, 128.0)
 
 
@@ -18,7 +20,7 @@ def luma(rgb: Tensor) -> Tensor:
     """Y of MATLAB's ``rgb2ycbcr``: ``(n, 3, h, w)`` in [0, 1] to ``(n, 1, h, w)`` in [16 / 255, 235 / 255].
 
     Raises:
-        ValueError: If ``rgb`` is no batch of pictures of three channels.
+        ValueError: If ``rgb`` is no batch of images of three channels.
     """
     red, green, blue = _channels(rgb)
     return (_mix(_TO_YCBCR[0], red, green, blue) + _OFFSET[0]) / 255
@@ -28,7 +30,7 @@ def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
     """Convert as MATLAB's ``rgb2ycbcr`` does: ``(n, 3, h, w)``, RGB in [0, 1], to Y, Cb, Cr as fractions of 255.
 
     Raises:
-        ValueError: If ``rgb`` is no batch of pictures of three channels.
+        ValueError: If ``rgb`` is no batch of images of three channels.
     """
     channels = _channels(rgb)
     rows = zip(_TO_YCBCR, _OFFSET, strict=True)
@@ -39,15 +41,15 @@ def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
     """Undo ``rgb_to_ycbcr``: ``(n, 3, h, w)`` to RGB, unclamped.
 
     Raises:
-        ValueError: If ``ycbcr`` is no batch of pictures of three channels.
+        ValueError: If ``ycbcr`` is no batch of images of three channels.
     """
     y, cb, cr = (c - offset / 255 for c, offset in zip(_channels(ycbcr), _OFFSET, strict=True))
     return torch.cat([_mix(row, y, cb, cr) for row in _TO_RGB], dim=1)
 
 
 def _channels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if x.ndim != 4 or x.shape[1] != 3:  # noqa: PLR2004  a batch of pictures of three channels
-        raise ValueError(f"a colour conversion takes a batch (n, 3, h, w), but got {tuple(x.shape)}")
+    if x.ndim != 4 or x.shape[1] != 3:  # noqa: PLR2004  a batch of images of three channels
+        raise ValueError(f"a color conversion takes a batch (n, 3, h, w), but got {tuple(x.shape)}")
     return x[:, 0:1], x[:, 1:2], x[:, 2:3]
 
 

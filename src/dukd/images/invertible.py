@@ -1,6 +1,6 @@
 """Augmentations that lose nothing: each has an exact inverse, and each commutes with upscaling.
 
-Zhang et al., arXiv:2309.14162: flips, rotation or transposition, and colour inversion. A composition is undone in
+Zhang et al., arXiv:2309.14162: flips, rotation or transposition, and color inversion. A composition is undone in
 reverse order; the released code applies the same order again (methods.md D3), which turns a transposition with one
 flip into a rotation by 180 degrees.
 """
@@ -17,15 +17,15 @@ from dukd.core.device import sent
 
 
 class Invertible(ABC):
-    """A change of ``(n, c, h, w)`` pictures in [0, 1] that can be undone, and that commutes with upscaling."""
+    """A change of ``(n, c, h, w)`` images in [0, 1] that can be undone, and that commutes with upscaling."""
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
-        """Change the pictures; the input stays as it is."""
+        """Change the images; the input stays as it is."""
 
     @abstractmethod
     def invert(self, x: Tensor) -> Tensor:
-        """Undo ``apply``, also on pictures that were upscaled in between."""
+        """Undo ``apply``, also on images that were upscaled in between."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def compose(steps: Sequence[Invertible]) -> Invertible:
 
 @dataclass(frozen=True)
 class _Some(Invertible):
-    """A step for some pictures of the batch; ``chosen`` is ``(n,)``, bool, on the CPU."""
+    """A step for some images of the batch; ``chosen`` is ``(n,)``, bool, on the CPU."""
 
     step: Invertible
     chosen: Tensor
@@ -100,19 +100,23 @@ class _Some(Invertible):
 
 
 def draw(
-    shape: Sequence[int], *, probability: float, rng: Generator, operations: Sequence[Operation] = OPERATIONS
+    shape: Sequence[int],
+    *,
+    probability: float,
+    rng: Generator,
+    operations: Sequence[Operation] = OPERATIONS,
 ) -> Invertible:
-    """Draw a composition for each picture of a batch: every operation independently with the same probability.
+    """Draw a composition for each image of a batch: every operation independently with the same probability.
 
     Args:
         shape: ``(n, c, h, w)`` of the batch it will be applied to. Where ``h`` and ``w`` differ, transposition is drawn
-            once for the whole batch, since transposed and other pictures could not share a tensor.
+            once for the whole batch, since transposed and other images could not share a tensor.
         probability: Of each operation, in [0, 1]; 0.3 in the released code.
         rng: Source of the draw, on the CPU.
         operations: What to draw from, applied in this order.
 
     Returns:
-        An augmentation for batches of ``n`` pictures, of any size that is square where ``shape`` was.
+        An augmentation for batches of ``n`` images, of any size that is square where ``shape`` was.
 
     Raises:
         ValueError: If the probability lies outside [0, 1].

@@ -1,8 +1,8 @@
-"""Pictures from files and back, without losing bits, transparency, colour profiles or orientation unasked.
+"""Images from files and back, without losing bits, transparency, color profiles or orientation unasked.
 
 Eight formats are read, whatever the file is called; nothing else is tried. The size is checked in the header before
-anything is decoded. 16-bit PNG is decoded here, since Pillow silently gives 8 bits for colour. Damaged files are
-refused, never filled up with grey. Every failure is an ``ImageError`` that names the file.
+anything is decoded. 16-bit PNG is decoded here, since Pillow silently gives 8 bits for color. Damaged files are
+refused, never filled up with gray. Every failure is an ``ImageError`` that names the file.
 """
 
 import io
@@ -29,7 +29,7 @@ Pixels = NDArray[np.uint8 | np.uint16]
 """Levels of 8 or of 16 bits."""
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that is read unless the caller allows more; its header alone is looked at before."""
+"""Largest image that is read unless the caller allows more; its header alone is looked at before."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
@@ -65,19 +65,19 @@ EXTENSIONS = (*_WRITERS, ".pgm", ".pbm", ".pnm", ".gif")
 
 
 class ImageError(ValueError):
-    """A picture cannot be read or written; the message names the file and the reason."""
+    """An image cannot be read or written; the message names the file and the reason."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Picture:
-    """A decoded picture and what came with it."""
+    """A decoded image and what came with it."""
 
     pixels: Pixels
     """``(h, w, 3)`` RGB or ``(h, w, 1)`` gray, 8 or 16 bits, not multiplied by alpha."""
     alpha: Pixels | None = None
     """Opacity, ``(h, w)``, of the same depth as the pixels; None if everything is opaque."""
     icc: bytes | None = None
-    """ICC colour profile; None means sRGB."""
+    """ICC color profile; None means sRGB."""
     exif: bytes | None = None
     """EXIF block with the orientation reset, since it has been applied. That of TIFF files is not kept."""
     mode: str = "RGB"
@@ -86,12 +86,20 @@ class Picture:
     def __post_init__(self) -> None:
         """Refuse shapes and types that no file could hold."""
         pixels, alpha = self.pixels, self.alpha
-        if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype.name not in ("uint8", "uint16"):  # noqa: PLR2004
-            raise ValueError(f"pixels are (h, w, 1 or 3) of 8 or 16 bits, but got {pixels.shape} of {pixels.dtype}")
+        if (
+            pixels.ndim != 3
+            or pixels.shape[2] not in (1, 3)
+            or pixels.dtype.name not in ("uint8", "uint16")
+        ):  # noqa: PLR2004
+            raise ValueError(
+                f"pixels are (h, w, 1 or 3) of 8 or 16 bits, but got {pixels.shape} of {pixels.dtype}"
+            )
         if not pixels.size:
-            raise ValueError(f"a picture has at least one pixel, but got {pixels.shape}")
+            raise ValueError(f"an image has at least one pixel, but got {pixels.shape}")
         if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
-            raise ValueError(f"alpha is {alpha.shape} of {alpha.dtype}, but pixels {pixels.shape} of {pixels.dtype}")
+            raise ValueError(
+                f"alpha is {alpha.shape} of {alpha.dtype}, but pixels {pixels.shape} of {pixels.dtype}"
+            )
 
     @property
     def bits(self) -> int:
@@ -106,27 +114,27 @@ class Picture:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about its picture, before anything is decoded."""
+    """What a file says about its image, before anything is decoded."""
 
     width: int
     """In pixels, as displayed: after the orientation is applied."""
     height: int
     """In pixels, as displayed."""
     mode: str
-    """Pillow's name for the kind of picture, such as ``RGB``, ``L`` or ``P``."""
+    """Pillow's name for the kind of image, such as ``RGB``, ``L`` or ``P``."""
     bits: int
     """Depth of a channel, 8 or 16, as ``read`` would give it."""
 
 
 def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Look at a picture's header: thousands of files per second.
+    """Look at an image's header: thousands of files per second.
 
     Args:
         path: The file.
         max_pixels: Largest number of pixels to accept.
 
     Raises:
-        ImageError: If the file cannot be read, is no picture or is too large.
+        ImageError: If the file cannot be read, is no image or is too large.
     """
     with _opened(path, max_pixels) as (image, file):
         width, height = image.size
@@ -134,13 +142,15 @@ def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
             image.format != "TIFF" and _orientation(image, file, whole=False) in _SWAPPED
         ):  # Pillow has swapped TIFF's already
             width, height = height, width
-        return Header(width, height, image.mode, 16 if _png_depth(image, file) == 16 else _depth(image))  # noqa: PLR2004
+        return Header(
+            width, height, image.mode, 16 if _png_depth(image, file) == 16 else _depth(image)
+        )  # noqa: PLR2004
 
 
 def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a picture at its own depth, upright, with its transparency and colour profile.
+    """Read an image at its own depth, upright, with its transparency and color profile.
 
-    Palettes are expanded, 1-bit pictures become 8-bit gray, CMYK is converted to sRGB by its own profile.
+    Palettes are expanded, 1-bit images become 8-bit gray, CMYK is converted to sRGB by its own profile.
 
     Args:
         path: The file; its content decides about the format, not its name.
@@ -148,12 +158,14 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Raises:
         ImageError: If the file cannot be read, is damaged, too large, moving, of several pages, or holds something that
-            could only be converted by guessing (CMYK without a profile, floats, 16-bit colour other than PNG).
+            could only be converted by guessing (CMYK without a profile, floats, 16-bit color other than PNG).
     """
     with _opened(path, max_pixels) as (image, file):
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its previews
+        frames = (
+            1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        )  # MPO: a photograph and its previews
         if frames != 1:
-            raise RefusedError(f"holds {frames} pictures; split it into files of one picture each")
+            raise RefusedError(f"holds {frames} images; split it into files of one image each")
         orientation = _orientation(image, file)
         if _png_depth(image, file) == 16:  # noqa: PLR2004  bits
             mode = image.mode if image.mode.startswith("I;16") else f"{image.mode};16"
@@ -179,7 +191,7 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def read_rgb8(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read a picture as 8-bit RGB, ``(h, w, 3)``: gray is repeated, 16 bits are rounded, transparency is left out.
+    """Read an image as 8-bit RGB, ``(h, w, 3)``: gray is repeated, 16 bits are rounded, transparency is left out.
 
     Raises:
         ImageError: As ``read``.
@@ -190,42 +202,50 @@ def read_rgb8(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), dtype=np.uint8)
 
 
-def write(path: Path, picture: Picture, *, quality: int = 95, text: Mapping[str, str] | None = None) -> None:
-    """Write a picture in the format that the suffix names; the file appears whole or not at all.
+def write(
+    path: Path, image: Picture, *, quality: int = 95, text: Mapping[str, str] | None = None
+) -> None:
+    """Write an image in the format that the suffix names; the file appears whole or not at all.
 
     Args:
         path: ``.png .jpg .jpeg .webp .tif .tiff .bmp .ppm``, in upper or lower case.
-        picture: Pixels, transparency, profile and EXIF; BMP and PPM hold pixels only.
-        quality: Of JPEG and WebP, 1 to 100, without effect elsewhere. JPEG keeps full colour resolution from 90 on;
+        image: Pixels, transparency, profile and EXIF; BMP and PPM hold pixels only.
+        quality: Of JPEG and WebP, 1 to 100, without effect elsewhere. JPEG keeps full color resolution from 90 on;
             WebP is lossless at 100, and has no gray: it is repeated, and its profile left out.
         text: Keywords and notes for the text chunks of PNG, without effect elsewhere.
 
     Raises:
-        ImageError: If the format cannot hold the picture's depth or transparency, or the file cannot be written.
+        ImageError: If the format cannot hold the image's depth or transparency, or the file cannot be written.
     """
     path = Path(path)
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
-        raise ImageError(f"{path}: pictures are written as {' '.join(_WRITERS)}, not as {path.suffix or 'no suffix'!r}")
-    if picture.alpha is not None and not writer.alpha:
-        raise ImageError(f"{path}: {writer.format} does not hold transparency; write PNG, WebP or TIFF")
-    if picture.bits == 16 and not writer.deep:  # noqa: PLR2004  bits
-        raise ImageError(f"{path}: {writer.format} is written with 8 bits, but the picture has 16; write PNG")
+        raise ImageError(
+            f"{path}: images are written as {' '.join(_WRITERS)}, not as {path.suffix or 'no suffix'!r}"
+        )
+    if image.alpha is not None and not writer.alpha:
+        raise ImageError(
+            f"{path}: {writer.format} does not hold transparency; write PNG, WebP or TIFF"
+        )
+    if image.bits == 16 and not writer.deep:  # noqa: PLR2004  bits
+        raise ImageError(
+            f"{path}: {writer.format} is written with 8 bits, but the image has 16; write PNG"
+        )
     if not 1 <= quality <= 100:  # noqa: PLR2004  JPEG's scale
         raise ImageError(f"{path}: the quality lies between 1 and 100, but got {quality}")
     try:
         with replacing(path) as file:
-            if picture.bits == 16:  # noqa: PLR2004  bits
-                exif = None if picture.exif is None else picture.exif.removeprefix(_EXIF)
-                png16.encode(file, _planes(picture), icc=picture.icc, exif=exif, text=text or {})
+            if image.bits == 16:  # noqa: PLR2004  bits
+                exif = None if image.exif is None else image.exif.removeprefix(_EXIF)
+                png16.encode(file, _planes(image), icc=image.icc, exif=exif, text=text or {})
             else:
-                _save(file, picture, writer, quality, text or {})
+                _save(file, image, writer, quality, text or {})
     except (OSError, ValueError, struct.error, zlib.error) as error:
         raise ImageError(f"{path}: cannot be written ({_reason(error)})") from error
 
 
 def can_hold(suffix: str, *, bits: int, alpha: bool) -> bool:
-    """Whether ``write`` can put a picture of such depth and transparency into a file of such a suffix."""
+    """Whether ``write`` can put an image of such depth and transparency into a file of such a suffix."""
     writer = _WRITERS.get(suffix.lower())
     return writer is not None and (writer.alpha or not alpha) and (writer.deep or bits == 8)  # noqa: PLR2004  bits
 
@@ -237,16 +257,22 @@ def to_tensor(pixels: Pixels) -> Tensor:
 
 
 def from_tensor(x: Tensor, *, bits: int = 8) -> Pixels:
-    """Round a picture to levels: ``(1, c, h, w)`` in [0, 1], clamped, to ``(h, w, c)`` of 8 or 16 bits."""
+    """Round an image to levels: ``(1, c, h, w)`` in [0, 1], clamped, to ``(h, w, c)`` of 8 or 16 bits."""
     if x.ndim != 4 or x.shape[0] != 1 or bits not in (8, 16):  # noqa: PLR2004  a batch of one; bits
-        raise ValueError(f"a picture is (1, c, h, w) with 8 or 16 bits, but got {tuple(x.shape)} and {bits}")
-    levels = (x[0].detach().float().clamp(0, 1) * (2**bits - 1)).round().permute(1, 2, 0).cpu().numpy()
+        raise ValueError(
+            f"an image is (1, c, h, w) with 8 or 16 bits, but got {tuple(x.shape)} and {bits}"
+        )
+    levels = (
+        (x[0].detach().float().clamp(0, 1) * (2**bits - 1)).round().permute(1, 2, 0).cpu().numpy()
+    )
     return np.ascontiguousarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)  # noqa: PLR2004  bits
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Generator[tuple[ImageFile.ImageFile, IO[bytes]], None, None]:
-    """Open a picture whose header has been checked, and turn whatever goes wrong inside into an ``ImageError``."""
+def _opened(
+    path: Path, max_pixels: int
+) -> Generator[tuple[ImageFile.ImageFile, IO[bytes]], None, None]:
+    """Open an image whose header has been checked, and turn whatever goes wrong inside into an ``ImageError``."""
     try:
         with Path(path).open("rb") as file, _identify(file, str(path)) as image:
             _refuse_large(image, max_pixels)
@@ -258,7 +284,9 @@ def _opened(path: Path, max_pixels: int) -> Generator[tuple[ImageFile.ImageFile,
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file") from error
     except Exception as error:  # Pillow's decoders raise nearly everything
-        raise ImageError(f"{path}: cannot be read; it is damaged or no picture ({_reason(error)})") from error
+        raise ImageError(
+            f"{path}: cannot be read; it is damaged or no image ({_reason(error)})"
+        ) from error
 
 
 def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
@@ -301,9 +329,13 @@ def _png_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
 def _orientation(image: ImageFile.ImageFile, file: IO[bytes], *, whole: bool = True) -> int:
     """EXIF orientation, 1 to 8; the pixels are not decoded for it, and not even read unless ``whole``."""
     if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif"}:
-        # Pillow would decode the whole picture in search of a chunk behind it.
+        # Pillow would decode the whole image in search of a chunk behind it.
         position = file.tell()
-        exif = next((data for name, data in png16.chunks(file) if name == b"eXIf"), None) if whole else _late_exif(file)
+        exif = (
+            next((data for name, data in png16.chunks(file) if name == b"eXIf"), None)
+            if whole
+            else _late_exif(file)
+        )
         file.seek(position)
         if exif is None:
             return 1
@@ -338,14 +370,16 @@ def _upright_exif(image: ImageFile.ImageFile, orientation: int) -> bytes | None:
     if not isinstance(block, bytes) or not block or image.format == "TIFF":
         return None
     if orientation == 1:
-        return block if block.startswith(_EXIF) else _EXIF + block  # PNG and WebP leave it out, JPEG needs it
+        return (
+            block if block.startswith(_EXIF) else _EXIF + block
+        )  # PNG and WebP leave it out, JPEG needs it
     exif = image.getexif()
     exif[_ORIENTATION] = 1
     return exif.tobytes()
 
 
 def _decoded(image: ImageFile.ImageFile) -> tuple[Pixels, Pixels | None]:
-    """Pixels and alpha of a loaded picture, whatever its mode."""
+    """Pixels and alpha of a loaded image, whatever its mode."""
     mode, transparent = image.mode, image.has_transparency_data
     if mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[..., None], None
@@ -358,7 +392,9 @@ def _decoded(image: ImageFile.ImageFile) -> tuple[Pixels, Pixels | None]:
     elif mode == "CMYK":
         return np.asarray(_cmyk_to_srgb(image)), None
     else:
-        raise RefusedError(f"holds {mode}, which has no certain meaning as RGB; convert it to RGB or gray first")
+        raise RefusedError(
+            f"holds {mode}, which has no certain meaning as RGB; convert it to RGB or gray first"
+        )
     levels = np.asarray(image if mode == target else image.convert(target))
     if not transparent:
         return levels.reshape(*levels.shape[:2], -1), None
@@ -370,7 +406,9 @@ def _refuse_lost_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     if image.format == "TIFF":
         bits = cast(Mapping[int, tuple[int, ...]], image.tag_v2).get(258, (8,))  # type: ignore[attr-defined]  BitsPerSample
         if max(bits) > 8 and not image.mode.startswith("I;16"):  # noqa: PLR2004  bits
-            raise RefusedError(f"is a TIFF of {max(bits)} bits in {image.mode}; save it as a 16-bit PNG")
+            raise RefusedError(
+                f"is a TIFF of {max(bits)} bits in {image.mode}; save it as a 16-bit PNG"
+            )
     if image.format == "PPM":
         position = file.tell()
         file.seek(0)
@@ -383,25 +421,36 @@ def _refuse_lost_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
 def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile:
-        raise RefusedError("is CMYK without a colour profile; convert it to RGB first")
+        raise RefusedError("is CMYK without a color profile; convert it to RGB first")
     converted = ImageCms.profileToProfile(
-        image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        image,
+        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+        ImageCms.createProfile("sRGB"),
+        outputMode="RGB",
     )
     assert converted is not None
     return converted
 
 
-def _planes(picture: Picture) -> Pixels:
+def _planes(image: Picture) -> Pixels:
     """Pixels and alpha, if there is one, as channels: ``(h, w, c)``."""
-    return picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
+    return image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
 
 
-def _save(file: IO[bytes], picture: Picture, writer: _Writer, quality: int, text: Mapping[str, str]) -> None:
-    planes = _planes(picture)
-    image = Image.fromarray(np.ascontiguousarray(planes[..., 0] if planes.shape[-1] == 1 else planes))
+def _save(
+    file: IO[bytes], image: Picture, writer: _Writer, quality: int, text: Mapping[str, str]
+) -> None:
+    planes = _planes(image)
+    image = Image.fromarray(
+        np.ascontiguousarray(planes[..., 0] if planes.shape[-1] == 1 else planes)
+    )
     options: dict[str, object] = {}
     if writer.metadata:
-        options |= {name: block for name, block in (("icc_profile", picture.icc), ("exif", picture.exif)) if block}
+        options |= {
+            name: block
+            for name, block in (("icc_profile", image.icc), ("exif", image.exif))
+            if block
+        }
     if writer.format == "PNG":
         notes = PngImagePlugin.PngInfo()
         for keyword, value in text.items():
@@ -411,7 +460,7 @@ def _save(file: IO[bytes], picture: Picture, writer: _Writer, quality: int, text
         options |= {"quality": quality, "subsampling": 0 if quality >= 90 else 2}  # noqa: PLR2004  4:4:4 from here on
     elif writer.format == "WEBP":
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}  # noqa: PLR2004
-        if picture.gray:  # stored as RGB, for which a profile of gray means nothing
+        if image.gray:  # stored as RGB, for which a profile of gray means nothing
             options.pop("icc_profile", None)
     elif writer.format == "TIFF":
         options["compression"] = "tiff_deflate"

@@ -1,4 +1,4 @@
-"""PNG of 16 bits, which Pillow reduces to 8 for colour: its chunks checked, decoded and written here."""
+"""PNG of 16 bits, which Pillow reduces to 8 for color: its chunks checked, decoded and written here."""
 
 import struct
 import zlib
@@ -16,7 +16,7 @@ _BEST = 6  # level of zlib
 
 
 class RefusedError(Exception):
-    """A picture that is not taken; the message says why."""
+    """An image that is not taken; the message says why."""
 
 
 def chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
@@ -26,7 +26,9 @@ def chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
         length, name = struct.unpack(">I4s", start)
         content = file.read(length)
         if len(content) != length or file.read(4) != struct.pack(">I", zlib.crc32(name + content)):
-            raise RefusedError(f"is damaged: the chunk {name.decode('latin-1')!r} is cut off or changed")
+            raise RefusedError(
+                f"is damaged: the chunk {name.decode('latin-1')!r} is cut off or changed"
+            )
         if name == b"IEND":
             return
         yield name, content
@@ -37,24 +39,24 @@ def decode(file: IO[bytes]) -> tuple[Levels, Levels | None]:
     """Decode a PNG of 16 bits: Pillow inflates and unfilters, we put the bytes together.
 
     Pillow's decoder takes a layout of bytes per pixel. Seen as 8-bit pixels of twice the channels, gray and gray with
-    alpha come out as pairs of bytes; of colour it gives the high bytes, and in little-endian disguise the low ones.
+    alpha come out as pairs of bytes; of color it gives the high bytes, and in little-endian disguise the low ones.
     """
     parts: dict[bytes, list[bytes]] = {}
     for name, content in chunks(file):
         parts.setdefault(name, []).append(content)
-    width, height, _, colour, _, _, interlaced = struct.unpack(">IIBBBBB", parts[b"IHDR"][0])
+    width, height, _, color, _, _, interlaced = struct.unpack(">IIBBBBB", parts[b"IHDR"][0])
     packed = b"".join(parts[b"IDAT"])
 
     def plane(mode: str, layout: str) -> NDArray[np.uint8]:
         return np.asarray(Image.frombytes(mode, (width, height), packed, "zip", layout, interlaced))
 
-    kind = {0: "LA", 4: "RGBA", 2: "RGB", 6: "RGBA"}[colour]
-    if colour in (0, 4):
+    kind = {0: "LA", 4: "RGBA", 2: "RGB", 6: "RGBA"}[color]
+    if color in (0, 4):
         both = plane(kind, kind)
         levels = _joined(both[..., 0::2], both[..., 1::2])
     else:
         levels = _joined(plane(kind, f"{kind};16B"), plane(kind, f"{kind};16L"))
-    if colour in (4, 6):
+    if color in (4, 6):
         return levels[..., :-1], levels[..., -1]
     if b"tRNS" in parts:
         transparent = np.frombuffer(parts[b"tRNS"][0], ">u2")[: levels.shape[-1]]
@@ -67,25 +69,35 @@ def _joined(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint1
 
 
 def encode(
-    file: IO[bytes], planes: NDArray[Any], *, icc: bytes | None, exif: bytes | None, text: Mapping[str, str]
+    file: IO[bytes],
+    planes: NDArray[Any],
+    *,
+    icc: bytes | None,
+    exif: bytes | None,
+    text: Mapping[str, str],
 ) -> None:
     """Write a PNG of 16 bits.
 
     Args:
         file: Where to write.
         planes: 16 bits, ``(h, w, c)``: gray, gray and alpha, RGB, or RGB and alpha.
-        icc: Colour profile.
+        icc: Color profile.
         exif: EXIF block, without the letters that JPEG puts before it.
         text: Keywords and notes.
     """
     height, width, channels = planes.shape
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    color = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
 
     def chunk(name: bytes, content: bytes) -> None:
-        file.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content)))
+        file.write(
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     file.write(SIGNATURE)
-    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0))
     if icc is not None:
         chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
     for keyword, value in text.items():

@@ -1,7 +1,7 @@
-"""Bicubic resizing as MATLAB's ``imresize`` does it: differentiable on tensors, bit for bit on 8-bit pictures.
+"""Bicubic resizing as MATLAB's ``imresize`` does it: differentiable on tensors, bit for bit on 8-bit images.
 
 Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 1981, with a = -1/2; the kernel is
-stretched when shrinking (antialiasing), and pictures continue by mirroring that repeats the edge pixel. Other
+stretched when shrinking (antialiasing), and images continue by mirroring that repeats the edge pixel. Other
 libraries cut the kernel at the border or do not stretch it: `F.interpolate` without antialiasing is 22 to 28 dB away.
 
 A pass along one axis is a product with a banded matrix. Its bands are cut into dense blocks, kept on the device:
@@ -19,13 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_BLOCK = 128  # rows of one dense block; whole patches fit, and the band of a large picture wastes little
+_BLOCK = (
+    128  # rows of one dense block; whole patches fit, and the band of a large image wastes little
+)
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-def imresize(x: Tensor, scale: float | None = None, *, size: Size | None = None, antialias: bool = True) -> Tensor:
+def imresize(
+    x: Tensor, scale: float | None = None, *, size: Size | None = None, antialias: bool = True
+) -> Tensor:
     """Resize as MATLAB's ``imresize`` does on doubles: bicubic, nothing is rounded or clamped.
 
     Args:
@@ -46,7 +50,9 @@ def imresize(x: Tensor, scale: float | None = None, *, size: Size | None = None,
         tensor([[0.4297, 2.5703]])
     """
     if not x.is_floating_point():
-        raise ValueError(f"imresize takes floating-point pictures, but got {x.dtype}: see imresize_uint8")
+        raise ValueError(
+            f"imresize takes floating-point images, but got {x.dtype}: see imresize_uint8"
+        )
     axes = _axes(x.shape, scale, size, antialias=antialias)
     dtype = _working_type(x)
     with torch.autocast(x.device.type, enabled=False):  # which would multiply in half precision
@@ -61,7 +67,9 @@ def imresize_uint8(
     x: NDArray[np.uint8], scale: float | None = None, *, size: Size | None = None
 ) -> NDArray[np.uint8]: ...
 @overload
-def imresize_uint8(x: Tensor, scale: float | None = None, *, size: Size | None = None) -> Tensor: ...
+def imresize_uint8(
+    x: Tensor, scale: float | None = None, *, size: Size | None = None
+) -> Tensor: ...
 def imresize_uint8(
     x: NDArray[np.uint8] | Tensor, scale: float | None = None, *, size: Size | None = None
 ) -> NDArray[np.uint8] | Tensor:
@@ -71,7 +79,7 @@ def imresize_uint8(
     scale first. Without the rounding in between, about 14 % of the pixels differ.
 
     Args:
-        x: 8-bit picture, ``(h, w)`` or ``(h, w, c)`` as an array, ``(..., h, w)`` as a tensor.
+        x: 8-bit image, ``(h, w)`` or ``(h, w, c)`` as an array, ``(..., h, w)`` as a tensor.
         scale: Above 1 to enlarge, below to shrink.
         size: The new height and width, instead of ``scale``.
 
@@ -83,14 +91,14 @@ def imresize_uint8(
     """
     if isinstance(x, Tensor):
         return _imresize_uint8(x, scale, size)
-    planes = torch.tensor(x if x.ndim == 2 else np.moveaxis(x, -1, 0))  # noqa: PLR2004  a picture of one channel
+    planes = torch.tensor(x if x.ndim == 2 else np.moveaxis(x, -1, 0))  # noqa: PLR2004  an image of one channel
     resized: NDArray[np.uint8] = _imresize_uint8(planes, scale, size).numpy()
     return resized if x.ndim == 2 else np.ascontiguousarray(np.moveaxis(resized, 0, -1))  # noqa: PLR2004
 
 
 def _imresize_uint8(x: Tensor, scale: float | None, size: Size | None) -> Tensor:
     if x.dtype != torch.uint8:
-        raise ValueError(f"imresize_uint8 takes 8-bit pictures, but got {x.dtype}: see imresize")
+        raise ValueError(f"imresize_uint8 takes 8-bit images, but got {x.dtype}: see imresize")
     for axis in _axes(x.shape, scale, size, antialias=True):
         y = _resize_axis(x.double(), axis, torch.float64)
         x = (y + 0.5).floor().clamp(0, 255).to(torch.uint8)
@@ -113,7 +121,9 @@ def downscale(hr: Tensor, scale: int) -> Tensor:
     """
     h, w = hr.shape[-2] // scale, hr.shape[-1] // scale
     if not h or not w:
-        raise ValueError(f"a picture of {hr.shape[-2]} x {hr.shape[-1]} pixels cannot be reduced {scale} times")
+        raise ValueError(
+            f"an image of {hr.shape[-2]} x {hr.shape[-1]} pixels cannot be reduced {scale} times"
+        )
     return imresize(hr[..., : h * scale, : w * scale], size=(h, w))
 
 
@@ -133,12 +143,14 @@ class _Axis:
     antialias: bool
 
 
-def _axes(shape: torch.Size, scale: float | None, size: Size | None, *, antialias: bool) -> list[_Axis]:
+def _axes(
+    shape: torch.Size, scale: float | None, size: Size | None, *, antialias: bool
+) -> list[_Axis]:
     """Passes in MATLAB's order: the smaller scale first, rows first if they are equal."""
     if (scale is None) == (size is None):
         raise ValueError(f"give either a scale or a size, but got scale {scale} and size {size}")
     if len(shape) < 2 or 0 in shape[-2:]:  # noqa: PLR2004  height and width
-        raise ValueError(f"a picture has a height and a width, but got the shape {tuple(shape)}")
+        raise ValueError(f"an image has a height and a width, but got the shape {tuple(shape)}")
     h, w = shape[-2:]
     if scale is not None:
         if not (scale > 0 and math.isfinite(scale)):
@@ -148,8 +160,12 @@ def _axes(shape: torch.Size, scale: float | None, size: Size | None, *, antialia
     assert size is not None
     if min(size) < 1:
         raise ValueError(f"height and width are at least 1 pixel, but got {size}")
-    rows = _Axis(last=False, before=h, after=size[0], scale=scale or size[0] / h, antialias=antialias)
-    columns = _Axis(last=True, before=w, after=size[1], scale=scale or size[1] / w, antialias=antialias)
+    rows = _Axis(
+        last=False, before=h, after=size[0], scale=scale or size[0] / h, antialias=antialias
+    )
+    columns = _Axis(
+        last=True, before=w, after=size[1], scale=scale or size[1] / w, antialias=antialias
+    )
     return sorted((rows, columns), key=lambda axis: axis.scale)
 
 
@@ -167,7 +183,9 @@ def _resize_axis(x: Tensor, axis: _Axis, dtype: torch.dtype) -> Tensor:
     if axis.last:
         parts = [x[..., low:high] @ matrix for low, high, matrix in _blocks(axis, dtype, x.device)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-    parts = [matrix.mT @ x[..., low:high, :] for low, high, matrix in _blocks(axis, dtype, x.device)]
+    parts = [
+        matrix.mT @ x[..., low:high, :] for low, high, matrix in _blocks(axis, dtype, x.device)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
 
@@ -189,15 +207,19 @@ def _blocks(axis: _Axis, dtype: torch.dtype, device: torch.device) -> list[tuple
 def _taps(axis: _Axis) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pixels that each new pixel is a mean of, and their weights: ``(after, taps)`` each."""
     stretch = min(axis.scale, 1.0) if axis.antialias else 1.0
-    # Centre of a new pixel among the old ones, whose centres are 0, 1, 2, ...
-    centres = (np.arange(axis.after) + 0.5) / axis.scale - 0.5
+    # Center of a new pixel among the old ones, whose centers are 0, 1, 2, ...
+    centers = (np.arange(axis.after) + 0.5) / axis.scale - 0.5
     taps = math.ceil(4 / stretch) + 2
-    positions = np.floor(centres - 2 / stretch)[:, None] + np.arange(taps)
-    weights = _keys((stretch * (centres[:, None] - positions)).astype(np.float64))
+    positions = np.floor(centers - 2 / stretch)[:, None] + np.arange(taps)
+    weights = _keys((stretch * (centers[:, None] - positions)).astype(np.float64))
     weights /= weights.sum(axis=1, keepdims=True)
     used = weights.any(axis=0)
-    mirrored = positions[:, used].astype(np.int64) % (2 * axis.before)  # MATLAB repeats the edge pixel; "reflect" not
-    return np.where(mirrored < axis.before, mirrored, 2 * axis.before - 1 - mirrored), weights[:, used]
+    mirrored = positions[:, used].astype(np.int64) % (
+        2 * axis.before
+    )  # MATLAB repeats the edge pixel; "reflect" not
+    return np.where(mirrored < axis.before, mirrored, 2 * axis.before - 1 - mirrored), weights[
+        :, used
+    ]
 
 
 def _keys(x: NDArray[np.float64]) -> NDArray[np.float64]:

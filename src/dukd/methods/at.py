@@ -2,9 +2,9 @@
 
 Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv:1612.03928, equation 2:
 
-    L = L_rec + beta / 2  sum over depths of  mean over pictures and pixels of (q_S - q_T)^2
+    L = L_rec + beta / 2  sum over depths of  mean over images and pixels of (q_S - q_T)^2
 
-with q the energy map: squares summed over channels, unit norm over the picture. Width plays no part.
+with q the energy map: squares summed over channels, unit norm over the image. Width plays no part.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,10 @@ class AT(FeatureMethod):
 
     @override
     def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        distances = [mse_loss(energy(s), energy(t)) for s, t in zip(ours.features, theirs.features, strict=True)]
+        distances = [
+            mse_loss(energy(s), energy(t))
+            for s, t in zip(ours.features, theirs.features, strict=True)
+        ]
         return {"attention": self.attention / 2 * torch.stack(distances).sum()}
 
     @property

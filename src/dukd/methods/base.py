@@ -11,7 +11,7 @@ from typing_extensions import override
 from dukd.networks.base import SRNetwork
 
 Losses = dict[str, Tensor]
-"""Named scalars, already weighted; their sum is minimised."""
+"""Named scalars, already weighted; their sum is minimized."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Method(ABC):
 
         Args:
             student: The network that learns.
-            teacher: The frozen one; its parameters take no gradient, so its answers to pictures carry no graph.
+            teacher: The frozen one; its parameters take no gradient, so its answers to images carry no graph.
             extras: What ``self.extras`` made.
             lr: ``(n, 3, h, w)``, RGB in [0, 1].
             hr: ``(n, 3, h * scale, w * scale)``.
@@ -59,7 +59,7 @@ class Method(ABC):
         return nn.Module()
 
     def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
-        """Update what ``extras`` keeps, such as a slow copy of the student, after optimiser step ``step`` (from 1)."""
+        """Update what ``extras`` keeps, such as a slow copy of the student, after optimizer step ``step`` (from 1)."""
         del student, extras, step
 
     def notes(self) -> tuple[str, ...]:
@@ -83,12 +83,12 @@ class Method(ABC):
 
     @property
     def parts(self) -> tuple["Method", ...]:
-        """The methods whose losses are minimised one after the other on each batch: one, but for one ablation."""
+        """The methods whose losses are minimized one after the other on each batch: one, but for one ablation."""
         return (self,)
 
 
 class Counted(nn.Module):
-    """Extras that know the optimiser steps so far, also in a resumed run, beside what a method keeps otherwise."""
+    """Extras that know the optimizer steps so far, also in a resumed run, beside what a method keeps otherwise."""
 
     def __init__(self, kept: nn.Module | None = None) -> None:
         super().__init__()

@@ -34,16 +34,27 @@ class Combined(Method):
                 f"{self.base.name} upcycles its inputs already, or can; combined takes a method that does not"
             )
         if type(self.upcycling) is not DUKD:
-            raise ValueError(f"combined takes the inputs of dukd itself, but got {self.upcycling.name}")
+            raise ValueError(
+                f"combined takes the inputs of dukd itself, but got {self.upcycling.name}"
+            )
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         upcycled = self.upcycling.upcycle(lr, hr, rng)
         imitates, depths = self.base.needs_teacher, self.base.taps
         student, teacher = asked(student, teacher, lr, upcycled, imitates=imitates, depths=depths)
-        pair = self.base.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
+        pair = self.base.losses(
+            student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng
+        )
         return pair | upcycled_losses(student, teacher, upcycled)
 
     @override

@@ -8,7 +8,7 @@ both networks' features into one space, where a critic has to tell pairs of the 
 
 The paper draws 16,384 negatives from a memory of the whole data set. Random crops never come twice, so there is nothing
 to remember here: the negatives are the other places of the batch, and the mean is the batch's, where the reference
-implementation keeps the first one. A place is a cell of a picture; ``cells=1`` takes whole pictures, as the paper does.
+implementation keeps the first one. A place is a cell of an image; ``cells=1`` takes whole images, as the paper does.
 """
 
 import math
@@ -38,7 +38,7 @@ class CRD(FeatureMethod):
     dimensions: int = 128
     """Size of the space in which features are compared."""
     cells: int = 2
-    """Cells per side into which each picture is cut; each is one place."""
+    """Cells per side into which each image is cut; each is one place."""
     relative: bool = True
     """Whether each network's features are first divided by their own root mean square over the batch; the paper has no
     need of it, since it compares networks of one range."""
@@ -49,9 +49,13 @@ class CRD(FeatureMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.temperature > 0:
-            raise ValueError(f"crd divides by its temperature, which must be above 0, but got {self.temperature}")
+            raise ValueError(
+                f"crd divides by its temperature, which must be above 0, but got {self.temperature}"
+            )
         if self.cells < 1 or self.dimensions < 1:
-            raise ValueError(f"crd takes at least 1, but cells is {self.cells} and dimensions {self.dimensions}")
+            raise ValueError(
+                f"crd takes at least 1, but cells is {self.cells} and dimensions {self.dimensions}"
+            )
 
     @override
     def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
@@ -59,14 +63,19 @@ class CRD(FeatureMethod):
         own = in_own_units(ours.features, relative=self.relative)
         wanted = in_own_units(theirs.features, relative=self.relative)
         terms = [
-            contrast(*heads(places(s, cells=self.cells), places(t, cells=self.cells)), temperature=self.temperature)
+            contrast(
+                *heads(places(s, cells=self.cells), places(t, cells=self.cells)),
+                temperature=self.temperature,
+            )
             for heads, s, t in zip(extras, own, wanted, strict=True)
         ]
         return {"contrast": self.contrast * torch.stack(terms).mean()}
 
     @override
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
-        return nn.ModuleList(Heads(student.width, teacher.width, self.dimensions) for _ in self.depths)
+        return nn.ModuleList(
+            Heads(student.width, teacher.width, self.dimensions) for _ in self.depths
+        )
 
     @property
     @override

@@ -45,7 +45,14 @@ class CrossKD(Method):
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         sr, ours = student.forward_with_features(lr, self.taps)
         losses: Losses = {}
@@ -81,7 +88,9 @@ class CrossKD(Method):
         return self.depths if self.cross else ()
 
 
-def cascades(network: SRNetwork, lr: Tensor, features: Sequence[Tensor], depths: Sequence[float]) -> list[Tensor]:
+def cascades(
+    network: SRNetwork, lr: Tensor, features: Sequence[Tensor], depths: Sequence[float]
+) -> list[Tensor]:
     """Go on in a network from features that another one has made.
 
     Args:
@@ -94,10 +103,18 @@ def cascades(network: SRNetwork, lr: Tensor, features: Sequence[Tensor], depths:
         For each depth, ``(n, 3, h * scale, w * scale)``, unclamped.
     """
     start = front(network, lr, 0)
-    return [rest(network, entering(network, start, f), depth) for f, depth in zip(features, depths, strict=True)]
+    return [
+        rest(network, entering(network, start, f), depth)
+        for f, depth in zip(features, depths, strict=True)
+    ]
 
 
 def entering(network: SRNetwork, start: Cut, features: Tensor) -> Cut:
     """Put other features ``(n, width, h', w')`` in a cut, padded as ``network`` pads and not as their maker did."""
     h, w = start.size
-    return Cut(pad_to_multiple(features[..., :h, :w], network.size_multiple), start.shallow, start.padded, start.size)
+    return Cut(
+        pad_to_multiple(features[..., :h, :w], network.size_multiple),
+        start.shallow,
+        start.padded,
+        start.size,
+    )

@@ -1,12 +1,12 @@
-"""CSD: nearer to the teacher's picture than to blurred pictures of other scenes, in a perceptual encoder's eyes.
+"""CSD: nearer to the teacher's image than to blurred images of other scenes, in a perceptual encoder's eyes.
 
 Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation", IJCAI 2021,
 arXiv:2105.11683.
 
     L = w_rec |S(lr) - hr|  +  w_con sum_i w_i |f_i(S) - f_i(T)| / (sum_k |f_i(S) - f_i(n_k)| + 1e-7)
 
-with f_i the levels of VGG19 and n_k the bicubic enlargements of other pictures' lr. The released code draws the n_k
-from the first ten pictures of the batch, a picture's own among them (methods.md D36); here it never is. The paper's
+with f_i the levels of VGG19 and n_k the bicubic enlargements of other images' lr. The released code draws the n_k
+from the first ten images of the batch, an image's own among them (methods.md D36); here it never is. The paper's
 teacher is the student itself with more channels: that is `dukd.methods.slimmable`.
 """
 
@@ -26,22 +26,22 @@ from dukd.networks.base import SRNetwork
 from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
 
 EPSILON = 1e-7
-"""Keeps the quotient finite where the student's picture equals every negative."""
+"""Keeps the quotient finite where the student's image equals every negative."""
 PAPERS_NEGATIVES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class CSD(Method):
-    """Match the ground truth; lie near the teacher and far from other pictures in a perceptual encoder's features."""
+    """Match the ground truth; lie near the teacher and far from other images in a perceptual encoder's features."""
 
     name: ClassVar[str] = "csd"
 
     reconstruction: float = 1.0
     """Weight of the mean absolute difference to the ground truth."""
     contrast: float = 200 / 255
-    """Weight of the contrastive quotient: the paper's 200 beside a difference counted in 255 grey levels."""
+    """Weight of the contrastive quotient: the paper's 200 beside a difference counted in 255 gray levels."""
     negatives: int = 10
-    """Other pictures of the batch each picture is held against; a smaller batch gives one less than its size."""
+    """Other images of the batch each image is held against; a smaller batch gives one less than its size."""
     vgg19: Path | None = None
     """File with VGG19's weights by torchvision's names; without it, fixed filters stand in."""
     vgg19_sha256: str = ""
@@ -50,11 +50,20 @@ class CSD(Method):
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         if self.negatives < 1:
-            raise ValueError(f"CSD holds a picture against at least one other, but negatives is {self.negatives}")
+            raise ValueError(
+                f"CSD holds an image against at least one other, but negatives is {self.negatives}"
+            )
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         target = teacher(lr) if self.contrast else hr  # before the student's graph needs memory too
         sr = student(lr)
@@ -68,15 +77,15 @@ class CSD(Method):
         return losses
 
     def others(self, lr: Tensor, rng: Generator) -> list[int]:
-        """Draw how far along the batch each picture's negatives lie: distinct, from 1 to ``n - 1``, so never itself.
+        """Draw how far along the batch each image's negatives lie: distinct, from 1 to ``n - 1``, so never itself.
 
         Raises:
-            ValueError: If the batch holds one picture only.
+            ValueError: If the batch holds one image only.
         """
         n = lr.shape[0]
         if n == 1:
             raise ValueError(
-                "CSD's negatives are the other pictures of the batch, so it needs a batch of 2 or more: in each part, "
+                "CSD's negatives are the other images of the batch, so it needs a batch of 2 or more: in each part, "
                 "where accumulate or several ranks divide it"
             )
         return (1 + torch.randperm(n - 1, generator=rng)[: self.negatives]).tolist()
@@ -103,15 +112,17 @@ def encoder_of(extras: nn.Module) -> Encoder:
     return encoder
 
 
-def contrast_with_others(encoder: Encoder, sr: Tensor, target: Tensor, lr: Tensor, others: Sequence[int]) -> Tensor:
-    """Hold answers to the target's and against enlargements of other pictures of the batch.
+def contrast_with_others(
+    encoder: Encoder, sr: Tensor, target: Tensor, lr: Tensor, others: Sequence[int]
+) -> Tensor:
+    """Hold answers to the target's and against enlargements of other images of the batch.
 
     Args:
-        encoder: Where pictures are compared.
+        encoder: Where images are compared.
         sr: ``(n, 3, h * scale, w * scale)``, the student's answers.
         target: Likewise, the teacher's; carries no gradient.
         lr: ``(n, 3, h, w)``.
-        others: How far along the batch the negatives of each picture lie. The sum over them is scaled to the paper's
+        others: How far along the batch the negatives of each image lie. The sum over them is scaled to the paper's
             ten, so that the quotient does not depend on the batch.
 
     Returns:
@@ -124,7 +135,9 @@ def contrast_with_others(encoder: Encoder, sr: Tensor, target: Tensor, lr: Tenso
     return contrast(encoder(sr), positive, negatives) * (len(others) / PAPERS_NEGATIVES)
 
 
-def contrast(anchor: Sequence[Tensor], positive: Sequence[Tensor], negatives: Sequence[Sequence[Tensor]]) -> Tensor:
+def contrast(
+    anchor: Sequence[Tensor], positive: Sequence[Tensor], negatives: Sequence[Sequence[Tensor]]
+) -> Tensor:
     """Distance to the positive over the sum of distances to the negatives, weighted over levels.
 
     Args:

@@ -46,15 +46,15 @@ class DCKD(Method):
     noisy: int = 4
     """Noisy copies of lr whose answers are negatives, beside the answer to lr itself."""
     noise: tuple[float, float] = (1.0, 30.0)
-    """Least and greatest standard deviation of the noise, in grey levels of 255; drawn per picture."""
-    grey: float = 0.5
-    """Probability, in [0, 1], that a picture's noise is the same in R, G and B."""
+    """Least and greatest standard deviation of the noise, in gray levels of 255; drawn per image."""
+    gray: float = 0.5
+    """Probability, in [0, 1], that an image's noise is the same in R, G and B."""
     keep: float = 0.1
     """Part of the history, in [0, 1], that an update keeps; the rest is the student as it is."""
     update_steps: tuple[int, ...] = (1000, 2000, 3000)
-    """Optimiser steps between updates of the history, one number per phase; the last holds to the end."""
+    """Optimizer steps between updates of the history, one number per phase; the last holds to the end."""
     phase: int = 100_000
-    """Optimiser steps in a phase."""
+    """Optimizer steps in a phase."""
     vqgan: Path | None = None
     """File with the VQGAN's weights by taming-transformers' names; without it, fixed filters and codes stand in."""
     vqgan_sha256: str = ""
@@ -65,18 +65,31 @@ class DCKD(Method):
         if self.noisy < 0:
             raise ValueError(f"the noisy copies are 0 or more, but noisy is {self.noisy}")
         if not 0 <= self.noise[0] <= self.noise[1]:
-            raise ValueError(f"noise goes from a least to a greatest deviation, but got {self.noise}")
-        for name, value in (("keep", self.keep), ("grey", self.grey)):
+            raise ValueError(
+                f"noise goes from a least to a greatest deviation, but got {self.noise}"
+            )
+        for name, value in (("keep", self.keep), ("gray", self.gray)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is a fraction in [0, 1], but got {value}")
         if not self.update_steps or min(*self.update_steps, self.phase) < 1:
-            raise ValueError(f"the history moves every 1 or more steps, but got {self.update_steps} of {self.phase}")
+            raise ValueError(
+                f"the history moves every 1 or more steps, but got {self.update_steps} of {self.phase}"
+            )
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
-        target = teacher(lr) if self.needs_teacher else hr  # before the student's graph needs memory too
+        target = (
+            teacher(lr) if self.needs_teacher else hr
+        )  # before the student's graph needs memory too
         sr = student(lr)
         losses: Losses = {}
         if self.reconstruction:
@@ -87,24 +100,28 @@ class DCKD(Method):
             assert isinstance(extras, _Beside)
             shown = [lr, *(self.noised(lr, rng) for _ in range(self.noisy))]
             with torch.no_grad():
-                negatives = [f.chunk(len(shown)) for f in extras.encoder(extras.history(torch.cat(shown)))]
+                negatives = [
+                    f.chunk(len(shown)) for f in extras.encoder(extras.history(torch.cat(shown)))
+                ]
                 positive = extras.encoder(target)
             losses["contrast"] = self.contrast * contrast(extras.encoder(sr), positive, negatives)
         if self.distribution:
             assert isinstance(extras, _Beside)
             with torch.no_grad():
                 theirs = extras.encoder.distances(target)
-            losses["distribution"] = self.distribution * code_cross_entropy(extras.encoder.distances(sr), theirs)
+            losses["distribution"] = self.distribution * code_cross_entropy(
+                extras.encoder.distances(sr), theirs
+            )
         return losses
 
     def noised(self, lr: Tensor, rng: Generator) -> Tensor:
-        """Add Gaussian noise to ``(n, 3, h, w)``, every picture with its own deviation and colour, kept in [0, 1]."""
+        """Add Gaussian noise to ``(n, 3, h, w)``, every image with its own deviation and color, kept in [0, 1]."""
         n = lr.shape[0]
         low, high = self.noise
         deviation = (low + (high - low) * torch.rand(n, 1, 1, 1, generator=rng)) / 255
-        grey = torch.rand(n, 1, 1, 1, generator=rng) < self.grey
+        gray = torch.rand(n, 1, 1, 1, generator=rng) < self.gray
         noise = torch.randn(lr.shape, generator=rng)
-        noise = deviation * torch.where(grey, noise[:, :1], noise)
+        noise = deviation * torch.where(gray, noise[:, :1], noise)
         return (lr + sent(noise, lr.device).to(lr.dtype)).clamp(0, 1)
 
     @override

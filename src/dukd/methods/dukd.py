@@ -1,19 +1,19 @@
-"""DUKD: teach on pictures that the training pair itself provides, and ask for the same answer to changed inputs.
+"""DUKD: teach on images that the training pair itself provides, and ask for the same answer to changed inputs.
 
 Zhang et al., "Data Upcycling Knowledge Distillation for Image Super-Resolution", arXiv:2309.14162; published as AugKD,
 ICLR 2025. A pair (lr, hr) is *upcycled* into two more inputs for which the teacher can answer:
 
-    zoom in    a random window of hr, of lr's size, taken as if it were a low-resolution picture;
+    zoom in    a random window of hr, of lr's size, taken as if it were a low-resolution image;
     zoom out   lr reduced once more by the scale, for which lr itself is the ground truth as well.
 
-On these, *label consistency*: the student sees the input changed by an invertible augmentation A, drawn per picture,
+On these, *label consistency*: the student sees the input changed by an invertible augmentation A, drawn per image,
 the teacher sees it clean, and the student's answer is changed back before the two are compared.
 
     L =  w_rec |S(lr) - hr|  +  w_kd |S(lr) - T(lr)|
        + w_in  |A^-1 S(A zi) - T(zi)|
        + w_out |A^-1 S(A zo) - T(zo)|  +  w_gt |A^-1 S(A zo) - lr|
 
-with zi zoomed in, zo zoomed out, and |.| the mean absolute difference. One optimiser step per batch, on the sum.
+with zi zoomed in, zo zoomed out, and |.| the mean absolute difference. One optimizer step per batch, on the sum.
 What the authors' released code does otherwise is in `dukd.methods.released`.
 """
 
@@ -64,13 +64,13 @@ class DUKD(Logits):
     zoom_out: float = 1.0
     """Weight of the distance to the teacher on lr reduced once more; with both zoom-out weights 0 it is left out."""
     zoom_out_reconstruction: float = 1.0
-    """Weight of the distance to the ground truth of the reduced picture, which is lr."""
+    """Weight of the distance to the ground truth of the reduced image, which is lr."""
     windows: int = 1
-    """Windows per picture and batch; their distances are averaged."""
+    """Windows per image and batch; their distances are averaged."""
     window: float = 1.0
     """Side of a window relative to that of lr: 1 in the paper, at most the scale, where it is the whole of hr."""
     placement: Literal["uniform", "tiles"] = "uniform"
-    """Where windows lie: anywhere, each picture at its own place; or on the released scale x scale grid, the same
+    """Where windows lie: anywhere, each image at its own place; or on the released scale x scale grid, the same
     tile for the whole batch."""
     consistency: float = 0.3
     """Probability, in [0, 1], with which each augmentation changes what the student sees; 0 switches label consistency
@@ -83,19 +83,32 @@ class DUKD(Logits):
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         if self.windows < 1:
-            raise ValueError(f"DUKD takes at least one window per picture, but windows is {self.windows}")
+            raise ValueError(
+                f"DUKD takes at least one window per image, but windows is {self.windows}"
+            )
         if not self.window > 0:
-            raise ValueError(f"window is the side of a window relative to lr's, above 0, but got {self.window}")
+            raise ValueError(
+                f"window is the side of a window relative to lr's, above 0, but got {self.window}"
+            )
         if not 0 <= self.consistency <= 1:
             raise ValueError(f"consistency is a probability in [0, 1], but got {self.consistency}")
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         upcycled = self.upcycle(lr, hr, rng)
         student, teacher = asked(student, teacher, lr, upcycled, imitates=self.imitation != 0)
-        pair = super().losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
+        pair = super().losses(
+            student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng
+        )
         return pair | upcycled_losses(student, teacher, upcycled)
 
     def upcycle(self, lr: Tensor, hr: Tensor, rng: Generator) -> list[Upcycled]:
@@ -123,9 +136,13 @@ class DUKD(Logits):
             made.append(Upcycled("zoom_out", small, a.apply(small), a, *weights, truth))
         return made
 
-    def _augmentation(self, name: Literal["zoom_in", "zoom_out"], x: Tensor, rng: Generator) -> invertible.Invertible:
+    def _augmentation(
+        self, name: Literal["zoom_in", "zoom_out"], x: Tensor, rng: Generator
+    ) -> invertible.Invertible:
         probability = self.consistency if name in self.consistent else 0.0
-        return invertible.draw(x.shape, probability=probability, rng=rng, operations=self.operations)
+        return invertible.draw(
+            x.shape, probability=probability, rng=rng, operations=self.operations
+        )
 
     @property
     @override
@@ -172,7 +189,7 @@ def upcycled_losses(student: SRNetwork, teacher: SRNetwork, upcycled: Sequence[U
 
 
 def random_windows(hr: Tensor, size: tuple[int, int], *, count: int, rng: Generator) -> Tensor:
-    """Cut windows at random places: ``(n, 3, H, W)`` to ``(count * n, 3, h, w)``, every picture at its own places.
+    """Cut windows at random places: ``(n, 3, H, W)`` to ``(count * n, 3, h, w)``, every image at its own places.
 
     Raises:
         ValueError: If a window is larger than ``hr``.
@@ -180,10 +197,14 @@ def random_windows(hr: Tensor, size: tuple[int, int], *, count: int, rng: Genera
     n, _, H, W = hr.shape
     h, w = size
     if h > H or w > W:
-        raise ValueError(f"no window of {h} x {w} fits into hr of {H} x {W}: window is at most the scale")
+        raise ValueError(
+            f"no window of {h} x {w} fits into hr of {H} x {W}: window is at most the scale"
+        )
     top = torch.randint(H - h + 1, (count * n,), generator=rng).tolist()
     left = torch.randint(W - w + 1, (count * n,), generator=rng).tolist()
-    return torch.stack([hr[i % n, :, t : t + h, x : x + w] for i, (t, x) in enumerate(zip(top, left, strict=True))])
+    return torch.stack(
+        [hr[i % n, :, t : t + h, x : x + w] for i, (t, x) in enumerate(zip(top, left, strict=True))]
+    )
 
 
 def shared_tiles(hr: Tensor, size: tuple[int, int], *, count: int, rng: Generator) -> Tensor:
@@ -197,7 +218,9 @@ def shared_tiles(hr: Tensor, size: tuple[int, int], *, count: int, rng: Generato
     h, w = size
     rows, columns = hr.shape[-2] // h, hr.shape[-1] // w
     if count > rows * columns:
-        raise ValueError(f"a grid of {rows} x {columns} tiles cannot give {count} different windows")
+        raise ValueError(
+            f"a grid of {rows} x {columns} tiles cannot give {count} different windows"
+        )
     chosen = torch.randperm(rows * columns, generator=rng)[:count].tolist()
     corners = [(tile // columns * h, tile % columns * w) for tile in chosen]
     return torch.cat([hr[..., t : t + h, x : x + w] for t, x in corners])

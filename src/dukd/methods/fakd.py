@@ -51,7 +51,8 @@ class FAKD(FeatureMethod):
     @override
     def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
         distances = [
-            affinity_distance(s, t, pool=self.pool) for s, t in zip(ours.features, theirs.features, strict=True)
+            affinity_distance(s, t, pool=self.pool)
+            for s, t in zip(ours.features, theirs.features, strict=True)
         ]
         return {"affinity": self.affinity * torch.stack(distances).sum()}
 
@@ -64,8 +65,8 @@ class FAKD(FeatureMethod):
 def affinity_distance(ours: Tensor, theirs: Tensor, *, pool: int = 1) -> Tensor:
     """Mean absolute difference of affinities, of maps ``(n, c, h, w)`` and ``(n, c', h, w)``.
 
-    The matrices of a whole batch may fill a GPU: 340 MB per network at 16 pictures of 48 x 48, and as much again for
-    each step of the way back. They are made for a few pictures at a time, and made again for the gradient.
+    The matrices of a whole batch may fill a GPU: 340 MB per network at 16 images of 48 x 48, and as much again for
+    each step of the way back. They are made for a few images at a time, and made again for the gradient.
     """
     h, w = (-(-side // pool) for side in ours.shape[-2:])
     count = max(1, _ENTRIES // (h * w) ** 2)

@@ -40,7 +40,9 @@ class FeatureMethod(Logits, ABC):
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         if not self.depths:
-            raise ValueError(f"{self.name} reads features, but depths names none: give fractions in (0, 1]")
+            raise ValueError(
+                f"{self.name} reads features, but depths names none: give fractions in (0, 1]"
+            )
         for depth in self.depths:
             stage_number(depth, 1)  # refuses what is no depth
 
@@ -64,10 +66,19 @@ class FeatureMethod(Logits, ABC):
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         # The teacher first, before the student's graph needs memory too.
-        answer, theirs = teacher.forward_with_features(lr, self.taps) if self.needs_teacher else (hr, [])
+        answer, theirs = (
+            teacher.forward_with_features(lr, self.taps) if self.needs_teacher else (hr, [])
+        )
         sr, ours = student.forward_with_features(lr, self.taps)
         losses: Losses = {}
         if self.reconstruction:
@@ -77,7 +88,7 @@ class FeatureMethod(Logits, ABC):
         if self.compares:
             # Statistics and affinities lose their meaning in half precision; autocast would cast matmul down again.
             with torch.autocast(lr.device.type, enabled=False):
-                h, w = lr.shape[-2:]  # what a network has padded is no part of the picture
+                h, w = lr.shape[-2:]  # what a network has padded is no part of the image
                 seen = (
                     Seen(precise(output), [precise(f[..., :h, :w]) for f in features])
                     for output, features in ((sr, ours), (answer, theirs))
@@ -103,12 +114,18 @@ def precise(x: Tensor) -> Tensor:
 
 def adapter(student: SRNetwork, teacher: SRNetwork, method: FeatureMethod) -> nn.Module:
     """Make one 1x1 convolution per depth where the widths differ, and what changes nothing where they agree."""
-    return nn.Identity() if student.width == teacher.width else Adapter(student, teacher, method.depths)
+    return (
+        nn.Identity()
+        if student.width == teacher.width
+        else Adapter(student, teacher, method.depths)
+    )
 
 
 def in_own_units(features: Sequence[Tensor], *, relative: bool) -> list[Tensor]:
     """Divide each map by its root mean square if ``relative``, so that weights mean the same for every network."""
-    return [f * (average(f.square()) + 1e-8).rsqrt() for f in features] if relative else list(features)
+    return (
+        [f * (average(f.square()) + 1e-8).rsqrt() for f in features] if relative else list(features)
+    )
 
 
 def average(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """FitNet: a learnt map of the student's features should be the teacher's features.
 
 Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550. The original trains up to the hint
-first, with a factor of 1/2, and distils the logits afterwards; here both are minimised together, as the
+first, with a factor of 1/2, and distils the logits afterwards; here both are minimized together, as the
 super-resolution papers do. "Fitnet" in published SR code has no regressor at all (methods.md D18, D32).
 """
 

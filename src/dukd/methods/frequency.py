@@ -89,7 +89,7 @@ def haar(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def band_distance(ours: Tensor, theirs: Tensor, weights: Sequence[float]) -> Tensor:
-    """Weighted sum of the mean absolute differences of all Haar bands of two pictures ``(n, 3, h, w)``.
+    """Weighted sum of the mean absolute differences of all Haar bands of two images ``(n, 3, h, w)``.
 
     Args:
         ours: The student's.

@@ -1,6 +1,6 @@
 """Frugal DUKD: upcycled inputs take a share of the batch in place of enlarging it.
 
-DUKD asks both networks for every pair, for a window and for a reduced picture of each: at x2 that is 2.25 times the
+DUKD asks both networks for every pair, for a window and for a reduced image of each: at x2 that is 2.25 times the
 pixels of logits distillation per step (methods.md 3.4). Where training is short, the same time is better spent on more
 steps. Here half of the batch is shown reduced once more by the scale, which has a ground truth and is cheaper than what
 it replaces, so that a step costs less than one of logits distillation:
@@ -8,7 +8,7 @@ it replaces, so that a step costs less than one of logits distillation:
     L =  w_rec |S(lr_b) - hr_b|  +  w_kd |S(lr_b) - T(lr_b)|
        + w_out |A^-1 S(A zo_a) - T(zo_a)|  +  w_gt |A^-1 S(A zo_a) - lr_a|
 
-for the batch cut into its first part a and the rest b. Windows of hr can take the place of reduced pictures, or stand
+for the batch cut into its first part a and the rest b. Windows of hr can take the place of reduced images, or stand
 beside them (``zoom_in``). The first steps can be left to the pair alone, and so can the last. This is ours, not the
 paper's; `dukd.methods.dukd` is the paper's. How the defaults were found stands in docs/results/study.md.
 """
@@ -32,7 +32,7 @@ class FrugalDUKD(DUKD):
     name: ClassVar[str] = "dukd-frugal"
 
     share: float = 0.5
-    """Share of the batch, in (0, 1), whose pictures are shown upcycled in place of as they are."""
+    """Share of the batch, in (0, 1), whose images are shown upcycled in place of as they are."""
     late: int = 0
     """Steps at the start that are logits distillation on the whole batch."""
     until: int = 0
@@ -48,7 +48,9 @@ class FrugalDUKD(DUKD):
         if self.late < 0:
             raise ValueError(f"late is a number of steps, but got {self.late}")
         if self.until < 0 or 0 < self.until <= self.late:
-            raise ValueError(f"until is a step after late, which is {self.late}, or 0, but got {self.until}")
+            raise ValueError(
+                f"until is a step after late, which is {self.late}, or 0, but got {self.until}"
+            )
 
     @override
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
@@ -56,16 +58,25 @@ class FrugalDUKD(DUKD):
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         assert isinstance(extras, Counted)
         pair = Logits(reconstruction=self.reconstruction, imitation=self.imitation)
         if extras.steps < self.late or 0 < self.until <= extras.steps:
-            return pair.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
+            return pair.losses(
+                student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng
+            )
         cut = max(1, round(self.share * lr.shape[0]))
         if cut == lr.shape[0]:
             raise ValueError(
-                f"a batch of {lr.shape[0]} cannot be shared: use at least 2 pictures, in each part where accumulate or "
+                f"a batch of {lr.shape[0]} cannot be shared: use at least 2 images, in each part where accumulate or "
                 "several ranks divide the batch, or dukd"
             )
         upcycled = self.upcycle(lr[:cut], hr[:cut], rng)

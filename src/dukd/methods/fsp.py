@@ -37,7 +37,9 @@ class FSP(FeatureMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.depths) < 2:  # noqa: PLR2004  a flow has two ends
-            raise ValueError(f"fsp compares flows between depths and takes at least two, but got {self.depths}")
+            raise ValueError(
+                f"fsp compares flows between depths and takes at least two, but got {self.depths}"
+            )
 
     @override
     def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:

@@ -1,4 +1,4 @@
-"""Read or replace features by relative depth, and ask a network several pictures at once.
+"""Read or replace features by relative depth, and ask a network several images at once.
 
 Every network is a head, a row of stages and a tail (`dukd.networks`), so reading at a depth, cutting there and going on
 from other features are plain calls: no hooks, no names of layers.
@@ -17,8 +17,10 @@ Answer = tuple[Tensor, list[Tensor]]
 """A network's output, and its features at the depths that were asked for."""
 
 
-def forward_merged(network: SRNetwork, inputs: Sequence[Tensor], depths: Sequence[float] = ()) -> list[Answer]:
-    """Upscale several batches, those of equal picture size in one forward pass.
+def forward_merged(
+    network: SRNetwork, inputs: Sequence[Tensor], depths: Sequence[float] = ()
+) -> list[Answer]:
+    """Upscale several batches, those of equal image size in one forward pass.
 
     Args:
         network: The network to ask.
@@ -34,18 +36,23 @@ def forward_merged(network: SRNetwork, inputs: Sequence[Tensor], depths: Sequenc
     answers: dict[int, Answer] = {}
     for members in groups.values():
         counts = [inputs[i].shape[0] for i in members]
-        joined = inputs[members[0]] if len(members) == 1 else torch.cat([inputs[i] for i in members])
+        joined = (
+            inputs[members[0]] if len(members) == 1 else torch.cat([inputs[i] for i in members])
+        )
         sr, features = network.forward_with_features(joined, depths)
         parts = [sr.split(counts), *(f.split(counts) for f in features)]
-        answers |= {i: (own[0], list(own[1:])) for i, own in zip(members, zip(*parts, strict=True), strict=True)}
+        answers |= {
+            i: (own[0], list(own[1:]))
+            for i, own in zip(members, zip(*parts, strict=True), strict=True)
+        }
     return [answers[i] for i in range(len(inputs))]
 
 
 class Recorded(Wrapped):
     """A network that computes its answer to each input once and remembers it.
 
-    Methods that are combined ask for the same pictures; with this they need not know of each other. An input is
-    recognised by being the same tensor object.
+    Methods that are combined ask for the same images; with this they need not know of each other. An input is
+    recognized by being the same tensor object.
     """
 
     def __init__(self, network: SRNetwork, depths: Sequence[float] = ()) -> None:
@@ -56,7 +63,9 @@ class Recorded(Wrapped):
 
     def ask(self, inputs: Sequence[Tensor]) -> None:
         """Compute the answers to several batches now, equal sizes merged."""
-        for x, answer in zip(inputs, forward_merged(self.network, inputs, self.depths), strict=True):
+        for x, answer in zip(
+            inputs, forward_merged(self.network, inputs, self.depths), strict=True
+        ):
             self._memory[id(x)] = (x, answer)
 
     @override

@@ -36,15 +36,28 @@ class Late(Method):
         if self.start < 0:
             raise ValueError(f"start is a number of steps, but got {self.start}")
         if isinstance(self.base, Late) or len(self.base.parts) > 1:
-            raise ValueError(f"late starts a method of one part, and once, but got {self.base.name}")
+            raise ValueError(
+                f"late starts a method of one part, and once, but got {self.base.name}"
+            )
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         assert isinstance(extras, Counted)
-        method = self.base if extras.steps >= self.start else Scratch(reconstruction=self.reconstruction)
-        return method.losses(student=student, teacher=teacher, extras=extras.kept, lr=lr, hr=hr, rng=rng)
+        method = (
+            self.base if extras.steps >= self.start else Scratch(reconstruction=self.reconstruction)
+        )
+        return method.losses(
+            student=student, teacher=teacher, extras=extras.kept, lr=lr, hr=hr, rng=rng
+        )
 
     @override
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:

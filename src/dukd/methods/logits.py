@@ -28,9 +28,18 @@ class Logits(Method):
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
-        target = teacher(lr) if self.imitation else None  # before the student's graph needs memory too
+        target = (
+            teacher(lr) if self.imitation else None
+        )  # before the student's graph needs memory too
         sr = student(lr)
         losses: Losses = {}
         if self.reconstruction:

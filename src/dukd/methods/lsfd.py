@@ -1,4 +1,4 @@
-"""LSFD: match local features, most where the student's picture differs most from the teacher's.
+"""LSFD: match local features, most where the student's image differs most from the teacher's.
 
 After Park and Kwak, "Local-Selective Feature Distillation for Single Image Super-Resolution", arXiv:2111.10988. The
 abstract says this much: FitNet, restricted to local feature information, with a soft attention over pixels that comes
@@ -36,7 +36,7 @@ class LSFD(FeatureMethod):
     local: float = 1.0
     """Weight of the attended mean squared difference of local features, averaged over the depths."""
     window: int = 5
-    """Side, in pixels of lr and odd, of the neighbourhood whose mean is taken out of the features."""
+    """Side, in pixels of lr and odd, of the neighborhood whose mean is taken out of the features."""
     sharpness: float = 1.0
     """Exponent of the difference in the attention; 0 attends everywhere alike."""
     relative: bool = True
@@ -47,7 +47,9 @@ class LSFD(FeatureMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.window < 3 or self.window % 2 == 0:  # noqa: PLR2004  one pixel has nothing around it
-            raise ValueError(f"lsfd takes an odd window of at least 3 pixels, but got {self.window}")
+            raise ValueError(
+                f"lsfd takes an odd window of at least 3 pixels, but got {self.window}"
+            )
         if self.sharpness < 0:
             raise ValueError(f"lsfd takes a sharpness of at least 0, but got {self.sharpness}")
 
@@ -57,7 +59,9 @@ class LSFD(FeatureMethod):
         wanted = in_own_units(theirs.features, relative=self.relative)
         terms: list[Tensor] = []
         for s, t in zip(regressed, wanted, strict=True):
-            a = attention(ours.sr, theirs.sr, size=(t.shape[-2], t.shape[-1]), sharpness=self.sharpness)
+            a = attention(
+                ours.sr, theirs.sr, size=(t.shape[-2], t.shape[-1]), sharpness=self.sharpness
+            )
             # `local` is linear: once for both. With the root inside, gradients lie in memory as the features do.
             terms.append(average((local(s - t, self.window) * a.sqrt()).square()))
         return {"local": self.local * torch.stack(terms).mean()}
@@ -74,12 +78,14 @@ class LSFD(FeatureMethod):
 
 def local(features: Tensor, window: int) -> Tensor:
     """Take the mean over a window around each pixel out of ``(n, c, h, w)``; at borders over what there is of it."""
-    return features - avg_pool2d(features, window, stride=1, padding=window // 2, count_include_pad=False)
+    return features - avg_pool2d(
+        features, window, stride=1, padding=window // 2, count_include_pad=False
+    )
 
 
 @torch.no_grad()
 def attention(ours: Tensor, theirs: Tensor, *, size: tuple[int, int], sharpness: float) -> Tensor:
-    """Weigh pixels by the difference of two outputs: ``(n, 3, H, W)`` each to ``(n, 1, h, w)`` of mean 1 per picture.
+    """Weigh pixels by the difference of two outputs: ``(n, 3, H, W)`` each to ``(n, 1, h, w)`` of mean 1 per image.
 
     Args:
         ours: The student's output.

@@ -41,7 +41,7 @@ class MCIR(Method):
     keep: float = 0.9
     """Part of the past, in [0, 1], that an update keeps; the rest is the student as it is."""
     update_step: int = 100
-    """Optimiser steps between updates of the past; up to the first, an untrained network stands for it."""
+    """Optimizer steps between updates of the past; up to the first, an untrained network stands for it."""
     vgg19: Path | None = None
     """File with VGG19's weights by torchvision's names; without it, fixed filters stand in."""
     vgg19_sha256: str = ""
@@ -54,11 +54,20 @@ class MCIR(Method):
         if not self.margin > 0:
             raise ValueError(f"the margin is above 0, but got {self.margin}")
         if self.update_step < 1:
-            raise ValueError(f"the past moves every 1 or more steps, but update_step is {self.update_step}")
+            raise ValueError(
+                f"the past moves every 1 or more steps, but update_step is {self.update_step}"
+            )
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         sr = student(lr)
         losses: Losses = {}
@@ -68,13 +77,19 @@ class MCIR(Method):
             assert isinstance(extras, _Beside)
             with torch.no_grad():
                 past = extras.encoder(extras.past(lr))
-            losses["repulsion"] = -self.repulsion * repulsion(extras.encoder(sr), past, margin=self.margin)
+            losses["repulsion"] = -self.repulsion * repulsion(
+                extras.encoder(sr), past, margin=self.margin
+            )
         return losses
 
     @override
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
         del teacher
-        return _Beside(vgg19(self.vgg19, self.vgg19_sha256), student) if self.repulsion else nn.Module()
+        return (
+            _Beside(vgg19(self.vgg19, self.vgg19_sha256), student)
+            if self.repulsion
+            else nn.Module()
+        )
 
     @override
     def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
@@ -102,7 +117,7 @@ class _Beside(nn.Module):
 def repulsion(features: Sequence[Tensor], past: Sequence[Tensor], *, margin: float) -> Tensor:
     """Saturating mean absolute difference of features, weighted over the five levels.
 
-    A picture's level at distance ``d`` counts ``d / (1 + d / margin)``.
+    An image's level at distance ``d`` counts ``d / (1 + d / margin)``.
 
     Args:
         features: ``(n, c_i, h_i, w_i)`` of the five levels, from fine to coarse.

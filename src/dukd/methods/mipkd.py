@@ -7,7 +7,7 @@ arXiv:2404.02573. There is no public code; this follows the published definition
   takes every element of the mixture from one or the other, and a decoder back to the teacher's features:
       L_feat = |D(m E_S(F_S) + (1 - m) E_T(F_T)) - F_T|  +  |D(E_T(F_T)) - F_T|
 - Block prior mixer: after each cut a random R of {0, 1} per batch sends the mixture on into the student's or the
-  teacher's next block, as far as the next cut, where what came out is mixed again; the last one ends in a picture:
+  teacher's next block, as far as the next cut, where what came out is mixed again; the last one ends in an image:
       L_block = |path - T(lr)|
 
     L = w_rec |S - hr|  +  w_kd |S - T|  +  w_feat L_feat  +  w_block L_block
@@ -66,10 +66,19 @@ class MiPKD(Method):
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         # The teacher first, before the student's graph needs memory too.
-        target, theirs = teacher.forward_with_features(lr, self.taps) if self.needs_teacher else (hr, [])
+        target, theirs = (
+            teacher.forward_with_features(lr, self.taps) if self.needs_teacher else (hr, [])
+        )
         sr, ours = student.forward_with_features(lr, self.taps)
         losses: Losses = {}
         if self.reconstruction:
@@ -83,13 +92,21 @@ class MiPKD(Method):
         h, w = lr.shape[-2:]
         ours, theirs = [f[..., :h, :w] for f in ours], [f[..., :h, :w] for f in theirs]
         mixers = cast("Sequence[Mixer]", list(extras.children()))
-        masks = [sent(random_mask((lr.shape[0], self.width, h, w), self.share, rng), lr.device) for _ in mixers]
+        masks = [
+            sent(random_mask((lr.shape[0], self.width, h, w), self.share, rng), lr.device)
+            for _ in mixers
+        ]
         if self.features:
-            distances = [mixer.distance(s, t, m) for mixer, s, t, m in zip(mixers, ours, theirs, masks, strict=True)]
+            distances = [
+                mixer.distance(s, t, m)
+                for mixer, s, t, m in zip(mixers, ours, theirs, masks, strict=True)
+            ]
             losses["features"] = self.features * torch.stack(distances).mean()
         if self.block:
             by_teacher = (torch.rand(len(mixers), generator=rng) < self.teacher_block).tolist()
-            path = self.mixed_path(student, teacher, mixers, lr, (ours[0], theirs), masks, by_teacher)
+            path = self.mixed_path(
+                student, teacher, mixers, lr, (ours[0], theirs), masks, by_teacher
+            )
             losses["block"] = self.block * l1_loss(path, target)
         return losses
 
@@ -211,5 +228,7 @@ def relative_distance(x: Tensor, target: Tensor) -> Tensor:
 
 def _two_convolutions(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(after, after, 3, padding=1)
+        nn.Conv2d(before, after, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(after, after, 3, padding=1),
     )

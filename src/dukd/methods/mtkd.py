@@ -42,11 +42,20 @@ class Aggregation(Method):
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         if self.levels < 1:
-            raise ValueError(f"a wavelet transform has one level or more, but levels is {self.levels}")
+            raise ValueError(
+                f"a wavelet transform has one level or more, but levels is {self.levels}"
+            )
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         sr = student(lr)
         losses: Losses = {}

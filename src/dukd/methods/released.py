@@ -3,8 +3,8 @@
 yun224/DUKD, models/dukd_model.py (methods.md section 1.3). Each deviation has its switch; all on is the default. It is
 here to be measured against, never as a way to train a student:
 
-- ``two_steps`` (D2): an optimiser step on the pair's losses, then, without zeroing the gradient, another on the
-  upcycled ones. Twice the optimiser updates of any baseline.
+- ``two_steps`` (D2): an optimizer step on the pair's losses, then, without zeroing the gradient, another on the
+  upcycled ones. Twice the optimizer updates of any baseline.
 - ``wrong_inverse`` (D3): augmentations are undone in the order in which they were applied.
 - tiles shared by the batch (D5, ``placement``), label consistency on zoom in only (``consistent``).
 
@@ -37,7 +37,7 @@ class ReleasedDUKD(DUKD):
     consistent: tuple[Literal["zoom_in", "zoom_out"], ...] = ("zoom_in",)
     """The upcycled inputs on which label consistency acts."""
     two_steps: bool = True
-    """Whether the optimiser steps twice per batch, the second time on the sum of both gradients."""
+    """Whether the optimizer steps twice per batch, the second time on the sum of both gradients."""
     wrong_inverse: bool = True
     """Whether augmentations are undone in the order in which they were applied."""
 
@@ -65,7 +65,14 @@ class _SecondStep(ReleasedDUKD):
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         upcycled: Sequence[Upcycled] = self.upcycle(lr, hr, rng)
         return upcycled_losses(student, teacher, upcycled)

@@ -4,8 +4,8 @@ Park et al., "Relational Knowledge Distillation", CVPR 2019, arXiv:1904.05068. N
 between items, divided by their mean, and angles in triplets of items; so width plays no part, nor does any rotation,
 shift or scaling of the feature space.
 
-The paper's items are the pictures of a batch. How the super-resolution tables used it is not known. Our reading: an
-item is a cell of a picture, so that places within and across pictures are related; ``cells=1`` is the paper's.
+The paper's items are the images of a batch. How the super-resolution tables used it is not known. Our reading: an
+item is a cell of an image, so that places within and across images are related; ``cells=1`` is the paper's.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class RKD(FeatureMethod):
     angle: float = 2.0
     """Weight of the Huber distance between cosines of angles; the paper has 2 for metric learning, 50 for classes."""
     cells: int = 2
-    """Cells per side into which each picture is cut; each is one item. Memory grows with the cube of
+    """Cells per side into which each image is cut; each is one item. Memory grows with the cube of
     ``n * cells^2``."""
     depths: tuple[float, ...] = (1.0,)
     """Where to read both networks, as fractions of their depth, in (0, 1]; losses are averaged over them."""
@@ -40,16 +40,24 @@ class RKD(FeatureMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cells < 1:
-            raise ValueError(f"rkd cuts pictures into at least one cell per side, but cells is {self.cells}")
+            raise ValueError(
+                f"rkd cuts images into at least one cell per side, but cells is {self.cells}"
+            )
 
     @override
     def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
         own = [distances(items(f, cells=self.cells)) for f in ours.features]
         wanted = [distances(items(f, cells=self.cells)) for f in theirs.features]
         losses: Losses = {}
-        for name, weight, relation in (("distance", self.distance, relative), ("angle", self.angle, cosines)):
+        for name, weight, relation in (
+            ("distance", self.distance, relative),
+            ("angle", self.angle, cosines),
+        ):
             if weight:
-                terms = [smooth_l1_loss(relation(s), relation(t)) for s, t in zip(own, wanted, strict=True)]
+                terms = [
+                    smooth_l1_loss(relation(s), relation(t))
+                    for s, t in zip(own, wanted, strict=True)
+                ]
                 losses[name] = weight * torch.stack(terms).mean()
         return losses
 

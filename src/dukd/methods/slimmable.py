@@ -26,7 +26,7 @@ from dukd.networks.base import SRNetwork, unwrapped
 
 @dataclass(frozen=True, kw_only=True)
 class SlimmableCSD(CSD):
-    """Match the ground truth, also by a wider network around the student; lie near it, far from other pictures."""
+    """Match the ground truth, also by a wider network around the student; lie near it, far from other images."""
 
     name: ClassVar[str] = "csd-slimmable"
 
@@ -39,11 +39,20 @@ class SlimmableCSD(CSD):
         """Check what the types do not say."""
         super().__post_init__()
         if self.widening < 2:  # noqa: PLR2004  the least that is wider
-            raise ValueError(f"the wide network has 2 or more times the student's channels, but got {self.widening}")
+            raise ValueError(
+                f"the wide network has 2 or more times the student's channels, but got {self.widening}"
+            )
 
     @override
     def losses(
-        self, *, student: SRNetwork, teacher: SRNetwork, extras: nn.Module, lr: Tensor, hr: Tensor, rng: Generator
+        self,
+        *,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        extras: nn.Module,
+        lr: Tensor,
+        hr: Tensor,
+        rng: Generator,
     ) -> Losses:
         sr = student(lr)
         losses: Losses = {}
@@ -87,17 +96,26 @@ class Around(nn.Module):
         config = student.config
         shared = {name for name, _ in student.named_parameters()}
         parts = student.named_modules()
-        sliced = {f"{name}.{p}" for name, m in parts if isinstance(m, nn.Conv2d) for p, _ in m.named_parameters()}
+        sliced = {
+            f"{name}.{p}"
+            for name, m in parts
+            if isinstance(m, nn.Conv2d)
+            for p, _ in m.named_parameters()
+        }
         if "width" not in {f.name for f in fields(config)} or shared != sliced:
             raise ValueError(
                 f"csd-slimmable shares the first channels of convolutions, but {config.name} has other weights; "
                 "csd takes a frozen teacher and serves any network"
             )
-        self.network = cast("SRNetwork", replace(cast("Any", config), width=student.width * widening).build())
+        self.network = cast(
+            "SRNetwork", replace(cast("Any", config), width=student.width * widening).build()
+        )
 
     def forward(self, student: SRNetwork, lr: Tensor) -> Tensor:
         """Upscale with the wide network: ``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``."""
-        weights = with_corners(dict(self.network.named_parameters()), dict(unwrapped(student).named_parameters()))
+        weights = with_corners(
+            dict(self.network.named_parameters()), dict(unwrapped(student).named_parameters())
+        )
         return cast("Tensor", functional_call(self.network, weights, (lr,)))
 
 

@@ -1,6 +1,6 @@
 """SRKD: a statistic over the channels should be, at every pixel, as in the teacher.
 
-Gao et al., "Image Super-Resolution Using Knowledge Distillation", ACCV 2018. The statistic is a map per picture, so
+Gao et al., "Image Super-Resolution Using Knowledge Distillation", ACCV 2018. The statistic is a map per image, so
 width plays no part; the paper finds the square of the mean to work best. It has no term for the teacher's output.
 """
 
@@ -44,7 +44,10 @@ class SRKD(FeatureMethod):
     @override
     def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
         own, wanted = (
-            [over_channels(f, self.statistic, self.power) for f in in_own_units(seen.features, relative=self.relative)]
+            [
+                over_channels(f, self.statistic, self.power)
+                for f in in_own_units(seen.features, relative=self.relative)
+            ]
             for seen in (ours, theirs)
         )
         distances = [mse_loss(s, t) for s, t in zip(own, wanted, strict=True)]

@@ -1,7 +1,7 @@
 """VID: the student's features should tell as much as possible about the teacher's.
 
 Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019, arXiv:1904.05835: a distribution
-of the teacher's features given the student's is learnt beside the student, and its negative log-likelihood minimised.
+of the teacher's features given the student's is learnt beside the student, and its negative log-likelihood minimized.
 
     gaussian   1/2 (mu(F_S) - F_T)^2 / s + 1/2 log s,    one learnt variance s per channel
     laplace    |mu(F_S) - F_T| / b + log 2b,             b predicted per channel and pixel
@@ -50,7 +50,9 @@ class VID(FeatureMethod):
         assert isinstance(extras, nn.ModuleList)
         given = in_own_units(ours.features, relative=self.relative)
         wanted = in_own_units(theirs.features, relative=self.relative)
-        terms = [average(predictor(s, t)) for predictor, s, t in zip(extras, given, wanted, strict=True)]
+        terms = [
+            average(predictor(s, t)) for predictor, s, t in zip(extras, given, wanted, strict=True)
+        ]
         return {"information": self.information * torch.stack(terms).mean()}
 
     @override
@@ -77,7 +79,9 @@ class Gaussian(nn.Module):
             nn.ReLU(),
             nn.Conv2d(target, target, 1),
         )
-        self.raw = nn.Parameter(torch.full((target,), math.log(math.expm1(_FIRST_VARIANCE - _LEAST_VARIANCE))))
+        self.raw = nn.Parameter(
+            torch.full((target,), math.log(math.expm1(_FIRST_VARIANCE - _LEAST_VARIANCE)))
+        )
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """Negative log-likelihood of ``theirs`` ``(n, target, h, w)`` by ``ours`` ``(n, width, h, w)``, per element."""

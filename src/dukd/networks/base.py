@@ -31,7 +31,7 @@ class NetworkConfig(ABC):
 
     @abstractmethod
     def build(self) -> "SRNetwork":
-        """Make the network with freshly initialised weights (drawn from torch's global generator)."""
+        """Make the network with freshly initialized weights (drawn from torch's global generator)."""
 
 
 class SRNetwork(nn.Module, ABC):
@@ -43,16 +43,18 @@ class SRNetwork(nn.Module, ABC):
     fp16_safe: ClassVar[bool] = True
     """Whether float16 keeps its answers right; bfloat16 always may be used."""
     channels_last: ClassVar[bool] = True
-    """Whether its passes are faster where a picture's channels lie together in memory (docs/results/layouts.md)."""
+    """Whether its passes are faster where an image's channels lie together in memory (docs/results/layouts.md)."""
 
-    def __init__(self, config: NetworkConfig, *, width: int, size_multiple: int = 1, radius: int | None) -> None:
+    def __init__(
+        self, config: NetworkConfig, *, width: int, size_multiple: int = 1, radius: int | None
+    ) -> None:
         """Remember what a caller needs to know of the network.
 
         Args:
             config: The numbers the network was built from.
             width: Channels of its features.
             size_multiple: Height and width are padded to a multiple of this many pixels.
-            radius: Pixels of ``lr`` around a pixel that can change its answer; None if the whole picture can
+            radius: Pixels of ``lr`` around a pixel that can change its answer; None if the whole image can
                 (global pooling), so that no tile is exact.
         """
         super().__init__()
@@ -83,7 +85,9 @@ class SRNetwork(nn.Module, ABC):
         """Upscale: ``(n, 3, h, w)`` in [0, 1] to ``(n, 3, h * scale, w * scale)``, unclamped."""
         return self.forward_with_features(lr, ())[0]
 
-    def forward_with_features(self, lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
+    def forward_with_features(
+        self, lr: Tensor, depths: Sequence[float]
+    ) -> tuple[Tensor, list[Tensor]]:
         """Upscale, and return the features at the given depths beside the answer.
 
         Args:
@@ -95,10 +99,12 @@ class SRNetwork(nn.Module, ABC):
             ``h'`` and ``w'`` are ``h`` and ``w`` padded to ``size_multiple``.
 
         Raises:
-            ValueError: If a depth lies outside (0, 1], or ``lr`` is no batch of RGB pictures.
+            ValueError: If a depth lies outside (0, 1], or ``lr`` is no batch of RGB images.
         """
-        if lr.ndim != 4 or lr.shape[1] != 3:  # noqa: PLR2004  a batch of RGB pictures
-            raise ValueError(f"a network takes a batch (n, 3, h, w) of RGB pictures, but got {tuple(lr.shape)}")
+        if lr.ndim != 4 or lr.shape[1] != 3:  # noqa: PLR2004  a batch of RGB images
+            raise ValueError(
+                f"a network takes a batch (n, 3, h, w) of RGB images, but got {tuple(lr.shape)}"
+            )
         stages = self.stages
         wanted = [stage_number(depth, len(stages)) for depth in depths]
         h, w = lr.shape[-2:]
@@ -139,7 +145,7 @@ def stage_number(depth: float, count: int) -> int:
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad ``(n, c, h, w)`` at the bottom and the right to a multiple, by reflection, then by repeating the edge.
 
-    Reflection needs more pixels than it adds; what is missing in very small pictures is repeated.
+    Reflection needs more pixels than it adds; what is missing in very small images is repeated.
     """
     if multiple == 1:
         return x
@@ -157,7 +163,10 @@ class Wrapped(SRNetwork):
 
     def __init__(self, network: SRNetwork) -> None:
         super().__init__(
-            network.config, width=network.width, size_multiple=network.size_multiple, radius=network.radius
+            network.config,
+            width=network.width,
+            size_multiple=network.size_multiple,
+            radius=network.radius,
         )
         self.network = network
 
@@ -191,7 +200,9 @@ def arrange(module: nn.Module, *, together: bool | None = None) -> None:
     """
     wanted: list[tuple[nn.Module, bool]] = [(module, together)] if together is not None else []
     if together is None:  # a network comes before those inside it, which may differ
-        wanted = [(part, part.channels_last) for part in module.modules() if isinstance(part, SRNetwork)]
+        wanted = [
+            (part, part.channels_last) for part in module.modules() if isinstance(part, SRNetwork)
+        ]
     for part, last in wanted:
         layout = torch.channels_last if last else torch.contiguous_format
         part.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
@@ -211,7 +222,9 @@ class NoTeacher(SRNetwork):
     def begin(self, lr: Tensor) -> Tensor:
         """Refuse."""
         del lr
-        raise ValueError("this method asks a teacher, but the experiment has none: name its weights as the teacher")
+        raise ValueError(
+            "this method asks a teacher, but the experiment has none: name its weights as the teacher"
+        )
 
     def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
         """Refuse."""

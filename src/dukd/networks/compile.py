@@ -19,7 +19,7 @@ def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
     """Compile the pass that methods ask for, in place; the first failure is told as a warning and ends the attempt.
 
     Compilers are missing, or trip over a network, on many machines; what they were to speed up works without them.
-    Each size of picture is compiled for itself, since training shows but a few: show others in `as_written`.
+    Each size of image is compiled for itself, since training shows but a few: show others in `as_written`.
 
     Args:
         network: The network.
@@ -34,7 +34,9 @@ def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
     def attempt(lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
         try:
             return fast(lr, tuple(depths))
-        except torch.OutOfMemoryError:  # the compiler is not to blame, and what was asked for would not fit without it
+        except (
+            torch.OutOfMemoryError
+        ):  # the compiler is not to blame, and what was asked for would not fit without it
             raise
         except Exception as error:  # noqa: BLE001  the compiler's own are of many kinds
             network.forward_with_features = plain
@@ -72,5 +74,5 @@ def begin_step() -> None:
 
 
 def as_written() -> AbstractContextManager[object]:
-    """A context in which compiled networks run as they are written: for pictures of many sizes, as in validation."""
+    """A context in which compiled networks run as they are written: for images of many sizes, as in validation."""
     return torch.compiler.set_stance("force_eager")

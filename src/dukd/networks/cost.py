@@ -7,13 +7,13 @@ from dukd.networks.base import SRNetwork
 
 
 def macs(network: SRNetwork, h: int, w: int) -> int:
-    """Multiply-accumulates of matrix products and convolutions for one picture.
+    """Multiply-accumulates of matrix products and convolutions for one image.
 
     Counted on tensors without data, so a large network takes no memory and little time.
 
     Args:
         network: Any network; only its config matters.
-        h: Height of the low-resolution picture, in pixels.
+        h: Height of the low-resolution image, in pixels.
         w: Width likewise.
     """
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:

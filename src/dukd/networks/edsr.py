@@ -1,4 +1,4 @@
-"""EDSR: residual blocks without normalisation, then sub-pixel convolutions.
+"""EDSR: residual blocks without normalization, then sub-pixel convolutions.
 
 Lim, Son, Kim, Nah, Lee, "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017,
 arXiv:1707.02921. Parameters are named as in BasicSR.
@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
 from dukd.networks.base import NetworkConfig, SRNetwork
-from dukd.networks.layers import DIV2K_MEAN, TAIL_RADIUS, Mean, Range, Upsampler, check_numbers, upsampler_steps
+from dukd.networks.layers import (
+    DIV2K_MEAN,
+    TAIL_RADIUS,
+    Mean,
+    Range,
+    Upsampler,
+    check_numbers,
+    upsampler_steps,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +40,7 @@ class EDSRConfig(NetworkConfig):
     mean: Mean = DIV2K_MEAN
     """RGB subtracted from the input and added to the output, in [0, 1]."""
     skip: Literal["none", "nearest"] = "none"
-    """``nearest`` adds the input, pixels repeated, to the output: a small network then starts at a picture."""
+    """``nearest`` adds the input, pixels repeated, to the output: a small network then starts at an image."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no network."""
@@ -43,7 +51,7 @@ class EDSRConfig(NetworkConfig):
             raise ValueError(f"EDSR: skip is none or nearest, but got {self.skip!r}")
 
     def build(self) -> "EDSR":
-        """Make the network with freshly initialised weights."""
+        """Make the network with freshly initialized weights."""
         return EDSR(self)
 
 
@@ -71,7 +79,9 @@ class EDSR(SRNetwork):
         self.range = Range(config.value_range, config.mean)
         self.skip = config.skip
         self.conv_first = nn.Conv2d(3, width, 3, padding=1)
-        self.body = nn.Sequential(*(ResidualBlock(width, config.residual_scale) for _ in range(config.blocks)))
+        self.body = nn.Sequential(
+            *(ResidualBlock(width, config.residual_scale) for _ in range(config.blocks))
+        )
         self.conv_after_body = nn.Conv2d(width, width, 3, padding=1)
         self.upsample = Upsampler(config.scale, width)
         self.conv_last = nn.Conv2d(width, 3, 3, padding=1)
@@ -91,7 +101,10 @@ class EDSR(SRNetwork):
         if self.skip == "none":
             return self.range.leave(values)
         # The enlarged input holds the mean already.
-        return F.interpolate(lr, scale_factor=self.scale, mode="nearest") + values / self.range.value_range
+        return (
+            F.interpolate(lr, scale_factor=self.scale, mode="nearest")
+            + values / self.range.value_range
+        )
 
 
 class ResidualBlock(nn.Module):

@@ -24,7 +24,7 @@ from typing_extensions import override
 from dukd.networks.base import NetworkConfig, SRNetwork
 from dukd.networks.layers import check_numbers
 
-_COLOURS = 3
+_COLORS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,26 @@ class EnsembleConfig(NetworkConfig):
         names = [member.name for member in self.members]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"an ensemble has members of different names, but got {names}")
-        wrong = [f"{m.name} is x{m.network.scale}" for m in self.members if self.scale != m.network.scale]
+        wrong = [
+            f"{m.name} is x{m.network.scale}" for m in self.members if self.scale != m.network.scale
+        ]
         if wrong:
-            raise ValueError(f"an ensemble of x{self.scale} has members of x{self.scale}, but {', '.join(wrong)}")
+            raise ValueError(
+                f"an ensemble of x{self.scale} has members of x{self.scale}, but {', '.join(wrong)}"
+            )
         if bad := [name for name in names if not name.isidentifier() or name in dir(nn.ModuleDict)]:
-            raise ValueError(f"a member's name is a word such as edsr_large, but got {', '.join(bad)}")
-        check_numbers("ensemble", counts={"width": self.width, "blocks": self.blocks}, value_range=1.0, mean=(0, 0, 0))
-        object.__setattr__(self, "members", tuple(sorted(self.members, key=lambda member: member.name)))
+            raise ValueError(
+                f"a member's name is a word such as edsr_large, but got {', '.join(bad)}"
+            )
+        check_numbers(
+            "ensemble",
+            counts={"width": self.width, "blocks": self.blocks},
+            value_range=1.0,
+            mean=(0, 0, 0),
+        )
+        object.__setattr__(
+            self, "members", tuple(sorted(self.members, key=lambda member: member.name))
+        )
 
     @override
     def build(self) -> "Ensemble":
@@ -82,7 +95,9 @@ def gather(members: Mapping[str, SRNetwork], *, width: int = 64, blocks: int = 8
     if not members:
         raise ValueError("an ensemble has at least one member")
     scale = next(iter(members.values())).scale
-    described = tuple(Member(name=name, network=network.config) for name, network in members.items())
+    described = tuple(
+        Member(name=name, network=network.config) for name, network in members.items()
+    )
     ensemble = EnsembleConfig(scale=scale, members=described, width=width, blocks=blocks).build()
     for name, network in members.items():
         ensemble.members.get_submodule(name).load_state_dict(network.state_dict())
@@ -99,7 +114,7 @@ class Ensemble(SRNetwork):
 
     def __init__(self, config: EnsembleConfig) -> None:
         networks = {member.name: member.network.build() for member in config.members}
-        folded = _COLOURS * config.scale**2
+        folded = _COLORS * config.scale**2
         reach = [network.radius for network in networks.values() if network.radius is not None]
         super().__init__(
             config,
@@ -125,7 +140,10 @@ class Ensemble(SRNetwork):
         """Ask every member, fold the answers to the low resolution, take the first convolution."""
         with torch.no_grad():
             kind = self.head.weight.dtype
-            folded = [F.pixel_unshuffle(member(lr).to(kind), self.scale) for member in self.members.values()]
+            folded = [
+                F.pixel_unshuffle(member(lr).to(kind), self.scale)
+                for member in self.members.values()
+            ]
             answers = torch.stack(folded, 1)  # (n, k, 3 * scale**2, h, w)
             mean = answers.mean(1)
             # Distances to the mean add up to nothing, so that of the first member is known from the others.

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 Mean = tuple[float, float, float]
 DIV2K_MEAN: Mean = (0.4488, 0.4371, 0.4040)
-"""Mean RGB of DIV2K's pictures, as EDSR, RCAN and SwinIR subtract it."""
+"""Mean RGB of DIV2K's images, as EDSR, RCAN and SwinIR subtract it."""
 
 TAIL_RADIUS = 2
 """Pixels of the low resolution that ``Upsampler`` and one 3x3 convolution behind it reach, at any of its scales.
 
-The last convolution reaches one pixel into the neighbour's block of outputs, and the first one a pixel further.
+The last convolution reaches one pixel into the neighbor's block of outputs, and the first one a pixel further.
 """
 
 
@@ -44,7 +44,7 @@ def upsampler_steps(scale: int) -> tuple[int, ...]:
 
 
 class Range(nn.Module):
-    """The range of values inside a network: ``enter`` takes pictures in [0, 1] there, ``leave`` brings them back.
+    """The range of values inside a network: ``enter`` takes images in [0, 1] there, ``leave`` brings them back.
 
     The mean is no entry of the state dict, as in BasicSR.
     """
@@ -54,7 +54,9 @@ class Range(nn.Module):
     def __init__(self, value_range: float, mean: Sequence[float]) -> None:
         super().__init__()
         self.value_range = value_range
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False
+        )
 
     def enter(self, x: Tensor) -> Tensor:
         """Subtract the mean and widen the range."""
@@ -65,7 +67,9 @@ class Range(nn.Module):
         return x / self.value_range + self.mean
 
 
-def check_numbers(owner: str, *, counts: dict[str, int], value_range: float, mean: Sequence[float]) -> None:
+def check_numbers(
+    owner: str, *, counts: dict[str, int], value_range: float, mean: Sequence[float]
+) -> None:
     """Refuse a network of no size, or a range that cannot be undone.
 
     Raises:
@@ -77,4 +81,6 @@ def check_numbers(owner: str, *, counts: dict[str, int], value_range: float, mea
     if not value_range > 0:
         raise ValueError(f"{owner}: value_range is above 0, but got {value_range}")
     if len(mean) != 3:  # noqa: PLR2004  R, G and B
-        raise ValueError(f"{owner}: mean holds one value for each of R, G and B, but got {tuple(mean)}")
+        raise ValueError(
+            f"{owner}: mean holds one value for each of R, G and B, but got {tuple(mean)}"
+        )

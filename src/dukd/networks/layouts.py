@@ -25,7 +25,7 @@ Layout = Literal["dukd", "basicsr", "official"]
 Tensors = Mapping[str, Tensor]
 
 LACKS_SKIP = (
-    "has no skip, so a file in that layout would give other pictures: write .safetensors (the layout dukd) or .onnx, "
+    "has no skip, so a file in that layout would give other images: write .safetensors (the layout dukd) or .onnx, "
     "which hold it"
 )
 FREE_FIELDS = ("value_range", "mean", "residual_scale", "skip", "stochastic_depth")
@@ -33,7 +33,7 @@ FREE_FIELDS = ("value_range", "mean", "residual_scale", "skip", "stochastic_dept
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognised:
+class Recognized:
     """A guess that fits names and shapes."""
 
     config: NetworkConfig
@@ -63,21 +63,23 @@ def describe(config: NetworkConfig) -> str:
             return f"{config.name} x{config.scale}"
 
 
-def recognise(tensors: Tensors) -> Recognised:
+def recognize(tensors: Tensors) -> Recognized:
     """Tell which network the tensors make.
 
     Raises:
         WeightsError: If no network fits; the message says what they look like.
     """
-    for signature, recogniser in _SIGNATURES.items():
+    for signature, recognizer in _SIGNATURES.items():
         if any(re.fullmatch(signature, name) for name in tensors):
             try:
-                return recogniser(tensors)
+                return recognizer(tensors)
             except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-                name = recogniser.__name__.removeprefix("_").partition("_")[0]
+                name = recognizer.__name__.removeprefix("_").partition("_")[0]
                 raise WeightsError(f"this looks like {name}, but is not whole: {error}") from error
     first = ", ".join(list(tensors)[:5])
-    raise WeightsError(f"this is none of EDSR, RCAN, SwinIR, SMFANet; its first tensors are {first}")
+    raise WeightsError(
+        f"this is none of EDSR, RCAN, SwinIR, SMFANet; its first tensors are {first}"
+    )
 
 
 # What the tensors show
@@ -101,7 +103,9 @@ def _pixel_shuffle(channels: int, width: int) -> int:
     """Factor of a convolution whose channels a pixel shuffle folds."""
     factor = round((channels / width) ** 0.5)
     if factor < 2 or width * factor**2 != channels:  # noqa: PLR2004  the smallest factor
-        raise WeightsError(f"{channels} channels before upsampling are no multiple of {width} by a square")
+        raise WeightsError(
+            f"{channels} channels before upsampling are no multiple of {width} by a square"
+        )
     return factor
 
 
@@ -124,16 +128,28 @@ def _mean_shift(tensors: Tensors) -> tuple[dict[str, Tensor], float, Mean] | Non
     subtracted, added = (tensors[f"{which}_mean.bias"].double() for which in ("sub", "add"))
     for which in ("sub", "add"):
         weight = tensors[f"{which}_mean.weight"]
-        if weight.shape != (3, 3, 1, 1) or not torch.equal(weight.reshape(3, 3).double(), torch.eye(3).double()):
-            raise WeightsError(f"{which}_mean.weight divides by a deviation, which dukd's networks do not")
+        if weight.shape != (3, 3, 1, 1) or not torch.equal(
+            weight.reshape(3, 3).double(), torch.eye(3).double()
+        ):
+            raise WeightsError(
+                f"{which}_mean.weight divides by a deviation, which dukd's networks do not"
+            )
     if subtracted.shape != (3,) or not torch.equal(subtracted, -added):
         raise WeightsError("sub_mean and add_mean do not undo each other")
     value_range = 255.0 if added.abs().max() > 1 else 1.0
     exact = [float(value) / value_range for value in added]
-    tidy = [round(value, 4) for value in exact]  # 0.4488 instead of 0.44880001 where float32 cannot tell them apart
-    same = torch.allclose(torch.tensor(tidy, dtype=torch.float64) * value_range, added, rtol=1e-6, atol=0)
+    tidy = [
+        round(value, 4) for value in exact
+    ]  # 0.4488 instead of 0.44880001 where float32 cannot tell them apart
+    same = torch.allclose(
+        torch.tensor(tidy, dtype=torch.float64) * value_range, added, rtol=1e-6, atol=0
+    )
     r, g, b = tidy if same else exact
-    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(("sub_mean.", "add_mean."))}
+    rest = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(("sub_mean.", "add_mean."))
+    }
     return rest, value_range, (r, g, b)
 
 
@@ -144,11 +160,16 @@ def _edsr_config(tensors: Tensors) -> EDSRConfig:
     width = _shape(tensors, "conv_first.weight", 4)[0]
     blocks = _count(tensors, r"body\.(\d+)\.conv1\.weight")
     deep = blocks >= 32 or width >= 256  # noqa: PLR2004  EDSR of the paper and DUKD's student, against the baseline
-    return EDSRConfig(scale=_upsampler_scale(tensors), width=width, blocks=blocks, residual_scale=0.1 if deep else 1.0)
+    return EDSRConfig(
+        scale=_upsampler_scale(tensors),
+        width=width,
+        blocks=blocks,
+        residual_scale=0.1 if deep else 1.0,
+    )
 
 
-def _edsr_basicsr(tensors: Tensors) -> Recognised:
-    return Recognised(
+def _edsr_basicsr(tensors: Tensors) -> Recognized:
+    return Recognized(
         config=_edsr_config(tensors),
         layout="basicsr",
         tensors=dict(tensors),
@@ -157,12 +178,12 @@ def _edsr_basicsr(tensors: Tensors) -> Recognised:
     )
 
 
-def _edsr_official(tensors: Tensors) -> Recognised:
+def _edsr_official(tensors: Tensors) -> Recognized:
     shift = _mean_shift(tensors)
     rest, value_range, mean = shift or (dict(tensors), 255.0, DIV2K_MEAN)
     shown = frozenset({"value_range", "mean"}) if shift else frozenset[str]()
     renamed = _ours(rest, _EDSR_OFFICIAL)
-    return Recognised(
+    return Recognized(
         config=replace(_edsr_config(renamed), value_range=value_range, mean=mean),
         layout="official",
         tensors=renamed,
@@ -182,8 +203,8 @@ def _rcan_config(tensors: Tensors) -> RCANConfig:
     )
 
 
-def _rcan_basicsr(tensors: Tensors) -> Recognised:
-    return Recognised(
+def _rcan_basicsr(tensors: Tensors) -> Recognized:
+    return Recognized(
         config=_rcan_config(tensors),
         layout="basicsr",
         tensors=dict(tensors),
@@ -192,12 +213,12 @@ def _rcan_basicsr(tensors: Tensors) -> Recognised:
     )
 
 
-def _rcan_official(tensors: Tensors) -> Recognised:
+def _rcan_official(tensors: Tensors) -> Recognized:
     shift = _mean_shift(tensors)
     rest, value_range, mean = shift or (dict(tensors), 255.0, DIV2K_MEAN)
     settled = frozenset({"value_range", "mean"})
     renamed = _ours(rest, _RCAN_OFFICIAL)
-    return Recognised(
+    return Recognized(
         config=replace(_rcan_config(renamed), value_range=value_range, mean=mean),
         layout="official",
         tensors=renamed,
@@ -206,7 +227,7 @@ def _rcan_official(tensors: Tensors) -> Recognised:
     )
 
 
-def _swinir_official(tensors: Tensors) -> Recognised:
+def _swinir_official(tensors: Tensors) -> Recognized:
     followed = ("attn_mask", "relative_position_index")  # from the sizes, so they are made anew
     kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(followed)}
     for name, what in _OTHER_SWINIRS.items():
@@ -219,17 +240,20 @@ def _swinir_official(tensors: Tensors) -> Recognised:
     ]
     light = "conv_last.weight" not in kept
     config = SwinIRConfig(
-        scale=_pixel_shuffle(_shape(kept, "upsample.0.weight", 4)[0], 3) if light else _upsampler_scale(kept),
+        scale=_pixel_shuffle(_shape(kept, "upsample.0.weight", 4)[0], 3)
+        if light
+        else _upsampler_scale(kept),
         width=width,
         depths=tuple(
-            _count(kept, rf"layers\.{group}\.residual_group\.blocks\.(\d+)\.") for group in range(len(tables))
+            _count(kept, rf"layers\.{group}\.residual_group\.blocks\.(\d+)\.")
+            for group in range(len(tables))
         ),
         heads=tuple(table[1] for table in tables),
         window=(math.isqrt(tables[0][0]) + 1) // 2,
         mlp_ratio=_shape(kept, "layers.0.residual_group.blocks.0.mlp.fc1.weight", 2)[0] / width,
         upsampler="pixelshuffledirect" if light else "pixelshuffle",
     )
-    return Recognised(
+    return Recognized(
         config=config,
         layout="official" if len(kept) < len(tensors) else "basicsr",
         tensors=kept,
@@ -245,7 +269,7 @@ _OTHER_SWINIRS = {
 }
 
 
-def _smfanet_official(tensors: Tensors) -> Recognised:
+def _smfanet_official(tensors: Tensors) -> Recognized:
     width = _shape(tensors, "to_feat.weight", 4)[0]
     config = SMFANetConfig(
         scale=_pixel_shuffle(_shape(tensors, "to_img.0.weight", 4)[0], 3),
@@ -253,10 +277,16 @@ def _smfanet_official(tensors: Tensors) -> Recognised:
         blocks=_count(tensors, r"feats\.(\d+)\.smfa\.alpha"),
         expansion=_shape(tensors, "feats.0.pcfn.conv_0.weight", 4)[0] / width,
     )
-    return Recognised(config=config, layout="official", tensors=dict(tensors), shown=frozenset(), assumed=frozenset())
+    return Recognized(
+        config=config,
+        layout="official",
+        tensors=dict(tensors),
+        shown=frozenset(),
+        assumed=frozenset(),
+    )
 
 
-_SIGNATURES: dict[str, Callable[[Tensors], Recognised]] = {
+_SIGNATURES: dict[str, Callable[[Tensors], Recognized]] = {
     r"body\.\d+\.conv1\.weight": _edsr_basicsr,
     r"body\.\d+\.body\.0\.weight": _edsr_official,
     r"body\.\d+\.residual_group\.\d+\.rcab\.0\.weight": _rcan_basicsr,
@@ -267,7 +297,11 @@ _SIGNATURES: dict[str, Callable[[Tensors], Recognised]] = {
 
 # Names: the authors' to ours; p is weight or bias, the others are numbers, last and inner those that close a row
 
-_ENDS = {"head.0.{p}": "conv_first.{p}", "tail.0.{n}.{p}": "upsample.{n}.{p}", "tail.1.{p}": "conv_last.{p}"}
+_ENDS = {
+    "head.0.{p}": "conv_first.{p}",
+    "tail.0.{n}.{p}": "upsample.{n}.{p}",
+    "tail.1.{p}": "conv_last.{p}",
+}
 _EDSR_OFFICIAL = _ENDS | {
     "body.{n}.body.0.{p}": "body.{n}.conv1.{p}",
     "body.{n}.body.2.{p}": "body.{n}.conv2.{p}",
@@ -287,20 +321,26 @@ def _ours(tensors: Tensors, names: Mapping[str, str]) -> dict[str, Tensor]:
     return {_renamed(name, names, {}): tensor for name, tensor in tensors.items()}
 
 
-def _theirs(tensors: Tensors, names: Mapping[str, str], numbers: Mapping[str, int]) -> dict[str, Tensor]:
+def _theirs(
+    tensors: Tensors, names: Mapping[str, str], numbers: Mapping[str, int]
+) -> dict[str, Tensor]:
     turned = {ours: theirs for theirs, ours in names.items()}
     return {_renamed(name, turned, numbers): tensor for name, tensor in tensors.items()}
 
 
 def _renamed(name: str, names: Mapping[str, str], numbers: Mapping[str, int]) -> str:
     for old, new in names.items():
-        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(old)).replace(r"(?P<p>\d+)", "(?P<p>weight|bias)")
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(old)).replace(
+            r"(?P<p>\d+)", "(?P<p>weight|bias)"
+        )
         if found := re.fullmatch(pattern, name):
             return new.format(**numbers, **found.groupdict())
     return name
 
 
-def to_official(config: NetworkConfig, tensors: Tensors, *, training_size: int) -> dict[str, Tensor]:
+def to_official(
+    config: NetworkConfig, tensors: Tensors, *, training_size: int
+) -> dict[str, Tensor]:
     """Give tensors the names, and the companions, that the authors' code expects.
 
     Args:
@@ -318,7 +358,9 @@ def to_official(config: NetworkConfig, tensors: Tensors, *, training_size: int) 
             renamed = _theirs(tensors, _EDSR_OFFICIAL, {"last": config.blocks})
             return _mean_convolutions(config.value_range, config.mean) | renamed
         case RCANConfig():
-            renamed = _theirs(tensors, _RCAN_OFFICIAL, {"last": config.groups, "inner": config.blocks})
+            renamed = _theirs(
+                tensors, _RCAN_OFFICIAL, {"last": config.groups, "inner": config.blocks}
+            )
             return _mean_convolutions(config.value_range, config.mean) | renamed
         case SwinIRConfig():
             return dict(tensors) | _swinir_buffers(config, training_size)
@@ -349,5 +391,7 @@ def _swinir_buffers(config: SwinIRConfig, size: int) -> dict[str, Tensor]:
             block = f"layers.{group}.residual_group.blocks.{number}"
             buffers[f"{block}.attn.relative_position_index"] = relative_positions(config.window)
             if number % 2:
-                buffers[f"{block}.attn_mask"] = shift_mask(size, size, config.window, torch.zeros(()))
+                buffers[f"{block}.attn_mask"] = shift_mask(
+                    size, size, config.window, torch.zeros(())
+                )
     return buffers

@@ -1,4 +1,4 @@
-"""Perceptual encoders: frozen networks in whose features contrastive methods compare pictures.
+"""Perceptual encoders: frozen networks in whose features contrastive methods compare images.
 
 - `VGG19`, as trained on ImageNet (Simonyan and Zisserman, arXiv:1409.1556), read at relu1_1 ... relu5_1: CSD, MCIR.
 - `VQGAN`, the f16 encoder with its codes (Esser, Rombach and Ommer, arXiv:2012.09841), read at the first residual block
@@ -30,7 +30,7 @@ LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Weights of the five levels, from fine to coarse, in CSD and in DCKD."""
 
 SHALLOWEST = 16
-"""Pictures are padded to a multiple of this many pixels, so that the fifth level has a pixel of its own."""
+"""Images are padded to a multiple of this many pixels, so that the fifth level has a pixel of its own."""
 
 
 class Encoder(nn.Module, ABC):
@@ -72,7 +72,9 @@ class CodedEncoder(Encoder):
         """Squared distances of each latent position to each code: ``(n, 3, h, w)`` to ``(n, positions, k)``."""
         with torch.autocast(x.device.type, enabled=False):
             z = self.latent(self.prepared(x)).flatten(2).mT  # (n, positions, d)
-            return z.square().sum(2, keepdim=True) - 2 * z @ self.codes.T + self.codes.square().sum(1)
+            return (
+                z.square().sum(2, keepdim=True) - 2 * z @ self.codes.T + self.codes.square().sum(1)
+            )
 
 
 def as_constants(module: nn.Module) -> None:
@@ -94,9 +96,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VGG19(Encoder):
-    """VGG19 without batch normalisation up to relu5_1, for pictures normalised as in its training.
+    """VGG19 without batch normalization up to relu5_1, for images normalized as in its training.
 
-    CSD's released code shows it unnormalised pictures in [0, 255] (methods.md D37).
+    CSD's released code shows it unnormalized images in [0, 255] (methods.md D37).
     """
 
     mean: Tensor
@@ -114,8 +116,12 @@ class VGG19(Encoder):
             for name, shape in (("weight", (width, before, 3, 3)), ("bias", (width,))):
                 tensor = _checked(state, f"features.{number}.{name}", shape, "torchvision's VGG19")
                 self.register_buffer(f"{name}{number}", tensor, persistent=False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1), persistent=False
+        )
 
     @override
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -124,7 +130,14 @@ class VGG19(Encoder):
         for number in VGG19_CONVOLUTIONS:
             if number in _TAPPED[1:]:
                 x = F.max_pool2d(x, 2)
-            x = F.relu(F.conv2d(x, self.get_buffer(f"weight{number}"), self.get_buffer(f"bias{number}"), padding=1))
+            x = F.relu(
+                F.conv2d(
+                    x,
+                    self.get_buffer(f"weight{number}"),
+                    self.get_buffer(f"bias{number}"),
+                    padding=1,
+                )
+            )
             if number in _TAPPED:
                 features.append(x)
         return features
@@ -155,8 +168,14 @@ class VQGAN(CodedEncoder):
         self.encoder = _VQGANEncoder(width, latent)
         self.quant_conv = nn.Conv2d(latent, size, 1)
         self.register_buffer("codes", torch.zeros(count, size))
-        own = {("quantize.embedding.weight" if name == "codes" else name): t for name, t in self.state_dict().items()}
-        found = {name: _checked(state, name, t.shape, "taming-transformers' VQGAN") for name, t in own.items()}
+        own = {
+            ("quantize.embedding.weight" if name == "codes" else name): t
+            for name, t in self.state_dict().items()
+        }
+        found = {
+            name: _checked(state, name, t.shape, "taming-transformers' VQGAN")
+            for name, t in own.items()
+        }
         found["codes"] = found.pop("quantize.embedding.weight")
         self.load_state_dict(found)
         as_constants(self)
@@ -179,10 +198,16 @@ class _VQGANEncoder(nn.Module):
         widths = [width * m for m in (1, 1, 1, 2, 2, 4)]
         self.conv_in = nn.Conv2d(3, width, 3, padding=1)
         levels = pairwise(widths)
-        self.down = nn.ModuleList(_Level(a, b, last=i == len(widths) - 2) for i, (a, b) in enumerate(levels))
+        self.down = nn.ModuleList(
+            _Level(a, b, last=i == len(widths) - 2) for i, (a, b) in enumerate(levels)
+        )
         wide = widths[-1]
         self.mid = nn.ModuleDict(
-            {"block_1": _Residual(wide, wide), "attn_1": _Attention(wide), "block_2": _Residual(wide, wide)}
+            {
+                "block_1": _Residual(wide, wide),
+                "attn_1": _Attention(wide),
+                "block_2": _Residual(wide, wide),
+            }
         )
         self.norm_out = _norm(wide)
         self.conv_out = nn.Conv2d(wide, latent, 3, padding=1)
@@ -212,7 +237,9 @@ class _Level(nn.Module):
         super().__init__()
         self.block = nn.ModuleList([_Residual(before, width), _Residual(width, width)])
         self.attn = nn.ModuleList([_Attention(width), _Attention(width)] if last else [])
-        self.downsample = None if last else nn.ModuleDict({"conv": nn.Conv2d(width, width, 3, stride=2)})
+        self.downsample = (
+            None if last else nn.ModuleDict({"conv": nn.Conv2d(width, width, 3, stride=2)})
+        )
 
     def after_first(self, x: Tensor) -> Tensor:
         """What follows the first residual block, up to the next level."""
@@ -247,7 +274,9 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normal = self.norm(x)
-        q, k, v = (layer(normal).flatten(2).mT for layer in (self.q, self.k, self.v))  # (n, h * w, c)
+        q, k, v = (
+            layer(normal).flatten(2).mT for layer in (self.q, self.k, self.v)
+        )  # (n, h * w, c)
         seen = F.scaled_dot_product_attention(q, k, v)
         return x + self.proj_out(seen.mT.reshape(x.shape))
 
@@ -260,12 +289,12 @@ class Filters(CodedEncoder):
     """Stands in where no trained encoder is named: random rectified convolutions, the same on every machine.
 
     Five levels of 3x3 convolutions whose weights come from a fixed seed, scaled to keep the variance (He et al.,
-    arXiv:1502.01852), halved in between by averaging. Its codes are latents of fixed-seed noise pictures. It sees edges
-    and textures at several sizes but knows nothing of what pictures show: numbers got with it are not the paper's.
+    arXiv:1502.01852), halved in between by averaging. Its codes are latents of fixed-seed noise images. It sees edges
+    and textures at several sizes but knows nothing of what images show: numbers got with it are not the paper's.
 
     Measured on 32 photographs at x2 with EDSR f32b5 as the student and SMFANet+ as the teacher: descending CSD's
-    quotient leads towards the teacher's picture with a cosine of 0.14, against 0.11 with hand-made derivatives at five
-    sizes and 0.09 with the pictures themselves at five sizes.
+    quotient leads towards the teacher's image with a cosine of 0.14, against 0.11 with hand-made derivatives at five
+    sizes and 0.09 with the images themselves at five sizes.
     """
 
     WIDTHS = (16, 24, 32, 48, 64)
@@ -296,15 +325,17 @@ class Filters(CodedEncoder):
 
     def _make_codes(self, count: int, rng: torch.Generator) -> None:
         """Encode noise of several sizes, and keep the scaled latents as codes."""
-        pictures = torch.zeros(-(-count // 16), 3, 64, 64)
+        images = torch.zeros(-(-count // 16), 3, 64, 64)
         for size in (4, 8, 16, 32, 64):
-            noise = torch.randn(len(pictures), 3, size, size, generator=rng)
-            pictures += F.interpolate(noise, size=(64, 64), mode="bilinear", align_corners=False)
-        z = self.latent(torch.sigmoid(pictures))
+            noise = torch.randn(len(images), 3, size, size, generator=rng)
+            images += F.interpolate(noise, size=(64, 64), mode="bilinear", align_corners=False)
+        z = self.latent(torch.sigmoid(images))
         self.shift = z.mean((0, 2, 3), keepdim=True)
         # With this factor a position of a photograph spreads over some 14 codes; without it, over 1.3.
         self.spread = z.std((0, 2, 3), keepdim=True) * 8**0.5
-        self.codes = ((z - self.shift) / self.spread).permute(0, 2, 3, 1).flatten(0, 2)[:count].contiguous()
+        self.codes = (
+            ((z - self.shift) / self.spread).permute(0, 2, 3, 1).flatten(0, 2)[:count].contiguous()
+        )
 
     @override
     def encode(self, x: Tensor) -> list[Tensor]:
@@ -312,7 +343,7 @@ class Filters(CodedEncoder):
 
     @override
     def latent(self, x: Tensor) -> Tensor:
-        # Before the rectifier, behind which a filter may be silent on every picture and has no spread to divide by.
+        # Before the rectifier, behind which a filter may be silent on every image and has no spread to divide by.
         return (self.answers(x)[-1] - self.shift) / self.spread
 
     def answers(self, x: Tensor) -> list[Tensor]:
@@ -349,7 +380,9 @@ def encoder_notes(path: Path | None, wanted: str) -> tuple[str, ...]:
     """What to say beside numbers that came from the stand-in; nothing where a file was named."""
     if path is not None:
         return ()
-    return (f"perceptual features come from fixed random filters, not from {wanted}: name a file with its weights",)
+    return (
+        f"perceptual features come from fixed random filters, not from {wanted}: name a file with its weights",
+    )
 
 
 def read_tensors(path: Path, sha256: str = "") -> dict[str, Tensor]:
@@ -361,7 +394,9 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; it should hold the encoder's weights")
     if sha256 and digest(path) != sha256.lower():
-        raise ValueError(f"{path}: its SHA-256 is {digest(path)}, not {sha256}; fetch it again or correct the hash")
+        raise ValueError(
+            f"{path}: its SHA-256 is {digest(path)}, not {sha256}; fetch it again or correct the hash"
+        )
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -370,7 +405,9 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: cannot be read safely ({type(error).__name__}); save its tensors as safetensors"
         ) from error
-    if isinstance(loaded, dict) and isinstance(inner := cast("dict[object, object]", loaded).get("state_dict"), dict):
+    if isinstance(loaded, dict) and isinstance(
+        inner := cast("dict[object, object]", loaded).get("state_dict"), dict
+    ):
         loaded = cast("dict[object, object]", inner)
     if not isinstance(loaded, dict):
         raise ValueError(  # noqa: TRY004  the file is wrong, not our caller's type
@@ -386,10 +423,14 @@ def _checked(state: Mapping[str, Tensor], name: str, shape: tuple[int, ...], lay
         raise ValueError(_missing(name, layout))
     tensor = state[name].detach().float().clone()
     if tensor.shape != shape:
-        raise ValueError(f"{name} should be {tuple(shape)} in {layout}, but the file has {tuple(tensor.shape)}")
+        raise ValueError(
+            f"{name} should be {tuple(shape)} in {layout}, but the file has {tuple(tensor.shape)}"
+        )
     largest = float(tensor.abs().max())
     if not largest < _LARGEST:  # also where it is no number
-        raise ValueError(f"{name} reaches {largest}; no trained encoder's does, so the file is damaged or another's")
+        raise ValueError(
+            f"{name} reaches {largest}; no trained encoder's does, so the file is damaged or another's"
+        )
     if name.endswith("weight") and largest == 0:
         raise ValueError(f"{name} is zero everywhere; the file is damaged")
     return tensor

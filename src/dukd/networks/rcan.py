@@ -1,4 +1,4 @@
-"""RCAN: residual groups of blocks that weigh their channels by what the whole picture holds.
+"""RCAN: residual groups of blocks that weigh their channels by what the whole image holds.
 
 Zhang, Li, Li, Wang, Zhong, Fu, "Image Super-Resolution Using Very Deep Residual Channel Attention Networks",
 ECCV 2018, arXiv:1807.02758. Parameters are named as in BasicSR.
@@ -36,13 +36,20 @@ class RCANConfig(NetworkConfig):
     def __post_init__(self) -> None:
         """Refuse numbers that make no network."""
         upsampler_steps(self.scale)
-        counts = {"width": self.width, "groups": self.groups, "blocks": self.blocks, "squeeze": self.squeeze}
+        counts = {
+            "width": self.width,
+            "groups": self.groups,
+            "blocks": self.blocks,
+            "squeeze": self.squeeze,
+        }
         check_numbers("RCAN", counts=counts, value_range=self.value_range, mean=self.mean)
         if self.squeeze > self.width:
-            raise ValueError(f"RCAN: squeeze is at most the width {self.width}, but got {self.squeeze}")
+            raise ValueError(
+                f"RCAN: squeeze is at most the width {self.width}, but got {self.squeeze}"
+            )
 
     def build(self) -> "RCAN":
-        """Make the network with freshly initialised weights."""
+        """Make the network with freshly initialized weights."""
         return RCAN(self)
 
 
@@ -59,7 +66,7 @@ def rcan_student(scale: int) -> RCANConfig:
 class RCAN(SRNetwork):
     """RCAN; its stages are the groups and the convolution that closes the body.
 
-    Channel attention averages over the whole picture, so every input pixel can change every output pixel: no tile is
+    Channel attention averages over the whole image, so every input pixel can change every output pixel: no tile is
     exact.
     """
 
@@ -96,7 +103,9 @@ class ResidualGroup(nn.Module):
 
     def __init__(self, width: int, blocks: int, squeeze: int) -> None:
         super().__init__()
-        self.residual_group = nn.Sequential(*(AttentionBlock(width, squeeze) for _ in range(blocks)))
+        self.residual_group = nn.Sequential(
+            *(AttentionBlock(width, squeeze) for _ in range(blocks))
+        )
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""SMFANet: local detail beside coarse, picture-wide modulation, at half a million parameters.
+"""SMFANet: local detail beside coarse, image-wide modulation, at half a million parameters.
 
 Zheng, Sun, Dong, Pan, "SMFANet: A Lightweight Self-Modulation Feature Aggregation Network for Efficient Image
 Super-Resolution", ECCV 2024. Parameters are named as in the authors' code, whose files are read as they are.
@@ -40,7 +40,7 @@ class SMFANetConfig(NetworkConfig):
         check_numbers("SMFANet", counts=counts, value_range=1.0, mean=(0.0, 0.0, 0.0))
 
     def build(self) -> "SMFANet":
-        """Make the network with freshly initialised weights."""
+        """Make the network with freshly initialized weights."""
         return SMFANet(self)
 
 
@@ -57,16 +57,19 @@ def smfanet_small(scale: int) -> SMFANetConfig:
 class SMFANet(SRNetwork):
     """SMFANet; its stages are the blocks.
 
-    Each block takes the variance of its features over the whole picture, so every input pixel can change every output
-    pixel: no tile is exact. Pictures below 8 pixels have one coarse cell, where the authors' code fails.
+    Each block takes the variance of its features over the whole image, so every input pixel can change every output
+    pixel: no tile is exact. Images below 8 pixels have one coarse cell, where the authors' code fails.
     """
 
     def __init__(self, config: SMFANetConfig) -> None:
         super().__init__(config, width=config.width, radius=None)
         self.to_feat = nn.Conv2d(3, config.width, 3, padding=1)
-        self.feats = nn.Sequential(*(ModulationBlock(config.width, config.expansion) for _ in range(config.blocks)))
+        self.feats = nn.Sequential(
+            *(ModulationBlock(config.width, config.expansion) for _ in range(config.blocks))
+        )
         self.to_img = nn.Sequential(
-            nn.Conv2d(config.width, 3 * config.scale**2, 3, padding=1), nn.PixelShuffle(config.scale)
+            nn.Conv2d(config.width, 3 * config.scale**2, 3, padding=1),
+            nn.PixelShuffle(config.scale),
         )
 
     @property
@@ -99,7 +102,7 @@ class ModulationBlock(nn.Module):
 
 
 class SelfModulation(nn.Module):
-    """Half of the channels is scaled by what coarse cells and the whole picture hold; the other half keeps detail."""
+    """Half of the channels is scaled by what coarse cells and the whole image hold; the other half keeps detail."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -134,7 +137,8 @@ class LocalDetail(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv_0 = nn.Sequential(
-            nn.Conv2d(width, 2 * width, 3, padding=1, groups=width), nn.Conv2d(2 * width, 2 * width, 1)
+            nn.Conv2d(width, 2 * width, 3, padding=1, groups=width),
+            nn.Conv2d(2 * width, 2 * width, 1),
         )
         self.conv_1 = nn.Conv2d(2 * width, width, 1)
 

@@ -15,12 +15,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
 from dukd.networks.base import NetworkConfig, SRNetwork
-from dukd.networks.layers import DIV2K_MEAN, TAIL_RADIUS, Mean, Range, Upsampler, check_numbers, upsampler_steps
+from dukd.networks.layers import (
+    DIV2K_MEAN,
+    TAIL_RADIUS,
+    Mean,
+    Range,
+    Upsampler,
+    check_numbers,
+    upsampler_steps,
+)
 
 TAIL_WIDTH = 64
 """Channels of the upsampler, whatever the width of the network."""
 _APART = -100.0
-"""Added to the logits of pixels that are neighbours only because the shift wrapped around; its exponential is 4e-44."""
+"""Added to the logits of pixels that are neighbors only because the shift wrapped around; its exponential is 4e-44."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +44,7 @@ class SwinIRConfig(NetworkConfig):
     heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
     """Attention heads of each group; each divides the width."""
     window: int = 8
-    """Pixels on a side of a window, an even number; pictures are padded to a multiple of it."""
+    """Pixels on a side of a window, an even number; images are padded to a multiple of it."""
     mlp_ratio: float = 2.0
     """Channels inside the feed-forward networks, as a multiple of the width."""
     upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = "pixelshuffle"
@@ -52,24 +60,42 @@ class SwinIRConfig(NetworkConfig):
     def __post_init__(self) -> None:
         """Refuse numbers that make no network."""
         if self.upsampler not in {"pixelshuffle", "pixelshuffledirect"}:
-            raise ValueError(f"SwinIR: upsampler is pixelshuffle or pixelshuffledirect, but got {self.upsampler!r}")
+            raise ValueError(
+                f"SwinIR: upsampler is pixelshuffle or pixelshuffledirect, but got {self.upsampler!r}"
+            )
         if self.upsampler == "pixelshuffle":
             upsampler_steps(self.scale)
-        counts = {"scale": self.scale, "width": self.width, "groups": len(self.depths), "window": self.window // 2}
-        counts |= {"layers of a group": min(self.depths, default=0), "heads": min(self.heads, default=0)}
+        counts = {
+            "scale": self.scale,
+            "width": self.width,
+            "groups": len(self.depths),
+            "window": self.window // 2,
+        }
+        counts |= {
+            "layers of a group": min(self.depths, default=0),
+            "heads": min(self.heads, default=0),
+        }
         counts["channels of the feed-forward networks"] = int(self.width * self.mlp_ratio)
         check_numbers("SwinIR", counts=counts, value_range=self.value_range, mean=self.mean)
         if len(self.depths) != len(self.heads):
-            raise ValueError(f"SwinIR: depths {self.depths} and heads {self.heads} name different numbers of groups")
+            raise ValueError(
+                f"SwinIR: depths {self.depths} and heads {self.heads} name different numbers of groups"
+            )
         if any(self.width % heads for heads in self.heads):
-            raise ValueError(f"SwinIR: the width {self.width} is no multiple of the heads {self.heads}")
+            raise ValueError(
+                f"SwinIR: the width {self.width} is no multiple of the heads {self.heads}"
+            )
         if self.window % 2:
-            raise ValueError(f"SwinIR: window is even, since layers shift it by half, but got {self.window}")
+            raise ValueError(
+                f"SwinIR: window is even, since layers shift it by half, but got {self.window}"
+            )
         if not 0 <= self.stochastic_depth < 1:
-            raise ValueError(f"SwinIR: stochastic_depth lies in [0, 1), but got {self.stochastic_depth}")
+            raise ValueError(
+                f"SwinIR: stochastic_depth lies in [0, 1), but got {self.stochastic_depth}"
+            )
 
     def build(self) -> "SwinIR":
-        """Make the network with freshly initialised weights."""
+        """Make the network with freshly initialized weights."""
         return SwinIR(self)
 
 
@@ -85,7 +111,13 @@ def swinir_student(scale: int) -> SwinIRConfig:
 
 def swinir_light(scale: int) -> SwinIRConfig:
     """The authors' light model: the student's body with an upsampler of one convolution, 0.9 million parameters."""
-    return SwinIRConfig(scale=scale, width=60, depths=(6, 6, 6, 6), heads=(6, 6, 6, 6), upsampler="pixelshuffledirect")
+    return SwinIRConfig(
+        scale=scale,
+        width=60,
+        depths=(6, 6, 6, 6),
+        heads=(6, 6, 6, 6),
+        upsampler="pixelshuffledirect",
+    )
 
 
 class SwinIR(SRNetwork):
@@ -104,9 +136,9 @@ class SwinIR(SRNetwork):
         self.range = Range(config.value_range, config.mean)
         self.conv_first = nn.Conv2d(3, width, 3, padding=1)
         self.patch_embed = TokenNorm(width)
-        chances = torch.linspace(0, config.stochastic_depth, sum(config.depths), device="cpu").split(
-            list(config.depths)
-        )
+        chances = torch.linspace(
+            0, config.stochastic_depth, sum(config.depths), device="cpu"
+        ).split(list(config.depths))
         self.layers = nn.ModuleList(
             Group(width, heads, config.window, int(width * config.mlp_ratio), drop.tolist())
             for heads, drop in zip(config.heads, chances, strict=True)
@@ -119,12 +151,18 @@ class SwinIR(SRNetwork):
             last = nn.Conv2d(width, 3 * config.scale**2, 3, padding=1)
             self.upsample = nn.Sequential(last, nn.PixelShuffle(config.scale))
         else:
-            self.conv_before_upsample = nn.Sequential(nn.Conv2d(width, TAIL_WIDTH, 3, padding=1), nn.LeakyReLU())
+            self.conv_before_upsample = nn.Sequential(
+                nn.Conv2d(width, TAIL_WIDTH, 3, padding=1), nn.LeakyReLU()
+            )
             self.upsample = Upsampler(config.scale, TAIL_WIDTH)
             self.conv_last = nn.Conv2d(TAIL_WIDTH, 3, 3, padding=1)
         # A row of stages in a tuple: their parameters are registered above, under the names other people's files have.
         first, *others = self.layers
-        self.row = (FirstGroup(self.patch_embed, first), *others, Closing(self.norm, self.conv_after_body))
+        self.row = (
+            FirstGroup(self.patch_embed, first),
+            *others,
+            Closing(self.norm, self.conv_after_body),
+        )
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -142,7 +180,9 @@ class SwinIR(SRNetwork):
     def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
         """Add the shallow features, upsample, add the mean."""
         del lr
-        return self.range.leave(self.conv_last(self.upsample(self.conv_before_upsample(features + shallow))))
+        return self.range.leave(
+            self.conv_last(self.upsample(self.conv_before_upsample(features + shallow)))
+        )
 
 
 class TokenNorm(nn.Module):
@@ -186,7 +226,9 @@ class Closing(nn.Module):
 class Group(nn.Module):
     """Layers and a convolution, beside the identity."""
 
-    def __init__(self, width: int, heads: int, window: int, inner: int, drop: Sequence[float]) -> None:
+    def __init__(
+        self, width: int, heads: int, window: int, inner: int, drop: Sequence[float]
+    ) -> None:
         super().__init__()
         self.residual_group = Layers(width, heads, window, inner, drop)
         self.conv = nn.Conv2d(width, width, 3, padding=1)
@@ -199,7 +241,9 @@ class Group(nn.Module):
 class Layers(nn.Module):
     """A row of layers, every second one shifted by half a window."""
 
-    def __init__(self, width: int, heads: int, window: int, inner: int, drop: Sequence[float]) -> None:
+    def __init__(
+        self, width: int, heads: int, window: int, inner: int, drop: Sequence[float]
+    ) -> None:
         super().__init__()
         self.window = window
         self.blocks = nn.ModuleList(
@@ -218,7 +262,9 @@ class Layers(nn.Module):
 class Layer(nn.Module):
     """Attention inside windows, then a feed-forward network, each behind a norm and beside the identity."""
 
-    def __init__(self, width: int, heads: int, window: int, *, shift: int, inner: int, drop: float) -> None:
+    def __init__(
+        self, width: int, heads: int, window: int, *, shift: int, inner: int, drop: float
+    ) -> None:
         super().__init__()
         self.window = window
         self.shift = shift
@@ -236,13 +282,17 @@ class Layer(nn.Module):
     def _attend(self, x: Tensor, apart: Tensor) -> Tensor:
         rows, columns = x.shape[1] // self.window, x.shape[2] // self.window
         if self.shift == 0:
-            return _join(self.attn(_split(x, rows, columns, self.window), None), rows, columns, self.window)
+            return _join(
+                self.attn(_split(x, rows, columns, self.window), None), rows, columns, self.window
+            )
         x = x.roll((-self.shift, -self.shift), (1, 2))
-        x = _join(self.attn(_split(x, rows, columns, self.window), apart), rows, columns, self.window)
+        x = _join(
+            self.attn(_split(x, rows, columns, self.window), apart), rows, columns, self.window
+        )
         return x.roll((self.shift, self.shift), (1, 2))
 
     def _sometimes(self, branch: Tensor) -> Tensor:
-        """Leave the branch out for some pictures of the batch, while training; draws from the global generator."""
+        """Leave the branch out for some images of the batch, while training; draws from the global generator."""
         if not self.training or self.drop == 0:
             return branch
         kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop
@@ -260,7 +310,9 @@ class Attention(nn.Module):
         self.factor = (width // heads) ** -0.5
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("relative_position_index", relative_positions(window), persistent=False)
+        self.register_buffer(
+            "relative_position_index", relative_positions(window), persistent=False
+        )
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -268,8 +320,12 @@ class Attention(nn.Module):
         """``(n * windows, pixels, width)`` to the same shape; ``apart`` is ``(windows, pixels, pixels)``."""
         pixels, width = x.shape[1:]
         qkv = self.qkv(x).reshape(-1, pixels, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (n * windows, heads, pixels, width / heads)
-        logits = (query * self.factor) @ key.transpose(-2, -1)  # the older ONNX exporter knows no ``mT``
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(
+            0
+        )  # (n * windows, heads, pixels, width / heads)
+        logits = (query * self.factor) @ key.transpose(
+            -2, -1
+        )  # the older ONNX exporter knows no ``mT``
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
         logits = logits + bias.reshape(pixels, pixels, self.heads).permute(2, 0, 1)
         if apart is not None:
@@ -299,7 +355,10 @@ def relative_positions(window: int) -> Tensor:
         >>> relative_positions(2)[0]
         tensor([4, 3, 1, 0])
     """
-    y, x = (grid.flatten() for grid in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"))
+    y, x = (
+        grid.flatten()
+        for grid in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    )
     down, right = (place[:, None] - place[None] + window - 1 for place in (y, x))
     return down * (2 * window - 1) + right
 
@@ -319,7 +378,9 @@ def shift_mask(h: int, w: int, window: int, like: Tensor) -> Tensor:
     Returns:
         ``(windows, window**2, window**2)``.
     """
-    rows, columns = (torch.arange(size, device=like.device) >= size - window // 2 for size in (h, w))
+    rows, columns = (
+        torch.arange(size, device=like.device) >= size - window // 2 for size in (h, w)
+    )
     regions = (2 * rows.long()[:, None] + columns.long()[None])[None, :, :, None]
     regions = _split(regions, h // window, w // window, window).squeeze(-1)  # (windows, window**2)
     return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * _APART

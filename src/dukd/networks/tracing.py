@@ -1,7 +1,7 @@
 """Pooling and enlarging whose sizes follow from the input's, in operations that a traced graph can repeat at any size.
 
-The exporter to ONNX records what happens for one picture. torch's own adaptive pooling would be recorded for the size
-of that picture; these functions compute the same from index arithmetic, which is recorded as arithmetic.
+The exporter to ONNX records what happens for one image. torch's own adaptive pooling would be recorded for the size
+of that image; these functions compute the same from index arithmetic, which is recorded as arithmetic.
 """
 
 import torch
@@ -25,7 +25,9 @@ def cell_maxima(x: Tensor, cell: int) -> Tensor:
         first = number * size // count
         last = ((number + 1) * size + count - 1) // count - 1
         places = torch.minimum(first[:, None] + torch.arange(2 * cell), last[:, None])
-        cells = x.index_select(3, places.flatten()).reshape(x.shape[0], x.shape[1], x.shape[2], -1, 2 * cell)
+        cells = x.index_select(3, places.flatten()).reshape(
+            x.shape[0], x.shape[1], x.shape[2], -1, 2 * cell
+        )
         x = cells.amax(-1).transpose(2, 3)
     return x
 
@@ -41,7 +43,7 @@ def enlarged(x: Tensor, like: Tensor) -> Tensor:
 
 
 def variance(x: Tensor) -> Tensor:
-    """Variance of each channel over the picture, ``(n, c, 1, 1)``; 0 for a single pixel."""
+    """Variance of each channel over the image, ``(n, c, 1, 1)``; 0 for a single pixel."""
     count = torch.as_tensor(x.shape[-2] * x.shape[-1])
-    centred = x - x.mean((-2, -1), keepdim=True)
-    return centred.square().sum((-2, -1), keepdim=True) / (count - 1).clamp(min=1)
+    centered = x - x.mean((-2, -1), keepdim=True)
+    return centered.square().sum((-2, -1), keepdim=True) / (count - 1).clamp(min=1)

@@ -1,8 +1,8 @@
 """Controls: what a reviewer asks of DUKD's tables, each one change away from a recipe.
 
 Is it the teacher or the further inputs? Which of the augmentations? How much hangs on a weight? Does the released code
-gain by its method or by its second optimiser step? What do baselines reach in the same time? A control stands at the
-end of a recipe's name, where a method stands: ``small-x2-dukd-no-teacher``. Seeds are ``--optimisation.seed``.
+gain by its method or by its second optimizer step? What do baselines reach in the same time? A control stands at the
+end of a recipe's name, where a method stands: ``small-x2-dukd-no-teacher``. Seeds are ``--optimization.seed``.
 """
 
 from collections.abc import Callable
@@ -40,15 +40,17 @@ class Control:
     def of(self, experiment: Experiment) -> Experiment:
         """Make the control of an experiment with ``start`` as its method."""
         method = self.change(experiment.method)
-        steps = round(self.steps(experiment.student.scale) * experiment.optimisation.steps)
+        steps = round(self.steps(experiment.student.scale) * experiment.optimization.steps)
         if self.late:
             method = Late(base=method, start=round(self.late * steps))
         return replace(
             experiment,
             method=method,
             teacher=experiment.teacher if method.needs_teacher else None,
-            data=replace(experiment.data, period=round(self.period * steps) or experiment.data.period),
-            optimisation=replace(experiment.optimisation, steps=steps),
+            data=replace(
+                experiment.data, period=round(self.period * steps) or experiment.data.period
+            ),
+            optimization=replace(experiment.optimization, steps=steps),
         )
 
 
@@ -57,7 +59,9 @@ def _with(**changes: object) -> Callable[[Method], Method]:
 
 
 def _times(factor: float, fields: tuple[str, ...]) -> Callable[[Method], Method]:
-    return lambda method: replace(method, **{field: factor * getattr(method, field) for field in fields})
+    return lambda method: replace(
+        method, **{field: factor * getattr(method, field) for field in fields}
+    )
 
 
 def _half(_: int) -> float:
@@ -65,7 +69,7 @@ def _half(_: int) -> float:
 
 
 def _pixels(scale: int) -> float:
-    """What DUKD shows a network per picture: the input, a window of its size, and the input reduced."""
+    """What DUKD shows a network per image: the input, a window of its size, and the input reduced."""
     return 2 + scale**-2
 
 
@@ -81,10 +85,14 @@ CONTROLS: dict[str, Control] = {
         "the further inputs without a teacher: zoom out alone has a ground truth",
         change=_with(imitation=0.0, zoom_in=0.0, zoom_out=0.0),
     ),
-    "dukd-zoom-in-only": Control("without zoom out", change=_with(zoom_out=0.0, zoom_out_reconstruction=0.0)),
+    "dukd-zoom-in-only": Control(
+        "without zoom out", change=_with(zoom_out=0.0, zoom_out_reconstruction=0.0)
+    ),
     "dukd-zoom-out-only": Control("without zoom in", change=_with(zoom_in=0.0)),
     "dukd-no-consistency": Control("without label consistency", change=_with(consistency=0.0)),
-    "dukd-half-consistency": Control("every augmentation with probability 0.5", change=_with(consistency=0.5)),
+    "dukd-half-consistency": Control(
+        "every augmentation with probability 0.5", change=_with(consistency=0.5)
+    ),
     **{
         f"dukd-{operation.replace('_', '-')}-only": Control(
             f"label consistency under {operation} alone", change=_with(operations=(operation,))
@@ -92,14 +100,20 @@ CONTROLS: dict[str, Control] = {
         for operation in invertible.OPERATIONS
     },
     **{
-        f"dukd-{size}-{weight}": Control(f"{words} the weight of {weight}", change=_times(factor, fields))
+        f"dukd-{size}-{weight}": Control(
+            f"{words} the weight of {weight}", change=_times(factor, fields)
+        )
         for weight, fields in _WEIGHTS.items()
         for size, words, factor in (("low", "a third of", LOW), ("high", "three times", HIGH))
     },
-    "dukd-double-windows": Control("twice as many windows per picture", change=_times(2, ("windows",))),
-    "dukd-tiles": Control("windows on a grid, at one place for the whole batch", change=_with(placement="tiles")),
+    "dukd-double-windows": Control(
+        "twice as many windows per image", change=_times(2, ("windows",))
+    ),
+    "dukd-tiles": Control(
+        "windows on a grid, at one place for the whole batch", change=_with(placement="tiles")
+    ),
     "dukd-released-equal-updates": Control(
-        "two optimiser steps per batch as in the released code, at as many updates as others",
+        "two optimizer steps per batch as in the released code, at as many updates as others",
         ReleasedDUKD(),
         steps=_half,
     ),
@@ -110,7 +124,9 @@ CONTROLS: dict[str, Control] = {
         steps=_half,
     ),
     "dukd-released-one-step": Control(
-        "the released code with one optimiser step on the sum", ReleasedDUKD(), change=_with(two_steps=False)
+        "the released code with one optimizer step on the sum",
+        ReleasedDUKD(),
+        change=_with(two_steps=False),
     ),
     "dukd-late": Control("the teacher is asked in the last fifth of the steps alone", late=0.8),
     "dukd-frugal-replayed": Control(
@@ -119,10 +135,14 @@ CONTROLS: dict[str, Control] = {
         period=TENTH,
     ),
     "logits-replayed": Control(
-        "logits distillation, and the teacher is asked in the first tenth of the steps alone", Logits(), period=TENTH
+        "logits distillation, and the teacher is asked in the first tenth of the steps alone",
+        Logits(),
+        period=TENTH,
     ),
     "logits-equal-pixels": Control(
-        "logits distillation until it has seen as many pixels as DUKD, in about its time", Logits(), steps=_pixels
+        "logits distillation until it has seen as many pixels as DUKD, in about its time",
+        Logits(),
+        steps=_pixels,
     ),
 }
 """Controls by name."""

@@ -27,7 +27,7 @@ from dukd.runs import results
 from dukd.runs.directory import Run
 from dukd.runs.report import report
 from dukd.training import loop
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
 from dukd.training.log import Record
 
 SCALE = 2
@@ -42,7 +42,7 @@ THREADS = 1
 
 ABOUT = (
     "The same network, photographs, steps and seed, three times: from scratch, with a teacher's answers (logits), and "
-    "with the teacher's answers to upcycled pictures as well (DUKD). It is measured on photographs it never saw. "
+    "with the teacher's answers to upcycled images as well (DUKD). It is measured on photographs it never saw. "
     "So few steps show how it works, not how far a method can go."
 )
 
@@ -56,7 +56,7 @@ SECONDS_TO_MEASURE = 1.5
 
 @dataclass(frozen=True)
 class Photograph:
-    """A picture inside an installed package."""
+    """An image inside an installed package."""
 
     name: str
     package: str
@@ -115,7 +115,7 @@ def demo(
     """Train three students, measure them beside bicubic interpolation and their teacher, and write a page.
 
     Args:
-        out: Folder for pictures, runs and the page; an earlier demo there is gone on with.
+        out: Folder for images, runs and the page; an earlier demo there is gone on with.
         steps: Steps of each student.
         fresh: Whether an earlier demo in ``out`` is deleted first.
         tell: Told a sentence now and then.
@@ -128,56 +128,64 @@ def demo(
     if fresh:
         for method in METHODS:
             shutil.rmtree(out / "runs" / method.name, ignore_errors=True)
-    pictures = out / "pictures"
+    images = out / "images"
     runs = [out / "runs" / method.name for method in METHODS]
-    plans = [experiment(method, pictures, packs=out / "packs", steps=steps) for method in METHODS]
+    plans = [experiment(method, images, packs=out / "packs", steps=steps) for method in METHODS]
     begun = [_begun(run, plan) for run, plan in zip(runs, plans, strict=True)]
     work = _Work({run.name: max(Run(run).steps(), default=0) for run in runs}, steps, progress)
     with _threads(THREADS):
-        write_photographs(TRAINING, pictures / "training")
-        write_photographs(HELD_OUT, pictures / "held-out")
+        write_photographs(TRAINING, images / "training")
+        write_photographs(HELD_OUT, images / "held-out")
         for plan, run, resume in zip(plans, runs, begun, strict=True):
             work.begin(f"training {run.name}", run.name)
             loop.train(plan, run, resume=resume, observe=work.observe)
-            tell(f"{run.name}: {_last_psnr(run):.2f} dB on the photographs held out, after {steps} steps")
+            tell(
+                f"{run.name}: {_last_psnr(run):.2f} dB on the photographs held out, after {steps} steps"
+            )
         work.begin("measuring", "measure")
-        table = measure(runs, pictures / "held-out", progress=work.measured)
-    for run, row in zip(runs, (r for r in table.rows if r.model in {"baseline", "student"}), strict=True):
+        table = measure(runs, images / "held-out", progress=work.measured)
+    for run, row in zip(
+        runs, (r for r in table.rows if r.model in {"baseline", "student"}), strict=True
+    ):
         beside = tuple(r for r in table.rows if r.model in {"bicubic", "teacher"})
         rows = (*beside, replace(row, model="student"))
         results.keep(run, replace(table, rows=rows))
-    page = report(runs, out / "index.html", title="One small network, trained three ways", about=ABOUT)
+    page = report(
+        runs, out / "index.html", title="One small network, trained three ways", about=ABOUT
+    )
     work.finish()
     return Outcome(table, page)
 
 
-def experiment(method: Method, pictures: Path, *, packs: Path, steps: int = STEPS) -> Experiment:
+def experiment(method: Method, images: Path, *, packs: Path, steps: int = STEPS) -> Experiment:
     """One of the demo's runs; they differ in nothing but the method.
 
     Args:
         method: How the student learns.
-        pictures: Folder with ``training`` and ``held-out``.
+        images: Folder with ``training`` and ``held-out``.
         packs: Folder for the pack that training reads.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
     """
     return Experiment(
         student=STUDENT,
         teacher=Teacher(weights=TEACHER) if method.needs_teacher else None,
         method=method,
-        data=Data(train=pictures / "training", packs=packs, patch=32, batch=8),
-        optimisation=Optimisation(
+        data=Data(train=images / "training", packs=packs, patch=32, batch=8),
+        optimization=Optimization(
             steps=steps,
             learning_rate=2e-3,
             schedule="one-cycle",
             ema=0.99,
             # Without AVX-512, bfloat16 is emulated and slower than float32.
-            precision="bfloat16" if "AVX512" in torch.backends.cpu.get_cpu_capability() else "float32",
+            precision="bfloat16"
+            if "AVX512" in torch.backends.cpu.get_cpu_capability()
+            else "float32",
         ),
         evaluation=Evaluation(
-            sets=(pictures / "held-out",),
+            sets=(images / "held-out",),
             every=max(1, steps // VALIDATIONS),
             log_every=max(1, steps // 40),
-            teacher_pictures=1,
+            teacher_images=1,
             samples=len(HELD_OUT),
         ),
     )
@@ -189,17 +197,23 @@ def measure(runs: Sequence[Path], held_out: Path, *, progress: Progress = silent
     for i, run in enumerate(runs):
         student = weights.read(run / "student.safetensors").frozen()
         candidates.append(
-            evaluate.Candidate(model="student" if i else "baseline", label=run.name, network=student),
+            evaluate.Candidate(
+                model="student" if i else "baseline", label=run.name, network=student
+            ),
         )
-    candidates.append(evaluate.Candidate(model="teacher", label="teacher", network=weights.read(TEACHER).frozen()))
-    return evaluate.evaluate(candidates, {"held-out": find_pairs(held_out, scale=SCALE)}, progress=progress)
+    candidates.append(
+        evaluate.Candidate(model="teacher", label="teacher", network=weights.read(TEACHER).frozen())
+    )
+    return evaluate.evaluate(
+        candidates, {"held-out": find_pairs(held_out, scale=SCALE)}, progress=progress
+    )
 
 
 def write_photographs(photographs: Sequence[Photograph], folder: Path) -> None:
     """Copy photographs out of the installed packages, as PNG; those that are there already stay.
 
     Raises:
-        ValueError: If a package is not installed, or lacks the picture.
+        ValueError: If a package is not installed, or lacks the image.
     """
     for photograph in photographs:
         target = folder / f"{photograph.name}.png"
@@ -215,11 +229,13 @@ def locate(photograph: Photograph) -> Path:
     """Find a photograph's file in the installed package, without importing the package.
 
     Raises:
-        ValueError: If the package is not installed, or lacks the picture.
+        ValueError: If the package is not installed, or lacks the image.
     """
     spec = importlib.util.find_spec(photograph.package)
     if spec is None or spec.origin is None:
-        raise ValueError(f"the demo's photographs are in {photograph.package}: pip install 'dukd[demo]'")
+        raise ValueError(
+            f"the demo's photographs are in {photograph.package}: pip install 'dukd[demo]'"
+        )
     path = Path(spec.origin).parent / photograph.path
     if not path.is_file():
         raise ValueError(
@@ -238,7 +254,9 @@ def _begun(directory: Path, planned: Experiment) -> bool:
     if not run.experiment.is_file():
         return False
     if run.experiment.read_text(encoding="utf-8") != planned.to_yaml():
-        raise ValueError(f"{directory} was begun with other numbers: begin anew with --fresh, or choose another --out")
+        raise ValueError(
+            f"{directory} was begun with other numbers: begin anew with --fresh, or choose another --out"
+        )
     if run.steps():
         return True
     shutil.rmtree(directory)

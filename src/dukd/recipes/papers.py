@@ -17,7 +17,7 @@ from dukd.methods import DUKD, Combined, Logits, Method, ReleasedDUKD, Scratch
 from dukd.networks import EDSRConfig, NetworkConfig
 from dukd.networks.base import SCALES
 from dukd.recipes.ablations import CONTROLS
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
 
 Maker = Callable[[int, Method], Experiment]
 
@@ -40,7 +40,11 @@ class _Released:
     consistency: float = 0.3
 
 
-_EDSR = {2: _Released(reconstruction=5, windows=2), 3: _Released(reconstruction=5), 4: _Released(reconstruction=5)}
+_EDSR = {
+    2: _Released(reconstruction=5, windows=2),
+    3: _Released(reconstruction=5),
+    4: _Released(reconstruction=5),
+}
 _RCAN = {
     2: _Released(reconstruction=1, zoom_out=False, consistency=0),
     3: _Released(reconstruction=2),
@@ -53,26 +57,32 @@ def edsr(scale: int, method: Method) -> Experiment:
     """EDSR 64 x 32 from EDSR-L 256 x 32 (DUKD, AugKD: EDSR rows); 250k steps of 16 patches on DIV2K."""
     digest = {2: "be38e77d", 3: "3660f70d", 4: "76ee1c8f"}.get(scale, "")
     weights = WEIGHTS / f"EDSR_Lx{scale}_f256b32_DIV2K_official-{digest}.pth"
-    return _paper(networks.edsr_student(scale), Teacher(weights=weights), _weighted(method, _EDSR[scale]))
+    return _paper(
+        networks.edsr_student(scale), Teacher(weights=weights), _weighted(method, _EDSR[scale])
+    )
 
 
 def edsr_warm(scale: int, method: Method) -> Experiment:
     """EDSR 64 x 32 at x4 that starts from the x2 student of the same method, as DUKD's tables have it."""
     cold = edsr(scale, method)
     start = RUNS / f"edsr-x2-{name_of(method)}" / "student.safetensors"
-    return replace(cold, optimisation=replace(cold.optimisation, warm_start=start))
+    return replace(cold, optimization=replace(cold.optimization, warm_start=start))
 
 
 def rcan(scale: int, method: Method) -> Experiment:
     """RCAN 10 x 6 from RCAN 10 x 20 (RCAN rows)."""
     weights = WEIGHTS / f"RCAN_BIX{scale}.pt"
-    return _paper(networks.rcan_student(scale), Teacher(weights=weights), _weighted(method, _RCAN[scale]))
+    return _paper(
+        networks.rcan_student(scale), Teacher(weights=weights), _weighted(method, _RCAN[scale])
+    )
 
 
 def swinir(scale: int, method: Method) -> Experiment:
     """SwinIR 60 x 24 from SwinIR 180 x 36 trained on DIV2K (SwinIR rows)."""
     weights = WEIGHTS / f"001_classicalSR_DIV2K_s48w8_SwinIR-M_x{scale}.pth"
-    return _paper(networks.swinir_student(scale), Teacher(weights=weights), _weighted(method, _SWINIR[scale]))
+    return _paper(
+        networks.swinir_student(scale), Teacher(weights=weights), _weighted(method, _SWINIR[scale])
+    )
 
 
 def rcan_from_edsr(scale: int, method: Method) -> Experiment:
@@ -109,13 +119,21 @@ def small(scale: int, method: Method) -> Experiment:
     """EDSR 32 x 5 from EDSR 64 x 5, for a computer without a GPU: 2,500 steps of 16 patches."""
     weights = WEIGHTS / f"edsr_f64b5_x{scale}_basicsr.safetensors"
     teacher = Teacher(weights=weights, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
-    return _quick(EDSRConfig(scale=scale, width=32, blocks=5, value_range=1.0, skip="nearest"), teacher, method)
+    return _quick(
+        EDSRConfig(scale=scale, width=32, blocks=5, value_range=1.0, skip="nearest"),
+        teacher,
+        method,
+    )
 
 
 def tiny(scale: int, method: Method) -> Experiment:
     """EDSR 32 x 4 from SMFANet+, half a million parameters and as good as EDSR-L: for a computer without a GPU."""
     teacher = Teacher(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
-    return _quick(EDSRConfig(scale=scale, width=32, blocks=4, value_range=1.0, skip="nearest"), teacher, method)
+    return _quick(
+        EDSRConfig(scale=scale, width=32, blocks=4, value_range=1.0, skip="nearest"),
+        teacher,
+        method,
+    )
 
 
 def _quick(student: NetworkConfig, teacher: Teacher, method: Method) -> Experiment:
@@ -124,7 +142,7 @@ def _quick(student: NetworkConfig, teacher: Teacher, method: Method) -> Experime
         teacher=teacher if method.needs_teacher else None,
         method=method,
         data=Data(train=DATASETS / "train"),
-        optimisation=Optimisation(
+        optimization=Optimization(
             steps=2_500, learning_rate=2e-3, schedule="one-cycle", precision="bfloat16", ema=0.99
         ),
         evaluation=Evaluation(sets=(DATASETS / "valid",), every=500, log_every=50),
@@ -166,7 +184,9 @@ def config_of(teacher: Teacher, scale: int) -> NetworkConfig | None:
     Returns:
         None for a file that no recipe names.
     """
-    known_as = [make for start, make in _HOLDS.items() if teacher.weights.name.startswith(f"{start}{scale}")]
+    known_as = [
+        make for start, make in _HOLDS.items() if teacher.weights.name.startswith(f"{start}{scale}")
+    ]
     return known_as[0](scale) if known_as else None
 
 
@@ -183,7 +203,9 @@ def _weighted(method: Method, released: _Released) -> Method:
         return method
     truth = released.reconstruction
     reduced = truth if method.zoom_out_reconstruction else 0.0
-    method = replace(method, reconstruction=truth, zoom_out_reconstruction=reduced, windows=released.windows)
+    method = replace(
+        method, reconstruction=truth, zoom_out_reconstruction=reduced, windows=released.windows
+    )
     if not isinstance(method, ReleasedDUKD):
         return method
     if not released.zoom_out:
@@ -239,13 +261,19 @@ def method_named(name: str) -> Method:
     if not plus:
         return makers[base]()
     if upcycling != DUKD.name or issubclass(makers[base], DUKD | Combined):
-        raise ValueError(f"a plus joins a method that does not upcycle with dukd, as in fakd+dukd, but got {name!r}")
+        raise ValueError(
+            f"a plus joins a method that does not upcycle with dukd, as in fakd+dukd, but got {name!r}"
+        )
     return Combined(base=makers[base]())
 
 
 def name_of(method: Method) -> str:
     """The name that `method_named` takes for a method of this kind."""
-    return f"{method.base.name}+{method.upcycling.name}" if isinstance(method, Combined) else method.name
+    return (
+        f"{method.base.name}+{method.upcycling.name}"
+        if isinstance(method, Combined)
+        else method.name
+    )
 
 
 def recipe(name: str) -> Recipe:
@@ -263,7 +291,9 @@ def recipe(name: str) -> Recipe:
     family, scale = match["family"], int(match["scale"])
     if family not in FAMILIES:
         near = nearest(family, FAMILIES)
-        raise ValueError(f"there is no recipe for {family!r}{near}; known are {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"there is no recipe for {family!r}{near}; known are {', '.join(FAMILIES)}"
+        )
     if scale not in (scales := scales_of(family)):
         there = ", ".join(f"x{s}" for s in scales)
         raise ValueError(f"the recipes for {family} are for {there}, but got x{scale}")
@@ -271,7 +301,11 @@ def recipe(name: str) -> Recipe:
     about = (maker.__doc__ or "").splitlines()[0]
     control = CONTROLS.get(match["method"])
     if control is not None:
-        return Recipe(name, f"{about} Control: {control.about}.", lambda: control.of(maker(scale, control.start)))
+        return Recipe(
+            name,
+            f"{about} Control: {control.about}.",
+            lambda: control.of(maker(scale, control.start)),
+        )
     method = method_named(match["method"])
     return Recipe(name, about, lambda: maker(scale, method))
 

@@ -1,4 +1,4 @@
-"""Line charts as SVG text: no script, colours from the page's style sheet (``--c0`` … and ``currentColor``)."""
+"""Line charts as SVG text: no script, colors from the page's style sheet (``--c0`` … and ``currentColor``)."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _POINTS = 160
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, points with x ascending, and the number of its colour and dashes."""
+    """One curve: its name, points with x ascending, and the number of its color and dashes."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -21,7 +21,7 @@ class Line:
 
 
 def chart(lines: Sequence[Line], *, label: str, log: bool = False, digits: int = 2) -> str:
-    """Draw curves over optimiser steps.
+    """Draw curves over optimizer steps.
 
     Args:
         lines: Curves; values that are not finite are left out, and on a logarithmic axis those that are not positive.
@@ -75,7 +75,7 @@ def swatch(style: int) -> str:
 
 
 def dashes() -> str:
-    """The style sheet's rules for curves: six colours that also differ in their dashes."""
+    """The style sheet's rules for curves: six colors that also differ in their dashes."""
     return "".join(
         f".s{index}{{stroke:var(--c{index});fill:none{f';stroke-dasharray:{dash}' if dash else ''}}}"
         for index, dash in enumerate(_DASHES)
@@ -115,7 +115,7 @@ def _usable(points: Sequence[tuple[float, float]], *, log: bool) -> list[tuple[f
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most ``_POINTS`` points: means of neighbours."""
+    """At most ``_POINTS`` points: means of neighbors."""
     size = math.ceil(len(points) / _POINTS)
     groups = [points[start : start + size] for start in range(0, len(points), size)] if size else []
     return [(group[-1][0], math.fsum(y for _, y in group) / len(group)) for group in groups]

@@ -54,9 +54,9 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One model on one set of pictures."""
+    """One model on one set of images."""
 
-    pictures: int
+    images: int
     values: dict[str, Spread]
     """By the names in ``METRICS``; what was not measured is left out."""
     gain: float | None = None
@@ -75,7 +75,7 @@ class Row:
     steps: int | None = None
     parameters: int | None = None
     macs: int | None = None
-    seconds_per_picture: float | None = None
+    seconds_per_image: float | None = None
     sets: dict[str, Score] = field(default_factory=dict[str, Score])
 
 
@@ -103,7 +103,7 @@ class Story:
     def steps(self) -> int | None:
         """Steps asked for."""
         try:
-            return int(str(_part(self.experiment, "optimisation").get("steps")).replace("_", ""))
+            return int(str(_part(self.experiment, "optimization").get("steps")).replace("_", ""))
         except ValueError:
             return None
 
@@ -120,8 +120,8 @@ class Story:
     @property
     def kin(self) -> str:
         """The same for runs that differ in their seed only."""
-        optimisation = {key: value for key, value in _part(self.experiment, "optimisation").items() if key != "seed"}
-        return json.dumps({**self.experiment, "optimisation": optimisation}, sort_keys=True)
+        optimization = {key: value for key, value in _part(self.experiment, "optimization").items() if key != "seed"}
+        return json.dumps({**self.experiment, "optimization": optimization}, sort_keys=True)
 
 
 def read(directory: Path, measured: str = EVALUATION) -> Story:
@@ -211,7 +211,7 @@ class Comparison:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         spreads = [name for metric in METRICS for name in (metric, f"{metric}_deviation")]
-        head = ["label", "model", "runs", "steps", "parameters", "macs", "seconds_per_picture", "set", "pictures"]
+        head = ["label", "model", "runs", "steps", "parameters", "macs", "seconds_per_image", "set", "images"]
         writer.writerow([*head, *spreads, "gain", "gap_closed"])
         for row in self.rows:
             about = [
@@ -221,18 +221,18 @@ class Comparison:
                 row.steps,
                 row.parameters,
                 row.macs,
-                row.seconds_per_picture,
+                row.seconds_per_image,
             ]
             for name, score in row.sets.items():
                 values = [score.values.get(metric) for metric in METRICS]
                 numbers = [
                     number for value in values for number in ((value.mean, value.deviation) if value else (None, None))
                 ]
-                writer.writerow([*about, name, score.pictures, *numbers, score.gain, score.gap_closed])
+                writer.writerow([*about, name, score.images, *numbers, score.gain, score.gap_closed])
         return out.getvalue()
 
     def to_json(self) -> str:
-        """Everything, in strict JSON; an infinite PSNR (equal pictures) is the string "inf"."""
+        """Everything, in strict JSON; an infinite PSNR (equal images) is the string "inf"."""
         return json.dumps(_finite(asdict(self)), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -287,10 +287,10 @@ def tabulate(stories: Sequence[Story]) -> Comparison:
     rows += _shared(judged, "teacher")
     sets = tuple(dict.fromkeys(name for row in rows for name in row.sets))
     for name in sets:
-        counts = {row.sets[name].pictures for row in rows if name in row.sets}
+        counts = {row.sets[name].images for row in rows if name in row.sets}
         if len(counts) > 1:
             raise ReportError(
-                f"{name} was measured on {' and '.join(map(str, sorted(counts)))} pictures: not comparable"
+                f"{name} was measured on {' and '.join(map(str, sorted(counts)))} images: not comparable"
             )
     students = {row.runs: group[0] for row, group in zip(_of(rows, "student"), groups.values(), strict=True)}
     rows = [_placed(row, rows, students) for row in rows]
@@ -353,17 +353,17 @@ def _row(story: Story, entries: Sequence[dict[str, Any]], label: str, model: Mod
             raise ReportError(f"{name} was not measured for every seed of {label}: evaluate them alike")
         measured = {metric: [_number(one.get(metric), where) for one in found] for metric in METRICS}
         values = {metric: Spread.of(cast("list[float]", all_)) for metric, all_ in measured.items() if None not in all_}
-        pictures = _number(found[0].get("pictures"), where)
-        sets[str(name)] = Score(pictures=int(pictures or 0), values=values)
+        images = _number(found[0].get("images"), where)
+        sets[str(name)] = Score(images=int(images or 0), values=values)
     parameters, macs = (_number(entries[0].get(key), where) for key in ("parameters", "macs"))
-    times = [_number(entry.get("seconds_per_picture"), where) for entry in entries]
+    times = [_number(entry.get("seconds_per_image"), where) for entry in entries]
     told = [time for time in times if time is not None]
     return Row(
         label=label,
         model=model,
         parameters=None if parameters is None else int(parameters),
         macs=None if macs is None else int(macs),
-        seconds_per_picture=statistics.fmean(told) if told else None,
+        seconds_per_image=statistics.fmean(told) if told else None,
         sets=sets,
     )
 
@@ -387,7 +387,7 @@ def _placed(row: Row, rows: Sequence[Row], students: Mapping[tuple[str, ...], St
         share = None
         if own is not None and base is not None and high is not None and high - base >= _SMALLEST_GAP:
             share = (own - base) / (high - base)
-        sets[name] = Score(pictures=score.pictures, values=score.values, gain=gain, gap_closed=share)
+        sets[name] = Score(images=score.images, values=score.values, gain=gain, gap_closed=share)
     return replace(row, sets=sets)
 
 

@@ -31,7 +31,7 @@ class Loaded(NamedTuple):
     """What a run goes on from."""
 
     step: int
-    """Optimiser steps done."""
+    """Optimizer steps done."""
     state: dict[str, object]
     """As it was given to ``Run.save_state``."""
     reports: list[str]
@@ -225,7 +225,7 @@ class Run:
         """Write a checkpoint, read it back, and only then delete all but the last two and the best.
 
         Args:
-            step: Optimiser steps done.
+            step: Optimizer steps done.
             state: Everything needed to go on; see `dukd.runs.checkpoint.save` for what it may hold.
             best: Whether this is the best so far; it is then kept until a better one is saved.
 

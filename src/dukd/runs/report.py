@@ -1,13 +1,13 @@
-"""One HTML page about one or several runs: numbers, curves, pictures, and how they came about.
+"""One HTML page about one or several runs: numbers, curves, images, and how they came about.
 
 The page stands alone: it asks for nothing over the network, holds no script, and shows whatever the run directories
 hold as text. It reads run directories only, so it can be made on another machine than the one that trained.
 
-Pictures are PNG crops in ``samples/<sample>/<label>.png``, listed in ``samples/index.json``::
+Images are PNG crops in ``samples/<sample>/<label>.png``, listed in ``samples/index.json``::
 
     [{"sample": "butterfly", "images": [{"label": "bicubic", "file": "butterfly/bicubic.png", "psnr_y": 24.1}]}]
 
-``file`` is relative to ``samples/``; ``psnr_y`` is that of the whole picture. Labels are ``bicubic``, ``teacher``,
+``file`` is relative to ``samples/``; ``psnr_y`` is that of the whole image. Labels are ``bicubic``, ``teacher``,
 ``ground truth``, and the method's name for the run's own student. Several runs that cropped the same
 sample are shown side by side.
 """
@@ -46,7 +46,7 @@ __all__ = ["Comparison", "ReportError", "compare", "report"]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_LARGEST_PICTURE = 8 << 20
+_LARGEST_IMAGE = 8 << 20
 _FACTS = (
     "command",
     "dukd",
@@ -95,7 +95,7 @@ def report(
     sections = [
         _headline(table),
         _table(table),
-        _pictures(stories),
+        _images(stories),
         _curves(stories, styles),
         _origin(stories),
     ]
@@ -123,7 +123,7 @@ def _text(value: object) -> str:
 
 
 def _styles(stories: Sequence[Story]) -> dict[str, int]:
-    """The number of each run's colour: seeds of one experiment share theirs."""
+    """The number of each run's color: seeds of one experiment share theirs."""
     kins = list(dict.fromkeys(story.kin for story in stories))
     return {story.name: kins.index(story.kin) for story in stories}
 
@@ -152,8 +152,8 @@ def _headline(table: Comparison) -> str:
         cards.append((_percent(score.gap_closed), "of the gap to the teacher closed"))
     if teacher and teacher.parameters and best.parameters:
         cards.append((f"{teacher.parameters / best.parameters:.3g}×", "fewer parameters than the teacher"))
-    if teacher and teacher.seconds_per_picture and best.seconds_per_picture:
-        cards.append((f"{teacher.seconds_per_picture / best.seconds_per_picture:.3g}×", "faster than the teacher"))
+    if teacher and teacher.seconds_per_image and best.seconds_per_image:
+        cards.append((f"{teacher.seconds_per_image / best.seconds_per_image:.3g}×", "faster than the teacher"))
     items = "".join(f"<li><b>{_text(number)}</b><span>{_text(what)}</span></li>" for number, what in cards)
     return f'<ul class="cards">{items}</ul>'
 
@@ -161,14 +161,14 @@ def _headline(table: Comparison) -> str:
 def _table(table: Comparison) -> str:
     if not table.rows:
         return '<section><h2>Results</h2><p class="none">No run was evaluated yet (dukd evaluate).</p></section>'
-    pictures = {name: next(row.sets[name].pictures for row in table.rows if name in row.sets) for name in table.sets}
-    groups = "".join(f"<th>{_text(name)}<small>{_count(pictures[name])}</small></th>" for name in table.sets)
+    images = {name: next(row.sets[name].images for row in table.rows if name in row.sets) for name in table.sets}
+    groups = "".join(f"<th>{_text(name)}<small>{_count(images[name])}</small></th>" for name in table.sets)
     best = {name: _best(table, name) for name in table.sets}
     rows = "".join(
         f'<tr class="{row.model}"><th scope="row">{_text(row.label)}{_seeds(row)}</th>'
         + "".join(_scores(row.sets.get(name), best=row is best[name]) for name in table.sets)
         + f"<td>{_percent(_closed(row, table))}</td><td>{compact(row.parameters)}</td>"
-        f"<td>{compact(row.macs)}</td><td>{_seconds(row.seconds_per_picture)}</td></tr>"
+        f"<td>{compact(row.macs)}</td><td>{_seconds(row.seconds_per_image)}</td></tr>"
         for row in table.rows
     )
     first = f" on {_text(table.sets[0])}" if table.sets else ""
@@ -177,7 +177,7 @@ def _table(table: Comparison) -> str:
     )
     return (
         '<section><h2>Results</h2><div class="wide"><table class="results"><thead>'
-        f"<tr><th>Model</th>{groups}<th>gap closed</th><th>parameters</th><th>MACs</th><th>time per<br>picture</th>"
+        f"<tr><th>Model</th>{groups}<th>gap closed</th><th>parameters</th><th>MACs</th><th>time per<br>image</th>"
         f"</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
         '<p class="legend">Upper line: PSNR-Y in dB. Lower line: SSIM-Y, and PSNR-Y above bicubic. Gap closed: share '
@@ -237,8 +237,8 @@ def _digits(metric: str) -> int:
     return 4 if metric.startswith("ssim") else 2
 
 
-def _count(pictures: int) -> str:
-    return f"{pictures} picture{'s' if pictures != 1 else ''}"
+def _count(images: int) -> str:
+    return f"{images} image{'s' if images != 1 else ''}"
 
 
 def _signed(value: float | None) -> str:
@@ -312,7 +312,7 @@ def _figure(title: str, note: str, content: str) -> str:
     return f"<figure><figcaption>{_text(title)} <small>{_text(note)}</small></figcaption>{content}</figure>"
 
 
-# Pictures
+# Images
 
 
 @dataclass(frozen=True)
@@ -322,20 +322,20 @@ class _Picture:
     psnr: float | None
 
 
-def _pictures(stories: Sequence[Story]) -> str:
+def _images(stories: Sequence[Story]) -> str:
     samples: dict[str, dict[str, _Picture]] = {}
     for story in stories:
-        for sample, picture in _listed(story):
-            samples.setdefault(sample, {}).setdefault(picture.label, picture)
+        for sample, image in _listed(story):
+            samples.setdefault(sample, {}).setdefault(image.label, image)
     blocks: list[str] = []
-    for sample, pictures in samples.items():
-        order = sorted(pictures.values(), key=lambda picture: _rank(picture.label))
-        shown = "".join(_picture(picture, sample) for picture in order)
+    for sample, images in samples.items():
+        order = sorted(images.values(), key=lambda image: _rank(image.label))
+        shown = "".join(_image(image, sample) for image in order)
         blocks.append(f'<h3>{_text(sample)}</h3><div class="crops">{shown}</div>')
     if not blocks:
         return ""
-    told = "Pieces of pictures, enlarged without smoothing; below, the PSNR-Y of the whole picture."
-    return f'<section><h2>Pictures</h2><p class="legend">{told}</p>{"".join(blocks)}</section>'
+    told = "Pieces of images, enlarged without smoothing; below, the PSNR-Y of the whole image."
+    return f'<section><h2>Images</h2><p class="legend">{told}</p>{"".join(blocks)}</section>'
 
 
 def _listed(story: Story) -> list[tuple[str, _Picture]]:
@@ -363,20 +363,20 @@ def _rank(label: str) -> int:
     return {"bicubic": 0, "teacher": 2, "ground truth": 3}.get(label, 1)
 
 
-def _picture(picture: _Picture, sample: str) -> str:
+def _image(image: _Picture, sample: str) -> str:
     try:
-        content = picture.file.read_bytes()
+        content = image.file.read_bytes()
     except OSError as error:
-        raise ReportError(f"cannot read {picture.file}: {error.strerror}") from error
-    if not content.startswith(_PNG) or len(content) > _LARGEST_PICTURE:
-        raise ReportError(f"{picture.file} is no PNG of at most {_LARGEST_PICTURE >> 20} MB")
+        raise ReportError(f"cannot read {image.file}: {error.strerror}") from error
+    if not content.startswith(_PNG) or len(content) > _LARGEST_IMAGE:
+        raise ReportError(f"{image.file} is no PNG of at most {_LARGEST_IMAGE >> 20} MB")
     width, height = struct.unpack(">II", content[16:24])
-    psnr = "" if picture.psnr is None else f" <small>{picture.psnr:.2f} dB</small>"
-    alternative = _text(f"{sample}, {picture.label}")
+    psnr = "" if image.psnr is None else f" <small>{image.psnr:.2f} dB</small>"
+    alternative = _text(f"{sample}, {image.label}")
     return (
         f'<figure><img width="{width}" height="{height}" alt="{alternative}" '
         f'src="data:image/png;base64,{base64.b64encode(content).decode()}">'
-        f"<figcaption>{_text(picture.label)}{psnr}</figcaption></figure>"
+        f"<figcaption>{_text(image.label)}{psnr}</figcaption></figure>"
     )
 
 

@@ -1,7 +1,7 @@
 """What was measured of a run, kept in its directory: sets add up, what cannot stand in one table is kept apart.
 
 Each way of measuring has a file: `evaluation.json` for the networks' plain answers in float32, another for a
-self-ensemble or bfloat16. Within a file, sets of pictures join those that were measured before, as long as the
+self-ensemble or bfloat16. Within a file, sets of images join those that were measured before, as long as the
 networks, the scale and the protocol are the same. Otherwise the old file is set aside under its date.
 """
 
@@ -19,7 +19,7 @@ from dukd.evaluation.evaluate import Row, Scores, Table, fingerprint
 from dukd.networks.files import weights
 
 SAME = 1e-3
-"""dB by which a figure may differ between machines; pictures whose figures differ by more have changed."""
+"""dB by which a figure may differ between machines; images whose figures differ by more have changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def file_name(*, precision: str = "float32", self_ensemble: bool = False) -> str
 def keep(run: Path, table: Table) -> Kept:
     """Add what was measured of a run's student, and of what stands beside it, to what the run's directory holds.
 
-    A set is replaced by a later measurement of as many pictures or more; one of fewer leaves it as it is.
+    A set is replaced by a later measurement of as many images or more; one of fewer leaves it as it is.
 
     Args:
         run: The run directory.
@@ -68,7 +68,7 @@ def _keep(run: Path, table: Table, student: Row) -> Kept:
             notes.append(f"the {path.name} that was there is now {aside.name}: {reason}")
         else:
             stay = _larger(old, table)
-            notes += [f"{name} keeps the figures that were there, which are of more pictures" for name in stay]
+            notes += [f"{name} keeps the figures that were there, which are of more images" for name in stay]
             table = _joined(old, table, stay)
     files.write_text(path, table.to_json())
     return Kept(path=path, notes=tuple(notes))
@@ -108,7 +108,7 @@ def _row_of(entry: dict[str, Any]) -> Row:
     for name, scores in cast("dict[str, dict[str, Any]]", entry["sets"]).items():
         numbers: dict[str, Any] = {f.name: scores.get(f.name) for f in fields(Scores)}
         numbers = {key: None if number is None else float(number) for key, number in numbers.items()}
-        sets[name] = Scores(**numbers | {"pictures": int(scores["pictures"])})
+        sets[name] = Scores(**numbers | {"images": int(scores["images"])})
     values["sets"] = sets
     return Row(**values)
 
@@ -136,9 +136,9 @@ def _difference(old: Table, new: Table) -> str:
 
 
 def _larger(old: Table, new: Table) -> tuple[str, ...]:
-    """Sets of which the old table measured more pictures."""
+    """Sets of which the old table measured more images."""
     were, are = _student_sets(old), _student_sets(new)
-    return tuple(name for name in are if name in were and were[name].pictures > are[name].pictures)
+    return tuple(name for name in are if name in were and were[name].images > are[name].images)
 
 
 def _joined(old: Table, new: Table, stay: Iterable[str]) -> Table:
@@ -156,7 +156,7 @@ def _joined(old: Table, new: Table, stay: Iterable[str]) -> Table:
                 sets[name] = _completed(scores, sets.get(name))
         row = now or before
         assert row is not None, model
-        rows.append(replace(row, sets=sets, seconds_per_picture=_seconds(sets.values())))
+        rows.append(replace(row, sets=sets, seconds_per_image=_seconds(sets.values())))
     return replace(new, rows=tuple(rows))
 
 
@@ -166,9 +166,9 @@ def _student_sets(table: Table) -> dict[str, Scores]:
 
 
 def _same(a: Scores, b: Scores) -> bool:
-    """Whether two measurements of one network are of the same pictures."""
+    """Whether two measurements of one network are of the same images."""
     alike = a.psnr_y == b.psnr_y or abs(a.psnr_y - b.psnr_y) < SAME
-    return a.pictures == b.pictures and alike
+    return a.images == b.images and alike
 
 
 def _completed(scores: Scores, before: Scores | None) -> Scores:
@@ -179,10 +179,10 @@ def _completed(scores: Scores, before: Scores | None) -> Scores:
 
 
 def _seconds(sets: Iterable[Scores]) -> float | None:
-    """Seconds per picture over all sets that tell theirs."""
-    told = [(scores.seconds, scores.pictures) for scores in sets if scores.seconds is not None]
-    count = sum(pictures for _, pictures in told)
-    return sum(seconds * pictures for seconds, pictures in told) / count if count else None
+    """Seconds per image over all sets that tell theirs."""
+    told = [(scores.seconds, scores.images) for scores in sets if scores.seconds is not None]
+    count = sum(images for _, images in told)
+    return sum(seconds * images for seconds, images in told) / count if count else None
 
 
 def _free_name(path: Path) -> Path:

@@ -73,8 +73,10 @@ class Case:
     hr: Tensor
 
     @classmethod
-    def of(cls, method: Method, pair: Pair, *, scale: int = 2, size: tuple[int, int] = (16, 16)) -> "Case":
-        """Build the networks and draw two pictures, the same ones every time.
+    def of(
+        cls, method: Method, pair: Pair, *, scale: int = 2, size: tuple[int, int] = (16, 16)
+    ) -> "Case":
+        """Build the networks and draw two images, the same ones every time.
 
         Raises:
             Refused: If the method does not serve the pair.
@@ -87,7 +89,10 @@ class Case:
             try:
                 extras = method.extras(student, teacher).train()
             except ValueError as error:
-                _hold(len(str(error)) > 40, f"a refusal says why, and what would serve, but got {str(error)!r}")  # noqa: PLR2004
+                _hold(
+                    len(str(error)) > 40,
+                    f"a refusal says why, and what would serve, but got {str(error)!r}",
+                )  # noqa: PLR2004
                 raise Refused(str(error)) from error
             lr = torch.rand(2, 3, *size)
             hr = torch.rand(2, 3, size[0] * scale, size[1] * scale)
@@ -125,7 +130,9 @@ def check_method(
         ValueError: If there is no pair or no scale to check it on.
     """
     if not pairs or not scales:
-        raise ValueError(f"nothing to check {method.name} on: pairs names {len(pairs)}, scales {len(scales)}")
+        raise ValueError(
+            f"nothing to check {method.name} on: pairs names {len(pairs)}, scales {len(scales)}"
+        )
     served = serves(method, pairs)
     for pair in served.values():
         for scale in scales:
@@ -154,7 +161,9 @@ def serves(method: Method, pairs: Mapping[str, Pair] = PAIRS) -> dict[str, Pair]
     return served
 
 
-def teaches_the_student_and_not_the_teacher(method: Method, pair: Pair, scale: int, *, signed: bool = False) -> None:
+def teaches_the_student_and_not_the_teacher(
+    method: Method, pair: Pair, scale: int, *, signed: bool = False
+) -> None:
     """Every loss is a finite scalar with a gradient for the student; the teacher stays as it is.
 
     A loss that is cut from the graph falls in the log and teaches nothing.
@@ -168,14 +177,19 @@ def teaches_the_student_and_not_the_teacher(method: Method, pair: Pair, scale: i
             where = f"the loss {term!r} of {part.name} at x{scale}"
             _hold(loss.shape == (), f"{where} is no scalar but of shape {tuple(loss.shape)}")
             _hold(bool(torch.isfinite(loss)), f"{where} is {loss}")
-            _hold(signed or loss.item() >= 0, f"{where} is {loss}; if it may be negative, say signed=True")
+            _hold(
+                signed or loss.item() >= 0,
+                f"{where} is {loss}; if it may be negative, say signed=True",
+            )
             _hold(
                 loss.requires_grad and _moves(loss, list(case.student.parameters())),
                 f"{where} has no gradient for the student: it was cut from the graph",
             )
         torch.stack(list(losses.values())).sum().backward()
     _hold(not case.teacher.training, f"{method.name} puts the teacher into training mode")
-    touched = [name for name, p in case.teacher.named_parameters() if p.grad is not None or p.requires_grad]
+    touched = [
+        name for name, p in case.teacher.named_parameters() if p.grad is not None or p.requires_grad
+    ]
     _hold(not touched, f"{method.name} gives the teacher gradients: {touched[:3]}")
     after = case.teacher.state_dict()
     changed = [k for k in before.keys() | after.keys() if not _same(before.get(k), after.get(k))]
@@ -191,7 +205,10 @@ def draws_from_rng_alone(method: Method, pair: Pair) -> None:
             second = case.losses(part, seed=3)
         _hold(list(first) == list(second), f"{part.name} has now {list(first)}, now {list(second)}")
         for term, loss in first.items():
-            _hold(torch.equal(loss, second[term]), f"the loss {term!r} of {part.name} draws from elsewhere than rng")
+            _hold(
+                torch.equal(loss, second[term]),
+                f"the loss {term!r} of {part.name} draws from elsewhere than rng",
+            )
 
 
 def leaves_its_inputs_alone(method: Method, pair: Pair) -> None:
@@ -204,7 +221,10 @@ def leaves_its_inputs_alone(method: Method, pair: Pair) -> None:
     _hold(torch.equal(hr, case.hr), f"{method.name} changes hr in place")
     after = case.student.state_dict()
     changed = [k for k in before.keys() | after.keys() if not _same(before.get(k), after.get(k))]
-    _hold(not changed, f"{method.name} changes the student while it computes losses: {sorted(changed)[:3]}")
+    _hold(
+        not changed,
+        f"{method.name} changes the student while it computes losses: {sorted(changed)[:3]}",
+    )
 
 
 def takes_patches_that_are_not_square(method: Method, pair: Pair) -> None:
@@ -212,7 +232,10 @@ def takes_patches_that_are_not_square(method: Method, pair: Pair) -> None:
     case = Case.of(method, pair, size=(16, 24))
     for part in method.parts:
         for term, loss in case.losses(part).items():
-            _hold(bool(torch.isfinite(loss)), f"the loss {term!r} of {part.name} on 16 x 24 patches is {loss}")
+            _hold(
+                bool(torch.isfinite(loss)),
+                f"the loss {term!r} of {part.name} on 16 x 24 patches is {loss}",
+            )
 
 
 def sees_no_difference_in_a_wrapping(method: Method, pair: Pair) -> None:
@@ -221,7 +244,10 @@ def sees_no_difference_in_a_wrapping(method: Method, pair: Pair) -> None:
     for part in method.parts:
         plain = case.losses(part)
         for term, loss in replace(case, student=Wrapped(case.student)).losses(part).items():
-            _hold(torch.equal(loss, plain[term]), f"the loss {term!r} of {part.name} is another for a wrapped student")
+            _hold(
+                torch.equal(loss, plain[term]),
+                f"the loss {term!r} of {part.name} is another for a wrapped student",
+            )
 
 
 def agrees_in_half_precision(method: Method, pair: Pair) -> None:
@@ -234,7 +260,10 @@ def agrees_in_half_precision(method: Method, pair: Pair) -> None:
         for term, loss in exact.items():
             # bfloat16 keeps 8 bits, and what a method compares is often a small difference of large numbers
             near = torch.isclose(rough[term].float(), loss.float(), rtol=0.25, atol=0.05)
-            _hold(bool(near), f"the loss {term!r} of {part.name} is {loss:.4g}, but {rough[term]:.4g} in bfloat16")
+            _hold(
+                bool(near),
+                f"the loss {term!r} of {part.name} is {loss:.4g}, but {rough[term]:.4g} in bfloat16",
+            )
 
 
 def trains_its_extras(method: Method, pair: Pair) -> None:
@@ -246,22 +275,30 @@ def trains_its_extras(method: Method, pair: Pair) -> None:
     for part in method.parts:
         torch.stack(list(case.losses(part).values())).sum().backward()
     reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in parameters]
-    _hold(any(reached), f"{method.name} trains none of its extras, such as {names[:3]}: no loss depends on them")
+    _hold(
+        any(reached),
+        f"{method.name} trains none of its extras, such as {names[:3]}: no loss depends on them",
+    )
 
 
 def lowers_its_sum(method: Method, pair: Pair) -> None:
-    """Twenty small steps on one batch with the same draws: what is minimised is what is returned."""
+    """Twenty small steps on one batch with the same draws: what is minimized is what is returned."""
     case = Case.of(method, pair)
     for part in method.parts:
-        optimiser = torch.optim.Adam([*case.student.parameters(), *_trained(case.extras)[1]], lr=_RATE)
+        optimizer = torch.optim.Adam(
+            [*case.student.parameters(), *_trained(case.extras)[1]], lr=_RATE
+        )
         totals: list[float] = []
         for _ in range(_STEPS + 1):
             total = torch.stack(list(case.losses(part, seed=7).values())).sum()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             total.backward()
-            optimiser.step()
+            optimizer.step()
             totals.append(total.item())
-        _hold(totals[-1] < totals[0], f"{_STEPS} steps take {part.name} from {totals[0]:.6g} to {totals[-1]:.6g}")
+        _hold(
+            totals[-1] < totals[0],
+            f"{_STEPS} steps take {part.name} from {totals[0]:.6g} to {totals[-1]:.6g}",
+        )
 
 
 def survives_a_checkpoint(method: Method, pair: Pair) -> None:
@@ -278,7 +315,10 @@ def survives_a_checkpoint(method: Method, pair: Pair) -> None:
         first, second = case.losses(part, seed=2), again.losses(part, seed=2)
         for term, loss in first.items():
             same = torch.equal(loss, second[term])
-            _hold(same, f"the loss {term!r} of {part.name} depends on something that its extras' tensors do not hold")
+            _hold(
+                same,
+                f"the loss {term!r} of {part.name} depends on something that its extras' tensors do not hold",
+            )
 
 
 def says_what_it_reads(method: Method, pair: Pair) -> None:
@@ -289,7 +329,11 @@ def says_what_it_reads(method: Method, pair: Pair) -> None:
     for who, network in networks.items():
         recorded[who] = Recorded(network, method.taps)
         recorded[who].ask([case.lr])
-        _forbid(network, case.lr, f"{method.name} reads the {who} at depths that its taps {method.taps} do not name")
+        _forbid(
+            network,
+            case.lr,
+            f"{method.name} reads the {who} at depths that its taps {method.taps} do not name",
+        )
     case.student, case.teacher = recorded["student"], recorded["teacher"]
     for part in method.parts:
         case.losses(part)
@@ -306,36 +350,52 @@ def asks_a_teacher_only_if_it_says_so(method: Method, pair: Pair) -> None:
         for part in method.parts:
             case.losses(part)
     except ValueError as error:
-        raise AssertionError(f"{method.name} says it needs no teacher, but asks one: {error}") from error
+        raise AssertionError(
+            f"{method.name} says it needs no teacher, but asks one: {error}"
+        ) from error
 
 
 def is_a_frozen_value(method: Method, pair: Pair) -> None:
     """A method is its numbers: equal to its copy, hashable, unchangeable."""
     del pair
     twin = copy.deepcopy(method)
-    _hold(method == twin and hash(method) == hash(twin), f"{method.name} is not equal to a copy of itself")
+    _hold(
+        method == twin and hash(method) == hash(twin),
+        f"{method.name} is not equal to a copy of itself",
+    )
     for field in fields(method):
         try:
             setattr(method, field.name, getattr(method, field.name))
         except FrozenInstanceError:
             continue
-        raise AssertionError(f"{method.name} lets its {field.name} be changed: make it @dataclass(frozen=True)")
+        raise AssertionError(
+            f"{method.name} lets its {field.name} be changed: make it @dataclass(frozen=True)"
+        )
 
 
 def can_be_named_and_written(method: Method, pair: Pair) -> None:
     """It has a name, a sentence, documented numbers, and comes back from an experiment's YAML as it was."""
     kind = type(method)
     about = (kind.__doc__ or "").strip()
-    _hold(about.splitlines()[:1] != [] and about.splitlines()[0].endswith("."), f"{kind.__name__} needs a sentence")
-    _hold(not about.startswith(f"{kind.__name__}("), f"{kind.__name__} has no docstring but the dataclass's own")
+    _hold(
+        about.splitlines()[:1] != [] and about.splitlines()[0].endswith("."),
+        f"{kind.__name__} needs a sentence",
+    )
+    _hold(
+        not about.startswith(f"{kind.__name__}("),
+        f"{kind.__name__} has no docstring but the dataclass's own",
+    )
     taught = Experiment(
         student=pair.student(2),
         teacher=Teacher(weights=Path("teacher.safetensors")),
         method=method,
-        data=Data(train=Path("pictures")),
+        data=Data(train=Path("images")),
     )
     again = Experiment.from_yaml(taught.to_yaml())
-    _hold(again.method == method, f"{method.name} comes back from YAML as {again.method}, but was {method}")
+    _hold(
+        again.method == method,
+        f"{method.name} comes back from YAML as {again.method}, but was {method}",
+    )
 
 
 Promise = Callable[[Method, Pair], None]
@@ -358,7 +418,7 @@ PROMISES: tuple[Promise, ...] = (
 
 
 _WIDEST = 128
-"""Pixels on a side of the largest picture on which a radius is checked."""
+"""Pixels on a side of the largest image on which a radius is checked."""
 
 
 def check_network(config: NetworkConfig) -> None:
@@ -374,7 +434,10 @@ def check_network(config: NetworkConfig) -> None:
         torch.manual_seed(5)
         network, twin = config.build(), config.build()
         shapes = [{name: t.shape for name, t in n.state_dict().items()} for n in (network, twin)]
-        _hold(network.config == config, f"{config.name} was built from {config}, but says {network.config}")
+        _hold(
+            network.config == config,
+            f"{config.name} was built from {config}, but says {network.config}",
+        )
         _hold(shapes[0] == shapes[1], f"building {config} twice gives tensors of other shapes")
         _every_parameter_learns(network, torch.rand(2, 3, 24, 24))
         network.frozen()
@@ -389,7 +452,11 @@ def check_network(config: NetworkConfig) -> None:
 def _every_parameter_learns(network: SRNetwork, lr: Tensor) -> None:
     sr = network.train()(lr)
     (sr * torch.rand_like(sr)).sum().backward()
-    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    idle = [
+        name
+        for name, p in network.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     _hold(not idle, f"{network.config.name} has parameters that no answer depends on: {idle[:3]}")
 
 
@@ -397,14 +464,22 @@ def _answers(network: SRNetwork, lr: Tensor) -> None:
     name, before, (n, _, h, w) = network.config.name, lr.clone(), lr.shape
     sr = network(lr)
     wanted = (n, 3, h * network.scale, w * network.scale)
-    _hold(sr.shape == wanted, f"{name} answers {tuple(lr.shape)} with {tuple(sr.shape)}, not {wanted}")
+    _hold(
+        sr.shape == wanted, f"{name} answers {tuple(lr.shape)} with {tuple(sr.shape)}, not {wanted}"
+    )
     again, features = network.forward_with_features(lr, (0.5, 1.0))
-    _hold(torch.equal(sr, again), f"{name} answers otherwise when its features are read, or when it is asked again")
+    _hold(
+        torch.equal(sr, again),
+        f"{name} answers otherwise when its features are read, or when it is asked again",
+    )
     _hold(torch.equal(lr, before), f"{name} changes lr in place")
     sides = [-(-side // network.size_multiple) * network.size_multiple for side in (h, w)]
     for feature in features:
         shape = (n, network.width, *sides)
-        _hold(feature.shape == shape, f"{name} has features {tuple(feature.shape)}, but its width says {shape}")
+        _hold(
+            feature.shape == shape,
+            f"{name} has features {tuple(feature.shape)}, but its width says {shape}",
+        )
 
 
 def _hands_out_what_stays(network: SRNetwork, lr: Tensor) -> None:
@@ -416,7 +491,9 @@ def _hands_out_what_stays(network: SRNetwork, lr: Tensor) -> None:
         handed.append(stage(handed[-1]))
         kept.append(handed[-1].clone())
     network.end(handed[-1], handed[0], padded)
-    written = [i for i, (x, y) in enumerate(zip(handed, kept, strict=True)) if not torch.equal(x, y)]
+    written = [
+        i for i, (x, y) in enumerate(zip(handed, kept, strict=True)) if not torch.equal(x, y)
+    ]
     where = f"stages {written} (0 is the head)"
     _hold(not written, f"{network.config.name} writes into features it has handed out, of {where}")
 
@@ -431,7 +508,10 @@ def _reaches_no_further(network: SRNetwork, radius: int) -> None:
     other[..., middle, middle] = 1 - other[..., middle, middle]
     changed = (network(lr) != network(other)).any(1).nonzero()[:, 1:] // network.scale - middle
     reach = int(changed.abs().max()) if len(changed) else 0
-    _hold(reach <= radius, f"{network.config.name} reaches {reach} pixels, but says its radius is {radius}")
+    _hold(
+        reach <= radius,
+        f"{network.config.name} reaches {reach} pixels, but says its radius is {radius}",
+    )
 
 
 def _comes_back_from_its_file(network: SRNetwork, lr: Tensor) -> None:
@@ -439,8 +519,14 @@ def _comes_back_from_its_file(network: SRNetwork, lr: Tensor) -> None:
         path = Path(folder) / "network.safetensors"
         weights.write(path, network)
         again = weights.read(path).frozen()
-    _hold(again.config == network.config, f"{network.config} comes back from its file as {again.config}")
-    _hold(torch.equal(again(lr), network(lr)), f"{network.config.name} answers otherwise once read from its file")
+    _hold(
+        again.config == network.config,
+        f"{network.config} comes back from its file as {again.config}",
+    )
+    _hold(
+        torch.equal(again(lr), network(lr)),
+        f"{network.config.name} answers otherwise once read from its file",
+    )
 
 
 def _hold(promise: bool, sentence: str) -> None:  # noqa: FBT001  the condition is what the function is about

@@ -1,4 +1,4 @@
-"""How long a step, a batch of patches, a network and an upscaled picture take; `dukd.evaluation.timing` holds the clock."""
+"""How long a step, a batch of patches, a network and an upscaled image take; `dukd.evaluation.timing` holds the clock."""
 
 import tempfile
 from collections.abc import Callable, Generator, Sequence
@@ -22,11 +22,11 @@ from dukd.networks.cost import macs
 from dukd.networks.files import weights
 from dukd.training import loop
 from dukd.training.cache import BankError
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimisation, Reuse, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
 from dukd.training.log import peak_memory
 from dukd.training.session import Session
 
-_PICTURES = 4
+_IMAGES = 4
 _GENTLE = 1e-6
 """A rate that changes untrained weights but little."""
 
@@ -69,7 +69,9 @@ def network(
         forward().float().square().mean().backward()
 
     timings = interleaved(
-        {"forward": without_graph, "forward and backward": both}, device=device, repetitions=repetitions
+        {"forward": without_graph, "forward and backward": both},
+        device=device,
+        repetitions=repetitions,
     )
     forwards = 2.0 * batch * macs(built, patch, patch)
     return Result(
@@ -86,13 +88,17 @@ def network(
 def data(patches: Patches, *, device: torch.device, repetitions: int = 5) -> Result:
     """Time batches of patches, cut from the pack and, on a GPU, on the device."""
     numbers = iter(range(10**9))
-    ways: dict[str, Callable[[], object]] = {"cut on the processor": lambda: patches.batch(next(numbers))}
+    ways: dict[str, Callable[[], object]] = {
+        "cut on the processor": lambda: patches.batch(next(numbers))
+    }
     if device.type == "cuda":
         resident = patches.on_device(device)
         ways["cut on the device"] = lambda: resident.batch(next(numbers))
     n = patches.batch(0)[0].shape[0]
     timings = interleaved(ways, device=device, repetitions=repetitions, warm_up=3)
-    return Result(f"{n} patches of {patches.patch}", timings, n, "patches", memory_mb=peak_memory(device))
+    return Result(
+        f"{n} patches of {patches.patch}", timings, n, "patches", memory_mb=peak_memory(device)
+    )
 
 
 def upscale(
@@ -104,14 +110,17 @@ def upscale(
     precisions: Sequence[Precision] = ("float32", "bfloat16"),
     repetitions: int = 3,
 ) -> Result:
-    """Time whole pictures, in every precision."""
+    """Time whole images, in every precision."""
     built = config.build().to(device).frozen()
     arrange(built)
     lr = torch.rand(1, 3, height, width, device=device)
 
     def way(precision: Precision) -> Callable[[], object]:
         def run() -> None:
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            with (
+                torch.no_grad(),
+                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+            ):
                 built(lr)
 
         return run
@@ -119,7 +128,7 @@ def upscale(
     timings = interleaved({p: way(p) for p in precisions}, device=device, repetitions=repetitions)
     pixels = height * width * config.scale**2
     return Result(
-        f"{_named(config)}, one picture to {width * config.scale} x {height * config.scale}",
+        f"{_named(config)}, one image to {width * config.scale} x {height * config.scale}",
         timings,
         per_run=pixels / 1e6,
         unit="megapixels",
@@ -144,7 +153,11 @@ class Steps:
         """Method, networks and batch."""
         session = self.session
         method, data = session.experiment.method, session.experiment.data
-        called = f"{method.base.name}+{method.upcycling.name}" if isinstance(method, Combined) else method.name
+        called = (
+            f"{method.base.name}+{method.upcycling.name}"
+            if isinstance(method, Combined)
+            else method.name
+        )
         taught = f"{_named(session.teacher.config)} to " if session.teacher_sha256 else ""
         return f"{called}, {taught}{_named(session.student.config)}, {data.batch} patches of {data.patch}"
 
@@ -158,12 +171,12 @@ def steps(
     method: Method | None = None,
     batch: int = 16,
     patch: int = 48,
-    optimisation: Optimisation | None = None,
+    optimization: Optimization | None = None,
 ) -> Generator[Steps, None, None]:
     """Prepare a whole step of training: with the teacher asked, with its answers replayed, and the student alone.
 
-    The pictures are noise, the student untrained: neither changes what a step costs. Answers are replayed where the
-    method allows it. The student alone makes its forward and backward passes on the pictures that the method shows it.
+    The images are noise, the student untrained: neither changes what a step costs. Answers are replayed where the
+    method allows it. The student alone makes its forward and backward passes on the images that the method shows it.
 
     Args:
         student: The network that learns.
@@ -172,7 +185,7 @@ def steps(
         method: DUKD by default.
         batch: Patches per step.
         patch: Their side.
-        optimisation: Precision, memory layout, parts of the batch.
+        optimization: Precision, memory layout, parts of the batch.
 
     Raises:
         ValueError: If the method needs a teacher and there is none, or the teacher does not fit.
@@ -180,7 +193,7 @@ def steps(
     notes: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         experiment = trial(student, teacher, method or DUKD(), Path(name), patch=patch, batch=batch)
-        experiment = replace(experiment, optimisation=optimisation or Optimisation())
+        experiment = replace(experiment, optimization=optimization or Optimization())
         session = Session.prepare(experiment, device)
         lr, hr = (x.to(device) for x in session.patches.batch(0))
         first = "teacher asked" if session.teacher_sha256 else "step"
@@ -230,7 +243,7 @@ def step(
     Raises:
         ValueError: If the method needs a teacher and there is none, or the teacher does not fit.
     """
-    optimisation = Optimisation(
+    optimization = Optimization(
         precision=precision,
         channels_last=channels_last,
         compile=compile,
@@ -238,14 +251,20 @@ def step(
         learning_rate=_GENTLE,
     )
     with steps(
-        student, teacher, device=device, method=method, batch=batch, patch=patch, optimisation=optimisation
+        student,
+        teacher,
+        device=device,
+        method=method,
+        batch=batch,
+        patch=patch,
+        optimization=optimization,
     ) as made:
         operations = {way: counted(run) for way, run in made.ways.items()}
         warm_up = 3 if compile or device.type == "cuda" else 0
         timings = interleaved(made.ways, device=device, repetitions=repetitions, warm_up=warm_up)
         memory = peak_memory(device)
     return Result(
-        f"{made.named}, {', '.join(_chosen(optimisation))}",
+        f"{made.named}, {', '.join(_chosen(optimization))}",
         timings,
         per_run=batch,
         unit="patches",
@@ -256,11 +275,15 @@ def step(
     )
 
 
-def _chosen(optimisation: Optimisation) -> list[str]:
+def _chosen(optimization: Optimization) -> list[str]:
     """How a step is made, as far as it is special."""
-    layout = {None: "", True: "channels last", False: "channels first"}[optimisation.channels_last]
-    graphs = "compiled into CUDA graphs" if optimisation.cuda_graphs else "compiled"
-    return [word for word in (optimisation.precision, layout, graphs if optimisation.compile else "") if word]
+    layout = {None: "", True: "channels last", False: "channels first"}[optimization.channels_last]
+    graphs = "compiled into CUDA graphs" if optimization.cuda_graphs else "compiled"
+    return [
+        word
+        for word in (optimization.precision, layout, graphs if optimization.compile else "")
+        if word
+    ]
 
 
 def trial(
@@ -275,9 +298,9 @@ def trial(
     """Describe a run of a method and two networks, and write what it needs into a folder: noise, a teacher's file."""
     side = max(3 * patch, 64) * student.scale
     rng = np.random.default_rng(0)
-    for i in range(_PICTURES):
+    for i in range(_IMAGES):
         pixels = rng.integers(256, size=(side, side, 3), dtype=np.uint8)
-        images.write(folder / "pictures" / f"{i}.png", images.Picture(pixels=pixels))
+        images.write(folder / "images" / f"{i}.png", images.Picture(pixels=pixels))
     if isinstance(teacher, NetworkConfig):
         weights.write(folder / "teacher.safetensors", teacher.build())
         teacher = Teacher(weights=folder / "teacher.safetensors")
@@ -285,16 +308,18 @@ def trial(
         student=student,
         teacher=teacher,
         method=method,
-        data=Data(train=folder / "pictures", packs=folder / "packs", patch=patch, batch=batch),
+        data=Data(train=folder / "images", packs=folder / "packs", patch=patch, batch=batch),
         reuse=Reuse(folder=folder / "banks"),
-        evaluation=Evaluation(teacher_pictures=0),
+        evaluation=Evaluation(teacher_images=0),
     )
 
 
 def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -> Session | None:
     """A session whose bank has all answers; None, and a note, where a method runs the teacher's parts."""
     try:
-        session = Session.prepare(replace(experiment, data=replace(experiment.data, period=1)), device)
+        session = Session.prepare(
+            replace(experiment, data=replace(experiment.data, period=1)), device
+        )
     except BankError as error:
         notes.append(f"nothing is replayed: {str(error).split(':', maxsplit=1)[0]}")
         return None
@@ -304,7 +329,7 @@ def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -
 
 
 def alone(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
-    """The student's forward and backward passes on the pictures that its method shows it, and nothing else."""
+    """The student's forward and backward passes on the images that its method shows it, and nothing else."""
     heard = _Heard(session.student)
     _listen(replace(session, student=heard, turned=None), lr, hr)
 
@@ -319,7 +344,7 @@ def alone(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
 
 
 def _asked(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
-    """The teacher's forward passes on the pictures that the method asks it about, and nothing else."""
+    """The teacher's forward passes on the images that the method asks it about, and nothing else."""
     heard = _Heard(session.asked)
     _listen(replace(session, asked=heard), lr, hr)
 
@@ -333,24 +358,24 @@ def _asked(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
 
 
 def _begin(session: Session) -> None:
-    if session.experiment.optimisation.cuda_graphs:
+    if session.experiment.optimization.cuda_graphs:
         begin_step()
 
 
 def _autocast(session: Session) -> torch.autocast:
-    bfloat16 = session.experiment.optimisation.precision == "bfloat16"
+    bfloat16 = session.experiment.optimization.precision == "bfloat16"
     return torch.autocast(session.device.type, torch.bfloat16, enabled=bfloat16)
 
 
 def _listen(session: Session, lr: Tensor, hr: Tensor) -> None:
     """Have the method compute its losses once, for those who hear what it asks."""
-    pictures, drawn = session.pictures(lr, hr), session.draws(0)
+    images, drawn = session.images(lr, hr), session.draws(0)
     _begin(session)
     if session.bank is not None:
         session.bank.at(0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for part in session.experiment.method.parts:
-            for _ in session.losses(part, *pictures, drawn):
+            for _ in session.losses(part, *images, drawn):
                 pass
 
 

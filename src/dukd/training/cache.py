@@ -1,10 +1,10 @@
 """The teacher's answers to one period of batches, computed once, kept in a file and replayed.
 
-Where batches come again after a period, so do the method's questions to the teacher: the pictures, and the generator
+Where batches come again after a period, so do the method's questions to the teacher: the images, and the generator
 a method draws from, are functions of the batch's number. The teacher answers during the first period; every later step
 reads its answers from a mapped file. A method does not know of it.
 
-The file holds a header and one record per batch, all of the same size: CRC-32, number, fingerprints of the pictures
+The file holds a header and one record per batch, all of the same size: CRC-32, number, fingerprints of the images
 asked, answers, and the features that were read with them. A record counts when its sum is right, so one that a kill or
 a power cut left half written is simply asked again, and so is one in which a bit flipped. How values are kept is told
 in `dukd.training.codec`; what is replayed is also what the first period returns, so a run does not depend on who filled the
@@ -48,7 +48,7 @@ _VERSION = 2
 _PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON that follows
 _PAGE = 4096
 _PROJECTIONS = 4
-_TOLERANCE = 1e-3  # one value of one picture changed by one level moves every projection by 1 / 255
+_TOLERANCE = 1e-3  # one value of one image changed by one level moves every projection by 1 / 255
 REMEDY = "switch reuse off (--reuse.no-on), or let no batch come again (--data.period 0)"
 """What to do where answers cannot be reused."""
 
@@ -64,7 +64,7 @@ class Source:
     teacher: str
     """SHA-256 of its weights, and how they are read."""
     data: str
-    """Digest of the training pictures."""
+    """Digest of the training images."""
     scale: int
     """Upscaling factor."""
     patch: int
@@ -80,7 +80,7 @@ class Source:
     rotations: bool
     """Whether patches are transposed."""
     by_area: bool
-    """Whether large pictures are drawn more often."""
+    """Whether large images are drawn more often."""
     precision: str
     """Arithmetic of the teacher."""
     accumulate: int
@@ -95,7 +95,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Question:
-    """A batch of pictures a method asks the teacher about."""
+    """A batch of images a method asks the teacher about."""
 
     shape: Shape
     """``(n, 3, h, w)``."""
@@ -115,7 +115,9 @@ class _Asked(Wrapped, ABC):
         """Upscale ``(n, 3, h, w)``, and give the features ``(n, width, h, w)`` at these depths."""
 
     @override
-    def forward_with_features(self, lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
+    def forward_with_features(
+        self, lr: Tensor, depths: Sequence[float]
+    ) -> tuple[Tensor, list[Tensor]]:
         if lr.requires_grad:
             raise self._refusal("asks the teacher about what the student made")
         return self.answer(lr, tuple(depths))
@@ -171,10 +173,10 @@ def questions(teacher: SRNetwork, ask: Callable[[SRNetwork], object]) -> tuple[Q
 
 
 def fingerprints(x: Tensor) -> Tensor:
-    """Four projections of each picture on random signs: ``(n, c, h, w)`` to ``(n, 4)``, float64.
+    """Four projections of each image on random signs: ``(n, c, h, w)`` to ``(n, 4)``, float64.
 
-    Unlike a hash they can be compared across devices, where a reduced picture differs in its last bits. A change of
-    one value by one grey level moves all of them by 1 / 255; of two different pictures all four agree to 0.001 with
+    Unlike a hash they can be compared across devices, where a reduced image differs in its last bits. A change of
+    one value by one gray level moves all of them by 1 / 255; of two different images all four agree to 0.001 with
     odds of about 1e-16.
     """
     x = x.detach().flatten(1)
@@ -221,7 +223,9 @@ class Bank:
         with path.open("rb") as file:
             there = file.read(len(header))
         if there != header or path.stat().st_size != size(source, asked):
-            raise BankError(f"{path} is damaged, or no bank of these questions: delete it, and it is made anew")
+            raise BankError(
+                f"{path} is damaged, or no bank of these questions: delete it, and it is made anew"
+            )
         return Bank(path, source, asked)
 
     def read(self, number: int) -> NDArray[np.void] | None:
@@ -286,11 +290,11 @@ def size(source: Source, asked: tuple[Question, ...]) -> int:
 
 
 def _record(source: Source, asked: tuple[Question, ...]) -> np.dtype[np.void]:
-    pictures = sum(q.shape[0] for q in asked)
+    images = sum(q.shape[0] for q in asked)
     fields: list[tuple[str, str, tuple[int, ...]]] = [
         ("crc", "<u4", ()),
         ("number", "<u4", ()),
-        ("fingerprints", "<f8", (pictures, _PROJECTIONS)),
+        ("fingerprints", "<f8", (images, _PROJECTIONS)),
     ]
     for i, question in enumerate(asked):
         n, c, h, w = question.shape
@@ -348,7 +352,11 @@ def _alone(file: IO[bytes]) -> Generator[None, None, None]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.EINVAL}:  # some network file systems know no locks
+        if error.errno not in {
+            errno.ENOLCK,
+            errno.ENOTSUP,
+            errno.EINVAL,
+        }:  # some network file systems know no locks
             raise
     try:
         yield
@@ -359,7 +367,7 @@ def _alone(file: IO[bytes]) -> Generator[None, None, None]:
 class BankedTeacher(_Asked):
     """A teacher that answers each question of a period once, and from then on from its bank.
 
-    A question is recognised by its place in the step, and by fingerprints of its pictures. On a GPU the comparison's
+    A question is recognized by its place in the step, and by fingerprints of its images. On a GPU the comparison's
     outcome is fetched by `verify`, so that no step waits for it; a thread reads and checks the next batch's answers.
     """
 
@@ -423,39 +431,54 @@ class BankedTeacher(_Asked):
             BankError: If it was not.
         """
         if self._differs and bool(torch.stack(self._differs).any()):
-            raise self._changed("asked about other pictures")
+            raise self._changed("asked about other images")
         self._differs = []
 
     @override
     def answer(self, lr: Tensor, depths: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
         place, expected = self._place, [(q.shape, q.depths) for q in self.bank.asked]
         if place >= len(expected) or (tuple(lr.shape), depths) != expected[place]:
-            known = ", ".join(f"{shape} at depths {at}" if at else f"{shape}" for shape, at in expected)
+            known = ", ".join(
+                f"{shape} at depths {at}" if at else f"{shape}" for shape, at in expected
+            )
             read = f" at depths {depths}" if depths else ""
-            raise self._changed(f"asked about {tuple(lr.shape)}{read} as question {place + 1}, but it asks {known}")
+            raise self._changed(
+                f"asked about {tuple(lr.shape)}{read} as question {place + 1}, but it asks {known}"
+            )
         self._place += 1
         prints = fingerprints(lr)
         if self._known is None:
             return self._ask(lr, depths, place, prints)
         first = sum(shape[0] for shape, _ in expected[:place])
-        kept = sent(torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()), prints.device)
+        kept = sent(
+            torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()),
+            prints.device,
+        )
         self._differs.append(((prints - kept).abs() > _TOLERANCE).any())
         if prints.device.type == "cpu":
             self.verify()
         return self._decoded(cast("Mapping[str, Codes]", self._known), place, depths, lr.device)
 
-    def _ask(self, lr: Tensor, depths: tuple[float, ...], place: int, prints: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _ask(
+        self, lr: Tensor, depths: tuple[float, ...], place: int, prints: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         """Ask the teacher itself, and answer what will be replayed."""
         sr, features = self.network.forward_with_features(lr, depths)
-        features = [f[..., : lr.shape[-2], : lr.shape[-1]] for f in features]  # what it padded is no part of the answer
-        if not all(bool(torch.isfinite(x).all()) for x in (sr, *features)):  # no code stands for it; the loss will tell
+        features = [
+            f[..., : lr.shape[-2], : lr.shape[-1]] for f in features
+        ]  # what it padded is no part of the answer
+        if not all(
+            bool(torch.isfinite(x).all()) for x in (sr, *features)
+        ):  # no code stands for it; the loss will tell
             self._sound = False
             return sr, features
         self._prints.append(prints)
         made: dict[str, Codes] = {f"answer{place}": self.bank.codec.encode(sr)}
         for j, feature in enumerate(features):
             codes, scales = self.bank.features.encode(feature)
-            made |= {f"feature{place}_{j}": codes} | ({} if scales is None else {f"scales{place}_{j}": scales})
+            made |= {f"feature{place}_{j}": codes} | (
+                {} if scales is None else {f"scales{place}_{j}": scales}
+            )
         self._answers |= made
         return self._decoded(made, place, depths, lr.device)
 
@@ -465,7 +488,9 @@ class BankedTeacher(_Asked):
         features: list[Tensor] = []
         for j in range(len(depths)):
             scales = None if self.bank.source.bits == 32 else stored[f"scales{place}_{j}"]  # noqa: PLR2004
-            features.append(self.bank.features.decode(stored[f"feature{place}_{j}"], scales, device))
+            features.append(
+                self.bank.features.decode(stored[f"feature{place}_{j}"], scales, device)
+            )
         return self.bank.codec.decode(stored[f"answer{place}"], device), features
 
     def _changed(self, what: str) -> BankError:

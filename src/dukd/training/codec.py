@@ -19,7 +19,7 @@ Codes = NDArray[np.generic]
 class Codec:
     """Fixed point: ``code = round(value * levels) + zero``, clamped, so that 0 and 1 are exact.
 
-    The 8-bit codes span -0.071 to 1.067 in steps of 1.14 grey levels, the 16-bit ones -0.5 to 1.5.
+    The 8-bit codes span -0.071 to 1.067 in steps of 1.14 gray levels, the 16-bit ones -0.5 to 1.5.
     """
 
     bits: Bits
@@ -51,7 +51,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class FeatureCodec:
-    """Equal steps between the extremes of each channel of each picture, whatever range a network computes in.
+    """Equal steps between the extremes of each channel of each image, whatever range a network computes in.
 
     With 8 bits a value is off by at most 1 / 510 of that range.
     """
@@ -80,7 +80,9 @@ class FeatureCodec:
         x = _loaded(codes, self.bits, device)
         if scales is None:
             return x
-        step, low = sent(torch.from_numpy(np.ascontiguousarray(scales)), device)[..., None].unbind(2)
+        step, low = sent(torch.from_numpy(np.ascontiguousarray(scales)), device)[..., None].unbind(
+            2
+        )
         return x.to(torch.float32).mul_(step[..., None]).add_(low[..., None])
 
     @property

@@ -79,12 +79,12 @@ class Teacher:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Training pictures, and how patches are cut from them."""
+    """Training images, and how patches are cut from them."""
 
     train: Path
-    """Folder of pictures in any layout the field uses, or a pack made by ``dukd prepare``."""
+    """Folder of images in any layout the field uses, or a pack made by ``dukd prepare``."""
     lr: Path | None = None
-    """Folder of low-resolution pictures, where it does not lie beside the others."""
+    """Folder of low-resolution images, where it does not lie beside the others."""
     packs: Path = Path("packs")
     """Folder for packs that training makes from folders."""
     patch: int = 48
@@ -96,14 +96,14 @@ class Data:
     rotations: bool = True
     """Whether patches are transposed at random, which with flips makes every rotation."""
     by_area: bool = False
-    """Whether large pictures are drawn more often; otherwise each picture is drawn once per epoch."""
+    """Whether large images are drawn more often; otherwise each image is drawn once per epoch."""
     period: int = 0
     """Number of batches after which the same ones come again, so that a teacher need not be asked twice (see
     ``reuse``); 0 for never."""
     workers: int = 1
     """Threads that cut patches; the batches are the same for any number."""
     resident: Residence = "auto"
-    """Whether all pictures are copied to the device and cut there; auto does so on a GPU where they take at most half
+    """Whether all images are copied to the device and cut there; auto does so on a GPU where they take at most half
     of its free memory. The batches are the same."""
 
     def __post_init__(self) -> None:
@@ -125,8 +125,8 @@ class Reuse:
     bits: Literal[8, 16, 32] = 8
     """Bits per value of an answer; 8 are 58 dB from the teacher's own, 32 are exact."""
     turns: tuple[Operation, ...] = TURNS
-    """Symmetries under which the student sees replayed batches, drawn anew for every picture and step; with
-    none it sees them as they are. Methods that compare features draw none: features do not turn with a picture."""
+    """Symmetries under which the student sees replayed batches, drawn anew for every image and step; with
+    none it sees them as they are. Methods that compare features draw none: features do not turn with an image."""
     folder: Path = Path("banks")
     """Folder for the answers; runs that ask the same questions share them."""
     limit_gb: float = 20.0
@@ -139,11 +139,11 @@ class Reuse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimisation:
+class Optimization:
     """How the student is trained. The defaults are the paper's."""
 
     steps: int = 250_000
-    """Optimiser steps."""
+    """Optimizer steps."""
     learning_rate: float = 1e-4
     """Adam's rate, before the schedule."""
     schedule: Literal["step", "cosine", "one-cycle", "constant"] = "step"
@@ -171,7 +171,7 @@ class Optimisation:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes; weights stay in float32."""
     channels_last: bool | None = None
-    """Whether pictures lie in memory with their channels together; None for what was measured to be faster, network by
+    """Whether images lie in memory with their channels together; None for what was measured to be faster, network by
     network."""
     compile: bool = False
     """Whether networks go through torch.compile."""
@@ -200,11 +200,15 @@ class Optimisation:
         check_word("precision", self.precision, ("float32", "bfloat16"))
         check("seed", self.seed, least=0)
         if self.cuda_graphs and not self.compile:
-            raise ValueError("cuda_graphs are recorded by torch.compile: switch it on too (--optimisation.compile)")
+            raise ValueError(
+                "cuda_graphs are recorded by torch.compile: switch it on too (--optimization.compile)"
+            )
         if self.warm_up >= self.steps:
             raise ValueError(f"warm_up is {self.warm_up}, but there are {self.steps} steps")
         if self.warm_up and self.schedule == "one-cycle":
-            raise ValueError(f"the one-cycle schedule rises by itself: leave warm_up out, which is {self.warm_up}")
+            raise ValueError(
+                f"the one-cycle schedule rises by itself: leave warm_up out, which is {self.warm_up}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,26 +216,26 @@ class Evaluation:
     """How often, and on what, the student is judged while it trains."""
 
     sets: tuple[Path, ...] = ()
-    """Folders of pictures; the first one chooses the best student, so it should not be a test set."""
+    """Folders of images; the first one chooses the best student, so it should not be a test set."""
     every: int = 5_000
     """Steps between validations and saves."""
-    pictures: int = 0
-    """Pictures used of each set, evenly spaced; 0 for all."""
+    images: int = 0
+    """Images used of each set, evenly spaced; 0 for all."""
     log_every: int = 100
     """Steps between lines of the log."""
-    teacher_pictures: int = 5
-    """Pictures on which the teacher has to beat bicubic before training starts; 0 leaves the trial out."""
+    teacher_images: int = 5
+    """Images on which the teacher has to beat bicubic before training starts; 0 leaves the trial out."""
     samples: int = 0
-    """Pictures of the first set of which crops are kept for the report."""
+    """Images of the first set of which crops are kept for the report."""
     tensorboard: bool = False
     """Whether a TensorBoard log is written beside the JSON lines (needs ``dukd[tensorboard]``)."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         check("every", self.every, least=1)
-        check("pictures", self.pictures, least=0)
+        check("images", self.images, least=0)
         check("log_every", self.log_every, least=1)
-        check("teacher_pictures", self.teacher_pictures, least=0)
+        check("teacher_images", self.teacher_images, least=0)
         check("samples", self.samples, least=0)
 
 
@@ -242,12 +246,12 @@ class Experiment:
     student: NetworkConfig
     """The network that learns."""
     data: Data
-    """Training pictures."""
+    """Training images."""
     teacher: Teacher | None = None
     """The network it learns from; none for methods that need none."""
     method: Method = field(default_factory=Scratch)
     """How it learns."""
-    optimisation: Optimisation = field(default_factory=Optimisation)
+    optimization: Optimization = field(default_factory=Optimization)
     """How it is trained."""
     reuse: Reuse = field(default_factory=Reuse)
     """How often the teacher is asked."""
@@ -257,10 +261,12 @@ class Experiment:
     def __post_init__(self) -> None:
         """Check what crosses the parts."""
         if self.method.needs_teacher and self.teacher is None:
-            raise ValueError(f"the method {self.method.name} needs a teacher: name its file (teacher.weights)")
-        if self.data.batch % self.optimisation.accumulate:
             raise ValueError(
-                f"a batch of {self.data.batch} does not divide into {self.optimisation.accumulate} (accumulate)"
+                f"the method {self.method.name} needs a teacher: name its file (teacher.weights)"
+            )
+        if self.data.batch % self.optimization.accumulate:
+            raise ValueError(
+                f"a batch of {self.data.batch} does not divide into {self.optimization.accumulate} (accumulate)"
             )
 
     def to_yaml(self) -> str:
@@ -296,8 +302,8 @@ _MAY_CHANGE = (
     "data.workers",
     "data.packs",
     "data.resident",
-    "optimisation.compile",
-    "optimisation.cuda_graphs",
+    "optimization.compile",
+    "optimization.cuda_graphs",
     "reuse.folder",
     "reuse.limit_gb",
 )

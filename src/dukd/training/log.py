@@ -98,7 +98,9 @@ def peak_memory(device: torch.device) -> int:
 class Logbook:
     """Writes the log of a run, and tells an observer."""
 
-    def __init__(self, run: Run, observe: Observer, *, tensorboard: bool, mute: bool = False) -> None:
+    def __init__(
+        self, run: Run, observe: Observer, *, tensorboard: bool, mute: bool = False
+    ) -> None:
         """Write to ``run``'s log, and to a TensorBoard log beside it where asked; a mute one writes and tells nothing.
 
         Raises:
@@ -141,5 +143,7 @@ def _board(folder: Path) -> Any:  # noqa: ANN401  an optional package's class
     try:
         from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415  optional
     except ImportError:
-        raise ValueError("evaluation.tensorboard needs the package: pip install 'dukd[tensorboard]'") from None
+        raise ValueError(
+            "evaluation.tensorboard needs the package: pip install 'dukd[tensorboard]'"
+        ) from None
     return SummaryWriter(str(folder))

@@ -47,7 +47,9 @@ class Interrupted(Exception):  # noqa: N818  it is no error: everything is saved
     """Training stopped because it was asked to; the run can be resumed."""
 
     def __init__(self, step: int, directory: Path, *, how: str = "--resume") -> None:
-        super().__init__(f"stopped after step {step}; everything is in {directory}, continue with {how}")
+        super().__init__(
+            f"stopped after step {step}; everything is in {directory}, continue with {how}"
+        )
         self.step = step
 
 
@@ -105,7 +107,9 @@ def train(
     else:
         run = Run(directory)
     with run.lock() if world.leads else nullcontext(), _stopping(world) as stop:
-        logbook = Logbook(run, observe, tensorboard=experiment.evaluation.tensorboard, mute=not world.leads)
+        logbook = Logbook(
+            run, observe, tensorboard=experiment.evaluation.tensorboard, mute=not world.leads
+        )
         try:
             with world.leader_first():
                 _begin(session, run, logbook, resume=resume)
@@ -128,22 +132,31 @@ def _begin(session: Session, run: Run, logbook: Logbook, *, resume: bool) -> Non
 def _compare(session: Session) -> None:
     """Make sure that every rank has the same student and extras."""
     if session.world.size > 1:
-        session.world.agree(f"the weights at step {session.step}", fingerprint(session.student, session.extras))
+        session.world.agree(
+            f"the weights at step {session.step}", fingerprint(session.student, session.extras)
+        )
 
 
 def _loop(session: Session, run: Run, logbook: Logbook, stop: threading.Event) -> None:
     experiment, evaluation, world = session.experiment, session.experiment.evaluation, session.world
-    optimisation = experiment.optimisation
+    optimization = experiment.optimization
     if world.size > 1:
-        common = (experiment.to_yaml(), session.patches.pack.digest, session.teacher_sha256, torch.__version__)
-        world.agree("the experiment, its files or torch", hashlib.sha256(" ".join(common).encode()).digest())
+        common = (
+            experiment.to_yaml(),
+            session.patches.pack.digest,
+            session.teacher_sha256,
+            torch.__version__,
+        )
+        world.agree(
+            "the experiment, its files or torch", hashlib.sha256(" ".join(common).encode()).digest()
+        )
         _compare(session)
     meter = Meter(step=session.step, seconds=session.seconds, device=session.device)
     keeper = _Keeper(session, run, logbook, meter)
     stream = batches(
         session.source,
         session.step,
-        stop=optimisation.steps,
+        stop=optimization.steps,
         workers=experiment.data.workers,
         rank=world.rank,
         world=world.size,
@@ -157,13 +170,15 @@ def _loop(session: Session, run: Run, logbook: Logbook, stop: threading.Event) -
                 if is_shortage(error):
                     raise advice(experiment, session.device) from error
                 raise
-            step, last = session.step, session.step == optimisation.steps
-            left = meter.seconds_left(step, optimisation.steps)
-            logbook.observe({"kind": "step", "step": step, "steps": optimisation.steps, "seconds_left": left})
+            step, last = session.step, session.step == optimization.steps
+            left = meter.seconds_left(step, optimization.steps)
+            logbook.observe(
+                {"kind": "step", "step": step, "steps": optimization.steps, "seconds_left": left}
+            )
             if last or step % evaluation.log_every == 0:
                 settle(session)
                 _compare(session)
-                rate = optimisation.learning_rate * rate_factor(optimisation, step - 1)
+                rate = optimization.learning_rate * rate_factor(optimization, step - 1)
                 logbook.write(meter.record(step, rate))
             stopping = world.any(stop.is_set())
             if last or step % evaluation.every == 0:
@@ -176,7 +191,12 @@ def _loop(session: Session, run: Run, logbook: Logbook, stop: threading.Event) -
         folder, label = run.directory / "samples", experiment.method.name
         with keeper.as_written():
             write_samples(
-                session.validation, session.averaged, session.scored(), folder, evaluation.samples, label=label
+                session.validation,
+                session.averaged,
+                session.scored(),
+                folder,
+                evaluation.samples,
+                label=label,
             )
     world.wait()
 
@@ -196,42 +216,44 @@ def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         NonFiniteError: If a loss is not finite; the weights are as before.
         dukd.core.distributed.PeerError: If another rank died or hangs.
     """
-    optimisation, method = session.experiment.optimisation, session.experiment.method
+    optimization, method = session.experiment.optimization, session.experiment.method
     drawn = session.draws(session.step)
-    seed_networks(optimisation.seed, session.step)
-    pictures = session.pictures(lr, hr)
-    for group in session.optimiser.param_groups:
-        group["lr"] = optimisation.learning_rate * rate_factor(optimisation, session.step)
+    seed_networks(optimization.seed, session.step)
+    images = session.images(lr, hr)
+    for group in session.optimizer.param_groups:
+        group["lr"] = optimization.learning_rate * rate_factor(optimization, session.step)
     if session.bank is not None:
         session.bank.at(session.step)
     logged: dict[str, Tensor] = {}
-    session.optimiser.zero_grad()
-    if optimisation.cuda_graphs:
+    session.optimizer.zero_grad()
+    if optimization.cuda_graphs:
         begin_step()
     for part in method.parts:
-        losses, totals = _gradients(session, session.losses(part, *pictures, drawn))
-        norm = nn.utils.clip_grad_norm_(session.trained(), optimisation.clip or math.inf)
+        losses, totals = _gradients(session, session.losses(part, *images, drawn))
+        norm = nn.utils.clip_grad_norm_(session.trained(), optimization.clip or math.inf)
         seen = Seen(session.step + 1, lr, hr, losses, norm)
         if (bad := session.watch.look(seen, [*totals, norm])) is not None:
             raise _non_finite(session, bad)
-        session.optimiser.step()
+        session.optimizer.step()
         logged |= losses | {GRADIENT_NORM: norm}
     if session.bank is not None:
         session.bank.done()
     session.step += 1
-    update_average(session.averaged, session.student, optimisation.ema)
+    update_average(session.averaged, session.student, optimization.ema)
     method.after_step(student=session.student, extras=session.extras, step=session.step)
     return logged
 
 
-def _gradients(session: Session, micro_batches: Iterable[Losses]) -> tuple[dict[str, Tensor], list[Tensor]]:
+def _gradients(
+    session: Session, micro_batches: Iterable[Losses]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Add the gradient of a batch to what is there: its mean over micro-batches and ranks.
 
     Returns:
         The losses by name, means as well, and what has to be finite.
     """
     world, parameters = session.world, session.trained()
-    in_order = InOrder(world, parameters) if session.experiment.optimisation.deterministic else None
+    in_order = InOrder(world, parameters) if session.experiment.optimization.deterministic else None
     share = 1 if in_order is not None else session.parts
     losses: dict[str, Tensor] = {}
     totals: list[Tensor] = []
@@ -280,7 +302,7 @@ def _non_finite(session: Session, bad: Seen) -> NonFiniteError:
     lr, hr = (bad.lr, bad.hr) if session.world.size == 1 else session.patches.batch(bad.step - 1)
     evidence = {
         "step": bad.step,
-        "pictures": session.patches.names(bad.step - 1),
+        "images": session.patches.names(bad.step - 1),
         "losses": values,
         "gradient_norm": norm,
         "lr": lr.cpu(),
@@ -301,7 +323,7 @@ def _explained(error: NonFiniteError, run: Run, logbook: Logbook) -> NonFiniteEr
     logbook.event(error.step, "non-finite", str(error))
     sound = "the last checkpoint is sound, and a new run can start from it (warm_start)"
     text = (
-        f"{error}. The patches, their pictures' names and the weights before that step are in {path}; "
+        f"{error}. The patches, their images' names and the weights before that step are in {path}; "
         f"{sound if run.steps() else 'nothing had been saved yet'}. A lower learning_rate, clip, or float32 often help"
     )
     return NonFiniteError(text, error.evidence, error.step)
@@ -315,8 +337,8 @@ class _Keeper:
         self._failed = 0
 
     def as_written(self) -> AbstractContextManager[object]:
-        """A context in which nothing is compiled for the sizes of test pictures."""
-        return as_written() if self.session.experiment.optimisation.compile else nullcontext()
+        """A context in which nothing is compiled for the sizes of test images."""
+        return as_written() if self.session.experiment.optimization.compile else nullcontext()
 
     def validate_and_save(self) -> None:
         session = self.session
@@ -328,7 +350,9 @@ class _Keeper:
         if session.validation.sets:
             try:
                 with self.as_written():
-                    record = session.validation.record(session.step, session.averaged, session.scored())
+                    record = session.validation.record(
+                        session.step, session.averaged, session.scored()
+                    )
             except (RuntimeError, MemoryError) as error:
                 if not is_shortage(error):
                     raise
@@ -336,7 +360,7 @@ class _Keeper:
                     self.save()
                 raise TooLittleMemoryError(
                     f"validating after step {session.step} does not fit into the memory of {session.device}: judge by "
-                    "smaller pictures (--evaluation.sets), then go on with --resume"
+                    "smaller images (--evaluation.sets), then go on with --resume"
                 ) from error
             self.logbook.write(record)
             best = record["sets"][session.validation.first]["psnr_y"] > session.best
@@ -356,10 +380,12 @@ class _Keeper:
             self.session.save(self.run, seconds=self.meter.seconds(), best=best)
         except OSError as error:
             self._failed += 1
-            last = self.session.step == self.session.experiment.optimisation.steps
+            last = self.session.step == self.session.experiment.optimization.steps
             if self._failed >= _FAILED_SAVES or last:
                 raise
-            self.logbook.event(self.session.step, "not saved", f"could not save, training goes on: {error}")
+            self.logbook.event(
+                self.session.step, "not saved", f"could not save, training goes on: {error}"
+            )
         else:
             self._failed = 0
 

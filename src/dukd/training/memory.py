@@ -28,22 +28,26 @@ _SHORTAGES = (
 
 def advice(experiment: Experiment, device: torch.device) -> TooLittleMemoryError:
     """Name what would make the step of an experiment smaller, what costs nothing first."""
-    data, optimisation = experiment.data, experiment.optimisation
+    data, optimization = experiment.data, experiment.optimization
     options: list[str] = []
-    if optimisation.precision == "float32":
-        options.append("--optimisation.precision bfloat16 (about half)")
-    parts = next((n for n in range(optimisation.accumulate + 1, data.batch + 1) if data.batch % n == 0), None)
+    if optimization.precision == "float32":
+        options.append("--optimization.precision bfloat16 (about half)")
+    parts = next(
+        (n for n in range(optimization.accumulate + 1, data.batch + 1) if data.batch % n == 0), None
+    )
     if parts is not None:
         share = data.batch // parts
-        options.append(f"--optimisation.accumulate {parts} (the same batch, {share} patches at a time)")
-    if (half := data.batch // 2 // optimisation.accumulate * optimisation.accumulate) > 0:
+        options.append(
+            f"--optimization.accumulate {parts} (the same batch, {share} patches at a time)"
+        )
+    if (half := data.batch // 2 // optimization.accumulate * optimization.accumulate) > 0:
         options.append(f"--data.batch {half}")
     if data.resident != "never" and device.type == "cuda":
-        options.append("--data.resident never (the pictures leave its memory)")
+        options.append("--data.resident never (the images leave its memory)")
     if (patch := max(8, data.patch * 2 // 3 // 8 * 8)) < data.patch:
         options.append(f"--data.patch {patch}")
-    part = data.batch // optimisation.accumulate
+    part = data.batch // optimization.accumulate
     return TooLittleMemoryError(
         f"a step does not fit into the memory of {device}: {part} patches of {data.patch} pixels at a time, in "
-        f"{optimisation.precision}. What makes it smaller: {'; '.join(options) or 'nothing but other networks'}"
+        f"{optimization.precision}. What makes it smaller: {'; '.join(options) or 'nothing but other networks'}"
     )

@@ -1,7 +1,7 @@
 """Stop at a loss or a gradient that is not finite, before it reaches the weights, and without making a GPU wait.
 
-On the CPU the values are looked at before the optimiser steps. On a GPU that would stall every step, so the verdict
-stays there: the fused optimiser reads it as ``found_inf`` and leaves the weights alone, from the first bad step on. The
+On the CPU the values are looked at before the optimizer steps. On a GPU that would stall every step, so the verdict
+stays there: the fused optimizer reads it as ``found_inf`` and leaves the weights alone, from the first bad step on. The
 host reads the verdict of a step while the next one is under way, and of the last one before anything is saved.
 """
 
@@ -27,21 +27,23 @@ class Seen:
 
 
 class Watch:
-    """Looks at every step of an optimiser.
+    """Looks at every step of an optimizer.
 
     Args:
-        optimiser: A fused one, which is kept from stepping.
+        optimizer: A fused one, which is kept from stepping.
         device: Where the losses are.
         deferred: Whether the verdict is read one step late; by default on a GPU only.
     """
 
-    def __init__(self, optimiser: Adam, device: torch.device, *, deferred: bool | None = None) -> None:
+    def __init__(
+        self, optimizer: Adam, device: torch.device, *, deferred: bool | None = None
+    ) -> None:
         self.deferred = device.type == "cuda" if deferred is None else deferred
         self._device = device
         self._bad = torch.zeros((), device=device)
         self._waiting: list[tuple[Seen, Tensor, torch.cuda.Event | None]] = []
         if self.deferred:
-            optimiser.found_inf = self._bad  # pyright: ignore[reportAttributeAccessIssue]  as torch's GradScaler does
+            optimizer.found_inf = self._bad  # pyright: ignore[reportAttributeAccessIssue]  as torch's GradScaler does
 
     def look(self, seen: Seen, values: list[Tensor]) -> Seen | None:
         """Judge what is about to reach the weights.

@@ -7,33 +7,35 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dukd.training.experiment import Optimisation
+from dukd.training.experiment import Optimization
 
 _RISE = 0.3
 """Share of the steps over which the one-cycle schedule rises."""
 _START = 0.04
 """Factor at which it starts."""
 _METHOD, _NETWORKS, _TURNS = 1, 2, 3
-"""Streams of randomness: what methods draw, what networks do, and how the student sees replayed pictures."""
+"""Streams of randomness: what methods draw, what networks do, and how the student sees replayed images."""
 
 
-def rate_factor(optimisation: Optimisation, step: int) -> float:
+def rate_factor(optimization: Optimization, step: int) -> float:
     """Factor of the learning rate for the step that follows ``step`` finished ones, in [0, 1].
 
     Example:
-        >>> [rate_factor(Optimisation(steps=10), s) for s in (0, 3, 4, 8)]
+        >>> [rate_factor(Optimization(steps=10), s) for s in (0, 3, 4, 8)]
         [1.0, 1.0, 0.1, 0.010000000000000002]
     """
-    steps = optimisation.steps
-    if step < optimisation.warm_up:
-        return (step + 1) / optimisation.warm_up
-    match optimisation.schedule:
+    steps = optimization.steps
+    if step < optimization.warm_up:
+        return (step + 1) / optimization.warm_up
+    match optimization.schedule:
         case "constant":
             return 1.0
         case "step":
-            return optimisation.decay ** sum(step >= round(m * steps) for m in optimisation.milestones)
+            return optimization.decay ** sum(
+                step >= round(m * steps) for m in optimization.milestones
+            )
         case "cosine":
-            return _half_cosine((step - optimisation.warm_up) / (steps - optimisation.warm_up))
+            return _half_cosine((step - optimization.warm_up) / (steps - optimization.warm_up))
         case "one-cycle":
             rise = max(1, round(_RISE * steps))
             if step < rise:
@@ -62,7 +64,7 @@ class Draws:
     method: torch.Generator
     """For the method."""
     turns: torch.Generator
-    """For how the student sees replayed pictures."""
+    """For how the student sees replayed images."""
     networks: torch.Generator | None
     """Seeds of what networks draw themselves; None where the step's own seed serves its only micro-batch."""
 

@@ -31,7 +31,7 @@ from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training import cache
 from dukd.training.cache import Bank, BankedTeacher, BankError, Source
-from dukd.training.experiment import Data, Experiment, Optimisation
+from dukd.training.experiment import Data, Experiment, Optimization
 from dukd.training.nonfinite import Watch
 from dukd.training.schedule import Draws, draws
 from dukd.training.turned import Turned
@@ -53,12 +53,12 @@ class Session:
     teacher_sha256: str
     """Digest of the teacher's file; empty without one."""
     extras: nn.Module
-    optimiser: Adam
+    optimizer: Adam
     watch: Watch
     """Looks for losses that are not finite."""
     patches: Patches
     source: Patches | Resident
-    """Where batches are cut: on the device if it holds all pictures."""
+    """Where batches are cut: on the device if it holds all images."""
     validation: Validation
     world: World = field(default_factory=World)
     """Who trains along."""
@@ -69,7 +69,7 @@ class Session:
     notes: list[str] = field(default_factory=list[str])
     """What the log should begin with."""
     step: int = 0
-    """Optimiser steps done."""
+    """Optimizer steps done."""
     best: float = -math.inf
     """Best PSNR of the luma on the first validation set so far, in dB."""
     seconds: float = 0.0
@@ -77,7 +77,11 @@ class Session:
 
     @classmethod
     def prepare(
-        cls, experiment: Experiment, device: torch.device, progress: Progress = silent, world: World | None = None
+        cls,
+        experiment: Experiment,
+        device: torch.device,
+        progress: Progress = silent,
+        world: World | None = None,
     ) -> Self:
         """Build everything, and refuse what cannot work, before anything is written.
 
@@ -88,44 +92,52 @@ class Session:
             world: Who trains along; the first rank prepares data and validates for all.
 
         Raises:
-            ValueError: If the teacher, the pictures or the method do not fit the student, or the ranks the batch.
+            ValueError: If the teacher, the images or the method do not fit the student, or the ranks the batch.
         """
         device = numbered(device)
         world = world or World(device=device)
         notes: list[str] = []
-        optimisation = experiment.optimisation
-        world.parts(experiment.data.batch, optimisation.accumulate, deterministic=optimisation.deterministic)
+        optimization = experiment.optimization
+        world.parts(
+            experiment.data.batch, optimization.accumulate, deterministic=optimization.deterministic
+        )
         judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
         validation = Validation.open(judged, experiment.student.scale, device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(optimisation.seed)
+            torch.manual_seed(optimization.seed)
             student = experiment.student.build()
-            if optimisation.warm_start is not None:
-                notes.append(weights.warm_start(student, optimisation.warm_start))
+            if optimization.warm_start is not None:
+                notes.append(weights.warm_start(student, optimization.warm_start))
             teacher, digest = _teacher(experiment, notes)
             extras = experiment.method.extras(student, teacher)
         notes.extend(experiment.method.notes())
         with world.leader_first():
-            patches = _patches(experiment.data, optimisation.seed, student.scale, progress, prepared=not world.leads)
-        together = layout_of(optimisation, device)
+            patches = _patches(
+                experiment.data,
+                optimization.seed,
+                student.scale,
+                progress,
+                prepared=not world.leads,
+            )
+        together = layout_of(optimization, device)
         arrange(extras, together=student.channels_last if together is None else together)
         for module in (student, teacher, extras):
             arrange(module, together=together)
             module.to(device)
-        if digest and experiment.evaluation.teacher_pictures and validation.sets:
-            notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_pictures))
-        optimiser = _optimiser(optimisation, student, extras)
+        if digest and experiment.evaluation.teacher_images and validation.sets:
+            notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_images))
+        optimizer = _optimizer(optimization, student, extras)
         session = cls(
             experiment=experiment,
             device=device,
             student=student.train(),
             averaged=copy.deepcopy(student).frozen(),
             teacher=teacher,
-            asked=lowered(teacher) if digest and optimisation.precision == "bfloat16" else teacher,
+            asked=lowered(teacher) if digest and optimization.precision == "bfloat16" else teacher,
             teacher_sha256=digest,
             extras=extras.train(),
-            optimiser=optimiser,
-            watch=Watch(optimiser, device),
+            optimizer=optimizer,
+            watch=Watch(optimizer, device),
             patches=patches,
             source=patches.near(device, experiment.data.resident),
             validation=validation,
@@ -133,12 +145,14 @@ class Session:
             notes=notes,
         )
         if isinstance(session.source, Resident):
-            notes.append(f"the training pictures, {patches.pack.pixels.size / 1e9:.2f} GB, lie on {device}")
+            notes.append(
+                f"the training images, {patches.pack.pixels.size / 1e9:.2f} GB, lie on {device}"
+            )
         if experiment.data.period and experiment.reuse.on:
             session._reuse()
-        if optimisation.compile:
+        if optimization.compile:
             for network in (student, session.asked) if digest else (student,):
-                compiled(network, graphs=optimisation.cuda_graphs)
+                compiled(network, graphs=optimization.cuda_graphs)
         return session
 
     def _reuse(self) -> None:
@@ -148,7 +162,7 @@ class Session:
             self.turned = Turned(self.student, reuse.turns)
         elif reuse.turns:
             self.notes.append(
-                f"{self.experiment.method.name} compares features, which do not turn with a picture: the student sees "
+                f"{self.experiment.method.name} compares features, which do not turn with an image: the student sees "
                 "batches that come again as they are"
             )
         if not self.teacher_sha256:
@@ -158,11 +172,15 @@ class Session:
                 f"{self.experiment.method.name} runs parts of the teacher on what the student made, which cannot be "
                 f"kept: {cache.REMEDY}"
             )
-        at_first = cache.questions(self.teacher, lambda listener: self._rehearse(listener, copy.deepcopy(self.extras)))
+        at_first = cache.questions(
+            self.teacher, lambda listener: self._rehearse(listener, copy.deepcopy(self.extras))
+        )
         extras = self._extras_at_the_end()
         asked = cache.questions(self.teacher, lambda listener: self._rehearse(listener, extras))
         if at_first not in ((), asked):
-            raise BankError(f"what {self.experiment.method.name} asks its teacher changes with time: {cache.REMEDY}")
+            raise BankError(
+                f"what {self.experiment.method.name} asks its teacher changes with time: {cache.REMEDY}"
+            )
         if not asked:
             return
         limit = reuse.limit_gb * 1e9 / self.world.size
@@ -176,13 +194,21 @@ class Session:
     def _extras_at_the_end(self) -> nn.Module:
         """What trains beside the student as it counts its steps before the last one; methods may start late."""
         extras = copy.deepcopy(self.extras)
-        last = self.experiment.optimisation.steps - 1
+        last = self.experiment.optimization.steps - 1
         self.experiment.method.after_step(student=self.student, extras=extras, step=last)
         return extras
 
     def _source(self) -> Source:
-        data, optimisation, teacher = self.experiment.data, self.experiment.optimisation, self.experiment.teacher
-        how = "" if teacher is None else f" {teacher.value_range} {teacher.mean} {teacher.residual_scale}"
+        data, optimization, teacher = (
+            self.experiment.data,
+            self.experiment.optimization,
+            self.experiment.teacher,
+        )
+        how = (
+            ""
+            if teacher is None
+            else f" {teacher.value_range} {teacher.mean} {teacher.residual_scale}"
+        )
         return Source(
             teacher=self.teacher_sha256 + how,
             data=self.patches.pack.digest,
@@ -190,12 +216,12 @@ class Session:
             patch=data.patch,
             batch=data.batch,
             period=data.period,
-            seed=optimisation.seed,
+            seed=optimization.seed,
             flips=data.flips,
             rotations=data.rotations,
             by_area=data.by_area,
-            precision=optimisation.precision,
-            accumulate=optimisation.accumulate,
+            precision=optimization.precision,
+            accumulate=optimization.accumulate,
             rank=self.world.rank,
             world=self.world.size,
             bits=self.experiment.reuse.bits,
@@ -203,14 +229,14 @@ class Session:
 
     def _rehearse(self, teacher: SRNetwork, extras: nn.Module, k: int = 0) -> None:
         """Compute the losses of a batch with another teacher and other extras, and change nothing."""
-        if self.experiment.optimisation.cuda_graphs:
+        if self.experiment.optimization.cuda_graphs:
             begin_step()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             share = self.patches.batch(k, self.world.rank, self.world.size)
-            pictures = self.pictures(*(x.to(self.device) for x in share))
+            images = self.images(*(x.to(self.device) for x in share))
             drawn = self.draws(k)
             for part in self.experiment.method.parts:
-                for _ in self.losses(part, *pictures, drawn, teacher=teacher, extras=extras):
+                for _ in self.losses(part, *images, drawn, teacher=teacher, extras=extras):
                     pass
 
     def fill(self, progress: Progress = silent) -> int:
@@ -236,9 +262,9 @@ class Session:
         self.bank.bank.sync()
         return len(missing)
 
-    def pictures(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+    def images(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         """Turn uint8 patches into what networks take: float32 in [0, 1]."""
-        together = layout_of(self.experiment.optimisation, self.device)
+        together = layout_of(self.experiment.optimization, self.device)
         together = self.student.channels_last if together is None else together
         layout = torch.channels_last if together else torch.contiguous_format
         lr, hr = (x.to(torch.float32, memory_format=layout).div_(255) for x in (lr, hr))
@@ -247,16 +273,20 @@ class Session:
     @property
     def parts(self) -> int:
         """Number of micro-batches that this rank computes of each batch."""
-        optimisation = self.experiment.optimisation
+        optimization = self.experiment.optimization
         return self.world.parts(
-            self.experiment.data.batch, optimisation.accumulate, deterministic=optimisation.deterministic
+            self.experiment.data.batch,
+            optimization.accumulate,
+            deterministic=optimization.deterministic,
         )
 
     def draws(self, step: int) -> list[Draws]:
         """What this rank's micro-batches draw from at a step; what methods draw comes again with the batch."""
         first, total = self.parts * self.world.rank, self.parts * self.world.size
         numbers = range(first, first + self.parts)
-        return draws(self.experiment.optimisation.seed, step, self.experiment.data.period, numbers, total)
+        return draws(
+            self.experiment.optimization.seed, step, self.experiment.data.period, numbers, total
+        )
 
     def losses(
         self,
@@ -278,12 +308,16 @@ class Session:
             teacher: Another teacher than the session's.
             extras: Others than the session's.
         """
-        optimisation = self.experiment.optimisation
-        for some_lr, some_hr, one in zip(lr.chunk(self.parts), hr.chunk(self.parts), drawn, strict=True):
+        optimization = self.experiment.optimization
+        for some_lr, some_hr, one in zip(
+            lr.chunk(self.parts), hr.chunk(self.parts), drawn, strict=True
+        ):
             one.begin()
             if self.turned is not None:
                 self.turned.draw_from(one.turns)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=optimisation.precision == "bfloat16"):
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=optimization.precision == "bfloat16"
+            ):
                 losses = part.losses(
                     student=self.student if self.turned is None else self.turned,
                     teacher=teacher or self.bank or self.asked,
@@ -295,7 +329,7 @@ class Session:
             yield losses
 
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that the optimiser changes, in a fixed order."""
+        """The parameters that the optimizer changes, in a fixed order."""
         return _trained(self.student, self.extras)
 
     def scored(self) -> SRNetwork | None:
@@ -323,7 +357,7 @@ class Session:
             "student": _copied(self.student.state_dict()),
             "averaged": _copied(self.averaged.state_dict()),
             "extras": _copied(self.extras.state_dict()),
-            "optimiser": [_copied(self.optimiser.state[p]) for p in self.trained()],
+            "optimizer": [_copied(self.optimizer.state[p]) for p in self.trained()],
             "best": self.best,
             "seconds": seconds,
             "data_digest": self.patches.pack.digest,
@@ -337,7 +371,7 @@ class Session:
             Sentences about checkpoints that could not be used.
 
         Raises:
-            CheckpointError: If no checkpoint is sound, or the teacher or the pictures are not those of the run.
+            CheckpointError: If no checkpoint is sound, or the teacher or the images are not those of the run.
         """
         if not run.steps():
             if self.world.leads:
@@ -346,7 +380,7 @@ class Session:
         loaded = run.load_state()
         state = cast("dict[str, Any]", loaded.state)
         for name, what, ours in (
-            ("data_digest", "the training pictures", self.patches.pack.digest),
+            ("data_digest", "the training images", self.patches.pack.digest),
             ("teacher_sha256", "the teacher's file", self.teacher_sha256),
         ):
             if state[name] != ours:
@@ -357,9 +391,13 @@ class Session:
         self.student.load_state_dict(state["student"])
         self.averaged.load_state_dict(state["averaged"])
         self.extras.load_state_dict(state["extras"])
-        for p, values in zip(self.trained(), state["optimiser"], strict=True):
-            self.optimiser.state[p] = {name: value.to(p.device) for name, value in values.items()}
-        self.step, self.best, self.seconds = loaded.step, float(state["best"]), float(state["seconds"])
+        for p, values in zip(self.trained(), state["optimizer"], strict=True):
+            self.optimizer.state[p] = {name: value.to(p.device) for name, value in values.items()}
+        self.step, self.best, self.seconds = (
+            loaded.step,
+            float(state["best"]),
+            float(state["seconds"]),
+        )
         if self.world.leads:
             run.truncate_log(loaded.step)
         return loaded.reports
@@ -372,17 +410,19 @@ class Session:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine(),
+            "device": torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else platform.machine(),
             "threads": torch.get_num_threads(),
             "ranks": self.world.size,
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "seed": self.experiment.optimisation.seed,
+            "seed": self.experiment.optimization.seed,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "method": self.experiment.method.name,
             "scale": self.student.scale,
-            "steps": self.experiment.optimisation.steps,
+            "steps": self.experiment.optimization.steps,
             "data_digest": pack.digest,
-            "data_pictures": len(pack),
+            "data_images": len(pack),
             "lr_source": pack.lr_source,
             "teacher_sha256": self.teacher_sha256,
             "student_parameters": self.student.parameter_count(),
@@ -394,29 +434,36 @@ def _trained(*modules: nn.Module) -> list[nn.Parameter]:
     return [p for p in chain.from_iterable(m.parameters() for m in modules) if p.requires_grad]
 
 
-def _optimiser(optimisation: Optimisation, *modules: nn.Module) -> Adam:
+def _optimizer(optimization: Optimization, *modules: nn.Module) -> Adam:
     return Adam(
         _trained(*modules),
-        lr=optimisation.learning_rate,
-        betas=optimisation.betas,
-        weight_decay=optimisation.weight_decay,
+        lr=optimization.learning_rate,
+        betas=optimization.betas,
+        weight_decay=optimization.weight_decay,
         fused=True,
     )
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.detach().cpu().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+    return {
+        name: value.detach().cpu().clone() if isinstance(value, Tensor) else value
+        for name, value in state.items()
+    }
 
 
-def layout_of(optimisation: Optimisation, device: torch.device) -> bool | None:
+def layout_of(optimization: Optimization, device: torch.device) -> bool | None:
     """Whether channels lie together in memory; None if each network decides.
 
     In float32 on a processor they lie apart where nobody has decided: together would be 6 to 10 % faster, but the heap
     falls into pieces, and the paper's step takes a quarter more memory (docs/results/memory.md).
     """
-    if optimisation.channels_last is None and device.type == "cpu" and optimisation.precision == "float32":
+    if (
+        optimization.channels_last is None
+        and device.type == "cpu"
+        and optimization.precision == "float32"
+    ):
         return False
-    return optimisation.channels_last
+    return optimization.channels_last
 
 
 def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:
@@ -431,7 +478,9 @@ def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:
         residual_scale=described.residual_scale,
         report=notes.append,
     )
-    notes.append(f"the teacher is {teacher.config}, {teacher.parameter_count():,} parameters, from {described.weights}")
+    notes.append(
+        f"the teacher is {teacher.config}, {teacher.parameter_count():,} parameters, from {described.weights}"
+    )
     return teacher.frozen(), sha256(described.weights)
 
 
@@ -448,22 +497,26 @@ def _patches(data: Data, seed: int, scale: int, progress: Progress, *, prepared:
     )
 
 
-def open_pack(data: Data, scale: int, progress: Progress = silent, *, prepared: bool = False) -> Pack:
-    """Open the pack of an experiment, or make one from its folder of pictures where there is none yet.
+def open_pack(
+    data: Data, scale: int, progress: Progress = silent, *, prepared: bool = False
+) -> Pack:
+    """Open the pack of an experiment, or make one from its folder of images where there is none yet.
 
     Args:
-        data: The pictures.
+        data: The images.
         scale: Upscaling factor.
         progress: Told how far the preparation has come.
         prepared: Whether it has just been made, by another rank.
 
     Raises:
-        ValueError: If the pack is of another scale, or the folder's pictures do not pair.
+        ValueError: If the pack is of another scale, or the folder's images do not pair.
     """
     if data.train.is_file():
         pack = Pack.open(data.train)
         if pack.scale != scale:
-            raise ValueError(f"{data.train} is a pack for x{pack.scale}, but the student is x{scale}: prepare another")
+            raise ValueError(
+                f"{data.train} is a pack for x{pack.scale}, but the student is x{scale}: prepare another"
+            )
         return pack
     where = data.train.resolve()
     mark = hashlib.sha256(f"{where} {data.lr}".encode()).hexdigest()[:8]
@@ -473,9 +526,11 @@ def open_pack(data: Data, scale: int, progress: Progress = silent, *, prepared: 
     try:
         pairs = find_pairs(data.train, scale=scale, lr=data.lr)
     except PairsError as error:
-        raise error.with_hint("name the training pictures with --data.train") from None
+        raise error.with_hint("name the training images with --data.train") from None
     label = f"packing {set_name(data.train)}"
-    return prepare(pairs, path, progress=lambda done, total, what: progress(done, total, f"{label}: {what}"))
+    return prepare(
+        pairs, path, progress=lambda done, total, what: progress(done, total, f"{label}: {what}")
+    )
 
 
 def check_same(experiment: Experiment, run: Run) -> None:

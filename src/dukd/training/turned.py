@@ -1,8 +1,8 @@
-"""A student that sees every picture turned at random, and answers as if it had not been.
+"""A student that sees every image turned at random, and answers as if it had not been.
 
-Where batches come again after a period and the teacher's answers are replayed, the pictures a method handles have to
+Where batches come again after a period and the teacher's answers are replayed, the images a method handles have to
 stay as they are. Flips and transposition commute with upscaling exactly, so the student may see ``g x`` and answer
-``g^-1 S(g x)``: eight views of every picture, of which the method, the ground truth and the teacher need not know.
+``g^-1 S(g x)``: eight views of every image, of which the method, the ground truth and the teacher need not know.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,11 @@ TURNS: tuple[invertible.Operation, ...] = ("flip_rows", "flip_columns", "transpo
 
 
 class Turned(Wrapped):
-    """A network behind a symmetry that is drawn anew for each picture of each call."""
+    """A network behind a symmetry that is drawn anew for each image of each call."""
 
-    def __init__(self, network: SRNetwork, operations: Sequence[invertible.Operation] = TURNS) -> None:
+    def __init__(
+        self, network: SRNetwork, operations: Sequence[invertible.Operation] = TURNS
+    ) -> None:
         """Turn what ``network`` sees by ``operations``, each with probability one half."""
         super().__init__(network)
         self.operations = tuple(operations)
@@ -32,11 +34,17 @@ class Turned(Wrapped):
         self._rng = rng
 
     @override
-    def forward_with_features(self, lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
+    def forward_with_features(
+        self, lr: Tensor, depths: Sequence[float]
+    ) -> tuple[Tensor, list[Tensor]]:
         if depths and "invert" in self.operations:
-            raise ValueError("features of inverted colours cannot be turned back: leave invert out of the operations")
+            raise ValueError(
+                "features of inverted colors cannot be turned back: leave invert out of the operations"
+            )
         turn = invertible.draw(lr.shape, probability=0.5, rng=self._rng, operations=self.operations)
         seen = turn.apply(lr)
         sr, features = self.network.forward_with_features(seen, depths)
-        h, w = seen.shape[-2:]  # without what the network padded, which lies elsewhere once it is turned
+        h, w = seen.shape[
+            -2:
+        ]  # without what the network padded, which lies elsewhere once it is turned
         return turn.invert(sr), [turn.invert(f[..., :h, :w]) for f in features]

@@ -40,12 +40,14 @@ class ValidationRecord(TypedDict):
 
 @dataclass
 class Validation:
-    """Sets of pictures, and the teacher's answers to them, computed once."""
+    """Sets of images, and the teacher's answers to them, computed once."""
 
     scale: int
     device: torch.device
     sets: dict[str, Pairs]
-    _answers: dict[tuple[str, str], NDArray[np.uint8]] = field(default_factory=dict[tuple[str, str], NDArray[np.uint8]])
+    _answers: dict[tuple[str, str], NDArray[np.uint8]] = field(
+        default_factory=dict[tuple[str, str], NDArray[np.uint8]]
+    )
 
     @staticmethod
     def open(evaluation: Evaluation, scale: int, device: torch.device) -> "Validation":
@@ -55,9 +57,11 @@ class Validation:
             ValueError: If a folder holds no pairs, or two sets have the same name.
         """
         try:
-            sets = open_sets(evaluation.sets, scale, evaluation.pictures)
+            sets = open_sets(evaluation.sets, scale, evaluation.images)
         except PairsError as error:
-            raise error.with_hint("name the folders that judge the student with --evaluation.sets") from None
+            raise error.with_hint(
+                "name the folders that judge the student with --evaluation.sets"
+            ) from None
         return Validation(scale, device, sets)
 
     def measure(self, network: SRNetwork, teacher: SRNetwork | None) -> dict[str, dict[str, float]]:
@@ -80,11 +84,18 @@ class Validation:
         """The line of the log for a validation."""
         started = time.perf_counter()
         sets = self.measure(network, teacher)
-        return {"kind": "validation", "step": step, "sets": sets, "seconds": time.perf_counter() - started}
+        return {
+            "kind": "validation",
+            "step": step,
+            "sets": sets,
+            "seconds": time.perf_counter() - started,
+        }
 
-    def _measure(self, network: SRNetwork, teacher: SRNetwork | None, name: str, pair: Pair) -> dict[str, float]:
+    def _measure(
+        self, network: SRNetwork, teacher: SRNetwork | None, name: str, pair: Pair
+    ) -> dict[str, float]:
         lr, hr = load(pair)
-        # Compared where the answer is: on one thread of a GPU's host it would take a second per picture of DIV2K.
+        # Compared where the answer is: on one thread of a GPU's host it would take a second per image of DIV2K.
         there = self.device.type == "cuda"
         sr, _ = answer(network, lr, device=self.device, stay=there)
         truth = tensor(hr).to(sr.device)
@@ -102,13 +113,13 @@ class Validation:
         return values
 
 
-def open_sets(paths: Sequence[Path], scale: int, pictures: int = 0) -> dict[str, Pairs]:
-    """Find sets of pictures, by name.
+def open_sets(paths: Sequence[Path], scale: int, images: int = 0) -> dict[str, Pairs]:
+    """Find sets of images, by name.
 
     Args:
         paths: Folders, in any layout the field uses.
         scale: Upscaling factor.
-        pictures: How many are used of each set, evenly spaced; 0 for all.
+        images: How many are used of each set, evenly spaced; 0 for all.
 
     Raises:
         ValueError: If a folder holds no pairs, or two sets have the same name.
@@ -118,7 +129,7 @@ def open_sets(paths: Sequence[Path], scale: int, pictures: int = 0) -> dict[str,
         name = set_name(path)
         if name in sets:
             raise ValueError(f"two sets are called {name}: {path} and another; rename one folder")
-        sets[name] = some(find_pairs(path, scale=scale), pictures)
+        sets[name] = some(find_pairs(path, scale=scale), images)
     return sets
 
 
@@ -141,10 +152,10 @@ def pixels(sr: Tensor) -> NDArray[np.uint8]:
 
 
 def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
-    """Compare a teacher with bicubic interpolation, and with itself read otherwise, on pictures of the first set.
+    """Compare a teacher with bicubic interpolation, and with itself read otherwise, on images of the first set.
 
     A file does not say everything about a network: the range of its values, the mean it subtracts, the order of its
-    colours. Each that could be otherwise is tried on small crops.
+    colors. Each that could be otherwise is tried on small crops.
 
     Returns:
         A sentence with both figures, and what would be better, if anything is.
@@ -157,13 +168,17 @@ def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
     loaded = [load(pair) for pair in pairs]
     ours = _mean_psnr(teacher, loaded, validation)
     truth = [(tensor(imresize_uint8(lr, validation.scale)), tensor(hr)) for lr, hr in loaded]
-    bicubic = float(np.mean([metrics.psnr_y(sr, hr, border=validation.scale).item() for sr, hr in truth]))
-    figures = f"{ours:.2f} dB against {bicubic:.2f} dB on {len(pairs)} pictures of {name}"
+    bicubic = float(
+        np.mean([metrics.psnr_y(sr, hr, border=validation.scale).item() for sr, hr in truth])
+    )
+    figures = f"{ours:.2f} dB against {bicubic:.2f} dB on {len(pairs)} images of {name}"
     crops = [_crop(lr, hr, validation.scale) for lr, hr in loaded[:_TRIALS]]
     as_read = _mean_psnr(teacher, crops, validation)
     beaten = ours > bicubic
     others = _read_otherwise(teacher, changes=1 if beaten else len(UNSAID) + 1)
-    measured = [(_mean_psnr(other, crops, validation), count, what) for count, what, other in others]
+    measured = [
+        (_mean_psnr(other, crops, validation), count, what) for count, what, other in others
+    ]
     # Of readings that are nearly as good, the one with the fewest changes: blue for red costs some files little.
     best, _, what = max(measured, key=lambda m: m[0] - m[1] * _PER_CHANGE)
     advice = ""
@@ -171,37 +186,47 @@ def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
         advice = f"on crops it has {best:.2f} dB with {what}, but {as_read:.2f} dB as it was read"
     if beaten:
         return f"the teacher beats bicubic: {figures}{f'; but {advice}' if advice else ''}"
-    cause = f"Likely it was read wrongly: {advice}." if advice and best > bicubic - _NEAR else _UNTRAINED
+    cause = (
+        f"Likely it was read wrongly: {advice}."
+        if advice and best > bicubic - _NEAR
+        else _UNTRAINED
+    )
     raise ValueError(f"the teacher does not beat bicubic: {figures}. {cause}")
 
 
 _TRIALS = 2
-"""Pictures on which a teacher is read otherwise."""
+"""Images on which a teacher is read otherwise."""
 _TRIAL_SIZE = 64
-"""Rows and columns of lr of such a picture."""
+"""Rows and columns of lr of such an image."""
 _CLEARLY_BETTER = 0.5
 """dB by which another reading has to be better to be spoken of. The right one is better by several; on crops of two
-pictures EDSR 64 x 5 once read 0.3 dB better with blue and red exchanged, but 0.05 dB worse on all of Set5."""
+images EDSR 64 x 5 once read 0.3 dB better with blue and red exchanged, but 0.05 dB worse on all of Set5."""
 _PER_CHANGE = 0.3
 """dB that a reading has to be better for each further thing that is read otherwise."""
 _NEAR = 3.0
-"""dB below bicubic from which a teacher read otherwise may still be the right one: crops differ from pictures."""
+"""dB below bicubic from which a teacher read otherwise may still be the right one: crops differ from images."""
 _UNTRAINED = (
-    "No other range, mean, residual scale or order of colours helps either: likely its weights were never trained, or "
-    "were trained for something else, such as another scale or degraded pictures. --evaluation.teacher-pictures 0 "
+    "No other range, mean, residual scale or order of colors helps either: likely its weights were never trained, or "
+    "were trained for something else, such as another scale or degraded images. --evaluation.teacher-images 0 "
     "trains with it all the same."
 )
 
 
 def _mean_psnr(
-    network: SRNetwork, loaded: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]], validation: Validation
+    network: SRNetwork,
+    loaded: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    validation: Validation,
 ) -> float:
     answers = [(answer(network, lr, device=validation.device)[0], tensor(hr)) for lr, hr in loaded]
-    values = [metrics.psnr_y(sr.nan_to_num(), hr, border=validation.scale).item() for sr, hr in answers]
+    values = [
+        metrics.psnr_y(sr.nan_to_num(), hr, border=validation.scale).item() for sr, hr in answers
+    ]
     return float(np.mean(values))
 
 
-def _crop(lr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _crop(
+    lr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The middle of a pair."""
     top, left = (max(0, size - _TRIAL_SIZE) // 2 for size in lr.shape[:2])
     small = lr[top : top + _TRIAL_SIZE, left : left + _TRIAL_SIZE]
@@ -209,14 +234,20 @@ def _crop(lr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int) -> tuple[NDA
     return small, hr[top : top + height, left : left + width]
 
 
-def _read_otherwise(teacher: SRNetwork, changes: int) -> Generator[tuple[int, str, SRNetwork], None, None]:
+def _read_otherwise(
+    teacher: SRNetwork, changes: int
+) -> Generator[tuple[int, str, SRNetwork], None, None]:
     """The same weights with other numbers that a file may not say, and with blue and red exchanged."""
     config, tensors = teacher.config, teacher.state_dict()
     there = {f.name: getattr(config, f.name) for f in fields(config) if f.name in UNSAID}
-    alternatives = [[value, *(v for v in UNSAID[name] if v != value)] for name, value in there.items()]
+    alternatives = [
+        [value, *(v for v in UNSAID[name] if v != value)] for name, value in there.items()
+    ]
     for values in product(*alternatives):
         changed = {n: v for n, v in zip(there, values, strict=True) if v != there[n]}
-        options = " ".join(f"--teacher.{n.replace('_', '-')} {_shown(v)}" for n, v in changed.items())
+        options = " ".join(
+            f"--teacher.{n.replace('_', '-')} {_shown(v)}" for n, v in changed.items()
+        )
         if len(changed) > changes:
             continue
         other = teacher
@@ -240,7 +271,11 @@ UNSAID: dict[str, tuple[float | tuple[float, float, float], ...]] = {
 
 
 def _shown(value: object) -> str:
-    return " ".join(map(str, cast("tuple[float, ...]", value))) if isinstance(value, tuple) else str(value)
+    return (
+        " ".join(map(str, cast("tuple[float, ...]", value)))
+        if isinstance(value, tuple)
+        else str(value)
+    )
 
 
 class _Exchanged(Wrapped):
@@ -257,14 +292,24 @@ def busiest(hr: NDArray[np.uint8], size: int) -> tuple[int, int]:
     detail = np.abs(np.diff(gray, axis=0))[:, :-1] + np.abs(np.diff(gray, axis=1))[:-1]
     h, w = gray.shape
     step = max(1, size // 2)
-    corners = [(t, x) for t in range(0, max(1, h - size + 1), step) for x in range(0, max(1, w - size + 1), step)]
+    corners = [
+        (t, x)
+        for t in range(0, max(1, h - size + 1), step)
+        for x in range(0, max(1, w - size + 1), step)
+    ]
     return max(corners, key=lambda c: detail[c[0] : c[0] + size, c[1] : c[1] + size].sum())
 
 
 def write_samples(
-    validation: Validation, network: SRNetwork, teacher: SRNetwork | None, folder: Path, count: int, *, label: str
+    validation: Validation,
+    network: SRNetwork,
+    teacher: SRNetwork | None,
+    folder: Path,
+    count: int,
+    *,
+    label: str,
 ) -> None:
-    """Keep crops of a few pictures for the report: bicubic, this network, the teacher, the ground truth.
+    """Keep crops of a few images for the report: bicubic, this network, the teacher, the ground truth.
 
     The crops depend on the ground truth alone, so that those of several runs show the same places.
     """
@@ -277,17 +322,21 @@ def write_samples(
         answers: Mapping[str, NDArray[np.uint8] | None] = {
             "bicubic": imresize_uint8(lr, validation.scale),
             label: pixels(answer(network, lr, device=validation.device)[0]),
-            "teacher": None if teacher is None else pixels(answer(teacher, lr, device=validation.device)[0]),
+            "teacher": None
+            if teacher is None
+            else pixels(answer(teacher, lr, device=validation.device)[0]),
             "ground truth": hr,
         }
         shown: list[dict[str, object]] = []
-        for what, picture in answers.items():
-            if picture is None:
+        for what, image in answers.items():
+            if image is None:
                 continue
             file = f"{pair.name}/{what.replace(' ', '-')}.png"
-            crop = np.ascontiguousarray(picture[top : top + size, left : left + size])
+            crop = np.ascontiguousarray(image[top : top + size, left : left + size])
             images.write(folder / file, images.Picture(pixels=crop))
-            psnr = metrics.psnr_y(tensor(picture), tensor(hr), border=validation.scale).item()
-            shown.append({"label": what, "file": file, "psnr_y": None if what == "ground truth" else psnr})
+            psnr = metrics.psnr_y(tensor(image), tensor(hr), border=validation.scale).item()
+            shown.append(
+                {"label": what, "file": file, "psnr_y": None if what == "ground truth" else psnr}
+            )
         index.append({"sample": pair.name, "images": shown})
     write_text(folder / "index.json", json.dumps(index, indent=1) + "\n")

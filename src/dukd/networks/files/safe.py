@@ -77,9 +77,13 @@ def load(path: Path) -> TensorFile:
     if size < 0:
         raise WeightsError(f"{path} is no file; name a .safetensors or .pth file of weights")
     if size > MAX_BYTES:
-        raise WeightsError(f"{path} has {size} bytes, more than the {MAX_BYTES} that weights may have")
+        raise WeightsError(
+            f"{path} has {size} bytes, more than the {MAX_BYTES} that weights may have"
+        )
     if path.suffix == ".onnx":
-        raise WeightsError(f"{path} is an ONNX graph; name the file of weights or the run it was made from")
+        raise WeightsError(
+            f"{path} is an ONNX graph; name the file of weights or the run it was made from"
+        )
     try:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
@@ -87,7 +91,9 @@ def load(path: Path) -> TensorFile:
     except (WeightsError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # hostile bytes raise more than ten classes of exceptions
-        raise WeightsError(f"{path} is damaged, or no file of weights ({_first_line(error)})") from error
+        raise WeightsError(
+            f"{path} is damaged, or no file of weights ({_first_line(error)})"
+        ) from error
 
 
 def _load_safetensors(path: Path) -> TensorFile:
@@ -95,15 +101,21 @@ def _load_safetensors(path: Path) -> TensorFile:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             if len(names) > MAX_TENSORS:
-                raise WeightsError(f"{path} holds {len(names)} tensors, more than the {MAX_TENSORS} that weights may")
+                raise WeightsError(
+                    f"{path} holds {len(names)} tensors, more than the {MAX_TENSORS} that weights may"
+                )
             tensors = {name: cast("Tensor", file.get_tensor(name)) for name in names}
             metadata = dict(file.metadata() or {})
     except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged, or no safetensors file ({_first_line(error)})") from error
+        raise WeightsError(
+            f"{path} is damaged, or no safetensors file ({_first_line(error)})"
+        ) from error
     if not tensors:
         raise WeightsError(f"{path} holds no tensors")
     names, prefix = _without_prefix(tensors)
-    return TensorFile(kind="safetensors", tensors=names, wrapper=None, others=(), prefix=prefix, metadata=metadata)
+    return TensorFile(
+        kind="safetensors", tensors=names, wrapper=None, others=(), prefix=prefix, metadata=metadata
+    )
 
 
 def _load_torch(path: Path, size: int) -> TensorFile:
@@ -113,7 +125,9 @@ def _load_torch(path: Path, size: int) -> TensorFile:
         if unsafe:
             raise _refusal(path, sorted(unsafe))
     try:
-        with FakeTensorMode():  # no storage is made: a file that lies about its sizes is found out for free
+        with (
+            FakeTensorMode()
+        ):  # no storage is made: a file that lies about its sizes is found out for free
             declared = torch.load(path, map_location="cpu", weights_only=True)
         _check_sizes(path, _pick(path, declared)[0], size)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -125,8 +139,19 @@ def _load_torch(path: Path, size: int) -> TensorFile:
     tensors, wrapper, others = _pick(path, loaded)
     names, prefix = _without_prefix(tensors)
     strings = loaded.get("dukd")
-    metadata = {str(k): v for k, v in strings.items() if isinstance(v, str)} if isinstance(strings, dict) else {}
-    return TensorFile(kind="torch", tensors=names, wrapper=wrapper, others=others, prefix=prefix, metadata=metadata)
+    metadata = (
+        {str(k): v for k, v in strings.items() if isinstance(v, str)}
+        if isinstance(strings, dict)
+        else {}
+    )
+    return TensorFile(
+        kind="torch",
+        tensors=names,
+        wrapper=wrapper,
+        others=others,
+        prefix=prefix,
+        metadata=metadata,
+    )
 
 
 def _refusal(path: Path, names: list[str]) -> WeightsError:
@@ -140,7 +165,9 @@ def _check_archive(path: Path, size: int) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     if len(members) > MAX_TENSORS:
-        raise WeightsError(f"{path} holds {len(members)} members, more than the {MAX_TENSORS} that weights may")
+        raise WeightsError(
+            f"{path} holds {len(members)} members, more than the {MAX_TENSORS} that weights may"
+        )
     if any(name.endswith(("constants.pkl", ".py")) for name in (m.filename for m in members)):
         raise WeightsError(f"{path} is a TorchScript program, not a file of weights")
     for member in members:
@@ -149,12 +176,16 @@ def _check_archive(path: Path, size: int) -> None:
                 f"{path} is refused: its member {member.filename!r} is compressed, torch stores them plain"
             )
         if not _MEMBER.fullmatch(member.filename):
-            raise WeightsError(f"{path} is refused: its member {member.filename!r} is none that torch writes")
+            raise WeightsError(
+                f"{path} is refused: its member {member.filename!r} is none that torch writes"
+            )
 
 
 def _check_sizes(path: Path, tensors: Mapping[str, Tensor], size: int) -> None:
     if len(tensors) > MAX_TENSORS:
-        raise WeightsError(f"{path} holds {len(tensors)} tensors, more than the {MAX_TENSORS} that weights may")
+        raise WeightsError(
+            f"{path} holds {len(tensors)} tensors, more than the {MAX_TENSORS} that weights may"
+        )
     for name, tensor in tensors.items():
         if tensor.dim() > MAX_RANK or tensor.layout != torch.strided:
             raise WeightsError(
@@ -184,7 +215,9 @@ def _pick(path: Path, loaded: object) -> tuple[dict[str, Tensor], str | None, tu
     chosen = cast("Mapping[object, object]", content[wrapper]) if wrapper else content
     tensors = {str(name): value for name, value in chosen.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise WeightsError(f"{path} holds no weights; its keys are {_some([repr(k) for k in content])}")
+        raise WeightsError(
+            f"{path} holds no weights; its keys are {_some([repr(k) for k in content])}"
+        )
     return tensors, wrapper, tuple(present[1:])
 
 
@@ -207,7 +240,9 @@ def _common(tensors: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _some(names: list[str], count: int = 5) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+    return ", ".join(names[:count]) + (
+        f" and {len(names) - count} more" if len(names) > count else ""
+    )
 
 
 def _first_line(error: Exception) -> str:

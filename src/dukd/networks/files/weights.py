@@ -22,7 +22,15 @@ from dukd.networks.edsr import EDSRConfig
 from dukd.networks.ensemble import EnsembleConfig, Member
 from dukd.networks.files.safe import TensorFile, WeightsError, load
 from dukd.networks.layers import Mean
-from dukd.networks.layouts import FREE_FIELDS, LACKS_SKIP, Layout, Recognised, describe, recognise, to_official
+from dukd.networks.layouts import (
+    FREE_FIELDS,
+    LACKS_SKIP,
+    Layout,
+    Recognized,
+    describe,
+    recognize,
+    to_official,
+)
 from dukd.networks.rcan import RCANConfig
 from dukd.networks.smfanet import SMFANetConfig
 from dukd.networks.swinir import SwinIRConfig
@@ -31,7 +39,7 @@ __all__ = ["Contents", "Layout", "WeightsError", "inspect", "read", "tensors_sha
 
 FORMAT = "1"
 """Version of the metadata."""
-_RECOGNISED = EDSRConfig | RCANConfig | SwinIRConfig | SMFANetConfig
+_RECOGNIZED = EDSRConfig | RCANConfig | SwinIRConfig | SMFANetConfig
 """The networks that are told from their tensors, whose files may come from anywhere; others need our metadata."""
 _SHOWN_DIFFERENCES = 3
 
@@ -101,7 +109,9 @@ def read(
     contents, tensors = _open(path, scale, config, value_range, mean, residual_scale)
     for note in contents.notes:
         report(note)
-    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away; nobody's draws shall change for them
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the initial weights are thrown away; nobody's draws shall change for them
         network = contents.config.build()
     network.load_state_dict(tensors)
     return network
@@ -153,10 +163,15 @@ def write(
             or a key of the metadata is taken.
     """
     path = Path(path)
-    if layout != "dukd" and not isinstance(network.config, _RECOGNISED):
+    if layout != "dukd" and not isinstance(network.config, _RECOGNIZED):
         name = "an ensemble" if isinstance(network.config, EnsembleConfig) else network.config.name
-        raise WeightsError(f"{name} is known to dukd alone: write a .safetensors file in the layout dukd, not {path}")
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+        raise WeightsError(
+            f"{name} is known to dukd alone: write a .safetensors file in the layout dukd, not {path}"
+        )
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in network.state_dict().items()
+    }
     _check_finite(path, tensors)
     strings = _metadata(network, tensors, metadata or {})
     if layout == "official" or (layout == "basicsr" and isinstance(network.config, SwinIRConfig)):
@@ -167,7 +182,9 @@ def write(
         content = safetensors.torch.save(tensors, strings if layout == "dukd" else {"format": "pt"})
         files.write_bytes(path, _with_sorted_metadata(content))
     elif layout == "dukd" or path.suffix not in {".pth", ".pt"}:
-        raise WeightsError(f"{path} is to end in .safetensors" + ("" if layout == "dukd" else ", .pth or .pt"))
+        raise WeightsError(
+            f"{path} is to end in .safetensors" + ("" if layout == "dukd" else ", .pth or .pt")
+        )
     else:
         bare = layout == "official" and isinstance(network.config, EDSRConfig | RCANConfig)
         with files.replacing(path) as file:
@@ -194,7 +211,9 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _metadata(network: SRNetwork, tensors: Mapping[str, Tensor], extra: Mapping[str, str]) -> dict[str, str]:
+def _metadata(
+    network: SRNetwork, tensors: Mapping[str, Tensor], extra: Mapping[str, str]
+) -> dict[str, str]:
     ours = {
         "format": "pt",
         "dukd": FORMAT,
@@ -206,14 +225,20 @@ def _metadata(network: SRNetwork, tensors: Mapping[str, Tensor], extra: Mapping[
     }
     taken = ours.keys() & extra.keys()
     if taken:
-        raise WeightsError(f"the metadata {', '.join(sorted(taken))} are written by dukd itself; use other names")
+        raise WeightsError(
+            f"the metadata {', '.join(sorted(taken))} are written by dukd itself; use other names"
+        )
     return ours | dict(extra)
 
 
 def _numbers(value: object) -> object:
     """What JSON can hold of a config; a network inside another says which it is."""
     if isinstance(value, Member):
-        return {"name": value.name, "network": value.network.name, "config": _numbers(value.network)}
+        return {
+            "name": value.name,
+            "network": value.network.name,
+            "config": _numbers(value.network),
+        }
     if is_dataclass(value):
         return {f.name: _numbers(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple):
@@ -236,20 +261,24 @@ def _open(
     file = load(path)
     try:
         declared = _declared(file.metadata)
-        if declared is None or isinstance(declared, _RECOGNISED):
-            found = recognise(file.tensors)
+        if declared is None or isinstance(declared, _RECOGNIZED):
+            found = recognize(file.tensors)
         else:
             found = _as_declared(file, declared)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     given = {"value_range": value_range, "mean": mean, "residual_scale": residual_scale}
-    config, assumed = _settle(path, found, declared, wanted, {k: v for k, v in given.items() if v is not None})
+    config, assumed = _settle(
+        path, found, declared, wanted, {k: v for k, v in given.items() if v is not None}
+    )
     if scale is not None and config.scale != scale:
         raise WeightsError(f"{path}: this looks like {describe(config)}; asked for x{scale}")
     _check_shapes(path, config, found.tensors)
     _check_finite(path, found.tensors)
     if declared is not None and file.metadata.get("sha256") != tensors_sha256(found.tensors):
-        raise WeightsError(f"{path} is damaged: its tensors are not those it was written with (SHA-256)")
+        raise WeightsError(
+            f"{path} is damaged: its tensors are not those it was written with (SHA-256)"
+        )
     contents = Contents(
         path=path,
         network=config.name,
@@ -265,10 +294,14 @@ def _open(
     return contents, found.tensors
 
 
-def _as_declared(file: TensorFile, declared: NetworkConfig) -> Recognised:
+def _as_declared(file: TensorFile, declared: NetworkConfig) -> Recognized:
     """Believe the metadata: what an ensemble or somebody's own network is, names of tensors do not tell."""
-    return Recognised(
-        config=declared, layout="dukd", tensors=dict(file.tensors), shown=frozenset(), assumed=frozenset()
+    return Recognized(
+        config=declared,
+        layout="dukd",
+        tensors=dict(file.tensors),
+        shown=frozenset(),
+        assumed=frozenset(),
     )
 
 
@@ -278,7 +311,9 @@ def _notes(file: TensorFile, config: NetworkConfig, assumed: Sequence[str]) -> t
         notes.append(f"read {file.wrapper}; the file also holds {', '.join(file.others)}")
     if file.prefix:
         notes.append(f"took {file.prefix!r} off every name")
-    notes += [f"assumed {name} = {getattr(config, name)}, which the file does not say" for name in assumed]
+    notes += [
+        f"assumed {name} = {getattr(config, name)}, which the file does not say" for name in assumed
+    ]
     return tuple(notes)
 
 
@@ -287,14 +322,18 @@ def _declared(metadata: Mapping[str, str]) -> NetworkConfig | None:
     if "dukd" not in metadata:
         return None
     if metadata["dukd"] != FORMAT:
-        raise WeightsError(f"its metadata are of version {metadata['dukd']!r}; this version of dukd reads {FORMAT}")
+        raise WeightsError(
+            f"its metadata are of version {metadata['dukd']!r}; this version of dukd reads {FORMAT}"
+        )
     name = metadata.get("network", "")
     try:
         return _config(name, json.loads(metadata["config"]))
     except WeightsError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"the config in its metadata makes no {name} ({type(error).__name__}: {error})") from error
+        raise WeightsError(
+            f"the config in its metadata makes no {name} ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _config(name: str, numbers: object) -> NetworkConfig:
@@ -322,7 +361,7 @@ def _frozen(value: object) -> object:
 
 def _settle(
     path: Path,
-    found: Recognised,
+    found: Recognized,
     declared: NetworkConfig | None,
     wanted: NetworkConfig | None,
     given: Mapping[str, object],
@@ -332,7 +371,9 @@ def _settle(
     open_fields = {field.name for field in fields(config)} & set(FREE_FIELDS)
     unknown = given.keys() - open_fields
     if unknown:
-        raise WeightsError(f"{path}: this looks like {describe(config)}, which has no {', '.join(sorted(unknown))}")
+        raise WeightsError(
+            f"{path}: this looks like {describe(config)}, which has no {', '.join(sorted(unknown))}"
+        )
     settled: dict[str, object] = {name: getattr(config, name) for name in found.shown}
     if declared is not None:
         if type(declared) is not type(config) or _shape_fields(declared) != _shape_fields(config):
@@ -340,7 +381,9 @@ def _settle(
                 f"{path}: its metadata say {describe(declared)}, but its tensors look like {describe(config)}"
             )
         settled |= {name: getattr(declared, name) for name in open_fields}
-    if wanted is not None and (type(wanted) is not type(config) or _shape_fields(wanted) != _shape_fields(config)):
+    if wanted is not None and (
+        type(wanted) is not type(config) or _shape_fields(wanted) != _shape_fields(config)
+    ):
         differences = _differences(wanted, found.tensors)
         raise WeightsError(
             f"{path}: this looks like {describe(config)}; asked for {describe(wanted)} ({differences or 'other sizes'})"
@@ -395,7 +438,9 @@ def _check_shapes(path: Path, config: NetworkConfig, tensors: Mapping[str, Tenso
 def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise WeightsError(f"{path}: tensor {name} holds {tensor.dtype}, not floating-point weights")
+            raise WeightsError(
+                f"{path}: tensor {name} holds {tensor.dtype}, not floating-point weights"
+            )
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise WeightsError(f"{path}: {bad} of {tensor.numel()} values of {name} are not finite")
@@ -416,7 +461,11 @@ def warm_start(student: SRNetwork, path: Path) -> str:
     """
     other = read(path)
     theirs, ours = other.state_dict(), student.state_dict()
-    fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    fitting = {
+        name: value
+        for name, value in theirs.items()
+        if name in ours and ours[name].shape == value.shape
+    }
     taken, whole = (sum(v.numel() for v in some.values()) for some in (fitting, ours))
     if other.config.name != student.config.name or taken < _LEAST * whole:
         raise ValueError(
