@@ -2,9 +2,10 @@
 
     python benchmarks/cost.py --images ../shared/data --out runs/study
 
-The networks and patches are the study's (``study.py``). Steps of all methods are timed in turns, on one thread, in
-processor time; the median counts. Memory is the peak of a process of its own, above what it holds before its first
-step. Writes ``costs.json``, which the study reads for its runs of equal time, and ``costs.md``.
+The networks and patches are the study's (``study.py``). Steps of all methods are timed in turns, on
+one thread, in processor time; the median counts. Memory is the peak of a process of its own, above
+what it holds before its first step. Writes ``costs.json``, which the study reads for its runs of
+equal time, and ``costs.md``.
 """
 
 import argparse

@@ -1,16 +1,19 @@
 """Patches per second of processor time: PNG files, an LMDB and HDF5 files as others use them, against a pack.
 
-    python benchmarks/data.py FOLDER_OF_IMAGES [--scale 2] [--images 26] [--out docs/results/input.md]
+    python benchmarks/data.py FOLDER_OF_IMAGES [--scale 2] [--images 26] [--out
+    docs/results/input.md]
 
-The images are written in each form into a temporary folder, and the same patches are cut from all, one thread at
-work, in turns. How others do it:
+The images are written in each form into a temporary folder, and the same patches are cut from all,
+one thread at work, in turns. How others do it:
 
 - BasicSR, files: both PNGs are decoded whole and made float32 whole, then cut.
-- BasicSR, LMDB: the same with PNGs of overlapping sub-images of 480 pixels, which ``extract_subimages.py`` makes.
-- HDF5, as many codebases have it: uint8 arrays, one per image, read whole or only where the patch is.
+- BasicSR, LMDB: the same with PNGs of overlapping sub-images of 480 pixels, which
+  ``extract_subimages.py`` makes.
+- HDF5, as many codebases have it: uint8 arrays, one per image, read whole or only where the patch
+  is.
 
-PNGs are decoded by Pillow; OpenCV, which BasicSR uses, takes about three quarters of its time. Needs the optional
-packages of ``dukd[benchmarks]``.
+PNGs are decoded by Pillow; OpenCV, which BasicSR uses, takes about three quarters of its time.
+Needs the optional packages of ``dukd[benchmarks]``.
 """
 
 import argparse
@@ -46,7 +49,8 @@ SIDE, STEP = 480, 240
 BACKGROUND = "pack, one thread in the background"
 Pixels = NDArray[np.uint8]
 Cut = Callable[[Sample, int], Tensor]
-"""Cut what a sample shows, of lr (1) or of hr (the scale): ``(3, h, w)``, uint8, or float32 in [0, 1]."""
+"""Cut what a sample shows, of lr (1) or of hr (the scale): ``(3, h, w)``, uint8, or float32 in [0,
+1]."""
 
 
 @dataclass(frozen=True)
@@ -263,9 +267,10 @@ def share_of_steps(pack: Rate, *, scale: int, patch: int) -> str:
         [step] = interleaved({"step": steps.ways["step"]}, device=device, repetitions=3)
     share = 1 / pack.median / (step.median / 2)
     return (
-        f"The cheapest training step there is, {steps.named}, bfloat16, takes {1e3 * step.median / 2:.0f} ms per patch "
-        f"(spread {100 * step.spread:.0f} %): the pack's {1e3 / pack.median:.2f} ms are {100 * share:.2f} % of it. A "
-        "step with a teacher takes longer.\n"
+        f"The cheapest training step there is, {steps.named}, bfloat16, takes "
+        f"{1e3 * step.median / 2:.0f} ms per patch (spread {100 * step.spread:.0f} %): the pack's "
+        f"{1e3 / pack.median:.2f} ms are {100 * share:.2f} % of it. A step with a teacher takes "
+        "longer.\n"
     )
 
 
@@ -305,8 +310,9 @@ def main() -> None:
         for records in pack.records
     ]
     command = (
-        f"python benchmarks/data.py {asked.source.name} --scale {asked.scale} --patch {asked.patch} "
-        f"--images {asked.images} --seconds {asked.seconds:g} --rounds {asked.rounds}"
+        f"python benchmarks/data.py {asked.source.name} --scale {asked.scale} --patch "
+        f"{asked.patch} --images {asked.images} --seconds {asked.seconds:g} --rounds "
+        f"{asked.rounds}"
     )
     about = (
         f"{len(pairs)} images, most of {statistics.mode(sides)}, x{asked.scale}, patches of {asked.patch}; one\n"

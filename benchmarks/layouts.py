@@ -1,10 +1,12 @@
 """Does it pay to lay an image's channels together in memory? Every network, both layouts, both precisions.
 
-    python benchmarks/layouts.py [--networks edsr ...] [--batch 2] [--patch 24] [--repetitions 3] [--out layouts.md]
+    python benchmarks/layouts.py [--networks edsr ...] [--batch 2] [--patch 24] [--repetitions 3]
+    [--out layouts.md]
 
-The two layouts of a network and a precision are timed in turns, on the CPU with one thread in processor time: the
-forward pass of the papers' teacher without a graph, both passes of their student, and the student on an image. What
-comes out decides ``SRNetwork.channels_last``, by which dukd chooses where nobody else has.
+The two layouts of a network and a precision are timed in turns, on the CPU with one thread in
+processor time: the forward pass of the papers' teacher without a graph, both passes of their
+student, and the student on an image. What comes out decides ``SRNetwork.channels_last``, by which
+dukd chooses where nobody else has.
 """
 
 import argparse
@@ -109,7 +111,8 @@ def main() -> None:
     head = [
         "# Where channels should lie",
         "",
-        f"    python benchmarks/layouts.py --batch {options.batch} --patch {options.patch} --repetitions {repetitions}",
+        f"    python benchmarks/layouts.py --batch {options.batch} --patch {options.patch} "
+        f"--repetitions {repetitions}",
         "",
         f"{where}, torch {torch.__version__}; medians, the two layouts in turns.",
         "",

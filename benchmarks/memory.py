@@ -1,16 +1,18 @@
 """Peak memory of one training step, of the released code's and ours, each in a process of its own.
 
-    python benchmarks/memory.py [--pair edsr] [--batches 1 2 4] [--limit-gb 12] [--out docs/results/memory.md]
+    python benchmarks/memory.py [--pair edsr] [--batches 1 2 4] [--limit-gb 12] [--out
+    docs/results/memory.md]
 
-What is given is the peak of the process (or of the GPU) during its first step, above what it held when both networks
-were built: graphs, gradients, buffers. The paper's batch of 16 is measured where a straight line through the smaller
-ones says that it stays below the limit; elsewhere that line stands in for it. Lines of JSON beside the table keep what
-is done.
+What is given is the peak of the process (or of the GPU) during its first step, above what it held
+when both networks were built: graphs, gradients, buffers. The paper's batch of 16 is measured where
+a straight line through the smaller ones says that it stays below the limit; elsewhere that line
+stands in for it. Lines of JSON beside the table keep what is done.
 
     python benchmarks/memory.py --count [--pairs edsr rcan swinir]
 
-This runs nothing and takes a second: it counts what the graphs of a step keep for the way back, in float32, on tensors
-without data. A lower bound for both sides: the passes back need room of their own.
+This runs nothing and takes a second: it counts what the graphs of a step keep for the way back, in
+float32, on tensors without data. A lower bound for both sides: the passes back need room of their
+own.
 """
 
 import argparse
@@ -217,7 +219,8 @@ def page(found: dict[Asked, int], command: str) -> str:
     )
     text = ["# Memory of a step", "", f"    {command}", "", about, ""]
     text += [
-        f"| way | {' | '.join(map(str, batches))} | MB per patch | paper's batch, {PAPER} | share |",
+        f"| way | {' | '.join(map(str, batches))} | MB per patch | paper's batch, {PAPER} | share "
+        "|",
         f"| --- |{' ---: |' * (len(batches) + 3)}",
     ]
     whole: dict[str, float] = {}
@@ -228,7 +231,8 @@ def page(found: dict[Asked, int], command: str) -> str:
         mark = "" if PAPER in own else "~"
         share = whole[way] / whole[ways[0]]
         text.append(
-            f"| {way} | {' | '.join(cells)} | {slope:.0f} | {mark}{whole[way]:.0f} | {100 * share:.0f} % |"
+            f"| {way} | {' | '.join(cells)} | {slope:.0f} | {mark}{whole[way]:.0f} | "
+            f"{100 * share:.0f} % |"
         )
     return "\n".join(text) + "\n"
 
@@ -266,8 +270,9 @@ def main() -> None:
     ):
         found[Asked(**read["asked"])] = read["megabytes"]
     command = (
-        f"python benchmarks/memory.py --pair {options.pair} --scale {options.scale} --patch {options.patch} "
-        f"--batches {' '.join(map(str, options.batches))} --limit-gb {options.limit_gb:g}"
+        f"python benchmarks/memory.py --pair {options.pair} --scale {options.scale} --patch "
+        f"{options.patch} --batches {' '.join(map(str, options.batches))} --limit-gb "
+        f"{options.limit_gb:g}"
     )
     for batch in [*options.batches, PAPER]:
         for way in WAYS:

@@ -1,9 +1,10 @@
 """One step as DUKD's released code makes it, as the baseline of speed and memory.
 
-Facts from methods.md, section 1.3 and D1, D2, D4, D5, D15: the teacher runs with its graph, trainable parameters and in
-training mode, so that a SwinIR leaves out branches, each input has a forward pass of its own, the reduced image is
-made on the CPU, one image after the other, and there are two backward passes and two optimizer steps per batch, in
-float32. Written anew; nothing is copied. Inputs are those of the session's method, so that both sides do the same work.
+Facts from methods.md, section 1.3 and D1, D2, D4, D5, D15: the teacher runs with its graph,
+trainable parameters and in training mode, so that a SwinIR leaves out branches, each input has a
+forward pass of its own, the reduced image is made on the CPU, one image after the other, and there
+are two backward passes and two optimizer steps per batch, in float32. Written anew; nothing is
+copied. Inputs are those of the session's method, so that both sides do the same work.
 """
 
 import copy

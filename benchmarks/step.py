@@ -1,13 +1,15 @@
 """A step of training against the released code's, and against the student alone; writes a table.
 
-    python benchmarks/step.py [--pairs edsr rcan swinir] [--scales 2] [--batch 2] [--repetitions 3] \
+    python benchmarks/step.py [--pairs edsr rcan swinir] [--scales 2] [--batch 2] [--repetitions 3]
+    \
         [--profile] [--device cuda [--compiled]] [--out docs/results/step.md]
 
-For each of the paper's pairs of networks: the released code's step, ours in float32 and in bfloat16, with the teacher
-asked and with its answers replayed, the teacher's forward passes alone and the student's two. All ways of a pair are
-timed in turns; on the CPU with one thread, in processor time. Every turn is written at once, as a line of JSON beside
-the table, so that a later run with the same numbers goes on where this one stopped, and adds repetitions. What stands
-in the page from "## Reading" on was written by hand, and is kept.
+For each of the paper's pairs of networks: the released code's step, ours in float32 and in
+bfloat16, with the teacher asked and with its answers replayed, the teacher's forward passes alone
+and the student's two. All ways of a pair are timed in turns; on the CPU with one thread, in
+processor time. Every turn is written at once, as a line of JSON beside the table, so that a later
+run with the same numbers goes on where this one stopped, and adds repetitions. What stands in the
+page from "## Reading" on was written by hand, and is kept.
 """
 
 import argparse
@@ -139,10 +141,10 @@ def reading(result: Result) -> Iterator[str]:
             for name in ("teacher asked", "teacher replayed", "student alone")
         )
         yield (
-            f"{precision}: {result.ratio(f'teacher asked, {precision}'):.1f} times faster than the released code, "
-            f"{result.ratio(f'teacher replayed, {precision}'):.1f} times with answers replayed, which is "
-            f"{replayed / alone:.2f} times the student's two passes alone and {asked / replayed:.1f} times faster than "
-            "asking."
+            f"{precision}: {result.ratio(f'teacher asked, {precision}'):.1f} times faster than "
+            f"the released code, {result.ratio(f'teacher replayed, {precision}'):.1f} times with "
+            f"answers replayed, which is {replayed / alone:.2f} times the student's two passes "
+            f"alone and {asked / replayed:.1f} times faster than asking."
         )
 
 
@@ -180,9 +182,12 @@ def page(results: dict[Asked, Result], ceilings: dict[str, Ceiling], command: st
         "",
         f"    {command}",
         "",
-        f"{where}, torch {torch.__version__}. Ratios are to the released code's step (`benchmarks/released.py`),",
-        "timed in turns with the others; method and networks are those of the recipes `<pair>-x<scale>-dukd`.",
-        "Medians; spread is from the fastest to the slowest repetition. On the CPU the clock is processor time.",
+        f"{where}, torch {torch.__version__}. Ratios are to the released code's step "
+        "(`benchmarks/released.py`),",
+        "timed in turns with the others; method and networks are those of the recipes "
+        "`<pair>-x<scale>-dukd`.",
+        "Medians; spread is from the fastest to the slowest repetition. On the CPU the clock is "
+        "processor time.",
         "The machine's peaks, of which shares are given:",
         *(
             f"{p}: {c.flops / 1e9:.0f} Gflop/s, {c.bytes / 1e9:.1f} GB/s in copies."
@@ -231,9 +236,10 @@ def main() -> None:
         done.setdefault(asked, []).append(result)
     ceilings: dict[str, Ceiling] = {p: ceiling(torch.device(options.device), p) for p in PRECISIONS}
     command = (
-        f"python benchmarks/step.py --pairs {' '.join(options.pairs)} --scales {' '.join(map(str, options.scales))} "
-        f"--batch {options.batch} --patch {options.patch} --repetitions {options.repetitions}"
-        f"{'' if options.device == 'cpu' else f' --device {options.device}'}{' --compiled' if options.compiled else ''}"
+        f"python benchmarks/step.py --pairs {' '.join(options.pairs)} --scales "
+        f"{' '.join(map(str, options.scales))} --batch {options.batch} --patch {options.patch} "
+        "--repetitions "
+        f"{options.repetitions}{'' if options.device == 'cpu' else f' --device {options.device}'}{' --compiled' if options.compiled else ''}"
     )
     wanted = [
         Asked(pair, scale, options.batch, options.patch, options.device, compiled=options.compiled)

@@ -1,14 +1,16 @@
 """Every method under one protocol, on a computer without a GPU: who helps a small student, by how much, how surely.
 
-    python benchmarks/study.py --images ../shared/data --out runs/study --group methods --seeds 1 2 3
+    python benchmarks/study.py --images ../shared/data --out runs/study --group methods --seeds 1 2
+    3
 
-Groups: ``methods``, every method with its published weights; ``tuned``, feature and contrastive terms with a tenth and
-a hundredth of them; ``controls``, those of `dukd.recipes.ablations`; ``time``, where everything is trained for the processor
-time given by ``--seconds`` and not for as many steps (needs ``costs.json`` of ``cost.py``); ``reuse``, batches that
-come again after shorter and shorter periods, with ``--steps 1000``. ``--summary`` writes tables with the means and
-spreads of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth image of Urban100
-are only measured. Runs that are finished are not repeated, so the command can be stopped and given again, and
-``--share 1/2`` and ``2/2`` use two cores.
+Groups: ``methods``, every method with its published weights; ``tuned``, feature and contrastive
+terms with a tenth and a hundredth of them; ``controls``, those of `dukd.recipes.ablations`;
+``time``, where everything is trained for the processor time given by ``--seconds`` and not for as
+many steps (needs ``costs.json`` of ``cost.py``); ``reuse``, batches that come again after shorter
+and shorter periods, with ``--steps 1000``. ``--summary`` writes tables with the means and spreads
+of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth image
+of Urban100 are only measured. Runs that are finished are not repeated, so the command can be
+stopped and given again, and ``--share 1/2`` and ``2/2`` use two cores.
 """
 
 import argparse
@@ -63,13 +65,15 @@ PERIOD = 200
 SECOND = "weights/smfanet_plus_df2k_x2.pth"
 """MTKD's second teacher, another architecture."""
 LEFT_OUT = {"mtkd-aggregation", "combined", "dukd-released", "dukd-frugal", "late"}
-"""Methods that the plain list leaves out: MTKD's first stage, a combination, or what belongs to another group."""
+"""Methods that the plain list leaves out: MTKD's first stage, a combination, or what belongs to
+another group."""
 STARTING: dict[str, Method] = {
     "crosskd": CrossKD(cross=1),
     "frequency": Frequency(bands=0.1, similarity=1),
     "lsfd": LSFD(local=0.1, imitation=0),
 }
-"""Methods of our own reading as they were before this study: their defaults are what the group ``tuned`` found."""
+"""Methods of our own reading as they were before this study: their defaults are what the group
+``tuned`` found."""
 TERMS = {
     "at": ("attention",),
     "crd": ("contrast",),
@@ -97,13 +101,15 @@ class Entry:
     method: Method
     steps: int
     replay: bool = False
-    """Whether runs share the teacher's answers, in 16 bits, which are 101 dB from its own: the same result, sooner."""
+    """Whether runs share the teacher's answers, in 16 bits, which are 101 dB from its own: the same
+    result, sooner."""
     batch: int = 8
     """Patches per step."""
     period: int = 0
     """Batches that come again; 0 for none."""
     reuse: Reuse = field(default_factory=Reuse)
-    """How they come again, by default in 8 symmetries and with answers in 8 bits; its folder is not used."""
+    """How they come again, by default in 8 symmetries and with answers in 8 bits; its folder is not
+    used."""
 
 
 def plain() -> dict[str, Method]:
@@ -182,8 +188,9 @@ class Cheap:
 
     method: Method
     price: float = 1
-    """Processor time of a step that replays, relative to one of scratch on 8 patches: timed in turns, but for
-    DUKD with its zooms beside the whole batch, where pixels were counted, which is a little too low."""
+    """Processor time of a step that replays, relative to one of scratch on 8 patches: timed in
+    turns, but for DUKD with its zooms beside the whole batch, where pixels were counted, which is a
+    little too low."""
     pixels: float = 1
     """What the teacher is shown when it is asked, relative to 8 patches."""
     batch: int = 8
@@ -311,7 +318,8 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
 
 def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
-    own = f"{entry.method.name}-{entry.steps}-{entry.period}-{entry.batch}"  # nobody else's answers make its time shorter
+    # nobody else's answers make its time shorter
+    own = f"{entry.method.name}-{entry.steps}-{entry.period}-{entry.batch}"
     teacher = Teacher(
         weights=images / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0
     )
@@ -431,8 +439,9 @@ def finished(out: Path, name: str, steps: int, seeds: list[int]) -> dict[int, di
 def summary(out: Path, entries: dict[str, Entry], seeds: list[int], fixed: Fixed, base: str) -> str:
     """Mean and spread over seeds of everything that is finished, as Markdown.
 
-    The gap is the share of the way from scratch to the teacher on the set of most images to measure; the difference
-    is to ``base``, seed by seed, over all images to measure: seeds share weights at the start and batches.
+    The gap is the share of the way from scratch to the teacher on the set of most images to
+    measure; the difference is to ``base``, seed by seed, over all images to measure: seeds share
+    weights at the start and batches.
     """
     sets = list(fixed["teacher"])
     header = [

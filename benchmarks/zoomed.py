@@ -2,9 +2,10 @@
 
     python benchmarks/zoomed.py --images ../shared/data --out runs/study
 
-DUKD's teacher was trained on bicubic reductions, and zoom in shows it the training image itself. Photographs of twice
-the size stand in for the truth that is missing: each is reduced by a filter, as whoever made the data set did, and
-the teacher enlarges what came out. Only for MATLAB's bicubic filter does that input look like the teacher's own.
+DUKD's teacher was trained on bicubic reductions, and zoom in shows it the training image itself.
+Photographs of twice the size stand in for the truth that is missing: each is reduced by a filter,
+as whoever made the data set did, and the teacher enlarges what came out. Only for MATLAB's bicubic
+filter does that input look like the teacher's own.
 """
 
 import argparse

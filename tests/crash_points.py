@@ -1,9 +1,9 @@
 """Stop a writer at each of its operations on the disk in turn: the method of SQLite's tests.
 
-Operations are: opening a file to write, the middle of every write, syncing a file, renaming, syncing a folder and
-deleting. A stop is a kill (nothing after it happens), a full disk (the one operation fails) or a power cut: a kill
-after which unsynced bytes are lost in part, and renames and deletions in a folder that was not synced are undone by
-chance.
+Operations are: opening a file to write, the middle of every write, syncing a file, renaming,
+syncing a folder and deleting. A stop is a kill (nothing after it happens), a full disk (the one
+operation fails) or a power cut: a kill after which unsynced bytes are lost in part, and renames and
+deletions in a folder that was not synced are undone by chance.
 """
 
 import errno

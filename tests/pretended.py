@@ -1,9 +1,9 @@
 """A GPU that is none: tensors that say they lie on ``cuda``, compute on the processor, and tell on whoever waits.
 
-It finds what a machine without a GPU otherwise hides: operands that lie in different places, and everything that
-makes the host wait for the device, such as ``.item()`` or a copy that blocks. Values are those of the processor's own
-kernels, so a run on it ends with the weights of a run without it. It says nothing about speed, kernels, or autocast,
-which it leaves out.
+It finds what a machine without a GPU otherwise hides: operands that lie in different places, and
+everything that makes the host wait for the device, such as ``.item()`` or a copy that blocks.
+Values are those of the processor's own kernels, so a run on it ends with the weights of a run
+without it. It says nothing about speed, kernels, or autocast, which it leaves out.
 """
 
 import sys
@@ -111,7 +111,8 @@ def _judge(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, there: 
         return
     if elsewhere:
         raise RuntimeError(
-            f"{func}: expected all tensors on the GPU, but {tuple(elsewhere[0].shape)} is on the CPU"
+            f"{func}: expected all tensors on the GPU, but {tuple(elsewhere[0].shape)} is on the "
+            "CPU"
         )
     chosen = func is _ops.index.Tensor and any(
         i is not None and i.dtype == torch.bool for i in args[1]

@@ -1,7 +1,7 @@
 """One rank of several, as torchrun would start it: makes training runs one after the other, and tells how each ended.
 
-``python rank_process.py JOBS.json OUT TIMEOUT``. A job may disturb one rank at one step: by a signal, or by changing
-its weights or its losses.
+``python rank_process.py JOBS.json OUT TIMEOUT``. A job may disturb one rank at one step: by a
+signal, or by changing its weights or its losses.
 """
 
 import json

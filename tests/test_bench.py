@@ -127,7 +127,8 @@ def test_a_method_that_runs_the_teachers_parts_is_not_replayed(method: Method) -
     assert ways(result) == ["teacher asked", "teacher alone", "student alone"]
     [note] = result.notes
     assert note == (
-        f"nothing is replayed: {method.name} runs parts of the teacher on what the student made, which cannot be kept"
+        f"nothing is replayed: {method.name} runs parts of the teacher on what the student made, "
+        "which cannot be kept"
     )
 
 

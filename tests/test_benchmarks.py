@@ -99,7 +99,8 @@ def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_p
 def test_both_sides_ask_about_as_many_pixels(script, tmp_path: Path) -> None:
     """Forward passes for everything the method shows, and two more backwards: 3 times, for both networks.
 
-    A first layer has no input to blame. Ours has a teacher's forward pass, the student's three, and reduces images.
+    A first layer has no input to blame. Ours has a teacher's forward pass, the student's three, and
+    reduces images.
     """
     made = session(tmp_path, DUKD(windows=2))
     released = timing.counted(script("released").released_step(made, *made.patches.batch(0)))
@@ -211,8 +212,8 @@ def test_the_page_of_steps_says_what_was_promised(script) -> None:
     assert "| released code's step, float32 | 9.00 s | 22 % | 0.2222 | 1.00 | 6 % |" in page
     assert "| teacher asked, bfloat16 | 1.00 s | - | 2 | 9.00 | 25 % |" in page
     assert page[-1] == (
-        "- bfloat16: 9.0 times faster than the released code, 36.0 times with answers replayed, which is 1.25 times "
-        "the student's two passes alone and 4.0 times faster than asking."
+        "- bfloat16: 9.0 times faster than the released code, 36.0 times with answers replayed, "
+        "which is 1.25 times the student's two passes alone and 4.0 times faster than asking."
     )
 
 
@@ -246,7 +247,8 @@ def test_what_a_graph_keeps_is_counted(script) -> None:
     """One block of four channels: each convolution keeps its input, the ReLU its output, which is the next's input."""
     kept = script("memory").kept
     pixels = 2 * 8 * 8 * 4  # bytes of one channel of two patches
-    # 3 in; 4 into the block, its ReLU, its sum, the body's sum; 16 that are shuffled to 4 at twice the side.
+    # 3 in; 4 into the block, its ReLU, its sum, the body's sum; 16 that are shuffled to 4 at twice
+    # the side.
     low, high = (3 + 4 + 4 + 4 + 4) * pixels, 4 * 4 * pixels
 
     assert kept(SMALL, [(2, 8)]) == low + high

@@ -236,8 +236,8 @@ def test_what_was_assumed_of_a_file_comes_with_what_to_type_instead(world, folde
     _, _, said = world.dukd(f"evaluate {file} --sets {folder}/small --no-bicubic")
     options = "--value-range 1 or --mean 0 0 0 or --residual-scale 0.1"
     assert (
-        f"foreign.pth: if its answers come out wrong (below bicubic, too dark or tinted), try {options}"
-        in said
+        "foreign.pth: if its answers come out wrong (below bicubic, too dark or tinted), try "
+        f"{options}" in said
     )
     _, _, said = world.dukd(
         f"evaluate {file} --sets {folder}/small --value-range 1 --mean 0 0 0 --residual-scale 1"
@@ -260,12 +260,15 @@ def test_several_teachers_become_a_file_and_the_file_a_student(world, folder, tm
     (tmp_path / "other").mkdir()
     other = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0)
     weights.write(tmp_path / "other" / "teacher.safetensors", other.build())
-    small = "--data.patch 12 --data.batch 2 --evaluation.teacher-images 0 --optimization.steps 2 --device cpu"
+    small = (
+        "--data.patch 12 --data.batch 2 --evaluation.teacher-images 0 --optimization.steps 2 "
+        "--device cpu"
+    )
     small += f" --data.train {root}/images --data.packs {root}/packs"
 
     said = world.works(
-        f"ensemble {root}/teacher.safetensors {tmp_path}/other/teacher.safetensors -o {tmp_path}/both.safetensors "
-        "--width 4 --blocks 1"
+        f"ensemble {root}/teacher.safetensors {tmp_path}/other/teacher.safetensors -o "
+        f"{tmp_path}/both.safetensors --width 4 --blocks 1"
     )
     assert "teacher, teacher_2 joined, x2" in said
     joined = weights.read(tmp_path / "both.safetensors")
@@ -283,7 +286,8 @@ def test_several_teachers_become_a_file_and_the_file_a_student(world, folder, tm
 
     teacher = f"--teacher.weights {tmp_path}/both/student.safetensors"
     world.works(
-        f"train tiny-x2-mtkd {teacher} {small} --evaluation.sets {root}/small --out {tmp_path}/student"
+        f"train tiny-x2-mtkd {teacher} {small} --evaluation.sets {root}/small --out "
+        f"{tmp_path}/student"
     )
     assert (tmp_path / "student" / "student.safetensors").is_file()
     facts = json.loads((tmp_path / "student" / "run.json").read_text())
@@ -808,9 +812,8 @@ def test_a_demo_that_was_interrupted_says_how_to_go_on(world, tmp_path, monkeypa
     code, complaint = world.fails(f"demo --out {tmp_path}")
 
     assert code == 75
-    assert (
-        complaint
-        == f"stopped after step 145; everything is in {tmp_path}, continue with the same command again"
+    assert complaint == (
+        f"stopped after step 145; everything is in {tmp_path}, continue with the same command again"
     )
 
 

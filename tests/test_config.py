@@ -83,7 +83,8 @@ def complaint(text: str) -> str:
 def test_scalars_are_read_by_the_type_of_their_field() -> None:
     """YAML 1.1 takes 1e-4 for text, no for false, 010 for 8 and 12:30 for 750."""
     plan = read(
-        "title: no\nlearning_rate: 1e-4\nbatch: 010\nflips: off\ncolor: green\nlevel: 2\npath: 12:30\n"
+        "title: no\nlearning_rate: 1e-4\nbatch: 010\nflips: off\ncolor: green\nlevel: 2\npath: "
+        "12:30\n"
     )
 
     expected = Plan(title="no", batch=10, flips=False, color="green", level=2, path=Path("12:30"))

@@ -190,7 +190,8 @@ def lines(run) -> list[tuple[object, ...]]:
 def test_two_ranks_learn_what_one_does(runs, name):
     """Sums come in another order, which Adam's division may enlarge.
 
-    So does a method with a head of its own; FitNet's relative units belong to a whole batch, and are left out.
+    So does a method with a head of its own; FitNet's relative units belong to a whole batch, and
+    are left out.
     """
     root, _ = runs
     one, two = (state(root / ranks / name) for ranks in ("one", "two"))

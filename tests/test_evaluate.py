@@ -68,7 +68,8 @@ ANCHORS = {
     3: {"bicubic": 30.403, "RCAN": 34.742, "SMFANet+": 34.665},
     4: {"bicubic": 28.429, "RCAN": 32.634, "SMFANet+": 32.511},
 }
-"""PSNR-Y on Set5. Published are 33.66, 30.39 and 28.42 for bicubic, 38.27, 34.74 and 32.63 for RCAN."""
+"""PSNR-Y on Set5. Published are 33.66, 30.39 and 28.42 for bicubic, 38.27, 34.74 and 32.63 for
+RCAN."""
 
 
 def anchors(data: Path, scale: int) -> list[Candidate]:

@@ -65,7 +65,8 @@ def compared(wanted: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Make four steps on the processor and on the stand-in, which must agree to the bit.
 
     Returns:
-        Where the host waited in the last two: before, matrices are cached, and answers are fetched to be kept.
+        Where the host waited in the last two: before, matrices are cached, and answers are fetched
+            to be kept.
     """
     at_home = Session.prepare(wanted, CPU)
     for k in range(4):

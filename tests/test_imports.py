@@ -53,7 +53,10 @@ def test_only_the_command_line_prints_or_exits(module):
 
 
 def test_the_search_for_prints_finds_them():
-    program = "print(1)\nsys.exit(2)\nsys.stderr.write('')\nprinter(3)\nraise SystemExit\nif x:\n    raise SystemExit(1)\n"
+    program = (
+        "print(1)\nsys.exit(2)\nsys.stderr.write('')\nprinter(3)\nraise SystemExit\nif x:\n    "
+        "raise SystemExit(1)\n"
+    )
 
     found = list(_ends_or_prints(ast.parse(program)))
 

@@ -19,7 +19,8 @@ METHODS |= {
     "scratch+dukd": Combined(base=Scratch()),
 }
 SIGNED = {"mcir", "vid"}
-"""Methods with a loss that may be negative: a distance to move away from, a logarithm of a variance."""
+"""Methods with a loss that may be negative: a distance to move away from, a logarithm of a
+variance."""
 EDSRS = PAIRS["edsr-edsr"]
 
 every_method = pytest.mark.parametrize("name", METHODS)

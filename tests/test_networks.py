@@ -246,7 +246,8 @@ def test_radius_of_edsr(scale: int) -> None:
     network = stirred(EDSRConfig(scale=scale, width=4, blocks=2, value_range=1.0)).double()
     assert network.radius == 1 + 2 * 2 + 1 + 2
 
-    # A rectifier may be shut at the one place that matters; many channels and both signs make it unlikely.
+    # A rectifier may be shut at the one place that matters; many channels and both signs make it
+    # unlikely.
     assert max(reach(network, 10, 10, 21) for _ in range(4)) == network.radius
 
 

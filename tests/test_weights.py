@@ -233,7 +233,8 @@ def test_what_a_file_says_is_not_overruled(tmp_path: Path) -> None:
         weights.read(tmp_path / "b.safetensors", residual_scale=0.1)
 
 
-# Independent references of the authors' networks: from their papers and key layouts, on 0..255 with mean convolutions
+# Independent references of the authors' networks: from their papers and key layouts, on 0..255 with
+# mean convolutions
 
 
 def convolve(t: Tensors, name: str, x: Tensor) -> Tensor:

@@ -12,11 +12,10 @@ From a teacher to a student that is measured and used::
         teacher=dukd.Teacher(weights=Path("teacher.pth")),
         data=replace(made.data, train=Path("photos")),
         evaluation=replace(made.evaluation, sets=(Path("valid"),)),
-    )
-    student = dukd.load(dukd.train(experiment, Path("runs/mine"))).frozen()
-    sets = {"Set5": dukd.find_pairs(Path("Set5"), scale=2)}
-    print(dukd.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets).to_markdown())
-    dukd.upscale_files(student, [Path("holiday")], Path("out"))
+    ) student = dukd.load(dukd.train(experiment, Path("runs/mine"))).frozen() sets = {"Set5":
+    dukd.find_pairs(Path("Set5"), scale=2)} print(dukd.evaluate([dukd.Candidate(model="student",
+    label="mine", network=student)], sets).to_markdown()) dukd.upscale_files(student,
+    [Path("holiday")], Path("out"))
 
 Every name below is imported when it is first asked for.
 """

@@ -22,8 +22,8 @@ from dukd.training.session import Session
 class Bench:
     """Measure speed: of a training step, a network, whole images, or the cutting of patches.
 
-    Ways of doing one thing are timed in turns; medians, spread, ratios to the first way, and the share of what this
-    machine does at best. On a CPU the clock is processor time.
+    Ways of doing one thing are timed in turns; medians, spread, ratios to the first way, and the
+    share of what this machine does at best. On a CPU the clock is processor time.
 
     Example: dukd bench step edsr-x2-dukd --batch 4 --precision bfloat16
     """
@@ -31,8 +31,8 @@ class Bench:
     what: tyro.conf.Positional[Literal["step", "network", "upscale", "data"]]
     """What to measure."""
     on: tyro.conf.Positional[Path]
-    """A recipe, a YAML file or a run, whose student is measured, for a step with its teacher and method; for data a
-    pack."""
+    """A recipe, a YAML file or a run, whose student is measured, for a step with its teacher and
+    method; for data a pack."""
     batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 4
     """Patches per step."""
     patch: int = 48
@@ -40,7 +40,8 @@ class Bench:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes."""
     channels_last: bool | None = None
-    """Whether images lie in memory with their channels together; None for what was measured to be faster."""
+    """Whether images lie in memory with their channels together; None for what was measured to be
+    faster."""
     compile: bool = False
     """Whether networks go through torch.compile, for a step."""
     cuda_graphs: bool = False
@@ -109,7 +110,8 @@ def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
     if config is None:
         return teacher  # which says that there is no file
     note(
-        f"{named(teacher.weights)} is not there: the teacher has random weights, which cost the same"
+        f"{named(teacher.weights)} is not there: the teacher has random weights, which cost the "
+        "same"
     )
     return config
 
@@ -118,8 +120,8 @@ def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
 class FillBank:
     """Ask a teacher everything that an experiment will ask it, before training starts.
 
-    Training does this by itself in its first period. A bank that is filled beforehand serves every run whose questions
-    are equal; interrupted, it goes on where it stopped.
+    Training does this by itself in its first period. A bank that is filled beforehand serves every
+    run whose questions are equal; interrupted, it goes on where it stopped.
 
     Example: dukd bank mine.yaml
     """
@@ -137,6 +139,7 @@ class FillBank:
             asked = session.fill(progress)
         assert session.bank is not None
         say(
-            f"{named(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} batches were asked now"
+            f"{named(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} "
+            "batches were asked now"
         )
         return 0

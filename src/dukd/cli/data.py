@@ -16,8 +16,9 @@ from dukd.images.io import ImageError
 class Prepare:
     """Decode a folder of images once into a pack, from which training reads patches.
 
-    Training does this by itself where it is given a folder. A pack of its own is worth having for large sets, for
-    machines that share one disk, and to move images as one file. An interrupted call goes on where it stopped.
+    Training does this by itself where it is given a folder. A pack of its own is worth having for
+    large sets, for machines that share one disk, and to move images as one file. An interrupted
+    call goes on where it stopped.
 
     Example: dukd prepare DIV2K --scale 4 --out packs/div2k-x4.pack
     """
@@ -38,7 +39,8 @@ class Prepare:
     def __call__(self) -> int:
         pairs = find_pairs(self.source, scale=self.scale, lr=self.lr, recursive=self.recursive)
         say(
-            f"{len(pairs)} images, low resolution: {pairs.lr_source}; the pack takes {amount(plan(pairs))}"
+            f"{len(pairs)} images, low resolution: {pairs.lr_source}; the pack takes "
+            f"{amount(plan(pairs))}"
         )
         with Bar() as progress:
             pack = prepare(pairs, self.out, progress=progress)
@@ -60,13 +62,15 @@ class CheckData:
     source: tyro.conf.Positional[Path]
     """Folder of images, or a pack."""
     scale: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
-    """Upscaling factor; 4 for a folder if left out, and a pack knows its own, which is compared with this."""
+    """Upscaling factor; 4 for a folder if left out, and a pack knows its own, which is compared
+    with this."""
     lr: Path | None = None
     """Folder of low-resolution images, where it does not lie beside the others."""
     recursive: bool = False
     """Whether folders below are searched too."""
     headers_only: bool = False
-    """Whether only names and sizes of images are checked: much faster, but torn files are not found."""
+    """Whether only names and sizes of images are checked: much faster, but torn files are not
+    found."""
 
     def __call__(self) -> int:
         if self.source.is_file():
@@ -85,8 +89,8 @@ class CheckData:
         where, pack = named(self.source), Pack.open(self.source)
         if self.scale is not None and self.scale != pack.scale:
             raise ValueError(
-                f"{where} is a pack for x{pack.scale}, not for x{self.scale}: leave --scale out, or make another with "
-                f"dukd prepare FOLDER --scale {self.scale} --out FILE.pack"
+                f"{where} is a pack for x{pack.scale}, not for x{self.scale}: leave --scale out, "
+                f"or make another with dukd prepare FOLDER --scale {self.scale} --out FILE.pack"
             )
         if self.lr is not None or self.recursive:
             raise ValueError(
@@ -97,7 +101,8 @@ class CheckData:
                 pack.verify(progress)
         read = ", of which only the header was read" if self.headers_only else ""
         say(
-            f"{where} is sound: {len(pack)} images, x{pack.scale}, low resolution: {pack.lr_source}{read}"
+            f"{where} is sound: {len(pack)} images, x{pack.scale}, low resolution: "
+            f"{pack.lr_source}{read}"
         )
         return 0
 

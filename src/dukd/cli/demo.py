@@ -13,8 +13,9 @@ from dukd.training import loop
 class Demo:
     """Train one small network three ways on bundled photographs, in about four minutes, and write a page about it.
 
-    From scratch, from a teacher's answers (logits), and by DUKD: the same network, images and steps. Needs the
-    photographs of scikit-image and scikit-learn (pip install 'dukd[demo]') and nothing from a network.
+    From scratch, from a teacher's answers (logits), and by DUKD: the same network, images and
+    steps. Needs the photographs of scikit-image and scikit-learn (pip install 'dukd[demo]') and
+    nothing from a network.
 
     Example: dukd demo
     """
@@ -44,8 +45,9 @@ class Demo:
         )
         table(*_columns(outcome.table), right=True)
         say(
-            "\nPSNR-Y and SSIM-Y: of the luma, against the truth. Agreement: PSNR-Y against the teacher's answers."
-            "\nGap closed: share of the way from the student trained from scratch to the teacher, in PSNR-Y."
+            "\nPSNR-Y and SSIM-Y: of the luma, against the truth. Agreement: PSNR-Y against the "
+            "teacher's answers.\nGap closed: share of the way from the student trained from "
+            "scratch to the teacher, in PSNR-Y."
         )
         say(f"\nThe page with curves and images: {named(outcome.page)}")
         return 0

@@ -22,7 +22,8 @@ from dukd.training.experiment import Data, Experiment, Optimization
 class Ensemble:
     """Join several teachers into one file, and write the experiment that trains what joins them (MTKD).
 
-    Untrained, it answers with the mean of its members, and can be a teacher as it is. They need one scale only.
+    Untrained, it answers with the mean of its members, and can be a teacher as it is. They need one
+    scale only.
 
     Example: dukd ensemble edsr.pth rcan.pth swinir.pth --out ensemble.safetensors
     """
@@ -69,10 +70,12 @@ class Ensemble:
         say(f"wrote {named(self.out)}: {', '.join(members)} joined, x{joined.scale}")
         say(f"wrote {named(plan)}; what joins them is trained, and the whole distilled, with")
         say(
-            f"  dukd train {named(plan)} --data.train IMAGES --evaluation.sets IMAGES --out {named(run)}"
+            f"  dukd train {named(plan)} --data.train IMAGES --evaluation.sets IMAGES --out "
+            f"{named(run)}"
         )
         say(
-            f"  dukd train tiny-x{joined.scale}-mtkd --teacher.weights {named(run)}/student.safetensors ..."
+            f"  dukd train tiny-x{joined.scale}-mtkd --teacher.weights "
+            f"{named(run)}/student.safetensors ..."
         )
         return 0
 

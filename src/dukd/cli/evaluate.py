@@ -23,8 +23,9 @@ from dukd.training.validation import UNSAID
 class Evaluate:
     """Measure networks side by side, by the field's protocol, which is printed below the table.
 
-    A run directory stands for its student; the figures are kept in it, for `dukd compare` and `dukd report`: sets add
-    up from call to call, and those of a self-ensemble or of bfloat16 have files of their own.
+    A run directory stands for its student; the figures are kept in it, for `dukd compare` and `dukd
+    report`: sets add up from call to call, and those of a self-ensemble or of bfloat16 have files
+    of their own.
 
     Example: dukd evaluate student.safetensors --teacher teacher.pth --sets Set5 Set14
     """
@@ -36,7 +37,8 @@ class Evaluate:
     teacher: Path | None = None
     """Weights of the teacher: agreement with it and the share of the gap are measured."""
     baseline: Path | None = None
-    """Weights of a baseline, such as the student from scratch, in place of bicubic, for the share of the gap."""
+    """Weights of a baseline, such as the student from scratch, in place of bicubic, for the share
+    of the gap."""
     scale: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
     """Upscaling factor, where no network says it."""
     images: int = 0
@@ -187,7 +189,8 @@ def tell(
     if options := instead(notes, config):
         advice = how.format(options=options)
         note(
-            f"{named(path)}: if its answers come out wrong (below bicubic, too dark or tinted), {advice}"
+            f"{named(path)}: if its answers come out wrong (below bicubic, too dark or tinted), "
+            f"{advice}"
         )
 
 

@@ -50,8 +50,8 @@ class Info:
         if self.path.is_dir():
             if not (self.path / "experiment.yaml").exists() and _holds_images(self.path):
                 raise ValueError(
-                    f"{named(self.path)} is a folder of images, not a run: `dukd check-data {named(self.path)} "
-                    "--scale N` looks at them"
+                    f"{named(self.path)} is a folder of images, not a run: `dukd check-data "
+                    f"{named(self.path)} --scale N` looks at them"
                 )
             facts(run_facts(self.path))
         elif self.path.suffix == ".pack":
@@ -245,7 +245,8 @@ class Methods:
                 ("method", "what it does"), ((name, summary(kind)) for name, kind in kinds.items())
             )
             say(
-                "\n`dukd methods NAME` lists a method's options; any can stand in a recipe's name: edsr-x4-NAME."
+                "\n`dukd methods NAME` lists a method's options; any can stand in a recipe's "
+                "name: edsr-x4-NAME."
             )
             return 0
         if self.name not in kinds:
@@ -324,7 +325,8 @@ class Recipes:
         )
         table(("recipe", "what it is"), families)
         say(
-            "\nMETHOD is any of `dukd methods`, alone or as METHOD+dukd; scratch is training without a teacher."
+            "\nMETHOD is any of `dukd methods`, alone or as METHOD+dukd; scratch is training "
+            "without a teacher."
         )
         say("Or one of the controls, each a change to a recipe:\n")
         table(

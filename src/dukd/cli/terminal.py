@@ -78,7 +78,7 @@ def amount(count: int) -> str:
     """Bytes, as people read them."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= size:
-            return f"{count / size:.2f} {unit}" if size == 1e9 else f"{count / size:.1f} {unit}"  # noqa: PLR2004
+            return (f"{count / size:.2f} {unit}") if size == 1e9 else f"{count / size:.1f} {unit}"
     return f"{count} bytes"
 
 
@@ -90,11 +90,11 @@ def duration(seconds: float) -> str:
         ('42 s', '10 min', '2 h 02 min', '2 d 8 h')
     """
     minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 100:  # noqa: PLR2004
+    if seconds < 100:
         return f"{seconds:.0f} s"
-    if minutes < 60:  # noqa: PLR2004
+    if minutes < 60:
         return f"{minutes} min"
-    if hours < 48:  # noqa: PLR2004
+    if hours < 48:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{hours // 24} d {hours % 24} h"
 

@@ -28,14 +28,16 @@ _SHOWN_LOSSES = 4
 class Train:
     """Train a student.
 
-    What to train is a recipe's name, a YAML file, or the directory of a run; every part of it can be given another
-    value. The options come from the experiment, so that those of a method appear where the method is chosen.
+    What to train is a recipe's name, a YAML file, or the directory of a run; every part of it can
+    be given another value. The options come from the experiment, so that those of a method appear
+    where the method is chosen.
 
     Example: dukd train edsr-x4-dukd --teacher.weights edsr.pth --data.train images/ --out runs/mine
 
     Interrupted, it saves and can be continued: dukd train runs/mine --resume
 
-    On several processors or GPUs: torchrun --nproc-per-node 4 --no-python dukd train ...; see docs/distributed.md
+    On several processors or GPUs: torchrun --nproc-per-node 4 --no-python dukd train ...; see
+    docs/distributed.md
     """
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
@@ -108,7 +110,10 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
     Raises:
         ValueError: If no NAME is given, or there is nothing of that name.
     """
-    hint = f"a recipe such as edsr-x4-dukd (families: {', '.join(recipes.FAMILIES)}), a YAML file, or a run directory"
+    hint = (
+        f"a recipe such as edsr-x4-dukd (families: {', '.join(recipes.FAMILIES)}), a YAML file, "
+        "or a run directory"
+    )
     if arguments and arguments[0] in {"-h", "--help"}:
         return partial(_help, hint)
     if not arguments or arguments[0].startswith("-"):

@@ -22,8 +22,8 @@ _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": 
 class Upscale:
     """Enlarge images; what cannot be read is listed at the end, and the others are done.
 
-    Gray, 16 bits, transparency and color profiles are kept. Large images are cut into tiles that give the same
-    answer as the whole, where the network allows it.
+    Gray, 16 bits, transparency and color profiles are kept. Large images are cut into tiles that
+    give the same answer as the whole, where the network allows it.
 
     Example: dukd upscale photos/ -o out/ -m student.safetensors
     """
@@ -37,9 +37,11 @@ class Upscale:
     outscale: Annotated[float | None, tyro.conf.arg(aliases=["-s"])] = None
     """Final size as a factor of the input's, if it is not the network's."""
     tile: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
-    """Side of the pieces large images are cut into, in pixels of the input; chosen by itself if left out or 0."""
+    """Side of the pieces large images are cut into, in pixels of the input; chosen by itself if
+    left out or 0."""
     self_ensemble: Annotated[bool, tyro.conf.arg(aliases=["-x"])] = False
-    """Whether to answer as the mean over eight flips and rotations: eight times slower, a little better."""
+    """Whether to answer as the mean over eight flips and rotations: eight times slower, a little
+    better."""
     suffix: str | None = None
     """What is put behind the names; _x4 for a scale of 4 if left out."""
     recursive: bool = False
@@ -53,20 +55,24 @@ class Upscale:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of the network."""
     device: Device = "auto"
-    """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of one."""
+    """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of
+    one."""
     workers: int = 0
-    """Processes that share the images and the cores or GPUs, by Ray; with 0, all is done in this one."""
+    """Processes that share the images and the cores or GPUs, by Ray; with 0, all is done in this
+    one."""
     ray_address: str | None = None
-    """Ray cluster on which the workers run, host:port, or auto for one on this machine; a private one if left out."""
+    """Ray cluster on which the workers run, host:port, or auto for one on this machine; a private
+    one if left out."""
 
     def __call__(self) -> int:
-        if not 1 <= self.quality <= 100:  # noqa: PLR2004
+        if not 1 <= self.quality <= 100:
             raise ValueError(f"--quality is 1 to 100, but got {self.quality}")
         if self.tile is not None and self.tile < 0:
             raise ValueError(f"--tile is a number of pixels, but got {self.tile}")
         if self.out.suffix.lower() in EXTENSIONS and not self.out.is_dir():
             raise ValueError(
-                f"--out is a folder, but got {named(self.out)}; the results are named after the inputs"
+                f"--out is a folder, but got {named(self.out)}; the results are named after the "
+                "inputs"
             )
         engine = self._engine()
         elsewhere = (
@@ -76,11 +82,15 @@ class Upscale:
         path = student_of(self.model)
         notes: list[str] = []
         network = weights.read(path, report=notes.append).frozen()
-        how = f"make a file that says so: dukd export {named(path)} -o sure.safetensors with {{options}}"
+        how = (
+            f"make a file that says so: dukd export {named(path)} -o sure.safetensors with "
+            "{options}"
+        )
         tell(path, notes, network.config, how=how)
         where = f"{device}, {self.workers} workers" if self.workers else device
         note(
-            f"{named(path)}: {network.config.name} x{network.scale}, {network.parameter_count():,} parameters, {where}"
+            f"{named(path)}: {network.config.name} x{network.scale}, "
+            f"{network.parameter_count():,} parameters, {where}"
         )
         with (
             Bar() as progress,
@@ -136,8 +146,9 @@ Format = Literal["auto", "onnx", "basicsr", "official", "dukd"]
 class Export:
     """Write a student for other programs, and compare what was written with the student.
 
-    onnx runs in onnxruntime and what takes ONNX, at any size; basicsr and official are weights under the names that
-    BasicSR and the network's authors use, for chaiNNer and the like; dukd is safetensors that describe themselves.
+    onnx runs in onnxruntime and what takes ONNX, at any size; basicsr and official are weights
+    under the names that BasicSR and the network's authors use, for chaiNNer and the like; dukd is
+    safetensors that describe themselves.
 
     Example: dukd export runs/edsr-x4-dukd -o student.onnx
     """
@@ -147,7 +158,8 @@ class Export:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The file to write."""
     format: Annotated[Format, tyro.conf.arg(aliases=["-f"])] = "auto"
-    """What to write; auto goes by the ending: onnx for .onnx, basicsr for .pth, dukd for .safetensors."""
+    """What to write; auto goes by the ending: onnx for .onnx, basicsr for .pth, dukd for
+    .safetensors."""
     half: bool = False
     """Whether an ONNX graph computes in float16."""
     opset: int = 20
@@ -187,11 +199,13 @@ class Export:
         else:
             done = export.export_weights(network, self.out, form)
         say(
-            f"wrote {named(done.path)}: {network.config.name} x{network.scale} as {done.form}, {done.bytes:,} bytes"
+            f"wrote {named(done.path)}: {network.config.name} x{network.scale} as {done.form}, "
+            f"{done.bytes:,} bytes"
         )
         sizes = ", ".join(f"{n} x {h} x {w}" for n, h, w in done.sizes)
         say(
-            f"largest difference to the student: {done.largest_error:.1e} where white is 1, at {sizes}"
+            f"largest difference to the student: {done.largest_error:.1e} where white is 1, at "
+            f"{sizes}"
         )
         return 0
 

@@ -1,8 +1,9 @@
 """Typed configuration to YAML and back, strictly.
 
-The dataclasses are the schema. A scalar is read by the type of its field, never by YAML's own guesses, so ``1e-4`` is a
-number and ``no`` a name where names belong. Unknown and repeated keys are refused, the nearest name is offered, and
-every mistake is answered with file, line and column. Nothing in a file is ever executed.
+The dataclasses are the schema. A scalar is read by the type of its field, never by YAML's own
+guesses, so ``1e-4`` is a number and ``no`` a name where names belong. Unknown and repeated keys are
+refused, the nearest name is offered, and every mistake is answered with file, line and column.
+Nothing in a file is ever executed.
 """
 
 import difflib

@@ -25,6 +25,7 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
         ``x`` itself where it is there already.
     """
     if device.type == "cuda" and x.device.type == "cpu":
-        # Pinned memory is kept by torch until the copy is done, even if nobody holds the tensor any more.
+        # Pinned memory is kept by torch until the copy is done, even if nobody holds the tensor any
+        # more.
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)

@@ -1,8 +1,9 @@
 """Several processes train one student: each computes its share of every batch, and all make the same step.
 
-torchrun starts the processes and tells each its rank; ``join`` connects them. A step sends one message, which carries
-gradients and losses together, so a method may run the student as often as it likes. Gradients are averaged, or, in
-``InOrder``, gathered and added in a fixed order, so that the number of processes leaves no trace in the weights.
+torchrun starts the processes and tells each its rank; ``join`` connects them. A step sends one
+message, which carries gradients and losses together, so a method may run the student as often as it
+likes. Gradients are averaged, or, in ``InOrder``, gathered and added in a fixed order, so that the
+number of processes leaves no trace in the weights.
 """
 
 import hashlib
@@ -65,12 +66,14 @@ class World:
         """
         if batch % self.size:
             raise RankError(
-                f"a batch of {batch} cannot be shared by {self.size} ranks, but by {_divisors(batch)}"
+                f"a batch of {batch} cannot be shared by {self.size} ranks, but by "
+                f"{_divisors(batch)}"
             )
         if deterministic and accumulate % self.size:
             raise RankError(
-                f"in deterministic mode the ranks share the {accumulate} parts of a batch (optimization.accumulate), "
-                f"which {self.size} ranks cannot, but {_divisors(accumulate)}"
+                f"in deterministic mode the ranks share the {accumulate} parts of a batch "
+                f"(optimization.accumulate), which {self.size} ranks cannot, but "
+                f"{_divisors(accumulate)}"
             )
         return math.lcm(accumulate, self.size) // self.size
 
@@ -146,8 +149,8 @@ class World:
         odd = [str(rank) for rank, other in enumerate(others, 1) if other != first]
         if odd:
             raise RankError(
-                f"{what}: not the same on rank 0 and on rank {', '.join(odd)}; all ranks need the same command, files, "
-                "versions and kind of processor"
+                f"{what}: not the same on rank 0 and on rank {', '.join(odd)}; all ranks need the "
+                "same command, files, versions and kind of processor"
             )
 
 
@@ -158,8 +161,9 @@ def _talking(rank: int, size: int) -> Generator[None, None, None]:
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise PeerError(
-            f"rank {rank} of {size} waited in vain for another rank, which died or hangs (its own message says why; "
-            f"here it was: {reason}). Continue from the last checkpoint with --resume"
+            f"rank {rank} of {size} waited in vain for another rank, which died or hangs (its own "
+            f"message says why; here it was: {reason}). Continue from the last checkpoint with "
+            "--resume"
         ) from error
 
 
@@ -189,7 +193,8 @@ def join(
         return
     if missing := [name for name in _NEEDED if name not in environment]:
         raise RankError(
-            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start the processes with torchrun"
+            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set: start the processes with "
+            "torchrun"
         )
     if device.type not in {"cpu", "cuda"}:
         raise RankError(f"several ranks train on cpu or cuda, not on {device.type}")
@@ -197,7 +202,8 @@ def join(
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise RankError(
-                f"local rank {local} has no GPU: there are {torch.cuda.device_count()}, one per process"
+                f"local rank {local} has no GPU: there are {torch.cuda.device_count()}, one per "
+                "process"
             )
         device = numbered(torch.device("cuda", local))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -219,8 +225,9 @@ def join(
 class InOrder:
     """Gradients of micro-batches, added in the order of the batch whichever rank computed them.
 
-    Floating-point sums depend on their order; this one is 0, 1, ... for any number of ranks, so weights come out equal
-    to the last bit. It takes memory for a gradient per micro-batch of the whole batch.
+    Floating-point sums depend on their order; this one is 0, 1, ... for any number of ranks, so
+    weights come out equal to the last bit. It takes memory for a gradient per micro-batch of the
+    whole batch.
     """
 
     def __init__(self, world: World, parameters: Sequence[nn.Parameter]) -> None:

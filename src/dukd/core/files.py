@@ -1,7 +1,8 @@
 """Durable files: what is written appears whole or not at all.
 
-A file is written under a temporary name in its own folder, synced, renamed over the old one, and the folder
-is synced: after a kill or a power cut at any instant the old or the new file is there, never a torn one.
+A file is written under a temporary name in its own folder, synced, renamed over the old one, and
+the folder is synced: after a kill or a power cut at any instant the old or the new file is there,
+never a torn one.
 """
 
 import errno
@@ -28,7 +29,8 @@ def replacing(path: Path) -> Generator[IO[bytes], None, None]:
         A binary file, open for writing and reading.
 
     Raises:
-        OSError: If the folder cannot be written or the disk is full; ``path`` is then as it was before.
+        OSError: If the folder cannot be written or the disk is full; ``path`` is then as it was
+            before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +105,8 @@ def sha256(path: Path) -> str:
 
 
 Progress = Callable[[int, int, str], None]
-"""Called by long work as ``progress(done, total, what)``; only the command line turns it into something to see."""
+"""Called by long work as ``progress(done, total, what)``; only the command line turns it into
+something to see."""
 
 
 def silent(done: int, total: int, what: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 def known(base: type[Any]) -> dict[str, type[Any]]:
     """Concrete classes below ``base`` by their ``name``, sorted.
 
-    Classes whose Python name starts with an underscore are parts of others and left out. A class from outside the
-    package is found as soon as its module is imported; nothing has to be registered. One that is made again, as by
-    reloading its module, takes the place of the old one.
+    Classes whose Python name starts with an underscore are parts of others and left out. A class
+    from outside the package is found as soon as its module is imported; nothing has to be
+    registered. One that is made again, as by reloading its module, takes the place of the old one.
 
     Raises:
         ValueError: If a class has no name, or two have the same.

@@ -25,7 +25,8 @@ def benchmark(root: Path | str, name: str, scale: int, *, lr_from_hr: bool | Non
     """Find a test set: Set5, Set14, BSD100 (also called B100 or BSDS100), Urban100 or Manga109.
 
     Args:
-        root: A folder that holds the set, the ``benchmark`` folder of EDSR, or the folder of the set itself.
+        root: A folder that holds the set, the ``benchmark`` folder of EDSR, or the folder of the
+            set itself.
         name: Name of the set, in capital or small letters.
         scale: Upscaling factor.
         lr_from_hr: As for ``find_pairs``.
@@ -52,7 +53,10 @@ def benchmark(root: Path | str, name: str, scale: int, *, lr_from_hr: bool | Non
     if root.absolute().name.casefold() in {alias.casefold() for alias in aliases}:
         places.insert(0, root)
     if not places:
-        advice = "EDSR's benchmark package holds Set5, Set14, B100 and Urban100; Manga109 is given out by its authors"
+        advice = (
+            "EDSR's benchmark package holds Set5, Set14, B100 and Urban100; Manga109 is given "
+            "out by its authors"
+        )
         raise _absent(title, root, f"{title}/HR", advice)
     return _complete(find_pairs(places[0], scale=scale, lr_from_hr=lr_from_hr), title, size)
 
@@ -94,7 +98,8 @@ def div2k(
     Args:
         root: A folder that holds ``DIV2K_train_HR`` and the like, or that holds ``DIV2K``.
         scale: Upscaling factor.
-        part: Which images; where all 900 lie in ``DIV2K_train_HR``, as in EDSR's package, their numbers tell.
+        part: Which images; where all 900 lie in ``DIV2K_train_HR``, as in EDSR's package, their
+            numbers tell.
         lr_from_hr: As for ``find_pairs``.
 
     Raises:
@@ -111,7 +116,10 @@ def div2k(
             return _complete(
                 replace(pairs, pairs=chosen), f"DIV2K, part {part},", len(names), names
             )
-    advice = f"unpack DIV2K_{part}_HR and, for genuine images, DIV2K_{part}_LR_bicubic_X{scale} of NTIRE 2017 there"
+    advice = (
+        f"unpack DIV2K_{part}_HR and, for genuine images, DIV2K_{part}_LR_bicubic_X{scale} of "
+        "NTIRE 2017 there"
+    )
     raise _absent(f"DIV2K, part {part},", Path(root), f"DIV2K/DIV2K_{part}_HR", advice)
 
 
@@ -145,7 +153,8 @@ def _below(root: Path, name: str, folders: tuple[str, ...]) -> Iterator[Path]:
     """Existing ones of ``folders`` below ``root/name`` and ``root``, the most exact first."""
     for folder in folders:
         for above in (f"{name}/", "", f"datasets/{name}/"):
-            # The package of a scale or a part may unpack into a folder of its own name: look inside first.
+            # The package of a scale or a part may unpack into a folder of its own name: look inside
+            # first.
             if (path := subfolder(root, above + folder)) is not None and subfolder(
                 path, path.name
             ) is None:

@@ -2,12 +2,13 @@
 
 Reading a patch from a PNG decodes the whole image; from a pack it touches the rows it needs. The layout::
 
-    0     magic, version, where the index stands, its SHA-256, zeros up to 4096
-    4096  images: lr (h, w, 3) uint8, then hr (h * scale, w * scale, 3); each begins at a multiple of 64
-    end   the index: JSON with names, sizes, offsets, the SHA-256 of the pixels and the state of the source files
+    0     magic, version, where the index stands, its SHA-256, zeros up to 4096 4096  images: lr (h,
+    w, 3) uint8, then hr (h * scale, w * scale, 3); each begins at a multiple of 64 end   the index:
+    JSON with names, sizes, offsets, the SHA-256 of the pixels and the state of the source files
 
-The file grows under the name ``<name>.partial`` beside a journal of finished images; a run that was killed goes on
-where it stopped, and the final name appears only when everything is there and has been read back.
+The file grows under the name ``<name>.partial`` beside a journal of finished images; a run that was
+killed goes on where it stopped, and the final name appears only when everything is there and has
+been read back.
 """
 
 import contextlib
@@ -99,7 +100,8 @@ class Pack:
         """Open a pack in milliseconds: the header and the index are checked, the pixels are not (see ``verify``).
 
         Raises:
-            PackError: If the file is missing, is no pack, is of another version, or was cut or changed.
+            PackError: If the file is missing, is no pack, is of another version, or was cut or
+                changed.
         """
         path = Path(path)
         try:
@@ -154,14 +156,15 @@ class Pack:
             progress(i + 1, len(self), record.name)
         if bad:
             raise PackError(
-                f"{shown(self.path)} is damaged, {len(bad)} of {len(self)} images have changed: {_list(bad)}; "
-                "remove it and prepare it again"
+                f"{shown(self.path)} is damaged, {len(bad)} of {len(self)} images have changed: "
+                f"{_list(bad)}; remove it and prepare it again"
             )
 
     def differences(self, pairs: Pairs) -> list[str]:
         """Say what has changed since the pack was made; nothing where it still holds exactly these pairs.
 
-        A file of the same size and time counts as the same; where only the time differs its bytes are compared.
+        A file of the same size and time counts as the same; where only the time differs its bytes
+        are compared.
         """
         found: list[str] = []
         if self.scale != pairs.scale:
@@ -194,17 +197,19 @@ def prepare(
 ) -> Pack:
     """Decode ``pairs`` into a pack at ``path``, or open the one that is there if it still holds exactly these.
 
-    A run that was killed is continued. Memory stays at a few images per worker, whatever the size of the set.
+    A run that was killed is continued. Memory stays at a few images per worker, whatever the size
+    of the set.
 
     Args:
         pairs: What to pack.
-        path: The file to make; a pack of other images there is replaced at the end, any other file is refused.
+        path: The file to make; a pack of other images there is replaced at the end, any other file
+            is refused.
         progress: Called after each image, with its name.
         workers: Threads that decode; as many as there are processors, at most 8, if None.
 
     Raises:
-        PackError: If there is too little room, another process is making this pack, there is nothing to pack, or
-            ``path`` is something else than a pack.
+        PackError: If there is too little room, another process is making this pack, there is
+            nothing to pack, or ``path`` is something else than a pack.
         PairsError: If a file is not what its header said.
         ImageError: If an image cannot be decoded. What was finished is kept.
     """
@@ -275,8 +280,8 @@ def _check_room(pairs: Pairs, path: Path, partial: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise PackError(
-            f"a pack of {len(pairs)} images needs {_gigabytes(needed)} more in {shown(path.parent)}, "
-            f"but {_gigabytes(free)} are free"
+            f"a pack of {len(pairs)} images needs {_gigabytes(needed)} more in "
+            f"{shown(path.parent)}, but {_gigabytes(free)} are free"
         )
 
 
@@ -421,7 +426,8 @@ def _read_index(file: IO[bytes], path: Path) -> dict[str, Any]:
     _, version, offset, length, digest = _HEADER.unpack(start)
     if version != _VERSION:
         raise PackError(
-            f"{shown(path)} is a pack of version {version}, this program reads version {_VERSION}: prepare it again"
+            f"{shown(path)} is a pack of version {version}, this program reads version "
+            f"{_VERSION}: prepare it again"
         )
     if file.seek(0, os.SEEK_END) != offset + length:
         raise damaged

@@ -23,7 +23,8 @@ _SHOWN = 20
 _SUGGESTION_DEPTH, _SUGGESTIONS = 3, 200
 
 MADE = "bicubic, MATLAB's uint8 path"
-"""How low-resolution images come about where no file holds them; packs and records keep this text."""
+"""How low-resolution images come about where no file holds them; packs and records keep this
+text."""
 
 
 class PairsError(ValueError):
@@ -55,9 +56,11 @@ class Pair:
     """An image and its low-resolution version, known by their headers."""
 
     name: str
-    """Unique in its set: the stem of the high-resolution file, with its folders where they are searched."""
+    """Unique in its set: the stem of the high-resolution file, with its folders where they are
+    searched."""
     hr: Path
-    """The high-resolution file; it may exceed ``scale`` times the size below by less than ``scale`` pixels."""
+    """The high-resolution file; it may exceed ``scale`` times the size below by less than ``scale``
+    pixels."""
     lr: Path | None
     """The low-resolution file; None where it is made from ``hr``."""
     scale: int
@@ -117,25 +120,27 @@ def find_pairs(
 ) -> Pairs:
     """Find the pairs below ``source`` and check them by their headers.
 
-    Recognized are, with ``4`` for the scale: ``DIV2K_train_HR`` beside ``DIV2K_train_LR_bicubic/X4``; ``HR`` beside
-    ``LR_bicubic/X4``; ``GTmod12`` beside ``LRbicx4``; ``image_SRF_4``; sub-images in ``..._HR_sub`` beside
-    ``X4_sub``; any two folders, given as ``source`` and ``lr``; a folder of images; one image. A low-resolution
-    file has the name of its partner, or that name followed by ``x4``.
+    Recognized are, with ``4`` for the scale: ``DIV2K_train_HR`` beside
+    ``DIV2K_train_LR_bicubic/X4``; ``HR`` beside ``LR_bicubic/X4``; ``GTmod12`` beside ``LRbicx4``;
+    ``image_SRF_4``; sub-images in ``..._HR_sub`` beside ``X4_sub``; any two folders, given as
+    ``source`` and ``lr``; a folder of images; one image. A low-resolution file has the name of its
+    partner, or that name followed by ``x4``.
 
     Args:
         source: The folder of a data set, its folder of high-resolution images, or one image.
         scale: Upscaling factor, at least 1.
         lr: Folder (or file) of the low-resolution images, where it stands in no place listed above.
-        lr_from_hr: True makes low-resolution images even where there are files; False insists on files; None takes
-            files where the layout has them.
-        recursive: Whether folders below the one with the images are searched as well; links are not followed twice.
+        lr_from_hr: True makes low-resolution images even where there are files; False insists on
+            files; None takes files where the layout has them.
+        recursive: Whether folders below the one with the images are searched as well; links are not
+            followed twice.
 
     Returns:
         The pairs, in natural order: ``img2`` before ``img10``.
 
     Raises:
-        PairsError: If anything is missing, unreadable, ambiguous or of a size that contradicts the scale; it lists
-            every problem.
+        PairsError: If anything is missing, unreadable, ambiguous or of a size that contradicts the
+            scale; it lists every problem.
         ValueError: If the scale is not positive, or ``lr`` is given and ``lr_from_hr`` true.
     """
     if scale < 1:
@@ -162,7 +167,8 @@ def find_pairs(
         raise PairsError(
             f"no pairs in {shown(source)}",
             [
-                f"low-resolution images for x{scale} are in none of the usual places, such as LR_bicubic/X{scale}"
+                f"low-resolution images for x{scale} are in none of the usual places, such as "
+                f"LR_bicubic/X{scale}"
             ],
         )
     return _match(folders, scale, recursive=recursive)
@@ -258,7 +264,8 @@ def _locate(source: Path, scale: int, *, recursive: bool) -> _Folders:
     for child in sorted(source.iterdir(), key=lambda path: natural(path.name)):
         if child.is_dir() and (found := _HR_FOLDER.fullmatch(child.name)):
             modulus = int(found["modulus"] or 1)
-            # Of GTmod2, GTmod12 and HR, the one cut to a multiple of this scale was the source of its images.
+            # Of GTmod2, GTmod12 and HR, the one cut to a multiple of this scale was the source of
+            # its images.
             fit = modulus if modulus % scale == 0 else -modulus
             folders = _Folders(
                 hr=child,
@@ -361,7 +368,8 @@ def _images(folder: Path, *, recursive: bool) -> Iterator[Path]:
         seen.add((state.st_dev, state.st_ino))
         with os.scandir(here) as entries:
             for entry in entries:
-                # Hidden files are other programs' business: macOS writes ._0001.png beside 0001.png.
+                # Hidden files are other programs' business: macOS writes ._0001.png beside
+                # 0001.png.
                 if entry.name.startswith("."):
                     continue
                 if Path(
@@ -378,7 +386,8 @@ def _by_stem(folder: Path, ending: str, problems: list[str], *, recursive: bool)
     for path in sorted(_images(folder, recursive=recursive), key=lambda path: natural(str(path))):
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem.endswith(ending):
-            # The same letters can be encoded in two ways, and archives made on a Mac use the other one.
+            # The same letters can be encoded in two ways, and archives made on a Mac use the other
+            # one.
             found.setdefault(unicodedata.normalize("NFC", stem.removesuffix(ending)), []).append(
                 path
             )
@@ -441,10 +450,12 @@ def _partners(
         else:
             expected = f"{shown(name)}x{scale}{path.suffix} or {shown(path.name)}"
             problems.append(
-                f"{shown(path.name)} has no partner in {shown(folders.lr or '')}: {expected} is missing"
+                f"{shown(path.name)} has no partner in {shown(folders.lr or '')}: {expected} is "
+                "missing"
             )
     problems.extend(
-        f"{shown(path.name)} has no partner in {shown(folders.hr)}: no high-resolution image of that name"
+        f"{shown(path.name)} has no partner in {shown(folders.hr)}: no high-resolution image of "
+        "that name"
         for path in left.values()
     )
     return partners
@@ -484,7 +495,8 @@ def _single(hr: Path, lr: Path | None, scale: int, *, required: bool) -> Pairs:
     problems: list[str] = []
     if lr is None and required:
         problems.append(
-            "low-resolution images are to come from files, and a single image has none: name it as lr"
+            "low-resolution images are to come from files, and a single image has none: name it "
+            "as lr"
         )
     elif lr is not None and not lr.is_file():
         problems.append(f"{shown(lr)} is no file, and one image has one partner")

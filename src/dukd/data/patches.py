@@ -1,9 +1,10 @@
 """Batches of training patches: batch ``k`` is a pure function of the seed and ``k``.
 
-Sample ``g`` of a run belongs to epoch ``g // n`` of a set of ``n`` images. Which image it shows is entry ``g % n``
-of that epoch's permutation; where it is cut and how it is turned comes from ``default_rng([seed, g])``. So a resumed
-run, another number of workers and another number of processes see the same patches, and seeking costs nothing.
-Only random doubles are drawn, the part of numpy's generator that is least likely ever to change.
+Sample ``g`` of a run belongs to epoch ``g // n`` of a set of ``n`` images. Which image it shows is
+entry ``g % n`` of that epoch's permutation; where it is cut and how it is turned comes from
+``default_rng([seed, g])``. So a resumed run, another number of workers and another number of
+processes see the same patches, and seeking costs nothing. Only random doubles are drawn, the part
+of numpy's generator that is least likely ever to change.
 """
 
 from collections import deque
@@ -92,9 +93,10 @@ class _Draw:
         epoch, position = divmod(g, len(self.heights))
         image = int(_order(self, epoch)[position])
         down, across, rows, columns, turn = np.random.default_rng([self.seed, g]).random(5)
-        flip_rows, flip_columns, transpose = rows < 0.5, columns < 0.5, turn < 0.5  # noqa: PLR2004  even chances
+        flip_rows, flip_columns, transpose = rows < 0.5, columns < 0.5, turn < 0.5
         if not self.flips:
-            # Without mirroring: half a turn is both flips, a quarter is one flip and the transposition.
+            # Without mirroring: half a turn is both flips, a quarter is one flip and the
+            # transposition.
             flip_columns = flip_rows != transpose
         if not self.rotations:
             transpose = False
@@ -137,12 +139,14 @@ class Patches:
         seed: Decides everything that is random; not negative.
         flips: Mirror half of the patches, in each direction.
         rotations: Turn the patches by multiples of 90 degrees, all equally likely.
-        period: Number of different batches, after which they repeat; 0 for no end. A teacher that has answered them
-            all need not be asked again.
-        by_area: Show each image in proportion to its area, in place of once per epoch (which is what papers do).
+        period: Number of different batches, after which they repeat; 0 for no end. A teacher that
+            has answered them all need not be asked again.
+        by_area: Show each image in proportion to its area, in place of once per epoch (which is
+            what papers do).
 
     Raises:
-        ValueError: If a number is out of range, or images are smaller than a patch; they are listed.
+        ValueError: If a number is out of range, or images are smaller than a patch; they are
+            listed.
     """
 
     def __init__(
@@ -174,8 +178,9 @@ class Patches:
             more = f" and {len(small) - _SHOWN} more" if len(small) > _SHOWN else ""
             largest = min(min(record.height, record.width) for record in small)
             raise ValueError(
-                f"{len(small)} of {len(pack)} low-resolution images are smaller than a patch of {patch}: "
-                f"{names}{more}; use a patch of at most {largest}, or leave these images out"
+                f"{len(small)} of {len(pack)} low-resolution images are smaller than a patch of "
+                f"{patch}: {names}{more}; use a patch of at most {largest}, or leave these images "
+                "out"
             )
         self.pack = pack
         self.patch = patch
@@ -208,7 +213,8 @@ class Patches:
             world: How many processes share the batch; a divisor of it.
 
         Returns:
-            ``lr`` ``(n, 3, p, p)`` and ``hr`` ``(n, 3, p * scale, p * scale)``, uint8, where ``n = batch / world``.
+            ``lr`` ``(n, 3, p, p)`` and ``hr`` ``(n, 3, p * scale, p * scale)``, uint8, where ``n =
+            batch / world``.
 
         Raises:
             ValueError: If a number is out of range.
@@ -223,7 +229,8 @@ class Patches:
                 _cut(self.pack.hr(sample.image), sample, p, s, hr[i])
             except Exception as error:
                 error.add_note(
-                    f"while cutting a patch of {shown(self.pack.records[sample.image].name)}, batch {k}"
+                    f"while cutting a patch of {shown(self.pack.records[sample.image].name)}, "
+                    f"batch {k}"
                 )
                 raise
         return torch.from_numpy(lr), torch.from_numpy(hr)
@@ -233,8 +240,8 @@ class Patches:
 
         Args:
             device: Where they are wanted.
-            residence: Whether all images are copied there; by default where it is a GPU and they take at most half
-                of its free memory.
+            residence: Whether all images are copied there; by default where it is a GPU and they
+                take at most half of its free memory.
 
         Raises:
             ValueError: If they are always to be copied and do not fit.
@@ -281,8 +288,9 @@ class Resident:
             free, needed = torch.cuda.mem_get_info(device)[0], patches.pack.pixels.size
             if free < needed:
                 raise ValueError(
-                    f"{shown(patches.pack.path)} takes {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free "
-                    f"on {device}: cut patches on the processor instead (--data.resident never)"
+                    f"{shown(patches.pack.path)} takes {needed / 1e9:.2f} GB, but "
+                    f"{free / 1e9:.2f} GB are free on {device}: cut patches on the processor "
+                    "instead (--data.resident never)"
                 )
         flat = torch.empty(patches.pack.pixels.size, dtype=torch.uint8, device=device)
         for start in range(0, patches.pack.pixels.size, _BLOCK):
@@ -426,7 +434,8 @@ def batches(
         workers: Threads that cut; 0 cuts when a batch is asked for.
         rank: Which process asks.
         world: How many processes share each batch.
-        device: Where the batches are wanted; a copy to a GPU goes through pinned memory and does not block.
+        device: Where the batches are wanted; a copy to a GPU goes through pinned memory and does
+            not block.
 
     Raises:
         ValueError: If a number is out of range.

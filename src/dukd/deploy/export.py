@@ -1,12 +1,13 @@
 """Write a network for other programs: ONNX for runtimes, other projects' layouts of weights for their code.
 
-Nothing is handed out unproved. An ONNX graph is run beside the network, at sizes that fit no grid and with a batch of
-two, before the file appears; a file of weights is read back and asked about an image. The largest difference is
-returned.
+Nothing is handed out unproved. An ONNX graph is run beside the network, at sizes that fit no grid
+and with a batch of two, before the file appears; a file of weights is read back and asked about an
+image. The largest difference is returned.
 
-The graph is recorded by tracing. torch's newer exporter gives the same numbers from fewer nodes, but takes minutes
-where tracing takes seconds (a SwinIR of 4 layers: 41 s against 5 s). Padding to the network's grid and the final crop
-are part of the graph, so that one file takes images of any size.
+The graph is recorded by tracing. torch's newer exporter gives the same numbers from fewer nodes,
+but takes minutes where tracing takes seconds (a SwinIR of 4 layers: 41 s against 5 s). Padding to
+the network's grid and the final crop are part of the graph, so that one file takes images of any
+size.
 """
 
 import copy
@@ -30,7 +31,8 @@ from dukd.networks import SRNetwork
 from dukd.networks.files import weights
 
 SIZES = ((1, 24, 40), (1, 17, 23), (2, 33, 19), (1, 5, 3))
-"""Batch, height and width at which a graph is compared: on the grid, off it, a batch, a tiny image."""
+"""Batch, height and width at which a graph is compared: on the grid, off it, a batch, a tiny
+image."""
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
 """Largest difference that is accepted, where white is 1; a gray level is 0.004."""
 
@@ -52,7 +54,8 @@ class Exported:
     sizes: tuple[tuple[int, int, int], ...]
     """Batch, height and width of the inputs that were compared; empty if nothing was."""
     largest_error: float | None
-    """Largest difference of a value to the network's, where white is 1; None if nothing was compared."""
+    """Largest difference of a value to the network's, where white is 1; None if nothing was
+    compared."""
 
 
 def export_onnx(
@@ -84,7 +87,8 @@ def export_onnx(
         What was written, with the largest difference found.
 
     Raises:
-        ExportError: If a package is missing, the network is not safe in float16, or the graph answers otherwise.
+        ExportError: If a package is missing, the network is not safe in float16, or the graph
+            answers otherwise.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -93,7 +97,7 @@ def export_onnx(
         raise ExportError(
             f"{network.config.name} overflows in float16: export it in float32 (leave --half out)"
         )
-    if not 17 <= opset <= 20:  # noqa: PLR2004  layer norm has an operator from 17 on; tracing knows operators up to 20
+    if not 17 <= opset <= 20:
         raise ExportError(f"opset is 17 to 20, but got {opset}")
     if min(size) < 1:
         raise ExportError(f"an image has at least 1 pixel on a side, but size is {size}")
@@ -125,8 +129,8 @@ def export_onnx(
                 ("in float16 ", ": export it in float32 (leave --half out)") if half else ("", "")
             )
             raise ExportError(
-                f"{where}the graph answers otherwise than the network, by {worst:.2g} where white is 1, but at most "
-                f"{allowed:g} is allowed{advice}"
+                f"{where}the graph answers otherwise than the network, by {worst:.2g} where white "
+                f"is 1, but at most {allowed:g} is allowed{advice}"
             )
     files.write_bytes(path, content)
     progress(total, total, "written")
@@ -150,7 +154,8 @@ def export_weights(
 
     Args:
         network: What to write; it stays as it is.
-        path: ``.pth``, ``.pt`` or ``.safetensors``, as `dukd.networks.files.weights.write` takes it.
+        path: ``.pth``, ``.pt`` or ``.safetensors``, as `dukd.networks.files.weights.write` takes
+            it.
         layout: Whose names the tensors get.
         metadata: Strings to keep beside the tensors, where the layout has room for them.
 

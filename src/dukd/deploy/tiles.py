@@ -1,9 +1,9 @@
 """Cut an image into tiles, ask a network about each, and join its answers.
 
-Tiles see as much of their surroundings as the network's radius, so that the joined answer is that of the whole image
-to float noise. Where the radius is the whole image (global pooling), tiles overlap and fade into each other, which is
-approximate, and reported. Only one tile is ever on the device; one that finds no memory there is split and tried again,
-without losing what is done.
+Tiles see as much of their surroundings as the network's radius, so that the joined answer is that
+of the whole image to float noise. Where the radius is the whole image (global pooling), tiles
+overlap and fade into each other, which is approximate, and reported. Only one tile is ever on the
+device; one that finds no memory there is split and tried again, without losing what is done.
 """
 
 import math
@@ -61,12 +61,14 @@ def plan(
     """Decide how to cut an image.
 
     Args:
-        network: Its radius and size multiple decide what the tiles must see and where they may begin.
+        network: Its radius and size multiple decide what the tiles must see and where they may
+            begin.
         height: Of lr, in pixels.
         width: Of lr, in pixels.
-        tile: Largest side of a part, in pixels of lr, rounded up to the network's size multiple; if left out, 512, or
-            1024 where no tile is exact.
-        self_ensemble: Whether flips and rotations are averaged; a network that pads to a grid pads them elsewhere.
+        tile: Largest side of a part, in pixels of lr, rounded up to the network's size multiple; if
+            left out, 512, or 1024 where no tile is exact.
+        self_ensemble: Whether flips and rotations are averaged; a network that pads to a grid pads
+            them elsewhere.
 
     Raises:
         ValueError: If the tile has no pixel.
@@ -85,7 +87,10 @@ def plan(
     note = None
     if count > 1 and (pooled or shifted):
         why = "looks at the whole image" if pooled else "pads flipped images elsewhere"
-        note = f"joined from {count} overlapping tiles; {network.config.name} {why}, so this is approximate"
+        note = (
+            f"joined from {count} overlapping tiles; {network.config.name} {why}, so this is "
+            "approximate"
+        )
     return Tiling(rows, columns, halo if count > 1 else 0, band if count > 1 else 0, note)
 
 
@@ -207,7 +212,8 @@ class _Asked:
         if min(middle - low, high - middle) < max(2 * (radius or band), 1):
             size = f"{rows[1] - rows[0]} x {columns[1] - columns[0]}"
             raise MemoryError(
-                f"not even a tile of {size} pixels finds memory on {self.device}; use another device"
+                f"not even a tile of {size} pixels finds memory on {self.device}; use another "
+                "device"
             )
         if upright:
             first, second = (
@@ -228,7 +234,7 @@ def _joined(asked: _Asked, tiling: Tiling, bits: int, progress: Progress) -> ima
     height, width, channels = asked.colors.shape
     joined = np.empty(
         (height * scale, width * scale, channels), np.uint8 if bits == 8 else np.uint16
-    )  # noqa: PLR2004
+    )
     begun: Tensor | None = None  # rows to which the next row of parts contributes
     done = 0
     for y, y_end in pairwise(tiling.rows):

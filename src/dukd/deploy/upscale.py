@@ -1,7 +1,8 @@
 """Enlarge images of any size and kind with a network, and folders of them.
 
-A large image is cut into tiles (``dukd.deploy.tiles``) and enlarged as the whole would be. What cannot be read is listed,
-and the others are done: one after the other here, or by another engine (``dukd.deploy.workers``).
+A large image is cut into tiles (``dukd.deploy.tiles``) and enlarged as the whole would be. What
+cannot be read is listed, and the others are done: one after the other here, or by another engine
+(``dukd.deploy.workers``).
 """
 
 import hashlib
@@ -47,22 +48,24 @@ def upscale_image(
 ) -> Picture:
     """Enlarge one image by the network's scale.
 
-    Gray stays gray, 16 bits stay 16 bits, profile and EXIF are carried over. Transparency is enlarged beside the
-    colors, bicubic; colors under full transparency are filled in from their surroundings first, so that none of
-    them bleeds into visible edges.
+    Gray stays gray, 16 bits stay 16 bits, profile and EXIF are carried over. Transparency is
+    enlarged beside the colors, bicubic; colors under full transparency are filled in from their
+    surroundings first, so that none of them bleeds into visible edges.
 
     Args:
         network: Asked in eval mode; it is moved to the device and stays there.
         image: Of at least one pixel.
         tile: Largest side of a part, as in ``plan``.
         device: Where the network runs; it never holds more than one tile.
-        precision: ``torch.float32``, or ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        precision: ``torch.float32``, or ``torch.bfloat16`` or ``torch.float16`` for mixed
+            precision.
         self_ensemble: Whether to answer as the mean over the eight flips and rotations.
         progress: Told after every tile.
         report: Told if the answer is approximate, and why.
 
     Raises:
-        ValueError: If the network is not safe in float16, or answers with something that is no number.
+        ValueError: If the network is not safe in float16, or answers with something that is no
+            number.
         MemoryError: If not even the smallest tile finds memory.
     """
     if precision == torch.float16 and not network.fp16_safe:
@@ -119,7 +122,7 @@ def _resized(plane: images.Pixels | None, size: tuple[int, int]) -> images.Pixel
     full = int(np.iinfo(plane.dtype).max)
     x = torch.from_numpy(np.atleast_3d(plane).astype(np.float32) / full).permute(2, 0, 1)[None]
     levels = images.from_tensor(resize.imresize(x, size=size), bits=8 * plane.dtype.itemsize)
-    return levels if plane.ndim == 3 else levels[..., 0]  # noqa: PLR2004  with channels
+    return levels if plane.ndim == 3 else levels[..., 0]
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ class Options:
 Outcome = Done | Failed
 
 Engine = Callable[[SRNetwork, Sequence[Job], Options, Progress], Generator[Outcome, None, None]]
-"""Does jobs in any order, and yields what became of each as soon as that is known; progress counts tiles."""
+"""Does jobs in any order, and yields what became of each as soon as that is known; progress counts
+tiles."""
 
 
 def enlarge(network: SRNetwork, job: Job, options: Options, progress: Progress = silent) -> Outcome:
@@ -191,7 +195,8 @@ def enlarge(network: SRNetwork, job: Job, options: Options, progress: Progress =
         progress: Told after every tile.
 
     Returns:
-        Failed if the image cannot be read, the result cannot be written, or memory does not suffice.
+        Failed if the image cannot be read, the result cannot be written, or memory does not
+        suffice.
 
     Raises:
         ValueError: If the network is at fault, as for ``upscale_image``.
@@ -277,19 +282,23 @@ def upscale_files(
 ) -> Upscaled:
     """Enlarge files and folders of images; what cannot be read is listed, and the others are done.
 
-    ``a.png`` becomes ``a_x4.png``. The format stays, or becomes PNG where it cannot hold the image or is not written
-    (GIF). Where two images would get one name, as ``a.gif`` and ``a.png``, both keep their old extension in it:
-    ``a.gif_x4.png``, ``a.png_x4.png``.
+    ``a.png`` becomes ``a_x4.png``. The format stays, or becomes PNG where it cannot hold the image
+    or is not written (GIF). Where two images would get one name, as ``a.gif`` and ``a.png``, both
+    keep their old extension in it: ``a.gif_x4.png``, ``a.png_x4.png``.
 
     Args:
         network: As for ``upscale_image``.
         inputs: Files, whatever their names, and folders, in which the extensions of images count.
-        out: Folder of the results, made if missing; folders below an input folder are repeated in it.
+        out: Folder of the results, made if missing; folders below an input folder are repeated in
+            it.
         model: Name of the model for a text chunk in PNG results.
         suffix: Put behind the name; ``_x4`` for a scale of 4 if left out.
-        recursive: Whether folders below the inputs are searched too; links to folders are not followed.
-        skip_existing: Whether images are left out whose result is there and not older than they are.
-        outscale: Final size as a factor of the input's, reached from the network's own scale by bicubic resizing.
+        recursive: Whether folders below the inputs are searched too; links to folders are not
+            followed.
+        skip_existing: Whether images are left out whose result is there and not older than they
+            are.
+        outscale: Final size as a factor of the input's, reached from the network's own scale by
+            bicubic resizing.
         quality: Of JPEG and WebP, as for ``images.write``.
         max_pixels: Largest input.
         tile: As for ``upscale_image``, like all that follow.
@@ -300,8 +309,8 @@ def upscale_files(
         engine: Who does the work: this process, or ``dukd.deploy.workers.Workers``.
 
     Raises:
-        ValueError: If there is no image among the inputs, an input folder is the output folder, or ``outscale`` is
-            not positive.
+        ValueError: If there is no image among the inputs, an input folder is the output folder, or
+            ``outscale`` is not positive.
     """
     if outscale is not None and not outscale > 0:
         raise ValueError(f"the final scale is a positive number, but got {outscale}")
@@ -362,7 +371,8 @@ def _found(
             continue
         if path.resolve() == out.resolve():
             raise ValueError(
-                f"{path}: results would be taken for images on the next run; write to another folder"
+                f"{path}: results would be taken for images on the next run; write to another "
+                "folder"
             )
         for folder, below, names in os.walk(path):
             here = Path(folder)
@@ -378,13 +388,13 @@ def _found(
             if inputs
             else "name images, or folders of them"
         )
-    images: list[_Found] = []
+    entries: list[_Found] = []
     for source, folder in found.items():
         try:
-            images.append(_Found(source, folder, images.header(source, max_pixels=max_pixels)))
+            entries.append(_Found(source, folder, images.header(source, max_pixels=max_pixels)))
         except ImageError as error:
             failed.append(Failed(source, str(error)))
-    return images
+    return entries
 
 
 def _targets(

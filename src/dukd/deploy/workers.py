@@ -1,8 +1,9 @@
 """Enlarge large folders in many processes, on this machine or a cluster, by Ray Data.
 
-``Workers`` is an engine for ``dukd.deploy.upscale.upscale_files``. Each worker holds the network and does one image at a
-time, with cores of its own; results appear whole or not at all. A worker that dies is replaced, and the image it was
-at is done again; one that has cost ``ATTEMPTS`` workers their lives is listed as failed, and the others go on.
+``Workers`` is an engine for ``dukd.deploy.upscale.upscale_files``. Each worker holds the network
+and does one image at a time, with cores of its own; results appear whole or not at all. A worker
+that dies is replaced, and the image it was at is done again; one that has cost ``ATTEMPTS`` workers
+their lives is listed as failed, and the others go on.
 """
 
 import importlib
@@ -27,11 +28,13 @@ from dukd.networks import SRNetwork
 ATTEMPTS = 3
 """How often an image is begun before it is given up as one that workers do not survive."""
 
-_STORE = 100_000_000  # bytes of shared memory that a local Ray gets beside what the network needs; 75 MB is the least
+# bytes of shared memory that a local Ray gets beside what the network needs; 75 MB is the least
+_STORE = 100_000_000
 _LONGEST_TEMPORARY = 24  # characters, so that the paths of Ray's sockets in it stay below 104
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _ALONE = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: one machine only, so it listens on loopback alone
+    # on any system: one machine only, so it listens on loopback alone
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",  # Ray's choice if left out, with a warning
 }
 
@@ -40,9 +43,10 @@ _ALONE = {
 class Workers:
     """Worker processes that enlarge images; an engine for ``upscale_files``.
 
-    Without an address Ray is started on this machine, and ended with the run. Where the calling program is connected to
-    Ray already, its workers run there, and the connection stays. Ray that is started here listens on the loopback only,
-    unless the program has imported it before: it decides that at its import.
+    Without an address Ray is started on this machine, and ended with the run. Where the calling
+    program is connected to Ray already, its workers run there, and the connection stays. Ray that
+    is started here listens on the loopback only, unless the program has imported it before: it
+    decides that at its import.
 
     Example:
         ``upscale_files(network, [Path("photos")], Path("out"), engine=Workers(4))``
@@ -51,7 +55,8 @@ class Workers:
     count: int
     """Number of processes; they share the cores, and on GPUs the GPUs, evenly."""
     address: str | None = None
-    """Ray cluster to join, which stays as it is: host:port, or auto for one on this machine; if left out, none."""
+    """Ray cluster to join, which stays as it is: host:port, or auto for one on this machine; if
+    left out, none."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -65,15 +70,16 @@ class Workers:
         Args:
             network: Sent to every worker once, its class too where that is no part of dukd.
             jobs: On file systems that all workers see under the same names.
-            options: How. Of a device only the kind counts: Ray gives each worker a GPU, or its share of one.
+            options: How. Of a device only the kind counts: Ray gives each worker a GPU, or its
+                share of one.
             progress: Told after every image, in tiles.
 
         Yields:
             What became of each image, as it is done.
 
         Raises:
-            ValueError: If Ray is not installed, a cluster cannot be reached, has no room for so many workers, or does
-                not see the files' folder; or as ``enlarge`` does.
+            ValueError: If Ray is not installed, a cluster cannot be reached, has no room for so
+                many workers, or does not see the files' folder; or as ``enlarge`` does.
         """
         if not jobs:
             return
@@ -145,7 +151,8 @@ def share(
                 return cores, 1 / parts if parts else 0.0
     have = f"{sum(cpus for cpus, _ in sizes)} cores and {sum(gpus for _, gpus in sizes)} GPUs"
     raise ValueError(
-        f"{workers} workers{' with GPUs' if gpu else ''} find no room where there are {have}: ask for fewer"
+        f"{workers} workers{' with GPUs' if gpu else ''} find no room where there are {have}: ask "
+        "for fewer"
     )
 
 
@@ -243,9 +250,8 @@ def _connected(
     level = log.level
     log.setLevel(logging.CRITICAL)  # what matters is among the outcomes
     short = len(gettempdir()) <= _LONGEST_TEMPORARY or os.name != "posix"
-    with TemporaryDirectory(
-        prefix="dukd-", dir=None if short else "/tmp", ignore_cleanup_errors=True
-    ) as folder:  # noqa: S108
+    where = None if short else "/tmp"  # noqa: S108
+    with TemporaryDirectory(prefix="dukd-", dir=where, ignore_cleanup_errors=True) as folder:
         ours = not ray.is_initialized()
         try:
             if ours and address is not None:

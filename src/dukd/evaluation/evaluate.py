@@ -1,7 +1,7 @@
 """Measure networks side by side by the field's protocol, and say which protocol that is.
 
-PSNR and SSIM of the luma and of RGB, agreement with the teacher, size, cost and time, over any sets of images, for
-networks, for bicubic interpolation, and for images that another program has made.
+PSNR and SSIM of the luma and of RGB, agreement with the teacher, size, cost and time, over any sets
+of images, for networks, for bicubic interpolation, and for images that another program has made.
 """
 
 import csv
@@ -49,7 +49,8 @@ MACS_SIZE = (720, 1280)
 """Height and width of the output for which multiply-accumulates are counted."""
 
 _BUDGET = 2 << 30
-"""Bytes that the two largest features of a network may take before an image is answered in strips."""
+"""Bytes that the two largest features of a network may take before an image is answered in
+strips."""
 _UPSAMPLED = 2 * 4
 """Bytes per feature at the high resolution: float32, before and after the shuffle of pixels."""
 
@@ -228,15 +229,16 @@ def evaluate(
     """Measure every candidate on every set.
 
     Args:
-        candidates: What to measure; the one whose model is ``teacher`` is what agreement is measured against.
+        candidates: What to measure; the one whose model is ``teacher`` is what agreement is
+            measured against.
         sets: Images by the name of the set, all of one scale.
         device: Where networks run.
         precision: float32, or bfloat16 for autocast.
         progress: Told after every image.
 
     Raises:
-        ValueError: If there is nothing to measure, scales differ, there are two teachers, or a folder of ready
-            images lacks one.
+        ValueError: If there is nothing to measure, scales differ, there are two teachers, or a
+            folder of ready images lacks one.
     """
     scale = _common_scale(candidates, sets)
     device = torch.device(device)
@@ -253,8 +255,8 @@ def evaluate(
     gathered: list[dict[str, list[_Measured]]] = [{name: [] for name in sets} for _ in candidates]
     teacher_first = sorted(range(len(candidates)), key=lambda i: candidates[i].model != "teacher")
     done, total = 0, sum(len(s) for s in sets.values())
-    for name, images in sets.items():
-        for pair in images:
+    for name, pairs in sets.items():
+        for pair in pairs:
             lr, hr = load(pair)
             reference: Tensor | None = None
             for i in teacher_first if device.type == "cuda" and not done else ():
@@ -354,10 +356,11 @@ def answer(
 ) -> tuple[Tensor, float]:
     """Upscale one image: ``(h, w, 3)`` uint8 to ``(1, 3, H, W)``, and the seconds it took.
 
-    The answer comes to the CPU unless it is to ``stay`` on the device, which then may still be at work on it.
+    The answer comes to the CPU unless it is to ``stay`` on the device, which then may still be at
+    work on it.
 
-    An image that would need more than about 2 GB is answered in strips, if the network's radius is known: to the
-    same answer, but for float noise.
+    An image that would need more than about 2 GB is answered in strips, if the network's radius is
+    known: to the same answer, but for float noise.
     """
     device = torch.device(device)
     x = tensor(lr).to(device)
@@ -379,14 +382,16 @@ def strip_rows(network: SRNetwork, width: int) -> int | None:
     if network.radius is None:
         return None
     seen = _BUDGET // (_UPSAMPLED * max(1, network.width) * network.scale**2 * width)
-    # Where what a strip sees beside its own outweighs it, smaller strips would cost more time than they save memory.
+    # Where what a strip sees beside its own outweighs it, smaller strips would cost more time than
+    # they save memory.
     return max(seen - 2 * network.radius, network.radius, 1)
 
 
 def in_strips(network: SRNetwork, lr: Tensor, *, rows: int | None) -> Tensor:
     """Answer ``(n, 3, h, w)`` in strips of about ``rows`` rows, each beside as much as the network can see of the rest.
 
-    Strips begin at multiples of the network's size multiple, so that nothing is padded that would not be otherwise.
+    Strips begin at multiples of the network's size multiple, so that nothing is padded that would
+    not be otherwise.
     """
     height, multiple, scale = lr.shape[-2], network.size_multiple, network.scale
     if rows is None or network.radius is None or rows >= height:
@@ -448,7 +453,8 @@ def _ready(folder: Path, sets: Mapping[str, Pairs]) -> dict[tuple[str, str], Pat
                 case several:
                     there = ", ".join(path.name for path in several) or "none is"
                     raise ValueError(
-                        f"{folder}: one image should be called {pair.name} or {pair.name}_..., but there: {there}"
+                        f"{folder}: one image should be called {pair.name} or {pair.name}_..., "
+                        f"but there: {there}"
                     )
     return found
 

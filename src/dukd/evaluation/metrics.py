@@ -1,11 +1,13 @@
 """What super-resolution papers measure, with their conventions.
 
-The answer and the ground truth are rounded to 8 bits, reduced to luma where the name says so (BT.601, 16 to 235, not
-rounded), and compared without a frame of ``border`` pixels, with 255 as the peak. Tables hold the mean over images of
-each image's value, never the value of a mean error. The numbers agree with BasicSR's to 1e-4.
+The answer and the ground truth are rounded to 8 bits, reduced to luma where the name says so
+(BT.601, 16 to 235, not rounded), and compared without a frame of ``border`` pixels, with 255 as the
+peak. Tables hold the mean over images of each image's value, never the value of a mean error. The
+numbers agree with BasicSR's to 1e-4.
 
-A gray image is measured as its replication in R, G and B, which compresses it to 219 / 255 of its contrast, as the
-field's Python code does. Tables that took the gray values of Set14's ``bridge`` as luma are lower by up to 0.1 dB.
+A gray image is measured as its replication in R, G and B, which compresses it to 219 / 255 of its
+contrast, as the field's Python code does. Tables that took the gray values of Set14's ``bridge`` as
+luma are lower by up to 0.1 dB.
 """
 
 import math
@@ -52,8 +54,8 @@ def psnr_rgb(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
 def ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
     """Structural similarity of the luma: Wang et al., IEEE TIP 2004, window 11 x 11, Gaussian with sigma 1.5.
 
-    Only windows that lie inside the image count (MATLAB's "valid"), and the variances are those of the window, not
-    sample estimates.
+    Only windows that lie inside the image count (MATLAB's "valid"), and the variances are those of
+    the window, not sample estimates.
 
     Args:
         sr: ``(n, 3, h, w)``, RGB in [0, 1]; values outside are clamped.
@@ -111,14 +113,15 @@ def _compared(sr: Tensor, hr: Tensor, border: int, *, least: int = 1) -> tuple[T
     """Check both batches, cut the frame off, and round to levels 0 ... 255 in float64."""
     if sr.shape != hr.shape:
         raise ValueError(f"sr is {tuple(sr.shape)} but hr is {tuple(hr.shape)}")
-    if sr.ndim != 4 or sr.shape[1] != 3:  # noqa: PLR2004  a batch of RGB images
+    if sr.ndim != 4 or sr.shape[1] != 3:
         raise ValueError(
             f"a metric takes batches (n, 3, h, w) of RGB images, but got {tuple(sr.shape)}"
         )
     h, w = sr.shape[-2:]
     if border < 0 or min(h, w) - 2 * border < least:
         raise ValueError(
-            f"a border of {border} pixels leaves less than {least} x {least} of {h} x {w} pixels to compare"
+            f"a border of {border} pixels leaves less than {least} x {least} of {h} x {w} pixels "
+            "to compare"
         )
     rows, columns = slice(border, h - border), slice(border, w - border)
     return _levels(sr[..., rows, columns]), _levels(hr[..., rows, columns])
@@ -142,7 +145,8 @@ def _ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean similarity of the windows of ``(n, c, h, w)``: ``(n,)``."""
     n, c, h, w = a.shape
     windows = h - _WINDOW + 1
-    # In strips whose intermediate values stay in the cache: twice as fast as the whole image at once.
+    # In strips whose intermediate values stay in the cache: twice as fast as the whole image at
+    # once.
     step = max(1, _STRIP // (n * c * w))
     total = a.new_zeros(n)
     for top in range(0, windows, step):

@@ -1,8 +1,8 @@
 """Ways of doing one thing, timed in turns, and what the machine could do at best.
 
-Taking turns, whatever else slows the machine down slows all ways; the median counts, and ratios are of medians. On the
-CPU the clock is processor time, which other programs hardly touch; on a GPU it is the wall's, with the device waited
-for.
+Taking turns, whatever else slows the machine down slows all ways; the median counts, and ratios are
+of medians. On the CPU the clock is processor time, which other programs hardly touch; on a GPU it
+is the wall's, with the device waited for.
 """
 
 import statistics
@@ -47,7 +47,8 @@ class Ceiling:
     """The best this machine does."""
 
     flops: float
-    """Floating-point operations per second in a product of large matrices, or a convolution where that is faster."""
+    """Floating-point operations per second in a product of large matrices, or a convolution where
+    that is faster."""
     bytes: float
     """Bytes per second, read and written, in a copy."""
 
@@ -97,8 +98,8 @@ class Result:
             if t.name in self.flops and best is not None:
                 share = f"{100 * self.flops[t.name] / t.median / best.flops:.0f} %"
             lines.append(
-                f"| {t.name} | {_seconds(t.median)} | {_spread(t)} | {self.per_run / t.median:.4g} | "
-                f"{self.ratio(t.name):.2f} | {share} |"
+                f"| {t.name} | {_seconds(t.median)} | {_spread(t)} | "
+                f"{self.per_run / t.median:.4g} | {self.ratio(t.name):.2f} | {share} |"
             )
         return "\n".join(lines) + "\n"
 
@@ -167,8 +168,8 @@ def counted(way: Callable[[], object]) -> float:
 def ceiling(device: torch.device, precision: Precision = "float32", *, side: int = 0) -> Ceiling:
     """Measure what the machine does at best: arithmetic, and a copy of 64 MiB; best of five.
 
-    The library behind a product is not always the machine's fastest, so a convolution of as many operations, with
-    EDSR's 256 channels, is tried beside it.
+    The library behind a product is not always the machine's fastest, so a convolution of as many
+    operations, with EDSR's 256 channels, is tried beside it.
 
     Args:
         device: Where.

@@ -1,7 +1,8 @@
 """RGB to YCbCr and back, with the numbers of MATLAB's ``rgb2ycbcr``.
 
-ITU-R BT.601 in studio range: in 8-bit levels luma goes from 16 to 235, chroma from 16 to 240. Nothing is rounded
-here; super-resolution papers measure on this luma. The full-range luma of other libraries gives 1.32 dB less.
+ITU-R BT.601 in studio range: in 8-bit levels luma goes from 16 to 235, chroma from 16 to 240.
+Nothing is rounded here; super-resolution papers measure on this luma. The full-range luma of other
+libraries gives 1.32 dB less.
 """
 
 from typing import cast
@@ -48,11 +49,12 @@ def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
 
 
 def _channels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if x.ndim != 4 or x.shape[1] != 3:  # noqa: PLR2004  a batch of images of three channels
+    if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"a color conversion takes a batch (n, 3, h, w), but got {tuple(x.shape)}")
     return x[:, 0:1], x[:, 1:2], x[:, 2:3]
 
 
 def _mix(row: tuple[float, ...] | list[float], a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    # Plain numbers rather than a matrix: nothing is copied to the device, so the device is not waited for.
+    # Plain numbers rather than a matrix: nothing is copied to the device, so the device is not
+    # waited for.
     return row[0] * a + row[1] * b + row[2] * c

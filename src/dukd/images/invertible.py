@@ -1,8 +1,8 @@
 """Augmentations that lose nothing: each has an exact inverse, and each commutes with upscaling.
 
-Zhang et al., arXiv:2309.14162: flips, rotation or transposition, and color inversion. A composition is undone in
-reverse order; the released code applies the same order again (methods.md D3), which turns a transposition with one
-flip into a rotation by 180 degrees.
+Zhang et al., arXiv:2309.14162: flips, rotation or transposition, and color inversion. A composition
+is undone in reverse order; the released code applies the same order again (methods.md D3), which
+turns a transposition with one flip into a rotation by 180 degrees.
 """
 
 from abc import ABC, abstractmethod
@@ -109,8 +109,9 @@ def draw(
     """Draw a composition for each image of a batch: every operation independently with the same probability.
 
     Args:
-        shape: ``(n, c, h, w)`` of the batch it will be applied to. Where ``h`` and ``w`` differ, transposition is drawn
-            once for the whole batch, since transposed and other images could not share a tensor.
+        shape: ``(n, c, h, w)`` of the batch it will be applied to. Where ``h`` and ``w`` differ,
+            transposition is drawn once for the whole batch, since transposed and other images could
+            not share a tensor.
         probability: Of each operation, in [0, 1]; 0.3 in the released code.
         rng: Source of the draw, on the CPU.
         operations: What to draw from, applied in this order.

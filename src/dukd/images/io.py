@@ -1,8 +1,9 @@
 """Images from files and back, without losing bits, transparency, color profiles or orientation unasked.
 
-Eight formats are read, whatever the file is called; nothing else is tried. The size is checked in the header before
-anything is decoded. 16-bit PNG is decoded here, since Pillow silently gives 8 bits for color. Damaged files are
-refused, never filled up with gray. Every failure is an ``ImageError`` that names the file.
+Eight formats are read, whatever the file is called; nothing else is tried. The size is checked in
+the header before anything is decoded. 16-bit PNG is decoded here, since Pillow silently gives 8
+bits for color. Damaged files are refused, never filled up with gray. Every failure is an
+``ImageError`` that names the file.
 """
 
 import io
@@ -29,7 +30,8 @@ Pixels = NDArray[np.uint8 | np.uint16]
 """Levels of 8 or of 16 bits."""
 
 MAX_PIXELS = 100_000_000
-"""Largest image that is read unless the caller allows more; its header alone is looked at before."""
+"""Largest image that is read unless the caller allows more; its header alone is looked at
+before."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
@@ -79,7 +81,8 @@ class Picture:
     icc: bytes | None = None
     """ICC color profile; None means sRGB."""
     exif: bytes | None = None
-    """EXIF block with the orientation reset, since it has been applied. That of TIFF files is not kept."""
+    """EXIF block with the orientation reset, since it has been applied. That of TIFF files is not
+    kept."""
     mode: str = "RGB"
     """Pillow's name for what the file held, such as ``P`` or ``CMYK``."""
 
@@ -90,15 +93,17 @@ class Picture:
             pixels.ndim != 3
             or pixels.shape[2] not in (1, 3)
             or pixels.dtype.name not in ("uint8", "uint16")
-        ):  # noqa: PLR2004
+        ):
             raise ValueError(
-                f"pixels are (h, w, 1 or 3) of 8 or 16 bits, but got {pixels.shape} of {pixels.dtype}"
+                f"pixels are (h, w, 1 or 3) of 8 or 16 bits, but got {pixels.shape} of "
+                f"{pixels.dtype}"
             )
         if not pixels.size:
             raise ValueError(f"an image has at least one pixel, but got {pixels.shape}")
         if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
             raise ValueError(
-                f"alpha is {alpha.shape} of {alpha.dtype}, but pixels {pixels.shape} of {pixels.dtype}"
+                f"alpha is {alpha.shape} of {alpha.dtype}, but pixels {pixels.shape} of "
+                f"{pixels.dtype}"
             )
 
     @property
@@ -144,21 +149,23 @@ def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
             width, height = height, width
         return Header(
             width, height, image.mode, 16 if _png_depth(image, file) == 16 else _depth(image)
-        )  # noqa: PLR2004
+        )
 
 
 def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read an image at its own depth, upright, with its transparency and color profile.
 
-    Palettes are expanded, 1-bit images become 8-bit gray, CMYK is converted to sRGB by its own profile.
+    Palettes are expanded, 1-bit images become 8-bit gray, CMYK is converted to sRGB by its own
+    profile.
 
     Args:
         path: The file; its content decides about the format, not its name.
         max_pixels: Largest number of pixels to accept, decided by the header.
 
     Raises:
-        ImageError: If the file cannot be read, is damaged, too large, moving, of several pages, or holds something that
-            could only be converted by guessing (CMYK without a profile, floats, 16-bit color other than PNG).
+        ImageError: If the file cannot be read, is damaged, too large, moving, of several pages, or
+            holds something that could only be converted by guessing (CMYK without a profile,
+            floats, 16-bit color other than PNG).
     """
     with _opened(path, max_pixels) as (image, file):
         frames = (
@@ -167,7 +174,7 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         if frames != 1:
             raise RefusedError(f"holds {frames} images; split it into files of one image each")
         orientation = _orientation(image, file)
-        if _png_depth(image, file) == 16:  # noqa: PLR2004  bits
+        if _png_depth(image, file) == 16:
             mode = image.mode if image.mode.startswith("I;16") else f"{image.mode};16"
             pixels, alpha = png16.decode(file)
             icc = image.info.get("icc_profile")
@@ -210,32 +217,35 @@ def write(
     Args:
         path: ``.png .jpg .jpeg .webp .tif .tiff .bmp .ppm``, in upper or lower case.
         image: Pixels, transparency, profile and EXIF; BMP and PPM hold pixels only.
-        quality: Of JPEG and WebP, 1 to 100, without effect elsewhere. JPEG keeps full color resolution from 90 on;
-            WebP is lossless at 100, and has no gray: it is repeated, and its profile left out.
+        quality: Of JPEG and WebP, 1 to 100, without effect elsewhere. JPEG keeps full color
+            resolution from 90 on; WebP is lossless at 100, and has no gray: it is repeated, and its
+            profile left out.
         text: Keywords and notes for the text chunks of PNG, without effect elsewhere.
 
     Raises:
-        ImageError: If the format cannot hold the image's depth or transparency, or the file cannot be written.
+        ImageError: If the format cannot hold the image's depth or transparency, or the file cannot
+            be written.
     """
     path = Path(path)
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
         raise ImageError(
-            f"{path}: images are written as {' '.join(_WRITERS)}, not as {path.suffix or 'no suffix'!r}"
+            f"{path}: images are written as {' '.join(_WRITERS)}, not as "
+            f"{path.suffix or 'no suffix'!r}"
         )
     if image.alpha is not None and not writer.alpha:
         raise ImageError(
             f"{path}: {writer.format} does not hold transparency; write PNG, WebP or TIFF"
         )
-    if image.bits == 16 and not writer.deep:  # noqa: PLR2004  bits
+    if image.bits == 16 and not writer.deep:
         raise ImageError(
             f"{path}: {writer.format} is written with 8 bits, but the image has 16; write PNG"
         )
-    if not 1 <= quality <= 100:  # noqa: PLR2004  JPEG's scale
+    if not 1 <= quality <= 100:
         raise ImageError(f"{path}: the quality lies between 1 and 100, but got {quality}")
     try:
         with replacing(path) as file:
-            if image.bits == 16:  # noqa: PLR2004  bits
+            if image.bits == 16:
                 exif = None if image.exif is None else image.exif.removeprefix(_EXIF)
                 png16.encode(file, _planes(image), icc=image.icc, exif=exif, text=text or {})
             else:
@@ -247,7 +257,7 @@ def write(
 def can_hold(suffix: str, *, bits: int, alpha: bool) -> bool:
     """Whether ``write`` can put an image of such depth and transparency into a file of such a suffix."""
     writer = _WRITERS.get(suffix.lower())
-    return writer is not None and (writer.alpha or not alpha) and (writer.deep or bits == 8)  # noqa: PLR2004  bits
+    return writer is not None and (writer.alpha or not alpha) and (writer.deep or bits == 8)
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -258,14 +268,14 @@ def to_tensor(pixels: Pixels) -> Tensor:
 
 def from_tensor(x: Tensor, *, bits: int = 8) -> Pixels:
     """Round an image to levels: ``(1, c, h, w)`` in [0, 1], clamped, to ``(h, w, c)`` of 8 or 16 bits."""
-    if x.ndim != 4 or x.shape[0] != 1 or bits not in (8, 16):  # noqa: PLR2004  a batch of one; bits
+    if x.ndim != 4 or x.shape[0] != 1 or bits not in (8, 16):
         raise ValueError(
             f"an image is (1, c, h, w) with 8 or 16 bits, but got {tuple(x.shape)} and {bits}"
         )
     levels = (
         (x[0].detach().float().clamp(0, 1) * (2**bits - 1)).round().permute(1, 2, 0).cpu().numpy()
     )
-    return np.ascontiguousarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)  # noqa: PLR2004  bits
+    return np.ascontiguousarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)
 
 
 @contextmanager
@@ -290,7 +300,8 @@ def _opened(
 
 
 def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
-    # Not Image.open: its limit on sizes is one for the whole process and only warns below twice its value.
+    # Not Image.open: its limit on sizes is one for the whole process and only warns below twice its
+    # value.
     Image.init()
     prefix = file.read(16)
     for kind in _FORMATS:
@@ -306,7 +317,8 @@ def _refuse_large(image: ImageFile.ImageFile, max_pixels: int) -> None:
     if width * height > max_pixels:
         limit = f"{max_pixels / 1e6:g} megapixels"
         raise RefusedError(
-            f"{width} x {height} pixels are more than {limit}: cut or shrink it (dukd upscale also takes --max-pixels)"
+            f"{width} x {height} pixels are more than {limit}: cut or shrink it (dukd upscale "
+            "also takes --max-pixels)"
         )
 
 
@@ -349,7 +361,7 @@ def _late_exif(file: IO[bytes]) -> bytes | None:
     file.seek(max(0, file.seek(0, io.SEEK_END) - _TAIL))
     tail = file.read()
     place = tail.rfind(b"eXIf")
-    if place < 4:  # noqa: PLR2004  its length stands before it
+    if place < 4:
         return None
     end = place + 4 + int.from_bytes(tail[place - 4 : place])
     # Pixels may hold the same four letters by chance; the checksum tells.
@@ -404,8 +416,9 @@ def _decoded(image: ImageFile.ImageFile) -> tuple[Pixels, Pixels | None]:
 def _refuse_lost_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     """Refuse files of which Pillow would drop bits without a word."""
     if image.format == "TIFF":
-        bits = cast(Mapping[int, tuple[int, ...]], image.tag_v2).get(258, (8,))  # type: ignore[attr-defined]  BitsPerSample
-        if max(bits) > 8 and not image.mode.startswith("I;16"):  # noqa: PLR2004  bits
+        # type: ignore[attr-defined]  BitsPerSample
+        bits = cast(Mapping[int, tuple[int, ...]], image.tag_v2).get(258, (8,))
+        if max(bits) > 8 and not image.mode.startswith("I;16"):
             raise RefusedError(
                 f"is a TIFF of {max(bits)} bits in {image.mode}; save it as a 16-bit PNG"
             )
@@ -414,7 +427,7 @@ def _refuse_lost_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
         file.seek(0)
         found = _DEEP_PPM.match(file.read(4096))
         file.seek(position)
-        if found and int(found[1]) > 255:  # noqa: PLR2004  the highest 8-bit level
+        if found and int(found[1]) > 255:
             raise RefusedError("is a PPM of 16 bits in RGB; save it as a 16-bit PNG")
 
 
@@ -441,7 +454,7 @@ def _save(
     file: IO[bytes], image: Picture, writer: _Writer, quality: int, text: Mapping[str, str]
 ) -> None:
     planes = _planes(image)
-    image = Image.fromarray(
+    made = Image.fromarray(
         np.ascontiguousarray(planes[..., 0] if planes.shape[-1] == 1 else planes)
     )
     options: dict[str, object] = {}
@@ -457,11 +470,11 @@ def _save(
             notes.add_itxt(keyword, value)
         options["pnginfo"] = notes
     elif writer.format == "JPEG":
-        options |= {"quality": quality, "subsampling": 0 if quality >= 90 else 2}  # noqa: PLR2004  4:4:4 from here on
+        options |= {"quality": quality, ("subsampling"): 0 if quality >= 90 else 2}
     elif writer.format == "WEBP":
-        options |= {"quality": quality, "lossless": quality == 100, "exact": True}  # noqa: PLR2004
+        options |= {"quality": quality, "lossless": quality == 100, "exact": True}
         if image.gray:  # stored as RGB, for which a profile of gray means nothing
             options.pop("icc_profile", None)
     elif writer.format == "TIFF":
         options["compression"] = "tiff_deflate"
-    image.save(file, format=writer.format, **options)
+    made.save(file, format=writer.format, **options)

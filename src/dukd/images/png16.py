@@ -22,7 +22,7 @@ class RefusedError(Exception):
 def chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
     """Chunks of a PNG up to its end, each checked: ``(name, content)``."""
     file.seek(len(SIGNATURE))
-    while len(start := file.read(8)) == 8:  # noqa: PLR2004  length and name
+    while len(start := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", start)
         content = file.read(length)
         if len(content) != length or file.read(4) != struct.pack(">I", zlib.crc32(name + content)):
@@ -38,8 +38,9 @@ def chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
 def decode(file: IO[bytes]) -> tuple[Levels, Levels | None]:
     """Decode a PNG of 16 bits: Pillow inflates and unfilters, we put the bytes together.
 
-    Pillow's decoder takes a layout of bytes per pixel. Seen as 8-bit pixels of twice the channels, gray and gray with
-    alpha come out as pairs of bytes; of color it gives the high bytes, and in little-endian disguise the low ones.
+    Pillow's decoder takes a layout of bytes per pixel. Seen as 8-bit pixels of twice the channels,
+    gray and gray with alpha come out as pairs of bytes; of color it gives the high bytes, and in
+    little-endian disguise the low ones.
     """
     parts: dict[bytes, list[bytes]] = {}
     for name, content in chunks(file):

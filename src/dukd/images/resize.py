@@ -1,12 +1,13 @@
 """Bicubic resizing as MATLAB's ``imresize`` does it: differentiable on tensors, bit for bit on 8-bit images.
 
-Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 1981, with a = -1/2; the kernel is
-stretched when shrinking (antialiasing), and images continue by mirroring that repeats the edge pixel. Other
-libraries cut the kernel at the border or do not stretch it: `F.interpolate` without antialiasing is 22 to 28 dB away.
+Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 1981, with a =
+-1/2; the kernel is stretched when shrinking (antialiasing), and images continue by mirroring that
+repeats the edge pixel. Other libraries cut the kernel at the border or do not stretch it:
+`F.interpolate` without antialiasing is 22 to 28 dB away.
 
-A pass along one axis is a product with a banded matrix. Its bands are cut into dense blocks, kept on the device:
-for the patches of a training step this is one product per axis, four times as fast on a CPU as padding and
-``F.interpolate(antialias=True)``, and nothing waits for the device.
+A pass along one axis is a product with a banded matrix. Its bands are cut into dense blocks, kept
+on the device: for the patches of a training step this is one product per axis, four times as fast
+on a CPU as padding and ``F.interpolate(antialias=True)``, and nothing waits for the device.
 """
 
 import math
@@ -34,7 +35,8 @@ def imresize(
 
     Args:
         x: ``(..., h, w)``, floating point, on any device. Half precision is computed in float32.
-        scale: Above 1 to enlarge, below to shrink; the size becomes ``ceil(h * scale), ceil(w * scale)``.
+        scale: Above 1 to enlarge, below to shrink; the size becomes ``ceil(h * scale), ceil(w *
+            scale)``.
         size: The new height and width, instead of ``scale``.
         antialias: Stretch the kernel when shrinking; without effect when enlarging.
 
@@ -42,8 +44,8 @@ def imresize(
         ``(..., new h, new w)``, of the same type.
 
     Raises:
-        ValueError: If not exactly one of scale and size is given, if it is not positive, or if ``x`` is empty or holds
-            integers (for those there is ``imresize_uint8``).
+        ValueError: If not exactly one of scale and size is given, if it is not positive, or if
+            ``x`` is empty or holds integers (for those there is ``imresize_uint8``).
 
     Example:
         >>> imresize(torch.arange(4.0).reshape(1, 4), size=(1, 2))
@@ -75,8 +77,8 @@ def imresize_uint8(
 ) -> NDArray[np.uint8] | Tensor:
     """Resize as MATLAB's ``imresize`` does on uint8: what made the LR files of DIV2K, Set5 and the other sets.
 
-    MATLAB rounds half up and clips to 8 bits after each of the two passes, and takes the dimension with the smaller
-    scale first. Without the rounding in between, about 14 % of the pixels differ.
+    MATLAB rounds half up and clips to 8 bits after each of the two passes, and takes the dimension
+    with the smaller scale first. Without the rounding in between, about 14 % of the pixels differ.
 
     Args:
         x: 8-bit image, ``(h, w)`` or ``(h, w, c)`` as an array, ``(..., h, w)`` as a tensor.
@@ -91,9 +93,9 @@ def imresize_uint8(
     """
     if isinstance(x, Tensor):
         return _imresize_uint8(x, scale, size)
-    planes = torch.tensor(x if x.ndim == 2 else np.moveaxis(x, -1, 0))  # noqa: PLR2004  an image of one channel
+    planes = torch.tensor(x if x.ndim == 2 else np.moveaxis(x, -1, 0))
     resized: NDArray[np.uint8] = _imresize_uint8(planes, scale, size).numpy()
-    return resized if x.ndim == 2 else np.ascontiguousarray(np.moveaxis(resized, 0, -1))  # noqa: PLR2004
+    return resized if x.ndim == 2 else np.ascontiguousarray(np.moveaxis(resized, 0, -1))
 
 
 def _imresize_uint8(x: Tensor, scale: float | None, size: Size | None) -> Tensor:
@@ -109,8 +111,8 @@ def downscale(hr: Tensor, scale: int) -> Tensor:
     """Shrink by an integer factor, for example to reduce ``lr`` once more inside a training step.
 
     Args:
-        hr: ``(n, c, h, w)``, floating point. What exceeds a multiple of ``scale`` at the bottom and the right is cut
-            off, as for the data sets.
+        hr: ``(n, c, h, w)``, floating point. What exceeds a multiple of ``scale`` at the bottom and
+            the right is cut off, as for the data sets.
         scale: Factor, at least 1.
 
     Returns:
@@ -149,13 +151,14 @@ def _axes(
     """Passes in MATLAB's order: the smaller scale first, rows first if they are equal."""
     if (scale is None) == (size is None):
         raise ValueError(f"give either a scale or a size, but got scale {scale} and size {size}")
-    if len(shape) < 2 or 0 in shape[-2:]:  # noqa: PLR2004  height and width
+    if len(shape) < 2 or 0 in shape[-2:]:
         raise ValueError(f"an image has a height and a width, but got the shape {tuple(shape)}")
     h, w = shape[-2:]
     if scale is not None:
         if not (scale > 0 and math.isfinite(scale)):
             raise ValueError(f"a scale is a positive number, but got {scale}")
-        # 1e-9: a product such as 5 * (1 / 5) that ends a hair above the integer must not add a pixel
+        # 1e-9: a product such as 5 * (1 / 5) that ends a hair above the integer must not add a
+        # pixel
         size = math.ceil(h * scale - 1e-9), math.ceil(w * scale - 1e-9)
     assert size is not None
     if min(size) < 1:
@@ -227,4 +230,4 @@ def _keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))  # noqa: PLR2004  the kernel's support
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

@@ -1,6 +1,7 @@
 """Attention transfer: where the teacher's features are strong, the student's should be.
 
-Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv:1612.03928, equation 2:
+Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv:1612.03928, equation
+2:
 
     L = L_rec + beta / 2  sum over depths of  mean over images and pixels of (q_S - q_T)^2
 

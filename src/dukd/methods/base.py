@@ -18,7 +18,8 @@ Losses = dict[str, Tensor]
 class Method(ABC):
     """A method of distillation: a frozen dataclass of its own hyper-parameters.
 
-    It holds no networks and no state: what trains, or is kept, beside the student lives in ``extras``.
+    It holds no networks and no state: what trains, or is kept, beside the student lives in
+    ``extras``.
     """
 
     name: ClassVar[str]
@@ -39,14 +40,16 @@ class Method(ABC):
 
         Args:
             student: The network that learns.
-            teacher: The frozen one; its parameters take no gradient, so its answers to images carry no graph.
+            teacher: The frozen one; its parameters take no gradient, so its answers to images carry
+                no graph.
             extras: What ``self.extras`` made.
             lr: ``(n, 3, h, w)``, RGB in [0, 1].
             hr: ``(n, 3, h * scale, w * scale)``.
             rng: The only source of randomness, on the CPU.
 
         Returns:
-            Scalars by name, each already weighted. A loss whose weight is 0 is left out, and not computed.
+            Scalars by name, each already weighted. A loss whose weight is 0 is left out, and not
+            computed.
         """
 
     def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:

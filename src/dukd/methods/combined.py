@@ -31,7 +31,8 @@ class Combined(Method):
         """Refuse what would be upcycled twice, and variants of DUKD whose own numbers would be without effect."""
         if isinstance(self.base, DUKD | Combined | Late):
             raise ValueError(  # noqa: TRY004  its type is a method's, as asked for
-                f"{self.base.name} upcycles its inputs already, or can; combined takes a method that does not"
+                f"{self.base.name} upcycles its inputs already, or can; combined takes a method "
+                "that does not"
             )
         if type(self.upcycling) is not DUKD:
             raise ValueError(

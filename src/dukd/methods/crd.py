@@ -1,14 +1,17 @@
 """CRD: a place should be told from others by the student as by the teacher.
 
-Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020, arXiv:1910.10699. Two learnt heads bring
-both networks' features into one space, where a critic has to tell pairs of the same place from pairs of different ones:
+Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020, arXiv:1910.10699.
+Two learnt heads bring both networks' features into one space, where a critic has to tell pairs of
+the same place from pairs of different ones:
 
     L = L_rec + w mean over places i of  [ -log h(i, i)  -  sum over j != i of log(1 - h(i, j)) ]
-    h(i, j) = r / (r + N),   r = exp(g_S(i) . g_T(j) / temperature) / its mean over all pairs,   N negatives per place
+    h(i, j) = r / (r + N),   r = exp(g_S(i) . g_T(j) / temperature) / its mean over all pairs,   N
+    negatives per place
 
-The paper draws 16,384 negatives from a memory of the whole data set. Random crops never come twice, so there is nothing
-to remember here: the negatives are the other places of the batch, and the mean is the batch's, where the reference
-implementation keeps the first one. A place is a cell of an image; ``cells=1`` takes whole images, as the paper does.
+The paper draws 16,384 negatives from a memory of the whole data set. Random crops never come twice,
+so there is nothing to remember here: the negatives are the other places of the batch, and the mean
+is the batch's, where the reference implementation keeps the first one. A place is a cell of an
+image; ``cells=1`` takes whole images, as the paper does.
 """
 
 import math
@@ -40,8 +43,8 @@ class CRD(FeatureMethod):
     cells: int = 2
     """Cells per side into which each image is cut; each is one place."""
     relative: bool = True
-    """Whether each network's features are first divided by their own root mean square over the batch; the paper has no
-    need of it, since it compares networks of one range."""
+    """Whether each network's features are first divided by their own root mean square over the
+    batch; the paper has no need of it, since it compares networks of one range."""
     depths: tuple[float, ...] = (1.0,)
     """Where to read both networks, as fractions of their depth, in (0, 1]."""
 
@@ -111,11 +114,13 @@ def contrast(ours: Tensor, theirs: Tensor, *, temperature: float) -> Tensor:
     m = len(ours)
     if m == 1:
         raise ValueError(
-            "crd tells places apart, but a batch of one with cells=1 has a single one: take more of either"
+            "crd tells places apart, but a batch of one with cells=1 has a single one: take more "
+            "of either"
         )
     logits = ours @ theirs.mT / temperature
     mean = logits.flatten().logsumexp(0) - math.log(m * m)
-    # log r - log N; then -log h = softplus(-odds) and -log(1 - h) = softplus(odds), which cannot overflow.
+    # log r - log N; then -log h = softplus(-odds) and -log(1 - h) = softplus(odds), which cannot
+    # overflow.
     odds = logits - mean - math.log(m - 1)
     same = torch.eye(m, dtype=torch.bool, device=odds.device)
     return softplus(torch.where(same, -odds, odds)).sum() / m

@@ -1,12 +1,13 @@
 """CrossKD: the student's front must be something the teacher's rest can work with.
 
-"CrossKD", SSRN 4305289, 2022. Only the idea is public: the front of the student is cascaded into the rest of the frozen
-teacher, and the cascade's output is supervised. Where to cut, the weights and the setting are this project's reading:
+"CrossKD", SSRN 4305289, 2022. Only the idea is public: the front of the student is cascaded into
+the rest of the frozen teacher, and the cascade's output is supervised. Where to cut, the weights
+and the setting are this project's reading:
 
     L = w_rec |S(lr) - hr|  +  w_kd |S(lr) - T(lr)|  +  w_cross mean_d |T_>d(a_d S_<=d(lr)) - hr|
 
-with S_<=d the student up to depth d, T_>d the teacher from there on, and a_d a 1x1 convolution where widths differ. The
-gradient flows through the teacher, whose weights stay as they are.
+with S_<=d the student up to depth d, T_>d the teacher from there on, and a_d a 1x1 convolution
+where widths differ. The gradient flows through the teacher, whose weights stay as they are.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ class CrossKD(Method):
     cross: float = 0.1
     """Weight of the cascades' mean absolute difference to the ground truth."""
     depths: tuple[float, ...] = (0.5,)
-    """Where the student's front ends and the teacher's rest begins, as fractions of the depth; one cascade each."""
+    """Where the student's front ends and the teacher's rest begins, as fractions of the depth; one
+    cascade each."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""

@@ -1,13 +1,15 @@
 """CSD: nearer to the teacher's image than to blurred images of other scenes, in a perceptual encoder's eyes.
 
-Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation", IJCAI 2021,
-arXiv:2105.11683.
+Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation",
+IJCAI 2021, arXiv:2105.11683.
 
-    L = w_rec |S(lr) - hr|  +  w_con sum_i w_i |f_i(S) - f_i(T)| / (sum_k |f_i(S) - f_i(n_k)| + 1e-7)
+    L = w_rec |S(lr) - hr|  +  w_con sum_i w_i |f_i(S) - f_i(T)| / (sum_k |f_i(S) - f_i(n_k)| +
+    1e-7)
 
-with f_i the levels of VGG19 and n_k the bicubic enlargements of other images' lr. The released code draws the n_k
-from the first ten images of the batch, an image's own among them (methods.md D36); here it never is. The paper's
-teacher is the student itself with more channels: that is `dukd.methods.slimmable`.
+with f_i the levels of VGG19 and n_k the bicubic enlargements of other images' lr. The released code
+draws the n_k from the first ten images of the batch, an image's own among them (methods.md D36);
+here it never is. The paper's teacher is the student itself with more channels: that is
+`dukd.methods.slimmable`.
 """
 
 from collections.abc import Sequence
@@ -39,9 +41,11 @@ class CSD(Method):
     reconstruction: float = 1.0
     """Weight of the mean absolute difference to the ground truth."""
     contrast: float = 200 / 255
-    """Weight of the contrastive quotient: the paper's 200 beside a difference counted in 255 gray levels."""
+    """Weight of the contrastive quotient: the paper's 200 beside a difference counted in 255 gray
+    levels."""
     negatives: int = 10
-    """Other images of the batch each image is held against; a smaller batch gives one less than its size."""
+    """Other images of the batch each image is held against; a smaller batch gives one less than its
+    size."""
     vgg19: Path | None = None
     """File with VGG19's weights by torchvision's names; without it, fixed filters stand in."""
     vgg19_sha256: str = ""
@@ -85,8 +89,8 @@ class CSD(Method):
         n = lr.shape[0]
         if n == 1:
             raise ValueError(
-                "CSD's negatives are the other images of the batch, so it needs a batch of 2 or more: in each part, "
-                "where accumulate or several ranks divide it"
+                "CSD's negatives are the other images of the batch, so it needs a batch of 2 or "
+                "more: in each part, where accumulate or several ranks divide it"
             )
         return (1 + torch.randperm(n - 1, generator=rng)[: self.negatives]).tolist()
 
@@ -122,8 +126,8 @@ def contrast_with_others(
         sr: ``(n, 3, h * scale, w * scale)``, the student's answers.
         target: Likewise, the teacher's; carries no gradient.
         lr: ``(n, 3, h, w)``.
-        others: How far along the batch the negatives of each image lie. The sum over them is scaled to the paper's
-            ten, so that the quotient does not depend on the batch.
+        others: How far along the batch the negatives of each image lie. The sum over them is scaled
+            to the paper's ten, so that the quotient does not depend on the batch.
 
     Returns:
         A scalar.

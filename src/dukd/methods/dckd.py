@@ -1,15 +1,17 @@
 """DCKD: a contrastive term whose negatives come from the student's own history, and codes as a common language.
 
-Zhou et al., "Dynamic Contrastive Knowledge Distillation for Efficient Image Restoration", AAAI 2025, arXiv:2412.08939.
+Zhou et al., "Dynamic Contrastive Knowledge Distillation for Efficient Image Restoration", AAAI
+2025, arXiv:2412.08939.
 
     L = w_rec |S - hr|  +  w_kd |S - T|
       + w_dcl sum_i w_i |f_i(S) - f_i(T)| / (sum_j |f_i(S) - f_i(n_j)| + 1e-7)
       + w_ce  mean over positions of  - sum_k p_T(k) log p_S(k),      p(k) = softmax_k(-|z - c_k|^2)
 
-with f_i the five levels of a VQGAN encoder, z its latent at a position, c_k its codes, and the negatives n_j the
-answers of a slow copy of the student to lr and to noisy copies of lr. Near codes are likely codes, and the logarithm is
-taken of one softmax; the paper's equation 8 has the sign the other way round (methods.md D28), the released code takes
-softmax twice (D27), shows the encoder [0, 1] (D29) and adds a label-consistency term the paper's method has not (D26).
+with f_i the five levels of a VQGAN encoder, z its latent at a position, c_k its codes, and the
+negatives n_j the answers of a slow copy of the student to lr and to noisy copies of lr. Near codes
+are likely codes, and the logarithm is taken of one softmax; the paper's equation 8 has the sign the
+other way round (methods.md D28), the released code takes softmax twice (D27), shows the encoder [0,
+1] (D29) and adds a label-consistency term the paper's method has not (D26).
 """
 
 from dataclasses import dataclass
@@ -42,21 +44,25 @@ class DCKD(Method):
     contrast: float = 0.1
     """Weight of the contrastive quotient."""
     distribution: float = 0.001
-    """Weight of the cross-entropy between the teacher's and the student's distributions over codes."""
+    """Weight of the cross-entropy between the teacher's and the student's distributions over
+    codes."""
     noisy: int = 4
     """Noisy copies of lr whose answers are negatives, beside the answer to lr itself."""
     noise: tuple[float, float] = (1.0, 30.0)
-    """Least and greatest standard deviation of the noise, in gray levels of 255; drawn per image."""
+    """Least and greatest standard deviation of the noise, in gray levels of 255; drawn per
+    image."""
     gray: float = 0.5
     """Probability, in [0, 1], that an image's noise is the same in R, G and B."""
     keep: float = 0.1
     """Part of the history, in [0, 1], that an update keeps; the rest is the student as it is."""
     update_steps: tuple[int, ...] = (1000, 2000, 3000)
-    """Optimizer steps between updates of the history, one number per phase; the last holds to the end."""
+    """Optimizer steps between updates of the history, one number per phase; the last holds to the
+    end."""
     phase: int = 100_000
     """Optimizer steps in a phase."""
     vqgan: Path | None = None
-    """File with the VQGAN's weights by taming-transformers' names; without it, fixed filters and codes stand in."""
+    """File with the VQGAN's weights by taming-transformers' names; without it, fixed filters and
+    codes stand in."""
     vqgan_sha256: str = ""
     """What that file must hash to, in hexadecimal; empty takes any."""
 
@@ -73,7 +79,8 @@ class DCKD(Method):
                 raise ValueError(f"{name} is a fraction in [0, 1], but got {value}")
         if not self.update_steps or min(*self.update_steps, self.phase) < 1:
             raise ValueError(
-                f"the history moves every 1 or more steps, but got {self.update_steps} of {self.phase}"
+                f"the history moves every 1 or more steps, but got {self.update_steps} of "
+                f"{self.phase}"
             )
 
     @override

@@ -1,20 +1,22 @@
 """DUKD: teach on images that the training pair itself provides, and ask for the same answer to changed inputs.
 
-Zhang et al., "Data Upcycling Knowledge Distillation for Image Super-Resolution", arXiv:2309.14162; published as AugKD,
-ICLR 2025. A pair (lr, hr) is *upcycled* into two more inputs for which the teacher can answer:
+Zhang et al., "Data Upcycling Knowledge Distillation for Image Super-Resolution", arXiv:2309.14162;
+published as AugKD, ICLR 2025. A pair (lr, hr) is *upcycled* into two more inputs for which the
+teacher can answer:
 
     zoom in    a random window of hr, of lr's size, taken as if it were a low-resolution image;
     zoom out   lr reduced once more by the scale, for which lr itself is the ground truth as well.
 
-On these, *label consistency*: the student sees the input changed by an invertible augmentation A, drawn per image,
-the teacher sees it clean, and the student's answer is changed back before the two are compared.
+On these, *label consistency*: the student sees the input changed by an invertible augmentation A,
+drawn per image, the teacher sees it clean, and the student's answer is changed back before the two
+are compared.
 
     L =  w_rec |S(lr) - hr|  +  w_kd |S(lr) - T(lr)|
        + w_in  |A^-1 S(A zi) - T(zi)|
        + w_out |A^-1 S(A zo) - T(zo)|  +  w_gt |A^-1 S(A zo) - lr|
 
-with zi zoomed in, zo zoomed out, and |.| the mean absolute difference. One optimizer step per batch, on the sum.
-What the authors' released code does otherwise is in `dukd.methods.released`.
+with zi zoomed in, zo zoomed out, and |.| the mean absolute difference. One optimizer step per
+batch, on the sum. What the authors' released code does otherwise is in `dukd.methods.released`.
 """
 
 from collections.abc import Sequence
@@ -62,19 +64,21 @@ class DUKD(Logits):
     zoom_in: float = 1.0
     """Weight of the distance to the teacher on windows of hr; 0 leaves zoom in out."""
     zoom_out: float = 1.0
-    """Weight of the distance to the teacher on lr reduced once more; with both zoom-out weights 0 it is left out."""
+    """Weight of the distance to the teacher on lr reduced once more; with both zoom-out weights 0
+    it is left out."""
     zoom_out_reconstruction: float = 1.0
     """Weight of the distance to the ground truth of the reduced image, which is lr."""
     windows: int = 1
     """Windows per image and batch; their distances are averaged."""
     window: float = 1.0
-    """Side of a window relative to that of lr: 1 in the paper, at most the scale, where it is the whole of hr."""
+    """Side of a window relative to that of lr: 1 in the paper, at most the scale, where it is the
+    whole of hr."""
     placement: Literal["uniform", "tiles"] = "uniform"
-    """Where windows lie: anywhere, each image at its own place; or on the released scale x scale grid, the same
-    tile for the whole batch."""
+    """Where windows lie: anywhere, each image at its own place; or on the released scale x scale
+    grid, the same tile for the whole batch."""
     consistency: float = 0.3
-    """Probability, in [0, 1], with which each augmentation changes what the student sees; 0 switches label consistency
-    off."""
+    """Probability, in [0, 1], with which each augmentation changes what the student sees; 0
+    switches label consistency off."""
     consistent: tuple[Literal["zoom_in", "zoom_out"], ...] = ("zoom_in", "zoom_out")
     """The upcycled inputs on which label consistency acts."""
     operations: tuple[invertible.Operation, ...] = invertible.OPERATIONS

@@ -1,13 +1,15 @@
 """FAKD: pixels that are alike to the teacher should be alike to the student.
 
-He et al., "FAKD: Feature-Affinity Based Knowledge Distillation for Efficient Image Super-Resolution", ICIP 2020. The
-affinity of two places is the cosine of their feature vectors, so width plays no part:
+He et al., "FAKD: Feature-Affinity Based Knowledge Distillation for Efficient Image
+Super-Resolution", ICIP 2020. The affinity of two places is the cosine of their feature vectors, so
+width plays no part:
 
-    L = 0.5 |S - hr| + 0.5 |S - T| + 10  sum over depths of  mean |A_S - A_T|,    A = F^T F, columns of F of length 1
+    L = 0.5 |S - hr| + 0.5 |S - T| + 10  sum over depths of  mean |A_S - A_T|,    A = F^T F, columns
+    of F of length 1
 
-The copy of FAKD that DUKD's tables were made with rebuilds the feature loss with `torch.tensor`, which has no gradient:
-those rows are logits distillation (methods.md D16). Both copies read the last depth after the global skip was added in
-place (D19, D31); here it is read before.
+The copy of FAKD that DUKD's tables were made with rebuilds the feature loss with `torch.tensor`,
+which has no gradient: those rows are logits distillation (methods.md D16). Both copies read the
+last depth after the global skip was added in place (D19, D31); here it is read before.
 """
 
 from dataclasses import dataclass
@@ -39,8 +41,8 @@ class FAKD(FeatureMethod):
     affinity: float = 10.0
     """Weight of the mean absolute difference of affinities, summed over the depths."""
     pool: int = 1
-    """Side, in pixels, of the squares over which features are averaged first. A matrix has ``(h * w)^2`` entries, 5.3
-    million at 48 x 48; pooling by 2 divides that by 16."""
+    """Side, in pixels, of the squares over which features are averaged first. A matrix has ``(h *
+    w)^2`` entries, 5.3 million at 48 x 48; pooling by 2 divides that by 16."""
 
     @override
     def __post_init__(self) -> None:
@@ -65,8 +67,9 @@ class FAKD(FeatureMethod):
 def affinity_distance(ours: Tensor, theirs: Tensor, *, pool: int = 1) -> Tensor:
     """Mean absolute difference of affinities, of maps ``(n, c, h, w)`` and ``(n, c', h, w)``.
 
-    The matrices of a whole batch may fill a GPU: 340 MB per network at 16 images of 48 x 48, and as much again for
-    each step of the way back. They are made for a few images at a time, and made again for the gradient.
+    The matrices of a whole batch may fill a GPU: 340 MB per network at 16 images of 48 x 48, and as
+    much again for each step of the way back. They are made for a few images at a time, and made
+    again for the gradient.
     """
     h, w = (-(-side // pool) for side in ours.shape[-2:])
     count = max(1, _ENTRIES // (h * w) ** 2)
@@ -86,7 +89,8 @@ def affinity(features: Tensor, *, pool: int = 1) -> Tensor:
 
     Args:
         features: Of any width.
-        pool: Side of the squares averaged first; incomplete squares at the bottom and the right count as well.
+        pool: Side of the squares averaged first; incomplete squares at the bottom and the right
+            count as well.
     """
     if pool > 1:
         features = avg_pool2d(features, pool, ceil_mode=True, count_include_pad=False)

@@ -86,7 +86,8 @@ class FeatureMethod(Logits, ABC):
         if self.imitation:
             losses["imitation"] = self.imitation * l1_loss(sr, answer)
         if self.compares:
-            # Statistics and affinities lose their meaning in half precision; autocast would cast matmul down again.
+            # Statistics and affinities lose their meaning in half precision; autocast would cast
+            # matmul down again.
             with torch.autocast(lr.device.type, enabled=False):
                 h, w = lr.shape[-2:]  # what a network has padded is no part of the image
                 seen = (
@@ -131,7 +132,8 @@ def in_own_units(features: Sequence[Tensor], *, relative: bool) -> list[Tensor]:
 def average(x: Tensor) -> Tensor:
     """Mean of all values, whose gradient lies in memory as ``x`` does.
 
-    That of ``Tensor.mean`` is contiguous whatever ``x`` is, and slows down every layer before it in channels-last.
+    That of ``Tensor.mean`` is contiguous whatever ``x`` is, and slows down every layer before it in
+    channels-last.
     """
     return x.sum() / x.numel()
 

@@ -1,8 +1,9 @@
 """FitNet: a learnt map of the student's features should be the teacher's features.
 
-Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550. The original trains up to the hint
-first, with a factor of 1/2, and distils the logits afterwards; here both are minimized together, as the
-super-resolution papers do. "Fitnet" in published SR code has no regressor at all (methods.md D18, D32).
+Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550. The original trains
+up to the hint first, with a factor of 1/2, and distils the logits afterwards; here both are
+minimized together, as the super-resolution papers do. "Fitnet" in published SR code has no
+regressor at all (methods.md D18, D32).
 """
 
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ class FitNet(FeatureMethod):
     hint: float = 0.1
     """Weight of the mean squared difference of features, averaged over the depths."""
     relative: bool = True
-    """Whether each network's features are first divided by their own root mean square over the batch; without, as in
-    the paper, the weight has to suit the range of values inside the networks (255 in EDSR, 1 in SwinIR)."""
+    """Whether each network's features are first divided by their own root mean square over the
+    batch; without, as in the paper, the weight has to suit the range of values inside the networks
+    (255 in EDSR, 1 in SwinIR)."""
     depths: tuple[float, ...] = (0.5,)
     """Where to read both networks, as fractions of their depth; the original reads the middle."""
 

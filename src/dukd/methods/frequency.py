@@ -1,14 +1,15 @@
 """Frequency distillation: match the wavelet bands of the output, and which places are alike within each band.
 
-After HKDSR (frequency-similarity matrices on a discrete wavelet transform of features) and DTKD (weights per band of a
-two-level transform, Electronics 15(10) 1986, 2026), whose definitions are public only in outline. The formulas here are
-our reading, not the authors':
+After HKDSR (frequency-similarity matrices on a discrete wavelet transform of features) and DTKD
+(weights per band of a two-level transform, Electronics 15(10) 1986, 2026), whose definitions are
+public only in outline. The formulas here are our reading, not the authors':
 
     L = L_rec + w_kd |S - T| + w_b  sum over bands k of |band_k(S) - band_k(T)|
       + w_s  mean over depths and bands of  mean |A(band(F_S)) - A(band(F_T))|
 
-with the orthonormal Haar transform, over several levels for the outputs and over one for the features, and A the matrix
-of cosines between places (as in FAKD): a quarter of the side of FAKD's, and independent of width.
+with the orthonormal Haar transform, over several levels for the outputs and over one for the
+features, and A the matrix of cosines between places (as in FAKD): a quarter of the side of FAKD's,
+and independent of width.
 """
 
 from collections.abc import Sequence
@@ -36,17 +37,19 @@ class Frequency(FeatureMethod):
     bands: float = 0.001
     """Weight of the mean absolute differences of wavelet bands of the output, summed over bands."""
     band_weights: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Weights of the coarsest approximation, of the coarsest details, and so on to the finest details; one less than
-    there are is the number of levels."""
+    """Weights of the coarsest approximation, of the coarsest details, and so on to the finest
+    details; one less than there are is the number of levels."""
     similarity: float = 0.01
-    """Weight of the mean absolute difference of cosines between places, within bands of the features."""
+    """Weight of the mean absolute difference of cosines between places, within bands of the
+    features."""
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.band_weights) < 2:  # noqa: PLR2004  an approximation and one level of details
+        if len(self.band_weights) < 2:
             raise ValueError(
-                f"band_weights names the approximation and each level of details, but got {self.band_weights}"
+                "band_weights names the approximation and each level of details, but got "
+                f"{self.band_weights}"
             )
 
     @override
@@ -94,7 +97,8 @@ def band_distance(ours: Tensor, theirs: Tensor, weights: Sequence[float]) -> Ten
     Args:
         ours: The student's.
         theirs: The teacher's.
-        weights: Of the coarsest approximation, then of each level's three details from coarse to fine.
+        weights: Of the coarsest approximation, then of each level's three details from coarse to
+            fine.
     """
     rest = ours - theirs  # the transform is linear
     total = rest.new_zeros(())

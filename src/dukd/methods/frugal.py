@@ -1,16 +1,18 @@
 """Frugal DUKD: upcycled inputs take a share of the batch in place of enlarging it.
 
-DUKD asks both networks for every pair, for a window and for a reduced image of each: at x2 that is 2.25 times the
-pixels of logits distillation per step (methods.md 3.4). Where training is short, the same time is better spent on more
-steps. Here half of the batch is shown reduced once more by the scale, which has a ground truth and is cheaper than what
-it replaces, so that a step costs less than one of logits distillation:
+DUKD asks both networks for every pair, for a window and for a reduced image of each: at x2 that is
+2.25 times the pixels of logits distillation per step (methods.md 3.4). Where training is short, the
+same time is better spent on more steps. Here half of the batch is shown reduced once more by the
+scale, which has a ground truth and is cheaper than what it replaces, so that a step costs less than
+one of logits distillation:
 
     L =  w_rec |S(lr_b) - hr_b|  +  w_kd |S(lr_b) - T(lr_b)|
        + w_out |A^-1 S(A zo_a) - T(zo_a)|  +  w_gt |A^-1 S(A zo_a) - lr_a|
 
-for the batch cut into its first part a and the rest b. Windows of hr can take the place of reduced images, or stand
-beside them (``zoom_in``). The first steps can be left to the pair alone, and so can the last. This is ours, not the
-paper's; `dukd.methods.dukd` is the paper's. How the defaults were found stands in docs/results/study.md.
+for the batch cut into its first part a and the rest b. Windows of hr can take the place of reduced
+images, or stand beside them (``zoom_in``). The first steps can be left to the pair alone, and so
+can the last. This is ours, not the paper's; `dukd.methods.dukd` is the paper's. How the defaults
+were found stands in docs/results/study.md.
 """
 
 from dataclasses import dataclass
@@ -76,8 +78,8 @@ class FrugalDUKD(DUKD):
         cut = max(1, round(self.share * lr.shape[0]))
         if cut == lr.shape[0]:
             raise ValueError(
-                f"a batch of {lr.shape[0]} cannot be shared: use at least 2 images, in each part where accumulate or "
-                "several ranks divide the batch, or dukd"
+                f"a batch of {lr.shape[0]} cannot be shared: use at least 2 images, in each part "
+                "where accumulate or several ranks divide the batch, or dukd"
             )
         upcycled = self.upcycle(lr[:cut], hr[:cut], rng)
         lr, hr = lr[cut:], hr[cut:]

@@ -1,9 +1,10 @@
 """FSP: how features flow from one depth to the next should be as in the teacher.
 
-Yim et al., "A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer Learning",
-CVPR 2017. The flow between two depths is the matrix of products of their channels, averaged over pixels. Two features
-are needed for one flow (methods.md D17: published SR code passes one). Networks of different width have matrices of
-different shape; a 1x1 convolution per depth then carries the student to the teacher's width, which the paper has not.
+Yim et al., "A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and
+Transfer Learning", CVPR 2017. The flow between two depths is the matrix of products of their
+channels, averaged over pixels. Two features are needed for one flow (methods.md D17: published SR
+code passes one). Networks of different width have matrices of different shape; a 1x1 convolution
+per depth then carries the student to the teacher's width, which the paper has not.
 """
 
 from collections.abc import Sequence
@@ -28,15 +29,17 @@ class FSP(FeatureMethod):
     name: ClassVar[str] = "fsp"
 
     flow: float = 0.1
-    """Weight of the mean squared difference of flow matrices, averaged over pairs of consecutive depths."""
+    """Weight of the mean squared difference of flow matrices, averaged over pairs of consecutive
+    depths."""
     relative: bool = True
-    """Whether each network's features are first divided by their own root mean square over the batch; without, as in
-    the paper, the weight has to suit the range of values inside the networks (255 in EDSR, 1 in SwinIR)."""
+    """Whether each network's features are first divided by their own root mean square over the
+    batch; without, as in the paper, the weight has to suit the range of values inside the networks
+    (255 in EDSR, 1 in SwinIR)."""
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.depths) < 2:  # noqa: PLR2004  a flow has two ends
+        if len(self.depths) < 2:
             raise ValueError(
                 f"fsp compares flows between depths and takes at least two, but got {self.depths}"
             )

@@ -1,7 +1,7 @@
 """Read or replace features by relative depth, and ask a network several images at once.
 
-Every network is a head, a row of stages and a tail (`dukd.networks`), so reading at a depth, cutting there and going on
-from other features are plain calls: no hooks, no names of layers.
+Every network is a head, a row of stages and a tail (`dukd.networks`), so reading at a depth,
+cutting there and going on from other features are plain calls: no hooks, no names of layers.
 """
 
 from collections.abc import Sequence
@@ -51,8 +51,8 @@ def forward_merged(
 class Recorded(Wrapped):
     """A network that computes its answer to each input once and remembers it.
 
-    Methods that are combined ask for the same images; with this they need not know of each other. An input is
-    recognized by being the same tensor object.
+    Methods that are combined ask for the same images; with this they need not know of each other.
+    An input is recognized by being the same tensor object.
     """
 
     def __init__(self, network: SRNetwork, depths: Sequence[float] = ()) -> None:
@@ -115,7 +115,8 @@ def rest(network: SRNetwork, cut: Cut, depth: float) -> Tensor:
 
     Args:
         network: The network to run.
-        cut: Features of this network's width, with this network's own shallow features and padded input.
+        cut: Features of this network's width, with this network's own shallow features and padded
+            input.
         depth: Fraction of the depth at which ``cut.features`` are taken to stand, in [0, 1].
 
     Returns:

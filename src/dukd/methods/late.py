@@ -1,9 +1,10 @@
 """A late start: train without a teacher first, and ask it when it is worth its price.
 
-Far from convergence a step costs more with a teacher than it gains: at equal time a student alone takes several steps
-for each that is distilled, and is ahead. What a teacher adds shows near the end, where the rate is low. Here the first
-``start`` steps are training on the ground truth alone, at their price, and the rest is any method. It is ours, not a
-paper's. In docs/results/study.md it gained nothing over a student alone, at a length where replayed answers did.
+Far from convergence a step costs more with a teacher than it gains: at equal time a student alone
+takes several steps for each that is distilled, and is ahead. What a teacher adds shows near the
+end, where the rate is low. Here the first ``start`` steps are training on the ground truth alone,
+at their price, and the rest is any method. It is ours, not a paper's. In docs/results/study.md it
+gained nothing over a student alone, at a length where replayed answers did.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Logits distillation: match the ground truth and the teacher's output.
 
-Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, with the mean absolute
-difference that super-resolution uses; the "KD" rows of the papers.
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, with the
+mean absolute difference that super-resolution uses; the "KD" rows of the papers.
 """
 
 from dataclasses import dataclass

@@ -1,15 +1,17 @@
 """LSFD: match local features, most where the student's image differs most from the teacher's.
 
-After Park and Kwak, "Local-Selective Feature Distillation for Single Image Super-Resolution", arXiv:2111.10988. The
-abstract says this much: FitNet, restricted to local feature information, with a soft attention over pixels that comes
-from the difference between teacher and student. The formulas here are our reading, not the authors':
+After Park and Kwak, "Local-Selective Feature Distillation for Single Image Super-Resolution",
+arXiv:2111.10988. The abstract says this much: FitNet, restricted to local feature information, with
+a soft attention over pixels that comes from the difference between teacher and student. The
+formulas here are our reading, not the authors':
 
-    local(F) = F - mean of F over a window around each pixel
-    a        = d^p / mean d^p,   d = |S(lr) - T(lr)| averaged over channels and the pixels that one pixel of lr becomes
-    L        = L_rec + w_kd |S(lr) - T(lr)| + w  mean over depths of  mean of a (local(r(F_S)) - local(F_T))^2
+    local(F) = F - mean of F over a window around each pixel a        = d^p / mean d^p,   d = |S(lr)
+    - T(lr)| averaged over channels and the pixels that one pixel of lr becomes L        = L_rec +
+    w_kd |S(lr) - T(lr)| + w  mean over depths of  mean of a (local(r(F_S)) - local(F_T))^2
 
-with r a 1x1 regressor where widths differ. The attention carries no gradient: it chooses where to look, and is not to
-be lowered by making the outputs differ evenly. The weights are the best that docs/results/study.md found.
+with r a 1x1 regressor where widths differ. The attention carries no gradient: it chooses where to
+look, and is not to be lowered by making the outputs differ evenly. The weights are the best that
+docs/results/study.md found.
 """
 
 from dataclasses import dataclass
@@ -34,19 +36,22 @@ class LSFD(FeatureMethod):
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
     local: float = 1.0
-    """Weight of the attended mean squared difference of local features, averaged over the depths."""
+    """Weight of the attended mean squared difference of local features, averaged over the
+    depths."""
     window: int = 5
-    """Side, in pixels of lr and odd, of the neighborhood whose mean is taken out of the features."""
+    """Side, in pixels of lr and odd, of the neighborhood whose mean is taken out of the
+    features."""
     sharpness: float = 1.0
     """Exponent of the difference in the attention; 0 attends everywhere alike."""
     relative: bool = True
-    """Whether each network's features are first divided by their own root mean square over the batch; without, the
-    weight has to suit the range of values inside the networks (255 in EDSR, 1 in SwinIR)."""
+    """Whether each network's features are first divided by their own root mean square over the
+    batch; without, the weight has to suit the range of values inside the networks (255 in EDSR, 1
+    in SwinIR)."""
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window < 3 or self.window % 2 == 0:  # noqa: PLR2004  one pixel has nothing around it
+        if self.window < 3 or self.window % 2 == 0:
             raise ValueError(
                 f"lsfd takes an odd window of at least 3 pixels, but got {self.window}"
             )
@@ -62,7 +67,8 @@ class LSFD(FeatureMethod):
             a = attention(
                 ours.sr, theirs.sr, size=(t.shape[-2], t.shape[-1]), sharpness=self.sharpness
             )
-            # `local` is linear: once for both. With the root inside, gradients lie in memory as the features do.
+            # `local` is linear: once for both. With the root inside, gradients lie in memory as the
+            # features do.
             terms.append(average((local(s - t, self.window) * a.sqrt()).square()))
         return {"local": self.local * torch.stack(terms).mean()}
 

@@ -1,13 +1,14 @@
 """MCIR: no teacher; the student is pushed away from what it was, in a perceptual encoder's eyes.
 
-Wu, Jiang, Jiang and Liu, "Learning from History: Task-agnostic Model Contrastive Learning for Image Restoration",
-AAAI 2024, arXiv:2309.06023.
+Wu, Jiang, Jiang and Liu, "Learning from History: Task-agnostic Model Contrastive Learning for Image
+Restoration", AAAI 2024, arXiv:2309.06023.
 
     L = w_rec |S(lr) - hr|  -  w_neg |f(S(lr)) - f(P(lr))|
 
-with f the features of VGG19 and P a slow copy of the student, which is its past. Which levels of VGG19, the weight, how
-slow the copy is and how often it moves are not published in a form this project could check; they are its own choice.
-The paper's second term has no lower bound; here it saturates, so that no student gains by running away from its past.
+with f the features of VGG19 and P a slow copy of the student, which is its past. Which levels of
+VGG19, the weight, how slow the copy is and how often it moves are not published in a form this
+project could check; they are its own choice. The paper's second term has no lower bound; here it
+saturates, so that no student gains by running away from its past.
 """
 
 from collections.abc import Sequence
@@ -35,13 +36,16 @@ class MCIR(Method):
     reconstruction: float = 1.0
     """Weight of the mean absolute difference to the ground truth."""
     repulsion: float = 0.1
-    """Weight of the distance, in a perceptual encoder's features, to the past's answer; it is subtracted."""
+    """Weight of the distance, in a perceptual encoder's features, to the past's answer; it is
+    subtracted."""
     margin: float = 0.1
-    """Feature distance at which the past's push has fallen to a quarter; a level counts less than this in all."""
+    """Feature distance at which the past's push has fallen to a quarter; a level counts less than
+    this in all."""
     keep: float = 0.9
     """Part of the past, in [0, 1], that an update keeps; the rest is the student as it is."""
     update_step: int = 100
-    """Optimizer steps between updates of the past; up to the first, an untrained network stands for it."""
+    """Optimizer steps between updates of the past; up to the first, an untrained network stands for
+    it."""
     vgg19: Path | None = None
     """File with VGG19's weights by torchvision's names; without it, fixed filters stand in."""
     vgg19_sha256: str = ""
@@ -110,7 +114,8 @@ class _Beside(nn.Module):
     def __init__(self, encoder: Encoder, student: SRNetwork) -> None:
         super().__init__()
         self.encoder = encoder
-        # A copy of the student as it is now would answer as it does, and where both agree nothing repels.
+        # A copy of the student as it is now would answer as it does, and where both agree nothing
+        # repels.
         self.past = Past(student.config.build())
 
 

@@ -1,20 +1,24 @@
 """MiPKD: mix the student's and the teacher's features at random, and let either network go on from the mixture.
 
-Li et al., "Knowledge Distillation with Multi-granularity Mixture of Priors for Image Super-Resolution", ICLR 2025,
-arXiv:2404.02573. There is no public code; this follows the published definition:
+Li et al., "Knowledge Distillation with Multi-granularity Mixture of Priors for Image
+Super-Resolution", ICLR 2025, arXiv:2404.02573. There is no public code; this follows the published
+definition:
 
-- Feature prior mixer: at each cut an encoder of each network's features to a common space, a random 3-D mask m that
-  takes every element of the mixture from one or the other, and a decoder back to the teacher's features:
+- Feature prior mixer: at each cut an encoder of each network's features to a common space, a random
+  3-D mask m that takes every element of the mixture from one or the other, and a decoder back to
+  the teacher's features:
       L_feat = |D(m E_S(F_S) + (1 - m) E_T(F_T)) - F_T|  +  |D(E_T(F_T)) - F_T|
-- Block prior mixer: after each cut a random R of {0, 1} per batch sends the mixture on into the student's or the
-  teacher's next block, as far as the next cut, where what came out is mixed again; the last one ends in an image:
+- Block prior mixer: after each cut a random R of {0, 1} per batch sends the mixture on into the
+  student's or the teacher's next block, as far as the next cut, where what came out is mixed again;
+  the last one ends in an image:
       L_block = |path - T(lr)|
 
     L = w_rec |S - hr|  +  w_kd |S - T|  +  w_feat L_feat  +  w_block L_block
 
-Not published, and this project's choice: the size of the encoders (two 3x3 convolutions each), the common width, where
-the cuts are, the mask's share, and a second decoder that makes features for the student when its own block follows.
-Feature distances are relative to the mean magnitude of F_T, since networks compute in ranges from 1 to 255.
+Not published, and this project's choice: the size of the encoders (two 3x3 convolutions each), the
+common width, where the cuts are, the mask's share, and a second decoder that makes features for the
+student when its own block follows. Feature distances are relative to the mean magnitude of F_T,
+since networks compute in ranges from 1 to 255.
 """
 
 from collections.abc import Sequence
@@ -44,7 +48,8 @@ class MiPKD(Method):
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
     features: float = 1.0
-    """Weight of the feature prior mixer, whose distances are relative to the teacher's magnitude."""
+    """Weight of the feature prior mixer, whose distances are relative to the teacher's
+    magnitude."""
     block: float = 0.1
     """Weight of the block prior mixer."""
     depths: tuple[float, ...] = (1 / 3, 2 / 3)

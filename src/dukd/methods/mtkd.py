@@ -1,16 +1,18 @@
 """MTKD: several teachers are first joined into one better teacher, which is then distilled.
 
-Jiang, Feng, Zhang and Bull, "MTKD: Multi-Teacher Knowledge Distillation for Image Super-Resolution", ECCV 2024,
-arXiv:2404.09571. Two experiments, one after the other:
+Jiang, Feng, Zhang and Bull, "MTKD: Multi-Teacher Knowledge Distillation for Image
+Super-Resolution", ECCV 2024, arXiv:2404.09571. Two experiments, one after the other:
 
-    1  `Aggregation` trains a `dukd.networks.ensemble.Ensemble`, which holds the frozen teachers, as its student:
+    1  `Aggregation` trains a `dukd.networks.ensemble.Ensemble`, which holds the frozen teachers, as
+    its student:
            L = w_wave W(E(lr), hr)  +  w_rec |E(lr) - hr|
     2  `MTKD` distils that ensemble, as its teacher:
            L = w_kd |S(lr) - E(lr)|  +  w_rec |S(lr) - hr|
 
-with W the mean absolute difference of every detail band of a Haar transform and of its coarsest approximation. The
-released code trains stage 1 with |.| alone (methods.md D49) and hands the teachers to the two stages in different
-orders (D48); an ensemble keeps its members sorted by name, so that the order is part of the network.
+with W the mean absolute difference of every detail band of a Haar transform and of its coarsest
+approximation. The released code trains stage 1 with |.| alone (methods.md D49) and hands the
+teachers to the two stages in different orders (D48); an ensemble keeps its members sorted by name,
+so that the order is part of the network.
 """
 
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ class Aggregation(Method):
     wavelet: float = 1.0
     """Weight of the distance between the bands of a wavelet transform."""
     reconstruction: float = 0.0
-    """Weight of the mean absolute difference to the ground truth; the released code's loss is this one alone."""
+    """Weight of the mean absolute difference to the ground truth; the released code's loss is this
+    one alone."""
     levels: int = 1
     """Times the approximation is transformed again."""
 
@@ -107,7 +110,8 @@ def haar(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One level of the orthonormal Haar transform: ``(n, c, h, w)`` to four ``(n, c, ceil(h / 2), ceil(w / 2))``.
 
     Returns:
-        Approximation, and the differences along the width, along the height, and along both. Odd sizes repeat the edge.
+        Approximation, and the differences along the width, along the height, and along both. Odd
+        sizes repeat the edge.
     """
     x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode="replicate")
     a, b = x[..., ::2, ::2], x[..., ::2, 1::2]

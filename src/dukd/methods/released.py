@@ -1,15 +1,15 @@
 """What the authors' released DUKD code does otherwise than the paper, as one ablation.
 
-yun224/DUKD, models/dukd_model.py (methods.md section 1.3). Each deviation has its switch; all on is the default. It is
-here to be measured against, never as a way to train a student:
+yun224/DUKD, models/dukd_model.py (methods.md section 1.3). Each deviation has its switch; all on is
+the default. It is here to be measured against, never as a way to train a student:
 
-- ``two_steps`` (D2): an optimizer step on the pair's losses, then, without zeroing the gradient, another on the
-  upcycled ones. Twice the optimizer updates of any baseline.
+- ``two_steps`` (D2): an optimizer step on the pair's losses, then, without zeroing the gradient,
+  another on the upcycled ones. Twice the optimizer updates of any baseline.
 - ``wrong_inverse`` (D3): augmentations are undone in the order in which they were applied.
 - tiles shared by the batch (D5, ``placement``), label consistency on zoom in only (``consistent``).
 
-Not reproduced: the teacher's autograd graph (D1), which costs time and changes nothing, and a teacher left in training
-mode (D4), whose answers are random where it has stochastic depth.
+Not reproduced: the teacher's autograd graph (D1), which costs time and changes nothing, and a
+teacher left in training mode (D4), whose answers are random where it has stochastic depth.
 """
 
 from collections.abc import Sequence

@@ -1,11 +1,12 @@
 """RKD: what is far apart for the teacher should be far apart for the student.
 
-Park et al., "Relational Knowledge Distillation", CVPR 2019, arXiv:1904.05068. Not features are matched but distances
-between items, divided by their mean, and angles in triplets of items; so width plays no part, nor does any rotation,
-shift or scaling of the feature space.
+Park et al., "Relational Knowledge Distillation", CVPR 2019, arXiv:1904.05068. Not features are
+matched but distances between items, divided by their mean, and angles in triplets of items; so
+width plays no part, nor does any rotation, shift or scaling of the feature space.
 
-The paper's items are the images of a batch. How the super-resolution tables used it is not known. Our reading: an
-item is a cell of an image, so that places within and across images are related; ``cells=1`` is the paper's.
+The paper's items are the images of a batch. How the super-resolution tables used it is not known.
+Our reading: an item is a cell of an image, so that places within and across images are related;
+``cells=1`` is the paper's.
 """
 
 from dataclasses import dataclass
@@ -27,14 +28,17 @@ class RKD(FeatureMethod):
     name: ClassVar[str] = "rkd"
 
     distance: float = 1.0
-    """Weight of the Huber distance between relative distances; the paper has 1 for metric learning, 25 for classes."""
+    """Weight of the Huber distance between relative distances; the paper has 1 for metric learning,
+    25 for classes."""
     angle: float = 2.0
-    """Weight of the Huber distance between cosines of angles; the paper has 2 for metric learning, 50 for classes."""
+    """Weight of the Huber distance between cosines of angles; the paper has 2 for metric learning,
+    50 for classes."""
     cells: int = 2
     """Cells per side into which each image is cut; each is one item. Memory grows with the cube of
     ``n * cells^2``."""
     depths: tuple[float, ...] = (1.0,)
-    """Where to read both networks, as fractions of their depth, in (0, 1]; losses are averaged over them."""
+    """Where to read both networks, as fractions of their depth, in (0, 1]; losses are averaged over
+    them."""
 
     @override
     def __post_init__(self) -> None:
@@ -71,13 +75,14 @@ def items(features: Tensor, *, cells: int) -> Tensor:
     """Cut maps into cells and flatten each: ``(n, c, h, w)`` to ``(n * cells^2, c * (h // cells) * (w // cells))``.
 
     Raises:
-        ValueError: If a cell would be empty, or if fewer than three items come out: two have no relation to learn.
+        ValueError: If a cell would be empty, or if fewer than three items come out: two have no
+            relation to learn.
     """
     n, c, h, w = features.shape
-    if min(h, w) < cells or n * cells**2 < 3:  # noqa: PLR2004  a triangle
+    if min(h, w) < cells or n * cells**2 < 3:
         raise ValueError(
-            f"rkd relates at least three items, but {n} maps of {h} x {w} pixels in {cells} x {cells} cells are too "
-            "few: use larger batches or other cells"
+            f"rkd relates at least three items, but {n} maps of {h} x {w} pixels in {cells} x "
+            f"{cells} cells are too few: use larger batches or other cells"
         )
     features = features[..., : h // cells * cells, : w // cells * cells]
     grid = features.reshape(n, c, cells, h // cells, cells, w // cells)

@@ -1,13 +1,15 @@
 """CSD as published: the teacher is the student with more channels, shares its weights, and learns beside it.
 
-Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation", IJCAI 2021,
-arXiv:2105.11683.
+Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation",
+IJCAI 2021, arXiv:2105.11683.
 
-    L = w_rec |S(lr) - hr|  +  w_con (CSD's quotient, with W(lr) in the teacher's place)  +  w_wide |W(lr) - hr|
+    L = w_rec |S(lr) - hr|  +  w_con (CSD's quotient, with W(lr) in the teacher's place)  +  w_wide
+    |W(lr) - hr|
 
-W has the student's architecture and ``widening`` times its channels; the first channels of each of its weights *are*
-the student's, so both losses to the ground truth move them. The other weights live beside the student and are thrown
-away at the end. In the quotient W is detached. `CSD` is the same loss with a frozen teacher of any kind.
+W has the student's architecture and ``widening`` times its channels; the first channels of each of
+its weights *are* the student's, so both losses to the ground truth move them. The other weights
+live beside the student and are thrown away at the end. In the quotient W is detached. `CSD` is the
+same loss with a frozen teacher of any kind.
 """
 
 from collections.abc import Mapping
@@ -33,14 +35,16 @@ class SlimmableCSD(CSD):
     wide: float = 1.0
     """Weight of the wide network's mean absolute difference to the ground truth."""
     widening: int = 4
-    """How many times the student's channels the wide network has; 4 makes the student its first quarter."""
+    """How many times the student's channels the wide network has; 4 makes the student its first
+    quarter."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         super().__post_init__()
-        if self.widening < 2:  # noqa: PLR2004  the least that is wider
+        if self.widening < 2:
             raise ValueError(
-                f"the wide network has 2 or more times the student's channels, but got {self.widening}"
+                "the wide network has 2 or more times the student's channels, but got "
+                f"{self.widening}"
             )
 
     @override
@@ -104,8 +108,8 @@ class Around(nn.Module):
         }
         if "width" not in {f.name for f in fields(config)} or shared != sliced:
             raise ValueError(
-                f"csd-slimmable shares the first channels of convolutions, but {config.name} has other weights; "
-                "csd takes a frozen teacher and serves any network"
+                f"csd-slimmable shares the first channels of convolutions, but {config.name} has "
+                "other weights; csd takes a frozen teacher and serves any network"
             )
         self.network = cast(
             "SRNetwork", replace(cast("Any", config), width=student.width * widening).build()

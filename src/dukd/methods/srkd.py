@@ -1,7 +1,8 @@
 """SRKD: a statistic over the channels should be, at every pixel, as in the teacher.
 
-Gao et al., "Image Super-Resolution Using Knowledge Distillation", ACCV 2018. The statistic is a map per image, so
-width plays no part; the paper finds the square of the mean to work best. It has no term for the teacher's output.
+Gao et al., "Image Super-Resolution Using Knowledge Distillation", ACCV 2018. The statistic is a map
+per image, so width plays no part; the paper finds the square of the mean to work best. It has no
+term for the teacher's output.
 """
 
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ class SRKD(FeatureMethod):
     power: int = 2
     """Exponent of ``mean_power`` and ``power_mean``; without effect on the others."""
     relative: bool = True
-    """Whether each network's features are first divided by their own root mean square over the batch; without, as in
-    the paper, the weight has to suit the range of values inside the networks (255 in EDSR, 1 in SwinIR)."""
+    """Whether each network's features are first divided by their own root mean square over the
+    batch; without, as in the paper, the weight has to suit the range of values inside the networks
+    (255 in EDSR, 1 in SwinIR)."""
 
     @override
     def __post_init__(self) -> None:

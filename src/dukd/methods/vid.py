@@ -1,14 +1,15 @@
 """VID: the student's features should tell as much as possible about the teacher's.
 
-Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019, arXiv:1904.05835: a distribution
-of the teacher's features given the student's is learnt beside the student, and its negative log-likelihood minimized.
+Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019,
+arXiv:1904.05835: a distribution of the teacher's features given the student's is learnt beside the
+student, and its negative log-likelihood minimized.
 
     gaussian   1/2 (mu(F_S) - F_T)^2 / s + 1/2 log s,    one learnt variance s per channel
     laplace    |mu(F_S) - F_T| / b + log 2b,             b predicted per channel and pixel
 
-The second is PISR's (Lee et al., "Learning with Privileged Information for Efficient Image Super-Resolution", ECCV
-2020, arXiv:2007.07524), without the Gaussian constant its code adds (methods.md D46). Both fall below 0 where the
-prediction is good and sure.
+The second is PISR's (Lee et al., "Learning with Privileged Information for Efficient Image
+Super-Resolution", ECCV 2020, arXiv:2007.07524), without the Gaussian constant its code adds
+(methods.md D46). Both fall below 0 where the prediction is good and sure.
 """
 
 import math
@@ -36,12 +37,14 @@ class VID(FeatureMethod):
     name: ClassVar[str] = "vid"
 
     information: float = 1.0
-    """Weight of the mean negative log-likelihood of the teacher's features, averaged over depths; PISR has 1e-6."""
+    """Weight of the mean negative log-likelihood of the teacher's features, averaged over depths;
+    PISR has 1e-6."""
     distribution: Literal["gaussian", "laplace"] = "gaussian"
     """Shape of the teacher's features around their prediction: VID's, or PISR's."""
     relative: bool = True
-    """Whether each network's features are first divided by their own root mean square over the batch; without, as in
-    the paper, the weight has to suit the range of values inside the networks (255 in EDSR, 1 in SwinIR)."""
+    """Whether each network's features are first divided by their own root mean square over the
+    batch; without, as in the paper, the weight has to suit the range of values inside the networks
+    (255 in EDSR, 1 in SwinIR)."""
     depths: tuple[float, ...] = (0.5, 1.0)
     """Where to read both networks, as fractions of their depth, in (0, 1]."""
 

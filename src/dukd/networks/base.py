@@ -1,8 +1,9 @@
 """What every super-resolution network is: a head, a row of stages, a tail.
 
-A method may read or replace features between the stages. Depth is relative: the stage at depth ``d`` of a network
-of ``N`` stages is number ``round(d * N)``, counted from 1, so that 1.0 is the last feature before upsampling and 0.5
-the middle, whatever the architecture. Networks never write into a tensor they have handed out.
+A method may read or replace features between the stages. Depth is relative: the stage at depth
+``d`` of a network of ``N`` stages is number ``round(d * N)``, counted from 1, so that 1.0 is the
+last feature before upsampling and 0.5 the middle, whatever the architecture. Networks never write
+into a tensor they have handed out.
 """
 
 import math
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
 SCALES = (2, 3, 4)
-"""Upscaling factors that recipes and tests cover; networks take any that their upsampler can make."""
+"""Upscaling factors that recipes and tests cover; networks take any that their upsampler can
+make."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +39,15 @@ class NetworkConfig(ABC):
 class SRNetwork(nn.Module, ABC):
     """A super-resolution network: ``(n, 3, h, w)`` RGB in [0, 1] to ``(n, 3, h * scale, w * scale)``, unclamped.
 
-    Any ``h`` and ``w`` from 1 pixel up: the network pads to its ``size_multiple`` and crops its answer.
+    Any ``h`` and ``w`` from 1 pixel up: the network pads to its ``size_multiple`` and crops its
+    answer.
     """
 
     fp16_safe: ClassVar[bool] = True
     """Whether float16 keeps its answers right; bfloat16 always may be used."""
     channels_last: ClassVar[bool] = True
-    """Whether its passes are faster where an image's channels lie together in memory (docs/results/layouts.md)."""
+    """Whether its passes are faster where an image's channels lie together in memory
+    (docs/results/layouts.md)."""
 
     def __init__(
         self, config: NetworkConfig, *, width: int, size_multiple: int = 1, radius: int | None
@@ -54,8 +58,8 @@ class SRNetwork(nn.Module, ABC):
             config: The numbers the network was built from.
             width: Channels of its features.
             size_multiple: Height and width are padded to a multiple of this many pixels.
-            radius: Pixels of ``lr`` around a pixel that can change its answer; None if the whole image can
-                (global pooling), so that no tile is exact.
+            radius: Pixels of ``lr`` around a pixel that can change its answer; None if the whole
+                image can (global pooling), so that no tile is exact.
         """
         super().__init__()
         self.config = config
@@ -95,13 +99,13 @@ class SRNetwork(nn.Module, ABC):
             depths: Fractions of the depth, in (0, 1].
 
         Returns:
-            The answer ``(n, 3, h * scale, w * scale)``, and for each depth a tensor ``(n, width, h', w')``, where
-            ``h'`` and ``w'`` are ``h`` and ``w`` padded to ``size_multiple``.
+            The answer ``(n, 3, h * scale, w * scale)``, and for each depth a tensor ``(n, width,
+            h', w')``, where ``h'`` and ``w'`` are ``h`` and ``w`` padded to ``size_multiple``.
 
         Raises:
             ValueError: If a depth lies outside (0, 1], or ``lr`` is no batch of RGB images.
         """
-        if lr.ndim != 4 or lr.shape[1] != 3:  # noqa: PLR2004  a batch of RGB images
+        if lr.ndim != 4 or lr.shape[1] != 3:
             raise ValueError(
                 f"a network takes a batch (n, 3, h, w) of RGB images, but got {tuple(lr.shape)}"
             )
@@ -223,7 +227,8 @@ class NoTeacher(SRNetwork):
         """Refuse."""
         del lr
         raise ValueError(
-            "this method asks a teacher, but the experiment has none: name its weights as the teacher"
+            "this method asks a teacher, but the experiment has none: name its weights as the "
+            "teacher"
         )
 
     def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:

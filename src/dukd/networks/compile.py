@@ -12,18 +12,21 @@ from dukd.networks.base import SRNetwork
 from dukd.networks.ensemble import Ensemble
 
 _PASSES = 64
-"""Passes that may be compiled in a process; torch counts those of all networks together, and stops at 8."""
+"""Passes that may be compiled in a process; torch counts those of all networks together, and stops
+at 8."""
 
 
 def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
     """Compile the pass that methods ask for, in place; the first failure is told as a warning and ends the attempt.
 
-    Compilers are missing, or trip over a network, on many machines; what they were to speed up works without them.
-    Each size of image is compiled for itself, since training shows but a few: show others in `as_written`.
+    Compilers are missing, or trip over a network, on many machines; what they were to speed up
+    works without them. Each size of image is compiled for itself, since training shows but a few:
+    show others in `as_written`.
 
     Args:
         network: The network.
-        graphs: Whether its kernels are recorded as CUDA graphs and replayed; call `begin_step` before each step then.
+        graphs: Whether its kernels are recorded as CUDA graphs and replayed; call `begin_step`
+            before each step then.
     """
     import torch._dynamo.config as dynamo  # noqa: PLC0415  takes seconds
 
@@ -57,7 +60,8 @@ def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
 def lowered(network: SRNetwork) -> SRNetwork:
     """Copy a frozen network with the weights of products in bfloat16, as autocast makes them anew in every pass.
 
-    Under autocast to bfloat16 the copy answers to the bit what the network does; elsewhere it cannot be asked.
+    Under autocast to bfloat16 the copy answers to the bit what the network does; elsewhere it
+    cannot be asked.
     """
     copied = copy.deepcopy(network)
     # What joins an ensemble's answers computes in the type of its weights.

@@ -1,7 +1,7 @@
 """EDSR: residual blocks without normalization, then sub-pixel convolutions.
 
-Lim, Son, Kim, Nah, Lee, "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017,
-arXiv:1707.02921. Parameters are named as in BasicSR.
+Lim, Son, Kim, Nah, Lee, "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW
+2017, arXiv:1707.02921. Parameters are named as in BasicSR.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,8 @@ class EDSRConfig(NetworkConfig):
     mean: Mean = DIV2K_MEAN
     """RGB subtracted from the input and added to the output, in [0, 1]."""
     skip: Literal["none", "nearest"] = "none"
-    """``nearest`` adds the input, pixels repeated, to the output: a small network then starts at an image."""
+    """``nearest`` adds the input, pixels repeated, to the output: a small network then starts at an
+    image."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no network."""

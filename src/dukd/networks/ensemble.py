@@ -1,14 +1,15 @@
 """Several frozen networks and a small one that joins their answers: a better teacher than any of them.
 
-Jiang, Feng, Zhang and Bull, "MTKD: Multi-Teacher Knowledge Distillation for Image Super-Resolution", ECCV 2024,
-arXiv:2404.09571. There the joining network is a Swin transformer with a discrete cosine transform; here it is a row of
-residual blocks that works at the low resolution and adds a correction to the mean answer, so that an untrained
-ensemble already answers with the mean of its members.
+Jiang, Feng, Zhang and Bull, "MTKD: Multi-Teacher Knowledge Distillation for Image
+Super-Resolution", ECCV 2024, arXiv:2404.09571. There the joining network is a Swin transformer with
+a discrete cosine transform; here it is a row of residual blocks that works at the low resolution
+and adds a correction to the mean answer, so that an untrained ensemble already answers with the
+mean of its members.
 
     E(lr) = mean_t T_t(lr) + shuffle(tail(body(head(unshuffle([T_1(lr), ..., T_k(lr)])))))
 
-Members are sorted by name, wherever they come from: whoever trains the ensemble and whoever distils it see the same
-order (methods.md D48). They take no gradient and no training mode (methods.md D49).
+Members are sorted by name, wherever they come from: whoever trains the ensemble and whoever distils
+it see the same order (methods.md D48). They take no gradient and no training mode (methods.md D49).
 """
 
 import math
@@ -107,7 +108,8 @@ def gather(members: Mapping[str, SRNetwork], *, width: int = 64, blocks: int = 8
 class Ensemble(SRNetwork):
     """Frozen members, and residual blocks that join their answers; its stages are the blocks and a last convolution.
 
-    The first ``3 * scale**2`` channels of its features carry the mean answer, folded to the low resolution, unchanged.
+    The first ``3 * scale**2`` channels of its features carry the mean answer, folded to the low
+    resolution, unchanged.
     """
 
     fp16_safe: ClassVar[bool] = False
@@ -146,7 +148,8 @@ class Ensemble(SRNetwork):
             ]
             answers = torch.stack(folded, 1)  # (n, k, 3 * scale**2, h, w)
             mean = answers.mean(1)
-            # Distances to the mean add up to nothing, so that of the first member is known from the others.
+            # Distances to the mean add up to nothing, so that of the first member is known from the
+            # others.
             apart = (answers[:, 1:] - mean[:, None]).flatten(1, 2)
         return torch.cat([mean, self.head(torch.cat([mean, apart], 1))], 1)
 

@@ -12,7 +12,8 @@ DIV2K_MEAN: Mean = (0.4488, 0.4371, 0.4040)
 TAIL_RADIUS = 2
 """Pixels of the low resolution that ``Upsampler`` and one 3x3 convolution behind it reach, at any of its scales.
 
-The last convolution reaches one pixel into the neighbor's block of outputs, and the first one a pixel further.
+The last convolution reaches one pixel into the neighbor's block of outputs, and the first one a
+pixel further.
 """
 
 
@@ -36,9 +37,9 @@ def upsampler_steps(scale: int) -> tuple[int, ...]:
         >>> upsampler_steps(8)
         (2, 2, 2)
     """
-    if scale == 3:  # noqa: PLR2004  the factor itself
+    if scale == 3:
         return (3,)
-    if scale < 2 or scale & (scale - 1):  # noqa: PLR2004  the smallest factor
+    if scale < 2 or scale & (scale - 1):
         raise ValueError(f"this upsampler makes the scales 2, 3, 4, 8, ..., but got {scale}")
     return (2,) * (scale.bit_length() - 1)
 
@@ -73,14 +74,15 @@ def check_numbers(
     """Refuse a network of no size, or a range that cannot be undone.
 
     Raises:
-        ValueError: If a count is below 1, the range is not above 0, or the mean has not three values.
+        ValueError: If a count is below 1, the range is not above 0, or the mean has not three
+            values.
     """
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{owner}: {name} is at least 1, but got {count}")
     if not value_range > 0:
         raise ValueError(f"{owner}: value_range is above 0, but got {value_range}")
-    if len(mean) != 3:  # noqa: PLR2004  R, G and B
+    if len(mean) != 3:
         raise ValueError(
             f"{owner}: mean holds one value for each of R, G and B, but got {tuple(mean)}"
         )

@@ -1,7 +1,8 @@
 """Which network a set of tensors is, told from their names and shapes; and its names in other people's files.
 
-BasicSR's names are ours. EDSR and RCAN as their authors published them differ in every name, and carry the mean as two
-1x1 convolutions; SwinIR's files hold masks and indices that follow from its sizes.
+BasicSR's names are ours. EDSR and RCAN as their authors published them differ in every name, and
+carry the mean as two 1x1 convolutions; SwinIR's files hold masks and indices that follow from its
+sizes.
 """
 
 import math
@@ -25,8 +26,8 @@ Layout = Literal["dukd", "basicsr", "official"]
 Tensors = Mapping[str, Tensor]
 
 LACKS_SKIP = (
-    "has no skip, so a file in that layout would give other images: write .safetensors (the layout dukd) or .onnx, "
-    "which hold it"
+    "has no skip, so a file in that layout would give other images: write .safetensors (the "
+    "layout dukd) or .onnx, which hold it"
 )
 FREE_FIELDS = ("value_range", "mean", "residual_scale", "skip", "stochastic_depth")
 """Numbers of a config that no shape shows."""
@@ -55,7 +56,10 @@ def describe(config: NetworkConfig) -> str:
             size = f"{config.width} channels, {config.groups} groups of {config.blocks} blocks"
             return f"RCAN x{config.scale}, {size}"
         case SwinIRConfig():
-            size = f"{config.width} channels, layers {'+'.join(map(str, config.depths))}, window {config.window}"
+            size = (
+                f"{config.width} channels, layers {'+'.join(map(str, config.depths))}, window "
+                f"{config.window}"
+            )
             return f"SwinIR x{config.scale}, {size}, {config.upsampler}"
         case SMFANetConfig():
             return f"SMFANet x{config.scale}, {config.width} channels, {config.blocks} blocks"
@@ -102,7 +106,7 @@ def _shape(tensors: Tensors, name: str, rank: int) -> Sequence[int]:
 def _pixel_shuffle(channels: int, width: int) -> int:
     """Factor of a convolution whose channels a pixel shuffle folds."""
     factor = round((channels / width) ** 0.5)
-    if factor < 2 or width * factor**2 != channels:  # noqa: PLR2004  the smallest factor
+    if factor < 2 or width * factor**2 != channels:
         raise WeightsError(
             f"{channels} channels before upsampling are no multiple of {width} by a square"
         )
@@ -159,7 +163,7 @@ def _mean_shift(tensors: Tensors) -> tuple[dict[str, Tensor], float, Mean] | Non
 def _edsr_config(tensors: Tensors) -> EDSRConfig:
     width = _shape(tensors, "conv_first.weight", 4)[0]
     blocks = _count(tensors, r"body\.(\d+)\.conv1\.weight")
-    deep = blocks >= 32 or width >= 256  # noqa: PLR2004  EDSR of the paper and DUKD's student, against the baseline
+    deep = blocks >= 32 or width >= 256
     return EDSRConfig(
         scale=_upsampler_scale(tensors),
         width=width,
@@ -295,7 +299,8 @@ _SIGNATURES: dict[str, Callable[[Tensors], Recognized]] = {
     r"feats\.\d+\.smfa\.alpha": _smfanet_official,
 }
 
-# Names: the authors' to ours; p is weight or bias, the others are numbers, last and inner those that close a row
+# Names: the authors' to ours; p is weight or bias, the others are numbers, last and inner those
+# that close a row
 
 _ENDS = {
     "head.0.{p}": "conv_first.{p}",
@@ -382,8 +387,8 @@ def _mean_convolutions(value_range: float, mean: Mean) -> dict[str, Tensor]:
 def _swinir_buffers(config: SwinIRConfig, size: int) -> dict[str, Tensor]:
     if size <= config.window or size % config.window:
         raise WeightsError(
-            f"SwinIR's masks need a training size that is a multiple of the window {config.window} and above it, "
-            f"but got {size}"
+            "SwinIR's masks need a training size that is a multiple of the window "
+            f"{config.window} and above it, but got {size}"
         )
     buffers: dict[str, Tensor] = {}
     for group, depth in enumerate(config.depths):

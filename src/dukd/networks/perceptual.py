@@ -1,13 +1,14 @@
 """Perceptual encoders: frozen networks in whose features contrastive methods compare images.
 
-- `VGG19`, as trained on ImageNet (Simonyan and Zisserman, arXiv:1409.1556), read at relu1_1 ... relu5_1: CSD, MCIR.
-- `VQGAN`, the f16 encoder with its codes (Esser, Rombach and Ommer, arXiv:2012.09841), read at the first residual block
-  of each level: DCKD.
+- `VGG19`, as trained on ImageNet (Simonyan and Zisserman, arXiv:1409.1556), read at relu1_1 ...
+  relu5_1: CSD, MCIR.
+- `VQGAN`, the f16 encoder with its codes (Esser, Rombach and Ommer, arXiv:2012.09841), read at the
+  first residual block of each level: DCKD.
 - `Filters`, which needs no file and stands in for either where none is named.
 
-Every encoder takes RGB in [0, 1] and brings it to the range it was trained on itself. Weights come from a file the user
-names, are checked, and are no part of a checkpoint. Features are computed in the encoder's own precision, since
-contrastive losses divide small differences by small differences.
+Every encoder takes RGB in [0, 1] and brings it to the range it was trained on itself. Weights come
+from a file the user names, are checked, and are no part of a checkpoint. Features are computed in
+the encoder's own precision, since contrastive losses divide small differences by small differences.
 """
 
 from abc import ABC, abstractmethod
@@ -30,13 +31,15 @@ LEVEL_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Weights of the five levels, from fine to coarse, in CSD and in DCKD."""
 
 SHALLOWEST = 16
-"""Images are padded to a multiple of this many pixels, so that the fifth level has a pixel of its own."""
+"""Images are padded to a multiple of this many pixels, so that the fifth level has a pixel of its
+own."""
 
 
 class Encoder(nn.Module, ABC):
     """A frozen encoder with five levels, each of half the size of the one before.
 
-    Its tensors move with the module, but take no gradient, are in no checkpoint, and know no training mode.
+    Its tensors move with the module, but take no gradient, are in no checkpoint, and know no
+    training mode.
     """
 
     @abstractmethod
@@ -108,7 +111,8 @@ class VGG19(Encoder):
         """Take weights by torchvision's names, ``features.0.weight`` and so on; what comes later is ignored.
 
         Raises:
-            ValueError: If a tensor is missing, has another shape, or holds what no trained network holds.
+            ValueError: If a tensor is missing, has another shape, or holds what no trained network
+                holds.
         """
         super().__init__()
         inputs = (3, *VGG19_WIDTHS)
@@ -152,11 +156,13 @@ class VQGAN(CodedEncoder):
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         """Take weights by taming-transformers' names; the decoder and the training losses are ignored.
 
-        Width, number of codes and their size are read off the tensors; five levels of relative width 1, 1, 2, 2, 4 with
-        two residual blocks each, attention at the last, are the f16 models' shape.
+        Width, number of codes and their size are read off the tensors; five levels of relative
+        width 1, 1, 2, 2, 4 with two residual blocks each, attention at the last, are the f16
+        models' shape.
 
         Raises:
-            ValueError: If a tensor is missing, has another shape, or holds what no trained network holds.
+            ValueError: If a tensor is missing, has another shape, or holds what no trained network
+                holds.
         """
         super().__init__()
         for name in ("encoder.conv_in.weight", "quant_conv.weight", "quantize.embedding.weight"):
@@ -288,13 +294,14 @@ def _norm(width: int) -> nn.GroupNorm:
 class Filters(CodedEncoder):
     """Stands in where no trained encoder is named: random rectified convolutions, the same on every machine.
 
-    Five levels of 3x3 convolutions whose weights come from a fixed seed, scaled to keep the variance (He et al.,
-    arXiv:1502.01852), halved in between by averaging. Its codes are latents of fixed-seed noise images. It sees edges
-    and textures at several sizes but knows nothing of what images show: numbers got with it are not the paper's.
+    Five levels of 3x3 convolutions whose weights come from a fixed seed, scaled to keep the
+    variance (He et al., arXiv:1502.01852), halved in between by averaging. Its codes are latents of
+    fixed-seed noise images. It sees edges and textures at several sizes but knows nothing of what
+    images show: numbers got with it are not the paper's.
 
-    Measured on 32 photographs at x2 with EDSR f32b5 as the student and SMFANet+ as the teacher: descending CSD's
-    quotient leads towards the teacher's image with a cosine of 0.14, against 0.11 with hand-made derivatives at five
-    sizes and 0.09 with the images themselves at five sizes.
+    Measured on 32 photographs at x2 with EDSR f32b5 as the student and SMFANet+ as the teacher:
+    descending CSD's quotient leads towards the teacher's image with a cosine of 0.14, against 0.11
+    with hand-made derivatives at five sizes and 0.09 with the images themselves at five sizes.
     """
 
     WIDTHS = (16, 24, 32, 48, 64)
@@ -331,7 +338,8 @@ class Filters(CodedEncoder):
             images += F.interpolate(noise, size=(64, 64), mode="bilinear", align_corners=False)
         z = self.latent(torch.sigmoid(images))
         self.shift = z.mean((0, 2, 3), keepdim=True)
-        # With this factor a position of a photograph spreads over some 14 codes; without it, over 1.3.
+        # With this factor a position of a photograph spreads over some 14 codes; without it, over
+        # 1.3.
         self.spread = z.std((0, 2, 3), keepdim=True) * 8**0.5
         self.codes = (
             ((z - self.shift) / self.spread).permute(0, 2, 3, 1).flatten(0, 2)[:count].contiguous()
@@ -343,7 +351,8 @@ class Filters(CodedEncoder):
 
     @override
     def latent(self, x: Tensor) -> Tensor:
-        # Before the rectifier, behind which a filter may be silent on every image and has no spread to divide by.
+        # Before the rectifier, behind which a filter may be silent on every image and has no spread
+        # to divide by.
         return (self.answers(x)[-1] - self.shift) / self.spread
 
     def answers(self, x: Tensor) -> list[Tensor]:
@@ -362,11 +371,13 @@ def vgg19(path: Path | None, sha256: str = "") -> Encoder:
     """VGG19 with the weights of a file, or what stands in for it.
 
     Args:
-        path: A ``.safetensors``, ``.pth`` or ``.pt`` file with torchvision's names; None for the stand-in.
+        path: A ``.safetensors``, ``.pth`` or ``.pt`` file with torchvision's names; None for the
+            stand-in.
         sha256: What the file must hash to, in hexadecimal; empty to take any.
 
     Raises:
-        ValueError: If the file is another than the hash says, cannot be read safely, or holds no VGG19.
+        ValueError: If the file is another than the hash says, cannot be read safely, or holds no
+            VGG19.
     """
     return Filters() if path is None else VGG19(read_tensors(path, sha256))
 
@@ -381,7 +392,8 @@ def encoder_notes(path: Path | None, wanted: str) -> tuple[str, ...]:
     if path is not None:
         return ()
     return (
-        f"perceptual features come from fixed random filters, not from {wanted}: name a file with its weights",
+        f"perceptual features come from fixed random filters, not from {wanted}: name a file with "
+        "its weights",
     )
 
 
@@ -389,13 +401,15 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, Tensor]:
     """Read named tensors without running anything the file may hold.
 
     Raises:
-        ValueError: If the file is missing, is another than ``sha256`` says, or holds anything but tensors.
+        ValueError: If the file is missing, is another than ``sha256`` says, or holds anything but
+            tensors.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; it should hold the encoder's weights")
     if sha256 and digest(path) != sha256.lower():
         raise ValueError(
-            f"{path}: its SHA-256 is {digest(path)}, not {sha256}; fetch it again or correct the hash"
+            f"{path}: its SHA-256 is {digest(path)}, not {sha256}; fetch it again or correct the "
+            "hash"
         )
     try:
         if path.suffix == ".safetensors":
@@ -403,7 +417,8 @@ def read_tensors(path: Path, sha256: str = "") -> dict[str, Tensor]:
         loaded: object = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every kind of damage has its own exception
         raise ValueError(
-            f"{path}: cannot be read safely ({type(error).__name__}); save its tensors as safetensors"
+            f"{path}: cannot be read safely ({type(error).__name__}); save its tensors as "
+            "safetensors"
         ) from error
     if isinstance(loaded, dict) and isinstance(
         inner := cast("dict[object, object]", loaded).get("state_dict"), dict
@@ -429,7 +444,8 @@ def _checked(state: Mapping[str, Tensor], name: str, shape: tuple[int, ...], lay
     largest = float(tensor.abs().max())
     if not largest < _LARGEST:  # also where it is no number
         raise ValueError(
-            f"{name} reaches {largest}; no trained encoder's does, so the file is damaged or another's"
+            f"{name} reaches {largest}; no trained encoder's does, so the file is damaged or "
+            "another's"
         )
     if name.endswith("weight") and largest == 0:
         raise ValueError(f"{name} is zero everywhere; the file is damaged")

@@ -1,7 +1,7 @@
 """RCAN: residual groups of blocks that weigh their channels by what the whole image holds.
 
-Zhang, Li, Li, Wang, Zhong, Fu, "Image Super-Resolution Using Very Deep Residual Channel Attention Networks",
-ECCV 2018, arXiv:1807.02758. Parameters are named as in BasicSR.
+Zhang, Li, Li, Wang, Zhong, Fu, "Image Super-Resolution Using Very Deep Residual Channel Attention
+Networks", ECCV 2018, arXiv:1807.02758. Parameters are named as in BasicSR.
 """
 
 from collections.abc import Sequence
@@ -66,8 +66,8 @@ def rcan_student(scale: int) -> RCANConfig:
 class RCAN(SRNetwork):
     """RCAN; its stages are the groups and the convolution that closes the body.
 
-    Channel attention averages over the whole image, so every input pixel can change every output pixel: no tile is
-    exact.
+    Channel attention averages over the whole image, so every input pixel can change every output
+    pixel: no tile is exact.
     """
 
     fp16_safe: ClassVar[bool] = False

@@ -1,7 +1,8 @@
 """SMFANet: local detail beside coarse, image-wide modulation, at half a million parameters.
 
-Zheng, Sun, Dong, Pan, "SMFANet: A Lightweight Self-Modulation Feature Aggregation Network for Efficient Image
-Super-Resolution", ECCV 2024. Parameters are named as in the authors' code, whose files are read as they are.
+Zheng, Sun, Dong, Pan, "SMFANet: A Lightweight Self-Modulation Feature Aggregation Network for
+Efficient Image Super-Resolution", ECCV 2024. Parameters are named as in the authors' code, whose
+files are read as they are.
 """
 
 from collections.abc import Sequence
@@ -57,8 +58,9 @@ def smfanet_small(scale: int) -> SMFANetConfig:
 class SMFANet(SRNetwork):
     """SMFANet; its stages are the blocks.
 
-    Each block takes the variance of its features over the whole image, so every input pixel can change every output
-    pixel: no tile is exact. Images below 8 pixels have one coarse cell, where the authors' code fails.
+    Each block takes the variance of its features over the whole image, so every input pixel can
+    change every output pixel: no tile is exact. Images below 8 pixels have one coarse cell, where
+    the authors' code fails.
     """
 
     def __init__(self, config: SMFANetConfig) -> None:

@@ -1,9 +1,10 @@
 """SwinIR: attention inside windows that every second layer shifts by half a window.
 
-Liang, Cao, Sun, Zhang, Van Gool, Timofte, "SwinIR: Image Restoration Using Swin Transformer", ICCVW 2021,
-arXiv:2108.10257. Parameters are named as in the authors' code and in BasicSR. Unlike there nothing depends on a size
-seen in training: which pixels may attend to each other follows from the input's size at each call, so that a model
-trained on 48 pixels reads one trained on 64 (methods.md D11), and an exported graph takes any size.
+Liang, Cao, Sun, Zhang, Van Gool, Timofte, "SwinIR: Image Restoration Using Swin Transformer", ICCVW
+2021, arXiv:2108.10257. Parameters are named as in the authors' code and in BasicSR. Unlike there
+nothing depends on a size seen in training: which pixels may attend to each other follows from the
+input's size at each call, so that a model trained on 48 pixels reads one trained on 64 (methods.md
+D11), and an exported graph takes any size.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ from dukd.networks.layers import (
 TAIL_WIDTH = 64
 """Channels of the upsampler, whatever the width of the network."""
 _APART = -100.0
-"""Added to the logits of pixels that are neighbors only because the shift wrapped around; its exponential is 4e-44."""
+"""Added to the logits of pixels that are neighbors only because the shift wrapped around; its
+exponential is 4e-44."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +56,15 @@ class SwinIRConfig(NetworkConfig):
     mean: Mean = DIV2K_MEAN
     """RGB subtracted from the input and added to the output, in [0, 1]."""
     stochastic_depth: float = 0.0
-    """Probability of leaving out a branch of the last layer while training, in [0, 1); it rises linearly from 0 at the
-    first layer. The authors use 0.1. Has no effect outside training."""
+    """Probability of leaving out a branch of the last layer while training, in [0, 1); it rises
+    linearly from 0 at the first layer. The authors use 0.1. Has no effect outside training."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no network."""
         if self.upsampler not in {"pixelshuffle", "pixelshuffledirect"}:
             raise ValueError(
-                f"SwinIR: upsampler is pixelshuffle or pixelshuffledirect, but got {self.upsampler!r}"
+                "SwinIR: upsampler is pixelshuffle or pixelshuffledirect, but got "
+                f"{self.upsampler!r}"
             )
         if self.upsampler == "pixelshuffle":
             upsampler_steps(self.scale)
@@ -79,7 +82,8 @@ class SwinIRConfig(NetworkConfig):
         check_numbers("SwinIR", counts=counts, value_range=self.value_range, mean=self.mean)
         if len(self.depths) != len(self.heads):
             raise ValueError(
-                f"SwinIR: depths {self.depths} and heads {self.heads} name different numbers of groups"
+                f"SwinIR: depths {self.depths} and heads {self.heads} name different numbers of "
+                "groups"
             )
         if any(self.width % heads for heads in self.heads):
             raise ValueError(
@@ -123,8 +127,9 @@ def swinir_light(scale: int) -> SwinIRConfig:
 class SwinIR(SRNetwork):
     """SwinIR; its stages are the groups, and the norm with the convolution that closes the body.
 
-    Its ``radius`` counts from the worst place in a window, and holds for tiles that start at multiples of the window.
-    A tile that starts elsewhere is cut into other windows, and is never exact whatever its overlap.
+    Its ``radius`` counts from the worst place in a window, and holds for tiles that start at
+    multiples of the window. A tile that starts elsewhere is cut into other windows, and is never
+    exact whatever its overlap.
     """
 
     fp16_safe: ClassVar[bool] = False
@@ -156,7 +161,8 @@ class SwinIR(SRNetwork):
             )
             self.upsample = Upsampler(config.scale, TAIL_WIDTH)
             self.conv_last = nn.Conv2d(TAIL_WIDTH, 3, 3, padding=1)
-        # A row of stages in a tuple: their parameters are registered above, under the names other people's files have.
+        # A row of stages in a tuple: their parameters are registered above, under the names other
+        # people's files have.
         first, *others = self.layers
         self.row = (
             FirstGroup(self.patch_embed, first),
@@ -366,8 +372,9 @@ def relative_positions(window: int) -> Tensor:
 def shift_mask(h: int, w: int, window: int, like: Tensor) -> Tensor:
     """What to add to the logits in shifted windows: nothing, or -100 between pixels of different regions.
 
-    A shift wraps around, and brings pixels of opposite edges into one window: the last row and column of windows hold
-    what came from the other side behind what was there, and pixels attend within their own part.
+    A shift wraps around, and brings pixels of opposite edges into one window: the last row and
+    column of windows hold what came from the other side behind what was there, and pixels attend
+    within their own part.
 
     Args:
         h: Rows, a multiple of the window.

@@ -1,7 +1,8 @@
 """Pooling and enlarging whose sizes follow from the input's, in operations that a traced graph can repeat at any size.
 
-The exporter to ONNX records what happens for one image. torch's own adaptive pooling would be recorded for the size
-of that image; these functions compute the same from index arithmetic, which is recorded as arithmetic.
+The exporter to ONNX records what happens for one image. torch's own adaptive pooling would be
+recorded for the size of that image; these functions compute the same from index arithmetic, which
+is recorded as arithmetic.
 """
 
 import torch
@@ -13,7 +14,8 @@ def cell_maxima(x: Tensor, cell: int) -> Tensor:
 
     Args:
         x: ``(n, c, h, w)``.
-        cell: Pixels on a side of a cell; cells of other sizes, up to ``2 * cell``, fill what is left over.
+        cell: Pixels on a side of a cell; cells of other sizes, up to ``2 * cell``, fill what is
+            left over.
 
     Returns:
         ``(n, c, max(1, h // cell), max(1, w // cell))``.
@@ -37,7 +39,8 @@ def enlarged(x: Tensor, like: Tensor) -> Tensor:
     for _ in range(2):
         like = like.transpose(2, 3)
         few, many = torch.as_tensor(x.shape[-2]), torch.as_tensor(like.shape[-1])
-        places = (torch.arange(many) * (few.float() / many.float())).long()  # type: ignore[call-overload]
+        # type: ignore[call-overload]
+        places = (torch.arange(many) * (few.float() / many.float())).long()
         x = x.index_select(2, torch.minimum(places, few - 1)).transpose(2, 3)
     return x
 

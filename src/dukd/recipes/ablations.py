@@ -1,8 +1,9 @@
 """Controls: what a reviewer asks of DUKD's tables, each one change away from a recipe.
 
-Is it the teacher or the further inputs? Which of the augmentations? How much hangs on a weight? Does the released code
-gain by its method or by its second optimizer step? What do baselines reach in the same time? A control stands at the
-end of a recipe's name, where a method stands: ``small-x2-dukd-no-teacher``. Seeds are ``--optimization.seed``.
+Is it the teacher or the further inputs? Which of the augmentations? How much hangs on a weight?
+Does the released code gain by its method or by its second optimizer step? What do baselines reach
+in the same time? A control stands at the end of a recipe's name, where a method stands:
+``small-x2-dukd-no-teacher``. Seeds are ``--optimization.seed``.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from dukd.training.experiment import Experiment
 HIGH, LOW = 3.0, 1 / 3
 """Factors by which weights are changed."""
 TENTH = 0.1
-"""Share of the steps after which batches come again in controls whose teacher is asked but once about each: it costs
-no quality that can be measured, see docs/results/reuse.md."""
+"""Share of the steps after which batches come again in controls whose teacher is asked but once
+about each: it costs no quality that can be measured, see docs/results/reuse.md."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Control:
     late: float = 0.0
     """Share of the steps that are made without a teacher before it; see `dukd.methods.late`."""
     period: float = 0.0
-    """Share of the steps after which the same batches come again, with the teacher's answers replayed; 0 for the
-    recipe's own period."""
+    """Share of the steps after which the same batches come again, with the teacher's answers
+    replayed; 0 for the recipe's own period."""
 
     def of(self, experiment: Experiment) -> Experiment:
         """Make the control of an experiment with ``start`` as its method."""
@@ -130,7 +131,8 @@ CONTROLS: dict[str, Control] = {
     ),
     "dukd-late": Control("the teacher is asked in the last fifth of the steps alone", late=0.8),
     "dukd-frugal-replayed": Control(
-        "half of the batch is shown reduced once more, and the teacher is asked in the first tenth of the steps alone",
+        "half of the batch is shown reduced once more, and the teacher is asked in the first "
+        "tenth of the steps alone",
         FrugalDUKD(),
         period=TENTH,
     ),

@@ -1,8 +1,9 @@
 """The demo: one small network trained three ways on a dozen photographs, and a page that shows what came of it.
 
-The photographs lie inside the wheels of scikit-image and scikit-learn (``dukd[demo]``), the teacher inside this
-package: nothing is fetched. Steps and seeds are fixed, and so is the number of threads, so that a machine gives the
-same numbers every time. The photographs that judge are never trained on, and nothing is chosen by them.
+The photographs lie inside the wheels of scikit-image and scikit-learn (``dukd[demo]``), the teacher
+inside this package: nothing is fetched. Steps and seeds are fixed, and so is the number of threads,
+so that a machine gives the same numbers every time. The photographs that judge are never trained
+on, and nothing is chosen by them.
 """
 
 import importlib.util
@@ -38,12 +39,14 @@ METHODS: tuple[Method, ...] = (Scratch(), Logits(), DUKD())
 STEPS = 700
 """Steps of each student: about four minutes for all three (the costs below)."""
 THREADS = 1
-"""One, because patches are small: two gain little, and lose much where another program wants a core."""
+"""One, because patches are small: two gain little, and lose much where another program wants a
+core."""
 
 ABOUT = (
-    "The same network, photographs, steps and seed, three times: from scratch, with a teacher's answers (logits), and "
-    "with the teacher's answers to upcycled images as well (DUKD). It is measured on photographs it never saw. "
-    "So few steps show how it works, not how far a method can go."
+    "The same network, photographs, steps and seed, three times: from scratch, with a teacher's "
+    "answers (logits), and with the teacher's answers to upcycled images as well (DUKD). It is "
+    "measured on photographs it never saw. So few steps show how it works, not how far a method "
+    "can go."
 )
 
 VALIDATIONS = 5
@@ -140,7 +143,8 @@ def demo(
             work.begin(f"training {run.name}", run.name)
             loop.train(plan, run, resume=resume, observe=work.observe)
             tell(
-                f"{run.name}: {_last_psnr(run):.2f} dB on the photographs held out, after {steps} steps"
+                f"{run.name}: {_last_psnr(run):.2f} dB on the photographs held out, after {steps} "
+                "steps"
             )
         work.begin("measuring", "measure")
         table = measure(runs, images / "held-out", progress=work.measured)
@@ -239,7 +243,8 @@ def locate(photograph: Photograph) -> Path:
     path = Path(spec.origin).parent / photograph.path
     if not path.is_file():
         raise ValueError(
-            f"{photograph.package} has no {photograph.path} here: pip install 'dukd[demo]' takes one that has"
+            f"{photograph.package} has no {photograph.path} here: pip install 'dukd[demo]' takes "
+            "one that has"
         )
     return path
 
@@ -255,7 +260,8 @@ def _begun(directory: Path, planned: Experiment) -> bool:
         return False
     if run.experiment.read_text(encoding="utf-8") != planned.to_yaml():
         raise ValueError(
-            f"{directory} was begun with other numbers: begin anew with --fresh, or choose another --out"
+            f"{directory} was begun with other numbers: begin anew with --fresh, or choose "
+            "another --out"
         )
     if run.steps():
         return True

@@ -1,8 +1,9 @@
 """Named experiments: the papers' tables, small ones for a computer without a GPU, and the demo.
 
-A name is ``<networks>-x<scale>-<method>``, such as ``edsr-x4-dukd``: the networks decide student, teacher and training,
-the method is any of `dukd.methods`, two joined by a plus, such as ``fakd+dukd``, or one of `dukd.recipes.ablations`. A recipe is
-a function that returns an `Experiment`; ``dataclasses.replace`` makes another from it.
+A name is ``<networks>-x<scale>-<method>``, such as ``edsr-x4-dukd``: the networks decide student,
+teacher and training, the method is any of `dukd.methods`, two joined by a plus, such as
+``fakd+dukd``, or one of `dukd.recipes.ablations`. A recipe is a function that returns an
+`Experiment`; ``dataclasses.replace`` makes another from it.
 """
 
 import re
@@ -193,7 +194,8 @@ def config_of(teacher: Teacher, scale: int) -> NetworkConfig | None:
 def _weighted(method: Method, released: _Released) -> Method:
     """A method that was left at its defaults with the weights of the released configurations.
 
-    The full method keeps zoom out and label consistency where they leave them out (D7); their own form does not.
+    The full method keeps zoom out and label consistency where they leave them out (D7); their own
+    form does not.
     """
     if isinstance(method, Combined):
         upcycling = _weighted(method.upcycling, released)
@@ -229,7 +231,8 @@ FAMILIES: dict[str, Maker] = {
 }
 """What stands before the scale in a recipe's name."""
 _SCALES_OF = {"edsr-warm": (4,), "small": (2,)}
-"""Families that are not there at every scale: the x2 student starts from nothing; the small teacher is public at x2."""
+"""Families that are not there at every scale: the x2 student starts from nothing; the small teacher
+is public at x2."""
 
 
 def scales_of(family: str) -> tuple[int, ...]:
@@ -262,7 +265,8 @@ def method_named(name: str) -> Method:
         return makers[base]()
     if upcycling != DUKD.name or issubclass(makers[base], DUKD | Combined):
         raise ValueError(
-            f"a plus joins a method that does not upcycle with dukd, as in fakd+dukd, but got {name!r}"
+            "a plus joins a method that does not upcycle with dukd, as in fakd+dukd, but got "
+            f"{name!r}"
         )
     return Combined(base=makers[base]())
 
@@ -286,7 +290,8 @@ def recipe(name: str) -> Recipe:
     if match is None:
         near = nearest(name, names())
         raise ValueError(
-            f"a recipe is called <networks>-x<scale>-<method>, such as edsr-x4-dukd, but got {name!r}{near}"
+            "a recipe is called <networks>-x<scale>-<method>, such as edsr-x4-dukd, but got "
+            f"{name!r}{near}"
         )
     family, scale = match["family"], int(match["scale"])
     if family not in FAMILIES:

@@ -24,7 +24,8 @@ def chart(lines: Sequence[Line], *, label: str, log: bool = False, digits: int =
     """Draw curves over optimizer steps.
 
     Args:
-        lines: Curves; values that are not finite are left out, and on a logarithmic axis those that are not positive.
+        lines: Curves; values that are not finite are left out, and on a logarithmic axis those that
+            are not positive.
         label: What the vertical axis shows.
         log: Whether the vertical axis is logarithmic.
         digits: Decimals of a value in the text that appears over a point.
@@ -38,7 +39,8 @@ def chart(lines: Sequence[Line], *, label: str, log: bool = False, digits: int =
         return f'<p class="none">No values of {escape(label)}.</p>'
     xs = [x for line in shown for x, _ in line.points]
     ys = [_y(y, log=log) for line in shown for _, y in line.points]
-    # A first value far off would flatten all that follows; the axis shows what 98 % of the points need.
+    # A first value far off would flatten all that follows; the axis shows what 98 % of the points
+    # need.
     low, high = _padded(*_range(ys))
     right = max(xs) if max(xs) > 0 else 1.0
 

@@ -1,6 +1,7 @@
 """Several runs in one table, if they may stand in one: same steps, data, scale, teacher and protocol.
 
-Reads run directories only. Runs that differ in nothing but their seed become one row: mean and standard deviation.
+Reads run directories only. Runs that differ in nothing but their seed become one row: mean and
+standard deviation.
 """
 
 # ruff: noqa: RUF001 (the times sign, the dash and the minus are meant)
@@ -139,7 +140,8 @@ def read(directory: Path, measured: str = EVALUATION) -> Story:
     run = Run.open(directory)
     text = run.experiment.read_text(encoding="utf-8", errors="replace")
     try:
-        # Text only: what this loader makes is strings, lists and dictionaries, and nothing is resolved or built.
+        # Text only: what this loader makes is strings, lists and dictionaries, and nothing is
+        # resolved or built.
         experiment = yaml.load(text, Loader=yaml.BaseLoader) if len(text) <= _LARGEST else None  # noqa: S506
     except (yaml.YAMLError, RecursionError) as error:
         raise ReportError(f"{run.experiment} is no YAML: {error}") from error
@@ -244,8 +246,8 @@ def compare(runs: Sequence[Path], measured: str = EVALUATION) -> Comparison:
         measured: The file of each that holds the evaluation.
 
     Raises:
-        ReportError: If a run was not evaluated or not finished, or if two differ in steps, data, scale, teacher or
-            protocol: the message names the runs and what differs.
+        ReportError: If a run was not evaluated or not finished, or if two differ in steps, data,
+            scale, teacher or protocol: the message names the runs and what differs.
     """
     stories = read_all(runs, measured)
     for story in stories:

@@ -1,6 +1,7 @@
 """The run directory: what belongs to one training run, its checkpoints, its log, and a lock.
 
-Everything needed to go on is in one checkpoint, so there is one instant at which a step counts as saved.
+Everything needed to go on is in one checkpoint, so there is one instant at which a step counts as
+saved.
 """
 
 import errno
@@ -117,8 +118,9 @@ class Run:
     def lock(self) -> Generator[None, None, None]:
         """Keep other processes from training here, and clear away what a killed one left half written.
 
-        The kernel frees the lock when the process ends, however it ends. Where there is no ``flock`` (Windows, some
-        network file systems) the run goes on without a lock, with a warning.
+        The kernel frees the lock when the process ends, however it ends. Where there is no
+        ``flock`` (Windows, some network file systems) the run goes on without a lock, with a
+        warning.
 
         Raises:
             CheckpointError: If another process holds the lock; the message names it.
@@ -133,7 +135,8 @@ class Run:
             try:
                 yield
             finally:
-                file.truncate(0)  # closing the file frees the lock; the file stays, since deleting it would race
+                # closing the file frees the lock; the file stays, since deleting it would race
+                file.truncate(0)
 
     def _acquire(self, file: IO[str]) -> None:
         if sys.platform == "win32":
@@ -162,8 +165,8 @@ class Run:
     def log(self, record: Mapping[str, object]) -> None:
         """Append one line to the log; it reaches the system before this returns, the disk with the next checkpoint.
 
-        A line that a kill left unfinished is cut off first. Numbers that JSON does not know are written as the strings
-        ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float`` reads.
+        A line that a kill left unfinished is cut off first. Numbers that JSON does not know are
+        written as the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float`` reads.
         """
         line = json.dumps(_strict(record), ensure_ascii=False, separators=(", ", ": ")).encode() + b"\n"
         with self.log_file.open("a+b") as file:
@@ -197,8 +200,8 @@ class Run:
         """Take the lines after ``step`` out of the log, since a resumed run writes them again.
 
         Returns:
-            The lines taken out. On the same machine the steps come out equal to the last bit, so a caller can compare
-            their ``total_hex`` with what is logged next.
+            The lines taken out. On the same machine the steps come out equal to the last bit, so a
+            caller can compare their ``total_hex`` with what is logged next.
         """
         kept: list[dict[str, object]] = []
         dropped: list[dict[str, object]] = []
@@ -230,7 +233,8 @@ class Run:
             best: Whether this is the best so far; it is then kept until a better one is saved.
 
         Raises:
-            CheckpointError: If ``state`` holds something else, or a sound checkpoint of a later step is here.
+            CheckpointError: If ``state`` holds something else, or a sound checkpoint of a later
+                step is here.
             OSError: If it cannot be written; older checkpoints are untouched.
         """
         known_best = self._best_step()

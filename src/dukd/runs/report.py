@@ -1,15 +1,17 @@
 """One HTML page about one or several runs: numbers, curves, images, and how they came about.
 
-The page stands alone: it asks for nothing over the network, holds no script, and shows whatever the run directories
-hold as text. It reads run directories only, so it can be made on another machine than the one that trained.
+The page stands alone: it asks for nothing over the network, holds no script, and shows whatever the
+run directories hold as text. It reads run directories only, so it can be made on another machine
+than the one that trained.
 
 Images are PNG crops in ``samples/<sample>/<label>.png``, listed in ``samples/index.json``::
 
-    [{"sample": "butterfly", "images": [{"label": "bicubic", "file": "butterfly/bicubic.png", "psnr_y": 24.1}]}]
+    [{"sample": "butterfly", "images": [{"label": "bicubic", "file": "butterfly/bicubic.png",
+    "psnr_y": 24.1}]}]
 
-``file`` is relative to ``samples/``; ``psnr_y`` is that of the whole image. Labels are ``bicubic``, ``teacher``,
-``ground truth``, and the method's name for the run's own student. Several runs that cropped the same
-sample are shown side by side.
+``file`` is relative to ``samples/``; ``psnr_y`` is that of the whole image. Labels are ``bicubic``,
+``teacher``, ``ground truth``, and the method's name for the run's own student. Several runs that
+cropped the same sample are shown side by side.
 """
 
 # ruff: noqa: RUF001 (the times sign, the dash and the minus are meant)
@@ -86,8 +88,8 @@ def report(
         ``out``.
 
     Raises:
-        ReportError: If runs differ in what makes numbers comparable; the message names the difference.
-        dukd.runs.checkpoint.CheckpointError: If a directory holds no run.
+        ReportError: If runs differ in what makes numbers comparable; the message names the
+        difference. dukd.runs.checkpoint.CheckpointError: If a directory holds no run.
     """
     stories = read_all(runs, measured)
     table = tabulate(stories)
@@ -114,7 +116,8 @@ def report(
         f"{f'<p>{_text(about)}</p>' if about else ''}{_unfinished(stories)}</header>"
         f"{''.join(sections)}<footer>Made by dukd from run directories alone.</footer></main></body></html>\n"
     )
-    files.write_bytes(out, page.encode(errors="backslashreplace"))  # names may hold what UTF-8 cannot
+    # names may hold what UTF-8 cannot
+    files.write_bytes(out, page.encode(errors="backslashreplace"))
     return Path(out)
 
 

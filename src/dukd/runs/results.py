@@ -1,8 +1,9 @@
 """What was measured of a run, kept in its directory: sets add up, what cannot stand in one table is kept apart.
 
-Each way of measuring has a file: `evaluation.json` for the networks' plain answers in float32, another for a
-self-ensemble or bfloat16. Within a file, sets of images join those that were measured before, as long as the
-networks, the scale and the protocol are the same. Otherwise the old file is set aside under its date.
+Each way of measuring has a file: `evaluation.json` for the networks' plain answers in float32,
+another for a self-ensemble or bfloat16. Within a file, sets of images join those that were measured
+before, as long as the networks, the scale and the protocol are the same. Otherwise the old file is
+set aside under its date.
 """
 
 import json
@@ -19,7 +20,8 @@ from dukd.evaluation.evaluate import Row, Scores, Table, fingerprint
 from dukd.networks.files import weights
 
 SAME = 1e-3
-"""dB by which a figure may differ between machines; images whose figures differ by more have changed."""
+"""dB by which a figure may differ between machines; images whose figures differ by more have
+changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ def file_name(*, precision: str = "float32", self_ensemble: bool = False) -> str
 def keep(run: Path, table: Table) -> Kept:
     """Add what was measured of a run's student, and of what stands beside it, to what the run's directory holds.
 
-    A set is replaced by a later measurement of as many images or more; one of fewer leaves it as it is.
+    A set is replaced by a later measurement of as many images or more; one of fewer leaves it as it
+    is.
 
     Args:
         run: The run directory.

@@ -1,7 +1,8 @@
 """What every method and every network promises, as checks that need no test framework.
 
-`check_method` holds a method to all of it, on small networks that differ in architecture, width and depth, at every
-scale; `check_network` does so for a network. They serve what is outside the package as they serve what is inside:
+`check_method` holds a method to all of it, on small networks that differ in architecture, width and
+depth, at every scale; `check_network` does so for a network. They serve what is outside the package
+as they serve what is inside:
 
     def test_what_every_method_promises():
         check_method(MyMethod())
@@ -54,7 +55,8 @@ PAIRS: dict[str, Pair] = {
         lambda s: RCANConfig(scale=s, width=8, groups=2, blocks=2, squeeze=4),
     ),
 }
-"""One architecture in two sizes, and two mixed pairs, one of them with a transformer as the student."""
+"""One architecture in two sizes, and two mixed pairs, one of them with a transformer as the
+student."""
 
 
 class Refused(ValueError):  # noqa: N818  no error of the method's: it says which pairs it serves
@@ -92,7 +94,7 @@ class Case:
                 _hold(
                     len(str(error)) > 40,
                     f"a refusal says why, and what would serve, but got {str(error)!r}",
-                )  # noqa: PLR2004
+                )
                 raise Refused(str(error)) from error
             lr = torch.rand(2, 3, *size)
             hr = torch.rand(2, 3, size[0] * scale, size[1] * scale)
@@ -120,9 +122,11 @@ def check_method(
     """Hold a method to what every method promises. It takes a few seconds.
 
     Args:
-        method: The method, with the hyper-parameters to check; those with a weight of 0 are not covered.
+        method: The method, with the hyper-parameters to check; those with a weight of 0 are not
+            covered.
         signed: Whether losses may be negative, as a logarithm or a distance to move away from may.
-        pairs: Networks to check it on, by name. At least one pair has to be served, and others refused in a sentence.
+        pairs: Networks to check it on, by name. At least one pair has to be served, and others
+            refused in a sentence.
         scales: Upscaling factors to check it at.
 
     Raises:
@@ -258,11 +262,13 @@ def agrees_in_half_precision(method: Method, pair: Pair) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rough = case.losses(part)
         for term, loss in exact.items():
-            # bfloat16 keeps 8 bits, and what a method compares is often a small difference of large numbers
+            # bfloat16 keeps 8 bits, and what a method compares is often a small difference of large
+            # numbers
             near = torch.isclose(rough[term].float(), loss.float(), rtol=0.25, atol=0.05)
             _hold(
                 bool(near),
-                f"the loss {term!r} of {part.name} is {loss:.4g}, but {rough[term]:.4g} in bfloat16",
+                f"the loss {term!r} of {part.name} is {loss:.4g}, but {rough[term]:.4g} in "
+                "bfloat16",
             )
 
 
@@ -317,7 +323,8 @@ def survives_a_checkpoint(method: Method, pair: Pair) -> None:
             same = torch.equal(loss, second[term])
             _hold(
                 same,
-                f"the loss {term!r} of {part.name} depends on something that its extras' tensors do not hold",
+                f"the loss {term!r} of {part.name} depends on something that its extras' tensors "
+                "do not hold",
             )
 
 

@@ -159,7 +159,10 @@ class Steps:
             else method.name
         )
         taught = f"{_named(session.teacher.config)} to " if session.teacher_sha256 else ""
-        return f"{called}, {taught}{_named(session.student.config)}, {data.batch} patches of {data.patch}"
+        return (
+            f"{called}, {taught}{_named(session.student.config)}, {data.batch} patches of "
+            f"{data.patch}"
+        )
 
 
 @contextmanager
@@ -175,12 +178,14 @@ def steps(
 ) -> Generator[Steps, None, None]:
     """Prepare a whole step of training: with the teacher asked, with its answers replayed, and the student alone.
 
-    The images are noise, the student untrained: neither changes what a step costs. Answers are replayed where the
-    method allows it. The student alone makes its forward and backward passes on the images that the method shows it.
+    The images are noise, the student untrained: neither changes what a step costs. Answers are
+    replayed where the method allows it. The student alone makes its forward and backward passes on
+    the images that the method shows it.
 
     Args:
         student: The network that learns.
-        teacher: The other one: its file, or its numbers, which give it random weights; None for methods without one.
+        teacher: The other one: its file, or its numbers, which give it random weights; None for
+            methods without one.
         device: Where.
         method: DUKD by default.
         batch: Patches per step.

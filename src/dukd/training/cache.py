@@ -1,14 +1,15 @@
 """The teacher's answers to one period of batches, computed once, kept in a file and replayed.
 
-Where batches come again after a period, so do the method's questions to the teacher: the images, and the generator
-a method draws from, are functions of the batch's number. The teacher answers during the first period; every later step
-reads its answers from a mapped file. A method does not know of it.
+Where batches come again after a period, so do the method's questions to the teacher: the images,
+and the generator a method draws from, are functions of the batch's number. The teacher answers
+during the first period; every later step reads its answers from a mapped file. A method does not
+know of it.
 
-The file holds a header and one record per batch, all of the same size: CRC-32, number, fingerprints of the images
-asked, answers, and the features that were read with them. A record counts when its sum is right, so one that a kill or
-a power cut left half written is simply asked again, and so is one in which a bit flipped. How values are kept is told
-in `dukd.training.codec`; what is replayed is also what the first period returns, so a run does not depend on who filled the
-bank, or how far.
+The file holds a header and one record per batch, all of the same size: CRC-32, number, fingerprints
+of the images asked, answers, and the features that were read with them. A record counts when its
+sum is right, so one that a kill or a power cut left half written is simply asked again, and so is
+one in which a bit flipped. How values are kept is told in `dukd.training.codec`; what is replayed
+is also what the first period returns, so a run does not depend on who filled the bank, or how far.
 """
 
 import errno
@@ -100,7 +101,8 @@ class Question:
     shape: Shape
     """``(n, 3, h, w)``."""
     mark: str
-    """SHA-256 of its fingerprints in batch 0, rounded: unlike questions are not kept in the same file."""
+    """SHA-256 of its fingerprints in batch 0, rounded: unlike questions are not kept in the same
+    file."""
     depths: tuple[float, ...] = ()
     """Where the teacher's features are read as well."""
     width: int = 0
@@ -164,7 +166,8 @@ def questions(teacher: SRNetwork, ask: Callable[[SRNetwork], object]) -> tuple[Q
         ask: Computes the losses of batch 0 with the teacher it is given.
 
     Raises:
-        BankError: If the method reads more than answers and features, so that they cannot be reused.
+        BankError: If the method reads more than answers and features, so that they cannot be
+            reused.
     """
     listener = _Listener(teacher)
     with torch.no_grad():
@@ -175,9 +178,9 @@ def questions(teacher: SRNetwork, ask: Callable[[SRNetwork], object]) -> tuple[Q
 def fingerprints(x: Tensor) -> Tensor:
     """Four projections of each image on random signs: ``(n, c, h, w)`` to ``(n, 4)``, float64.
 
-    Unlike a hash they can be compared across devices, where a reduced image differs in its last bits. A change of
-    one value by one gray level moves all of them by 1 / 255; of two different images all four agree to 0.001 with
-    odds of about 1e-16.
+    Unlike a hash they can be compared across devices, where a reduced image differs in its last
+    bits. A change of one value by one gray level moves all of them by 1 / 255; of two different
+    images all four agree to 0.001 with odds of about 1e-16.
     """
     x = x.detach().flatten(1)
     x = x.cpu() if x.device.type == "mps" else x  # which has no float64
@@ -187,7 +190,7 @@ def fingerprints(x: Tensor) -> Tensor:
 @lru_cache(maxsize=32)
 def _signs(count: int, device: torch.device) -> Tensor:
     chances = np.random.default_rng(0).random((count, _PROJECTIONS))
-    return torch.from_numpy(np.where(chances < 0.5, -1.0, 1.0)).to(device)  # noqa: PLR2004  even chances
+    return torch.from_numpy(np.where(chances < 0.5, -1.0, 1.0)).to(device)
 
 
 class Bank:
@@ -231,8 +234,8 @@ class Bank:
     def read(self, number: int) -> NDArray[np.void] | None:
         """The record of a batch, None if there is none yet.
 
-        Its fields are ``fingerprints``, and of each question ``answer0``, and ``feature0_0`` and ``scales0_0`` of its
-        first depth.
+        Its fields are ``fingerprints``, and of each question ``answer0``, and ``feature0_0`` and
+        ``scales0_0`` of its first depth.
         """
         at = self._start + number * self._record.itemsize
         if struct.unpack_from("<I", self._map, at + 4)[0] != number + 1:
@@ -257,7 +260,10 @@ class Bank:
                     self._put(raw)
                 except OSError as error:
                     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                        what = f"the disk filled up while the teacher's answers were kept in {self.path}; make room"
+                        what = (
+                            "the disk filled up while the teacher's answers were kept in "
+                            f"{self.path}; make room"
+                        )
                         raise OSError(error.errno, what) from error
                     raise
 
@@ -302,7 +308,7 @@ def _record(source: Source, asked: tuple[Question, ...]) -> np.dtype[np.void]:
         fields.append((f"answer{i}", dtype, (n, c, h * source.scale, w * source.scale)))
         for j in range(len(question.depths)):
             fields.append((f"feature{i}_{j}", dtype, (n, question.width, h, w)))
-            if source.bits < 32:  # noqa: PLR2004
+            if source.bits < 32:
                 fields.append((f"scales{i}_{j}", "<f4", (n, question.width, 2)))
     return np.dtype(fields)
 
@@ -324,15 +330,17 @@ def _create(path: Path, header: bytes, total: int, period: int, limit: float) ->
         fitting = int((limit - len(header)) // per_batch)
         remedy = f"a period of at most {fitting} fits" if fitting > 0 else "not even one batch fits"
         raise BankError(
-            f"the teacher's answers to {period} batches take {total / 1e9:.2f} GB ({per_batch / 1e6:.2f} MB each), but "
-            f"the limit is {limit / 1e9:.2f} GB: {remedy} (--data.period), or raise --reuse.limit-gb"
+            f"the teacher's answers to {period} batches take {total / 1e9:.2f} GB "
+            f"({per_batch / 1e6:.2f} MB each), but the limit is {limit / 1e9:.2f} GB: {remedy} "
+            "(--data.period), or raise --reuse.limit-gb"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if total > free:
         raise BankError(
-            f"the teacher's answers to {period} batches take {total / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free in "
-            f"{path.parent}: choose a shorter --data.period, or another --reuse.folder"
+            f"the teacher's answers to {period} batches take {total / 1e9:.2f} GB, but "
+            f"{free / 1e9:.2f} GB are free in {path.parent}: choose a shorter --data.period, or "
+            "another --reuse.folder"
         )
     with (path.parent / "lock").open("ab") as lock, _alone(lock):
         if not path.exists():
@@ -367,8 +375,9 @@ def _alone(file: IO[bytes]) -> Generator[None, None, None]:
 class BankedTeacher(_Asked):
     """A teacher that answers each question of a period once, and from then on from its bank.
 
-    A question is recognized by its place in the step, and by fingerprints of its images. On a GPU the comparison's
-    outcome is fetched by `verify`, so that no step waits for it; a thread reads and checks the next batch's answers.
+    A question is recognized by its place in the step, and by fingerprints of its images. On a GPU
+    the comparison's outcome is fetched by `verify`, so that no step waits for it; a thread reads
+    and checks the next batch's answers.
     """
 
     def __init__(self, network: SRNetwork, bank: Bank, *, late: bool = False) -> None:
@@ -487,7 +496,7 @@ class BankedTeacher(_Asked):
     ) -> tuple[Tensor, list[Tensor]]:
         features: list[Tensor] = []
         for j in range(len(depths)):
-            scales = None if self.bank.source.bits == 32 else stored[f"scales{place}_{j}"]  # noqa: PLR2004
+            scales = None if self.bank.source.bits == 32 else stored[(f"scales{place}_{j}")]
             features.append(
                 self.bank.features.decode(stored[f"feature{place}_{j}"], scales, device)
             )
@@ -495,6 +504,7 @@ class BankedTeacher(_Asked):
 
     def _changed(self, what: str) -> BankError:
         return BankError(
-            f"at batch {self._number} the method {what}; the answers in {self.bank.path} are to other questions, and "
-            f"reuse needs questions that follow from the batch and its generator alone: {REMEDY}"
+            f"at batch {self._number} the method {what}; the answers in {self.bank.path} are to "
+            "other questions, and reuse needs questions that follow from the batch and its "
+            f"generator alone: {REMEDY}"
         )

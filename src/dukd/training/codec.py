@@ -31,7 +31,7 @@ class Codec:
 
     def encode(self, x: Tensor) -> Codes:
         """Turn a teacher's answer into what is stored."""
-        if self.bits == 32:  # noqa: PLR2004
+        if self.bits == 32:
             return x.detach().float().cpu().contiguous().numpy()
         levels, zero, top = self._numbers()
         codes = (x.detach().float() * levels).round_().add_(zero).clamp_(0, top)
@@ -40,13 +40,13 @@ class Codec:
     def decode(self, codes: Codes, device: torch.device) -> Tensor:
         """Turn what is stored into float32 on a device."""
         stored = _loaded(codes, self.bits, device)
-        if self.bits == 32:  # noqa: PLR2004
+        if self.bits == 32:
             return stored
         levels, zero, _ = self._numbers()
         return stored.to(torch.float32).sub_(zero).div_(levels)
 
     def _numbers(self) -> tuple[int, int, int]:
-        return (224, 16, 255) if self.bits == 8 else (32768, 16384, 65535)  # noqa: PLR2004
+        return (224, 16, 255) if self.bits == 8 else (32768, 16384, 65535)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class FeatureCodec:
             Codes of the same shape, and, below 32 bits, steps and offsets ``(n, c, 2)``.
         """
         x = x.detach().float()
-        if self.bits == 32:  # noqa: PLR2004
+        if self.bits == 32:
             return x.cpu().contiguous().numpy(), None
         low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
         step = ((high - low) / self._top).clamp_min(torch.finfo(torch.float32).tiny)
@@ -91,10 +91,10 @@ class FeatureCodec:
 
 
 def _stored(codes: Tensor, bits: Bits) -> Codes:
-    kind = torch.uint8 if bits == 8 else torch.int32  # noqa: PLR2004
+    kind = torch.uint8 if bits == 8 else torch.int32
     return codes.to(kind).cpu().contiguous().numpy().astype(Codec(bits).dtype, copy=False)
 
 
 def _loaded(codes: Codes, bits: Bits, device: torch.device) -> Tensor:
-    plain = codes.astype(np.int32) if bits == 16 else codes  # noqa: PLR2004  torch computes little in uint16
+    plain = codes.astype(np.int32) if bits == 16 else codes
     return sent(torch.from_numpy(np.ascontiguousarray(plain)), device)

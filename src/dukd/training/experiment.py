@@ -98,13 +98,13 @@ class Data:
     by_area: bool = False
     """Whether large images are drawn more often; otherwise each image is drawn once per epoch."""
     period: int = 0
-    """Number of batches after which the same ones come again, so that a teacher need not be asked twice (see
-    ``reuse``); 0 for never."""
+    """Number of batches after which the same ones come again, so that a teacher need not be asked
+    twice (see ``reuse``); 0 for never."""
     workers: int = 1
     """Threads that cut patches; the batches are the same for any number."""
     resident: Residence = "auto"
-    """Whether all images are copied to the device and cut there; auto does so on a GPU where they take at most half
-    of its free memory. The batches are the same."""
+    """Whether all images are copied to the device and cut there; auto does so on a GPU where they
+    take at most half of its free memory. The batches are the same."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
@@ -120,13 +120,14 @@ class Reuse:
     """Whether the teacher is asked but once, where ``data.period`` lets the same batches come again."""
 
     on: bool = True
-    """Whether its answers, and the features read with them, are kept and replayed; without a period there is
-    nothing to replay."""
+    """Whether its answers, and the features read with them, are kept and replayed; without a period
+    there is nothing to replay."""
     bits: Literal[8, 16, 32] = 8
     """Bits per value of an answer; 8 are 58 dB from the teacher's own, 32 are exact."""
     turns: tuple[Operation, ...] = TURNS
-    """Symmetries under which the student sees replayed batches, drawn anew for every image and step; with
-    none it sees them as they are. Methods that compare features draw none: features do not turn with an image."""
+    """Symmetries under which the student sees replayed batches, drawn anew for every image and
+    step; with none it sees them as they are. Methods that compare features draw none: features do
+    not turn with an image."""
     folder: Path = Path("banks")
     """Folder for the answers; runs that ask the same questions share them."""
     limit_gb: float = 20.0
@@ -147,9 +148,11 @@ class Optimization:
     learning_rate: float = 1e-4
     """Adam's rate, before the schedule."""
     schedule: Literal["step", "cosine", "one-cycle", "constant"] = "step"
-    """How the rate changes: multiplied by ``decay`` at each milestone; along half a cosine to 0; up and down once."""
+    """How the rate changes: multiplied by ``decay`` at each milestone; along half a cosine to 0; up
+    and down once."""
     milestones: tuple[float, ...] = (0.4, 0.8)
-    """Where the step schedule decays, as fractions of the steps: at 100k and 200k of 250k in the paper."""
+    """Where the step schedule decays, as fractions of the steps: at 100k and 200k of 250k in the
+    paper."""
     decay: float = 0.1
     """Factor of the rate at each milestone."""
     warm_up: int = 0
@@ -159,24 +162,28 @@ class Optimization:
     weight_decay: float = 0.0
     """Adam's weight decay."""
     ema: float = 0.999
-    """Decay of the averaged student, which is evaluated and saved; 0 keeps the last weights instead."""
+    """Decay of the averaged student, which is evaluated and saved; 0 keeps the last weights
+    instead."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 for none."""
     accumulate: int = 1
-    """Number of equal parts in which a batch is computed, to save memory; the gradient is that of the whole batch, but
-    what a method draws at random, such as windows, is drawn for each part. Several ranks share the parts."""
+    """Number of equal parts in which a batch is computed, to save memory; the gradient is that of
+    the whole batch, but what a method draws at random, such as windows, is drawn for each part.
+    Several ranks share the parts."""
     deterministic: bool = False
-    """Whether the weights come out equal to the last bit for any number of ranks that divides ``accumulate``; takes
-    memory for ``accumulate`` gradients. Promised on CPUs of one kind, with as many threads per rank."""
+    """Whether the weights come out equal to the last bit for any number of ranks that divides
+    ``accumulate``; takes memory for ``accumulate`` gradients. Promised on CPUs of one kind, with as
+    many threads per rank."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward passes; weights stay in float32."""
     channels_last: bool | None = None
-    """Whether images lie in memory with their channels together; None for what was measured to be faster, network by
-    network."""
+    """Whether images lie in memory with their channels together; None for what was measured to be
+    faster, network by network."""
     compile: bool = False
     """Whether networks go through torch.compile."""
     cuda_graphs: bool = False
-    """Whether compiled networks' kernels are recorded once and replayed, which spares a GPU waiting for launches."""
+    """Whether compiled networks' kernels are recorded once and replayed, which spares a GPU waiting
+    for launches."""
     seed: int = 10
     """Seed of weights, patches and everything random."""
     warm_start: Path | None = None
@@ -201,13 +208,15 @@ class Optimization:
         check("seed", self.seed, least=0)
         if self.cuda_graphs and not self.compile:
             raise ValueError(
-                "cuda_graphs are recorded by torch.compile: switch it on too (--optimization.compile)"
+                "cuda_graphs are recorded by torch.compile: switch it on too "
+                "(--optimization.compile)"
             )
         if self.warm_up >= self.steps:
             raise ValueError(f"warm_up is {self.warm_up}, but there are {self.steps} steps")
         if self.warm_up and self.schedule == "one-cycle":
             raise ValueError(
-                f"the one-cycle schedule rises by itself: leave warm_up out, which is {self.warm_up}"
+                "the one-cycle schedule rises by itself: leave warm_up out, which is "
+                f"{self.warm_up}"
             )
 
 
@@ -224,7 +233,8 @@ class Evaluation:
     log_every: int = 100
     """Steps between lines of the log."""
     teacher_images: int = 5
-    """Images on which the teacher has to beat bicubic before training starts; 0 leaves the trial out."""
+    """Images on which the teacher has to beat bicubic before training starts; 0 leaves the trial
+    out."""
     samples: int = 0
     """Images of the first set of which crops are kept for the report."""
     tensorboard: bool = False
@@ -266,7 +276,8 @@ class Experiment:
             )
         if self.data.batch % self.optimization.accumulate:
             raise ValueError(
-                f"a batch of {self.data.batch} does not divide into {self.optimization.accumulate} (accumulate)"
+                f"a batch of {self.data.batch} does not divide into "
+                f"{self.optimization.accumulate} (accumulate)"
             )
 
     def to_yaml(self) -> str:

@@ -14,7 +14,8 @@ from dukd.runs.directory import Run
 
 Record = Mapping[str, object]
 Observer = Callable[[Record], None]
-"""Told every line of the log as it is written, and ``{"kind": "step", "step", "steps", "seconds_left"}`` each step."""
+"""Told every line of the log as it is written, and ``{"kind": "step", "step", "steps",
+"seconds_left"}`` each step."""
 
 GRADIENT_NORM = "gradient_norm"
 

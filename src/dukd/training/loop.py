@@ -1,8 +1,9 @@
 """The training loop, and the only place that calls backward or step.
 
-Everything a step does follows from the experiment and the number of the step: the patches are batch ``k`` of a seed,
-the method draws from a generator of (seed, k), and so does whatever the networks draw themselves. A run that was
-killed therefore continues from its last checkpoint to the same bits it would have reached.
+Everything a step does follows from the experiment and the number of the step: the patches are batch
+``k`` of a seed, the method draws from a generator of (seed, k), and so does whatever the networks
+draw themselves. A run that was killed therefore continues from its last checkpoint to the same bits
+it would have reached.
 """
 
 import hashlib
@@ -77,22 +78,26 @@ def train(
     Args:
         experiment: What to do.
         directory: The run directory; see ``docs/architecture.md`` for what is in it.
-        resume: Go on with the run that is in the directory, to the same result as if it had never stopped.
+        resume: Go on with the run that is in the directory, to the same result as if it had never
+            stopped.
         device: Where to train; of no effect with a ``world``, which knows.
         observe: Told of every step and every line of the log, on the first rank.
         progress: Told how far the preparation of data has come.
-        world: The processes that train together, from ``distributed.join``; each of them calls this function.
+        world: The processes that train together, from ``distributed.join``; each of them calls this
+            function.
 
     Returns:
         The file of the averaged student.
 
     Raises:
         ValueError: If the experiment cannot be run as it is; nothing is written then.
-        dukd.runs.checkpoint.CheckpointError: If the directory is used already, or holds nothing to resume.
+        dukd.runs.checkpoint.CheckpointError: If the directory is used already, or holds nothing to
+        resume.
         NonFiniteError: If a loss is not finite.
-        Interrupted: After SIGINT or SIGTERM to any rank, when the step is finished and everything is saved.
-        dukd.core.distributed.PeerError: If another rank died or hangs.
-        dukd.core.distributed.RankError: If the ranks cannot share a batch, or do not train the same.
+        Interrupted: After SIGINT or SIGTERM to any rank, when the step is finished and everything
+        is saved. dukd.core.distributed.PeerError: If another rank died or hangs.
+        dukd.core.distributed.RankError: If the ranks cannot share a batch, or do not train the
+        same.
     """
     world = world or World(device=numbered(torch.device(device)))
     directory = Path(directory)
@@ -210,7 +215,8 @@ def advance(session: Session, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         hr: ``(n, 3, h * scale, w * scale)``, uint8.
 
     Returns:
-        The losses by name, as the method weighs them, and the norm of the gradient; of the whole batch.
+        The losses by name, as the method weighs them, and the norm of the gradient; of the whole
+        batch.
 
     Raises:
         NonFiniteError: If a loss is not finite; the weights are as before.
@@ -323,8 +329,9 @@ def _explained(error: NonFiniteError, run: Run, logbook: Logbook) -> NonFiniteEr
     logbook.event(error.step, "non-finite", str(error))
     sound = "the last checkpoint is sound, and a new run can start from it (warm_start)"
     text = (
-        f"{error}. The patches, their images' names and the weights before that step are in {path}; "
-        f"{sound if run.steps() else 'nothing had been saved yet'}. A lower learning_rate, clip, or float32 often help"
+        f"{error}. The patches, their images' names and the weights before that step are in "
+        f"{path}; {sound if run.steps() else 'nothing had been saved yet'}. A lower "
+        "learning_rate, clip, or float32 often help"
     )
     return NonFiniteError(text, error.evidence, error.step)
 
@@ -359,8 +366,9 @@ class _Keeper:
                 if session.world.size == 1:  # the others are not there to agree
                     self.save()
                 raise TooLittleMemoryError(
-                    f"validating after step {session.step} does not fit into the memory of {session.device}: judge by "
-                    "smaller images (--evaluation.sets), then go on with --resume"
+                    f"validating after step {session.step} does not fit into the memory of "
+                    f"{session.device}: judge by smaller images (--evaluation.sets), then go on "
+                    "with --resume"
                 ) from error
             self.logbook.write(record)
             best = record["sets"][session.validation.first]["psnr_y"] > session.best
@@ -369,7 +377,8 @@ class _Keeper:
 
     def save(self, *, best: bool = False) -> None:
         settle(self.session)
-        self.session.world.wait()  # until the first rank has validated, which may take longer than a message may
+        # until the first rank has validated, which may take longer than a message may
+        self.session.world.wait()
         _compare(self.session)
         if self.session.world.leads:
             self._save(best=best)
@@ -394,7 +403,8 @@ class _Keeper:
 def _stopping(world: World) -> Generator[threading.Event, None, None]:
     """Turn the first SIGINT or SIGTERM into a wish to stop; the second one ends the process at once.
 
-    A launcher of several ranks passes on what the terminal has sent to each: that repeats a wish, and is no second one.
+    A launcher of several ranks passes on what the terminal has sent to each: that repeats a wish,
+    and is no second one.
     """
     stop = threading.Event()
     wished = 0.0

@@ -48,6 +48,7 @@ def advice(experiment: Experiment, device: torch.device) -> TooLittleMemoryError
         options.append(f"--data.patch {patch}")
     part = data.batch // optimization.accumulate
     return TooLittleMemoryError(
-        f"a step does not fit into the memory of {device}: {part} patches of {data.patch} pixels at a time, in "
-        f"{optimization.precision}. What makes it smaller: {'; '.join(options) or 'nothing but other networks'}"
+        f"a step does not fit into the memory of {device}: {part} patches of {data.patch} pixels "
+        f"at a time, in {optimization.precision}. What makes it smaller: "
+        f"{'; '.join(options) or 'nothing but other networks'}"
     )

@@ -1,8 +1,9 @@
 """Stop at a loss or a gradient that is not finite, before it reaches the weights, and without making a GPU wait.
 
-On the CPU the values are looked at before the optimizer steps. On a GPU that would stall every step, so the verdict
-stays there: the fused optimizer reads it as ``found_inf`` and leaves the weights alone, from the first bad step on. The
-host reads the verdict of a step while the next one is under way, and of the last one before anything is saved.
+On the CPU the values are looked at before the optimizer steps. On a GPU that would stall every
+step, so the verdict stays there: the fused optimizer reads it as ``found_inf`` and leaves the
+weights alone, from the first bad step on. The host reads the verdict of a step while the next one
+is under way, and of the last one before anything is saved.
 """
 
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ class Watch:
             values: Sums of losses, and the norm of the gradient.
 
         Returns:
-            The step that was found bad, this one or the one before; None if all is well as far as is known.
+            The step that was found bad, this one or the one before; None if all is well as far as
+            is known.
         """
         bad = ~torch.isfinite(torch.stack([value.detach().float() for value in values])).all()
         if not self.deferred:

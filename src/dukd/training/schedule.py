@@ -14,7 +14,8 @@ _RISE = 0.3
 _START = 0.04
 """Factor at which it starts."""
 _METHOD, _NETWORKS, _TURNS = 1, 2, 3
-"""Streams of randomness: what methods draw, what networks do, and how the student sees replayed images."""
+"""Streams of randomness: what methods draw, what networks do, and how the student sees replayed
+images."""
 
 
 def rate_factor(optimization: Optimization, step: int) -> float:
@@ -66,7 +67,8 @@ class Draws:
     turns: torch.Generator
     """For how the student sees replayed images."""
     networks: torch.Generator | None
-    """Seeds of what networks draw themselves; None where the step's own seed serves its only micro-batch."""
+    """Seeds of what networks draw themselves; None where the step's own seed serves its only
+    micro-batch."""
 
     def begin(self) -> None:
         """Seed what networks draw, for one pass of a method over the micro-batch."""

@@ -92,7 +92,8 @@ class Session:
             world: Who trains along; the first rank prepares data and validates for all.
 
         Raises:
-            ValueError: If the teacher, the images or the method do not fit the student, or the ranks the batch.
+            ValueError: If the teacher, the images or the method do not fit the student, or the
+                ranks the batch.
         """
         device = numbered(device)
         world = world or World(device=device)
@@ -162,15 +163,15 @@ class Session:
             self.turned = Turned(self.student, reuse.turns)
         elif reuse.turns:
             self.notes.append(
-                f"{self.experiment.method.name} compares features, which do not turn with an image: the student sees "
-                "batches that come again as they are"
+                f"{self.experiment.method.name} compares features, which do not turn with an "
+                "image: the student sees batches that come again as they are"
             )
         if not self.teacher_sha256:
             return
         if self.experiment.method.runs_teacher:
             raise BankError(
-                f"{self.experiment.method.name} runs parts of the teacher on what the student made, which cannot be "
-                f"kept: {cache.REMEDY}"
+                f"{self.experiment.method.name} runs parts of the teacher on what the student "
+                f"made, which cannot be kept: {cache.REMEDY}"
             )
         at_first = cache.questions(
             self.teacher, lambda listener: self._rehearse(listener, copy.deepcopy(self.extras))
@@ -179,7 +180,8 @@ class Session:
         asked = cache.questions(self.teacher, lambda listener: self._rehearse(listener, extras))
         if at_first not in ((), asked):
             raise BankError(
-                f"what {self.experiment.method.name} asks its teacher changes with time: {cache.REMEDY}"
+                f"what {self.experiment.method.name} asks its teacher changes with time: "
+                f"{cache.REMEDY}"
             )
         if not asked:
             return
@@ -250,7 +252,8 @@ class Session:
         """
         if self.bank is None:
             raise ValueError(
-                "this experiment keeps no answers: it needs a teacher, a data.period above 0, and reuse.on"
+                "this experiment keeps no answers: it needs a teacher, a data.period above 0, "
+                "and reuse.on"
             )
         missing = self.bank.bank.missing()
         extras = self._extras_at_the_end()
@@ -371,7 +374,8 @@ class Session:
             Sentences about checkpoints that could not be used.
 
         Raises:
-            CheckpointError: If no checkpoint is sound, or the teacher or the images are not those of the run.
+            CheckpointError: If no checkpoint is sound, or the teacher or the images are not those
+                of the run.
         """
         if not run.steps():
             if self.world.leads:
@@ -385,8 +389,9 @@ class Session:
         ):
             if state[name] != ours:
                 raise CheckpointError(
-                    f"{run.directory}: {what} changed since step {loaded.step} ({name} was {state[name][:12]}, is "
-                    f"{ours[:12]}): bring the old ones back, or start another run with warm_start"
+                    f"{run.directory}: {what} changed since step {loaded.step} ({name} was "
+                    f"{state[name][:12]}, is {ours[:12]}): bring the old ones back, or start "
+                    "another run with warm_start"
                 )
         self.student.load_state_dict(state["student"])
         self.averaged.load_state_dict(state["averaged"])
@@ -454,8 +459,9 @@ def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
 def layout_of(optimization: Optimization, device: torch.device) -> bool | None:
     """Whether channels lie together in memory; None if each network decides.
 
-    In float32 on a processor they lie apart where nobody has decided: together would be 6 to 10 % faster, but the heap
-    falls into pieces, and the paper's step takes a quarter more memory (docs/results/memory.md).
+    In float32 on a processor they lie apart where nobody has decided: together would be 6 to 10 %
+    faster, but the heap falls into pieces, and the paper's step takes a quarter more memory
+    (docs/results/memory.md).
     """
     if (
         optimization.channels_last is None
@@ -479,7 +485,8 @@ def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:
         report=notes.append,
     )
     notes.append(
-        f"the teacher is {teacher.config}, {teacher.parameter_count():,} parameters, from {described.weights}"
+        f"the teacher is {teacher.config}, {teacher.parameter_count():,} parameters, from "
+        f"{described.weights}"
     )
     return teacher.frozen(), sha256(described.weights)
 
@@ -515,7 +522,8 @@ def open_pack(
         pack = Pack.open(data.train)
         if pack.scale != scale:
             raise ValueError(
-                f"{data.train} is a pack for x{pack.scale}, but the student is x{scale}: prepare another"
+                f"{data.train} is a pack for x{pack.scale}, but the student is x{scale}: prepare "
+                "another"
             )
         return pack
     where = data.train.resolve()
@@ -542,6 +550,6 @@ def check_same(experiment: Experiment, run: Run) -> None:
     changed = Experiment.from_file(run.experiment).differences(experiment)
     if changed:
         raise CheckpointError(
-            f"{run.directory} was begun as another experiment: {'; '.join(changed)}. Resume it as it was, or choose "
-            "another directory"
+            f"{run.directory} was begun as another experiment: {'; '.join(changed)}. Resume it as "
+            "it was, or choose another directory"
         )

@@ -1,8 +1,9 @@
 """A student that sees every image turned at random, and answers as if it had not been.
 
-Where batches come again after a period and the teacher's answers are replayed, the images a method handles have to
-stay as they are. Flips and transposition commute with upscaling exactly, so the student may see ``g x`` and answer
-``g^-1 S(g x)``: eight views of every image, of which the method, the ground truth and the teacher need not know.
+Where batches come again after a period and the teacher's answers are replayed, the images a method
+handles have to stay as they are. Flips and transposition commute with upscaling exactly, so the
+student may see ``g x`` and answer ``g^-1 S(g x)``: eight views of every image, of which the method,
+the ground truth and the teacher need not know.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ class Turned(Wrapped):
     ) -> tuple[Tensor, list[Tensor]]:
         if depths and "invert" in self.operations:
             raise ValueError(
-                "features of inverted colors cannot be turned back: leave invert out of the operations"
+                "features of inverted colors cannot be turned back: leave invert out of the "
+                "operations"
             )
         turn = invertible.draw(lr.shape, probability=0.5, rng=self._rng, operations=self.operations)
         seen = turn.apply(lr)

@@ -95,7 +95,8 @@ class Validation:
         self, network: SRNetwork, teacher: SRNetwork | None, name: str, pair: Pair
     ) -> dict[str, float]:
         lr, hr = load(pair)
-        # Compared where the answer is: on one thread of a GPU's host it would take a second per image of DIV2K.
+        # Compared where the answer is: on one thread of a GPU's host it would take a second per
+        # image of DIV2K.
         there = self.device.type == "cuda"
         sr, _ = answer(network, lr, device=self.device, stay=there)
         truth = tensor(hr).to(sr.device)
@@ -154,14 +155,15 @@ def pixels(sr: Tensor) -> NDArray[np.uint8]:
 def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
     """Compare a teacher with bicubic interpolation, and with itself read otherwise, on images of the first set.
 
-    A file does not say everything about a network: the range of its values, the mean it subtracts, the order of its
-    colors. Each that could be otherwise is tried on small crops.
+    A file does not say everything about a network: the range of its values, the mean it subtracts,
+    the order of its colors. Each that could be otherwise is tried on small crops.
 
     Returns:
         A sentence with both figures, and what would be better, if anything is.
 
     Raises:
-        ValueError: If the teacher is not better than bicubic; the message says what is likely wrong.
+        ValueError: If the teacher is not better than bicubic; the message says what is likely
+            wrong.
     """
     name = validation.first
     pairs = some(validation.sets[name], count)
@@ -179,7 +181,8 @@ def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
     measured = [
         (_mean_psnr(other, crops, validation), count, what) for count, what, other in others
     ]
-    # Of readings that are nearly as good, the one with the fewest changes: blue for red costs some files little.
+    # Of readings that are nearly as good, the one with the fewest changes: blue for red costs some
+    # files little.
     best, _, what = max(measured, key=lambda m: m[0] - m[1] * _PER_CHANGE)
     advice = ""
     if best > as_read + _CLEARLY_BETTER:
@@ -199,16 +202,18 @@ _TRIALS = 2
 _TRIAL_SIZE = 64
 """Rows and columns of lr of such an image."""
 _CLEARLY_BETTER = 0.5
-"""dB by which another reading has to be better to be spoken of. The right one is better by several; on crops of two
-images EDSR 64 x 5 once read 0.3 dB better with blue and red exchanged, but 0.05 dB worse on all of Set5."""
+"""dB by which another reading has to be better to be spoken of. The right one is better by several;
+on crops of two images EDSR 64 x 5 once read 0.3 dB better with blue and red exchanged, but 0.05 dB
+worse on all of Set5."""
 _PER_CHANGE = 0.3
 """dB that a reading has to be better for each further thing that is read otherwise."""
 _NEAR = 3.0
-"""dB below bicubic from which a teacher read otherwise may still be the right one: crops differ from images."""
+"""dB below bicubic from which a teacher read otherwise may still be the right one: crops differ
+from images."""
 _UNTRAINED = (
-    "No other range, mean, residual scale or order of colors helps either: likely its weights were never trained, or "
-    "were trained for something else, such as another scale or degraded images. --evaluation.teacher-images 0 "
-    "trains with it all the same."
+    "No other range, mean, residual scale or order of colors helps either: likely its weights "
+    "were never trained, or were trained for something else, such as another scale or degraded "
+    "images. --evaluation.teacher-images 0 trains with it all the same."
 )
 
 

@@ -1,8 +1,8 @@
 """Files of tensors from anywhere: read without running anything in them, and without trusting their sizes.
 
-The order of the checks is the point: the size of the file, the members of the archive, the globals its pickle asks for,
-the sizes it declares (on tensors without storage), and only then torch's safe loader. There is no other loader to fall
-back to.
+The order of the checks is the point: the size of the file, the members of the archive, the globals
+its pickle asks for, the sizes it declares (on tensors without storage), and only then torch's safe
+loader. There is no other loader to fall back to.
 """
 
 import math
@@ -68,7 +68,8 @@ def load(path: Path) -> TensorFile:
         path: ``.safetensors``, or what ``torch.save`` wrote (any other ending).
 
     Raises:
-        WeightsError: If there is no such file, or it is damaged, dangerous, too large, or holds no weights.
+        WeightsError: If there is no such file, or it is damaged, dangerous, too large, or holds no
+            weights.
     """
     try:
         size = path.stat().st_size if path.is_file() else -1
@@ -102,7 +103,8 @@ def _load_safetensors(path: Path) -> TensorFile:
             names = list(file.keys())
             if len(names) > MAX_TENSORS:
                 raise WeightsError(
-                    f"{path} holds {len(names)} tensors, more than the {MAX_TENSORS} that weights may"
+                    f"{path} holds {len(names)} tensors, more than the {MAX_TENSORS} that weights "
+                    "may"
                 )
             tensors = {name: cast("Tensor", file.get_tensor(name)) for name in names}
             metadata = dict(file.metadata() or {})
@@ -173,7 +175,8 @@ def _check_archive(path: Path, size: int) -> None:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size > size:
             raise WeightsError(
-                f"{path} is refused: its member {member.filename!r} is compressed, torch stores them plain"
+                f"{path} is refused: its member {member.filename!r} is compressed, torch stores "
+                "them plain"
             )
         if not _MEMBER.fullmatch(member.filename):
             raise WeightsError(
@@ -189,13 +192,14 @@ def _check_sizes(path: Path, tensors: Mapping[str, Tensor], size: int) -> None:
     for name, tensor in tensors.items():
         if tensor.dim() > MAX_RANK or tensor.layout != torch.strided:
             raise WeightsError(
-                f"{path} is refused: tensor {name!r} is none of weights ({tensor.layout}, {tensor.dim()}d)"
+                f"{path} is refused: tensor {name!r} is none of weights ({tensor.layout}, "
+                f"{tensor.dim()}d)"
             )
         needed = math.prod(tensor.shape) * tensor.element_size()
         if max(needed, tensor.untyped_storage().nbytes()) > size:
             raise WeightsError(
-                f"{path} is refused: tensor {name!r} declares {tuple(tensor.shape)}, {needed} bytes, "
-                f"but the whole file has {size}"
+                f"{path} is refused: tensor {name!r} declares {tuple(tensor.shape)}, {needed} "
+                f"bytes, but the whole file has {size}"
             )
 
 

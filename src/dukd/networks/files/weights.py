@@ -1,7 +1,7 @@
 """Files of weights: read every public layout of the networks here, write files that describe themselves.
 
-What this module writes is safetensors under BasicSR's names, with the network, its config and a SHA-256 of the tensors
-beside them. What it reads may come from anywhere, see ``_tensorfile``.
+What this module writes is safetensors under BasicSR's names, with the network, its config and a
+SHA-256 of the tensors beside them. What it reads may come from anywhere, see ``_tensorfile``.
 """
 
 import hashlib
@@ -40,7 +40,8 @@ __all__ = ["Contents", "Layout", "WeightsError", "inspect", "read", "tensors_sha
 FORMAT = "1"
 """Version of the metadata."""
 _RECOGNIZED = EDSRConfig | RCANConfig | SwinIRConfig | SMFANetConfig
-"""The networks that are told from their tensors, whose files may come from anywhere; others need our metadata."""
+"""The networks that are told from their tensors, whose files may come from anywhere; others need
+our metadata."""
 _SHOWN_DIFFERENCES = 3
 
 
@@ -86,14 +87,16 @@ def read(
 ) -> SRNetwork:
     """Read a network from a file that may come from anywhere.
 
-    Which network it is, and its sizes, are told from the tensors; averaged weights are preferred. A number that no
-    tensor shows is taken from the file's metadata, else from the arguments, else from what the field does
-    (EDSR: 0 to 255, DIV2K's mean, residual scale 0.1 from 32 blocks or 256 channels on); an assumption is reported.
+    Which network it is, and its sizes, are told from the tensors; averaged weights are preferred. A
+    number that no tensor shows is taken from the file's metadata, else from the arguments, else
+    from what the field does (EDSR: 0 to 255, DIV2K's mean, residual scale 0.1 from 32 blocks or 256
+    channels on); an assumption is reported.
 
     Args:
         path: ``.safetensors``, or ``.pth`` and ``.pt`` as ``torch.save`` writes them.
         scale: Required scale, or None for any.
-        config: Required network, or None for any. Numbers that the file does not settle are taken from it.
+        config: Required network, or None for any. Numbers that the file does not settle are taken
+            from it.
         value_range: White inside the network, where the file does not say.
         mean: RGB in [0, 1] subtracted from the input, where the file does not say.
         residual_scale: Factor of EDSR's branches, where the file does not say.
@@ -103,8 +106,8 @@ def read(
         The network, in float32, on the CPU, in training mode as modules are made.
 
     Raises:
-        WeightsError: If the file is damaged or dangerous, holds another network or scale than required, lacks tensors,
-            has others, or holds a value that is not finite.
+        WeightsError: If the file is damaged or dangerous, holds another network or scale than
+            required, lacks tensors, has others, or holds a value that is not finite.
     """
     contents, tensors = _open(path, scale, config, value_range, mean, residual_scale)
     for note in contents.notes:
@@ -151,22 +154,24 @@ def write(
     Args:
         path: ``.safetensors``, or for the layouts of others also ``.pth`` or ``.pt``.
         network: What to write; it stays as it is.
-        layout: ``dukd`` describes itself. ``basicsr`` has the same names; its ``.pth`` keeps them under ``params``, and
-            describes itself too. ``official`` is what the authors' code loads: bare for EDSR and RCAN, under ``params``
-            for SwinIR and SMFANet.
-        metadata: Strings to keep beside the tensors, such as the teacher's SHA-256; not in a bare file.
-        training_size: Pixels on a side for which SwinIR's masks are made in the layouts of others, whose code loads a
-            file only if it is built for the same size; 64 and 48 are usual.
+        layout: ``dukd`` describes itself. ``basicsr`` has the same names; its ``.pth`` keeps them
+            under ``params``, and describes itself too. ``official`` is what the authors' code
+            loads: bare for EDSR and RCAN, under ``params`` for SwinIR and SMFANet.
+        metadata: Strings to keep beside the tensors, such as the teacher's SHA-256; not in a bare
+            file.
+        training_size: Pixels on a side for which SwinIR's masks are made in the layouts of others,
+            whose code loads a file only if it is built for the same size; 64 and 48 are usual.
 
     Raises:
-        WeightsError: If a value is not finite, the ending does not fit the layout, the layout cannot hold the network,
-            or a key of the metadata is taken.
+        WeightsError: If a value is not finite, the ending does not fit the layout, the layout
+            cannot hold the network, or a key of the metadata is taken.
     """
     path = Path(path)
     if layout != "dukd" and not isinstance(network.config, _RECOGNIZED):
         name = "an ensemble" if isinstance(network.config, EnsembleConfig) else network.config.name
         raise WeightsError(
-            f"{name} is known to dukd alone: write a .safetensors file in the layout dukd, not {path}"
+            f"{name} is known to dukd alone: write a .safetensors file in the layout dukd, not "
+            f"{path}"
         )
     tensors = {
         name: tensor.detach().cpu().contiguous().clone()
@@ -340,8 +345,8 @@ def _config(name: str, numbers: object) -> NetworkConfig:
     kinds = known(NetworkConfig)
     if name not in kinds:
         raise WeightsError(
-            f"its metadata name the network {name!r}, which is none of {', '.join(kinds)}; one of your own has to be "
-            "imported first (on the command line with --import FILE)"
+            f"its metadata name the network {name!r}, which is none of {', '.join(kinds)}; one of "
+            "your own has to be imported first (on the command line with --import FILE)"
         )
     wanted = {field.name for field in fields(kinds[name])}
     values = {key: _frozen(value) for key, value in cast("dict[str, object]", numbers).items()}
@@ -378,7 +383,8 @@ def _settle(
     if declared is not None:
         if type(declared) is not type(config) or _shape_fields(declared) != _shape_fields(config):
             raise WeightsError(
-                f"{path}: its metadata say {describe(declared)}, but its tensors look like {describe(config)}"
+                f"{path}: its metadata say {describe(declared)}, but its tensors look like "
+                f"{describe(config)}"
             )
         settled |= {name: getattr(declared, name) for name in open_fields}
     if wanted is not None and (
@@ -386,7 +392,8 @@ def _settle(
     ):
         differences = _differences(wanted, found.tensors)
         raise WeightsError(
-            f"{path}: this looks like {describe(config)}; asked for {describe(wanted)} ({differences or 'other sizes'})"
+            f"{path}: this looks like {describe(config)}; asked for {describe(wanted)} "
+            f"({differences or 'other sizes'})"
         )
     wishes = dict(given)
     if wanted is not None:
@@ -469,10 +476,10 @@ def warm_start(student: SRNetwork, path: Path) -> str:
     taken, whole = (sum(v.numel() for v in some.values()) for some in (fitting, ours))
     if other.config.name != student.config.name or taken < _LEAST * whole:
         raise ValueError(
-            f"{path} holds {other.config}, of which {100 * taken // whole} % fits the student {student.config}: a warm "
-            "start needs a network of the same kind and width"
+            f"{path} holds {other.config}, of which {100 * taken // whole} % fits the student "
+            f"{student.config}: a warm start needs a network of the same kind and width"
         )
     student.load_state_dict(ours | fitting)
     left = [name for name in ours if name not in fitting]
-    rest = f"; new are {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}" if left else ""  # noqa: PLR2004
+    rest = (f"; new are {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}") if left else ""
     return f"the student starts with {len(fitting)} of {len(ours)} tensors from {path}{rest}"
