@@ -1,4 +1,4 @@
-"""What the command line promises: every command does its work, and every mistake gets one sentence and a code."""
+"""What the command line promises: commands work, and a mistake gets a sentence and a code."""
 
 import json
 import os
@@ -15,8 +15,9 @@ import torch
 from dukd import images
 from dukd.cli import COMMANDS, run, terminal
 from dukd.cli.info import field_texts
-from dukd.cli.terminal import Bar, amount, duration
+from dukd.cli.terminal import Bar
 from dukd.cli.train import Train, parse
+from dukd.core.text import amount, duration
 from dukd.data.pack import prepare
 from dukd.data.pairs import find_pairs
 from dukd.images.io import Picture
@@ -32,7 +33,8 @@ teacher: {{weights: {root}/teacher.safetensors}}
 method: {{type: dukd}}
 data: {{train: {root}/images, packs: {root}/packs, patch: 12, batch: 2}}
 optimization: {{steps: 20, learning_rate: 1e-3}}
-evaluation: {{sets: [{root}/images], every: 10, log_every: 5, images: 2, teacher_images: 0, samples: 1}}
+evaluation:
+  {{sets: [{root}/images], every: 10, log_every: 5, images: 2, teacher_images: 0, samples: 1}}
 """
 
 
@@ -44,7 +46,7 @@ class World:
     capsys: pytest.CaptureFixture[str]
 
     def dukd(self, line: str) -> tuple[int, str, str]:
-        """Run a command; ``{root}`` stands for the folder. Returns the code, and what it said on both streams."""
+        """Run a command (``{root}`` is the folder); its code, and what it said on both streams."""
         code = run([word.replace("{root}", str(self.root)) for word in line.split()])
         said = self.capsys.readouterr()
         return code, said.out, said.err
@@ -55,7 +57,7 @@ class World:
         return said
 
     def fails(self, line: str) -> tuple[int, str]:
-        """The code and the one complaint, in which there is no traceback; a list may follow its sentence."""
+        """The code and the one complaint, without a traceback; a list may follow its sentence."""
         code, said, complained = self.dukd(line)
         assert code, f"{line} worked: {said}"
         assert "Traceback" not in complained + said
@@ -368,7 +370,7 @@ def test_a_recipe_is_yaml_that_can_be_trained(world, tmp_path):
 
 @pytest.mark.parametrize("options", ["", "--teacher.value-range 1"])
 def test_a_recipe_does_not_say_what_another_teachers_file_says_itself(folder, options):
-    """The recipe's own file computes up to 255 and does not say so; this one computes up to 1 and does."""
+    """The recipe's own file does not say that it computes up to 255; this one says up to 1."""
     given = ["small-x2-logits", "--teacher.weights", str(folder / "teacher.safetensors")]
     command = parse([*given, "--data.train", str(folder / "images"), *options.split()])
 
@@ -402,7 +404,7 @@ def test_a_recipe_says_what_its_teachers_file_does_not_wherever_it_lies(folder, 
 
 
 def test_a_recipe_takes_a_teacher_of_another_kind(tmp_path):
-    """Any file of EDSR, RCAN, SwinIR or SMFANet; what the recipe says of its own EDSR is not asked of it."""
+    """Any network; what the recipe says of its own EDSR does not count for another file."""
     weights.write(
         tmp_path / "smfanet.pth",
         SMFANetConfig(scale=2, width=8, blocks=2).build(),

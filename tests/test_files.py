@@ -1,6 +1,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,9 +111,61 @@ def test_sha256_of_a_known_text(tmp_path: Path) -> None:
 
 
 def test_sha256_of_more_than_one_block(tmp_path: Path) -> None:
-    """A million letters a: FIPS 180-2, appendix B.3; the block is 1 MiB, so twice as many are hashed in two."""
+    """FIPS 180-2, appendix B.3: a million letters a; twice as many are hashed in two blocks."""
     (tmp_path / "a").write_bytes(b"a" * 1_000_000)
     assert files.sha256(tmp_path / "a").startswith("cdc76e5c9914fb92")
 
     (tmp_path / "a").write_bytes(b"a" * 2_000_000)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(b"a" * 2_000_000).hexdigest()
+
+
+HOLDER = (
+    "import sys\nfrom pathlib import Path\nfrom dukd.core.files import lock\n"
+    "with lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+)
+
+
+@pytest.fixture(params=["file", "folder"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "place"
+    path.mkdir() if request.param == "folder" else path.touch()
+    return path
+
+
+def test_a_lock_keeps_other_processes_out_until_its_holder_ends(place: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(place)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert files.is_locked(place)
+        with pytest.raises(BlockingIOError), files.lock(place, wait=False):
+            pytest.fail("both hold it")
+        holder.kill()
+        with files.lock(place) as held:
+            assert held
+    assert not files.is_locked(place)
+
+
+def test_a_lock_ends_with_its_block_though_the_file_stays_open(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        with files.lock(file) as held:
+            assert held
+            assert files.is_locked(tmp_path / "file")
+        assert not files.is_locked(tmp_path / "file")
+
+
+def test_where_there_are_no_locks_the_block_runs_and_knows(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems have none (ENOLCK)."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    code = errno.ENOLCK
+    with files.lock(place) as held:
+        assert not held
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"), files.lock(place):
+        pytest.fail("an error was taken for a lock")

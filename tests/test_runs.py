@@ -60,7 +60,7 @@ def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
 
 @pytest.mark.parametrize("stop", ["kill", "full disk", "power cut"])
 def test_without_the_rename_most_crash_points_lose_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
-    """The harness would notice: torch.save onto the final name loses 44 of 45 (reliability.md 6.1)."""
+    """The harness notices: torch.save onto the final name loses 44 of 45 (reliability.md 6.1)."""
 
     def write(folder: Path, step: int) -> None:
         with (folder / "state.pt").open("wb") as file:
@@ -102,7 +102,7 @@ def test_what_a_run_is_begun_with(run: Run) -> None:
 def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError,
-        match=r"run is used already \(experiment\.yaml, run\.json, state\): nothing is saved there yet: delete it, or",
+        match=r"is used already \(experiment\.yaml, run\.json, state\): nothing is saved there yet",
     ):
         Run.create(run.directory, experiment_yaml="", facts={})
     run.save_state(1, {})
@@ -147,7 +147,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_a_run_without_a_checkpoint_says_so(run: Run) -> None:
     with pytest.raises(
         CheckpointError,
-        match=r"no checkpoint to go on from \(nothing was saved yet\): begin another",
+        match=r"no checkpoint to resume from \(nothing was saved yet\): begin another",
     ):
         run.load_state()
 
@@ -343,7 +343,9 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(run: Run) -
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
 
-        message = rf"run is in use by pid {other.pid} on host \S+ since 20\d\d-\d\d-\d\d .*: wait for it, or choose"
+        message = (
+            rf"run is in use by pid {other.pid} on host \S+ since 20\d\d-\d\d-\d\d .*: wait for"
+        )
         with pytest.raises(CheckpointError, match=message), run.lock():
             pass
         other.send_signal(signal.SIGKILL)
@@ -381,7 +383,7 @@ def test_a_file_system_without_locks_is_warned_of(
 
     with (
         pytest.warns(
-            RuntimeWarning, match="is not locked: No locks available; run one process here"
+            RuntimeWarning, match="is not locked, as this system cannot: run one process in it"
         ),
         run.lock(),
     ):

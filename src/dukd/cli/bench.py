@@ -8,8 +8,10 @@ import torch
 import tyro
 
 from dukd import recipes
-from dukd.cli.terminal import Bar, Device, chosen, named, note, say
+from dukd.cli.terminal import Bar, note, say
 from dukd.cli.train import experiment_of
+from dukd.core.device import DeviceName, by_name
+from dukd.core.text import shown
 from dukd.data.pack import Pack
 from dukd.data.patches import Patches
 from dukd.networks import NetworkConfig
@@ -50,7 +52,7 @@ class Bench:
     """Of each way."""
     threads: int = 0
     """Threads on the CPU; 0 leaves the number alone."""
-    device: Device = "auto"
+    device: DeviceName = "auto"
     """Where."""
 
     def __call__(self) -> int:
@@ -62,7 +64,7 @@ class Bench:
             raise ValueError("--cuda-graphs are recorded by torch.compile: add --compile")
         if self.threads:
             torch.set_num_threads(self.threads)
-        say(self.measured(chosen(self.device)).to_markdown())
+        say(self.measured(by_name(self.device)).to_markdown())
         return 0
 
     def measured(self, device: torch.device) -> speed.Result:
@@ -102,7 +104,7 @@ class Bench:
 
 
 def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
-    """The experiment's own teacher; with random weights where its file is absent and a recipe knows what it holds."""
+    """The experiment's teacher; with random weights where a recipe's own file is absent."""
     teacher = experiment.teacher
     if teacher is None or teacher.weights.is_file():
         return teacher
@@ -110,7 +112,7 @@ def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
     if config is None:
         return teacher  # which says that there is no file
     note(
-        f"{named(teacher.weights)} is not there: the teacher has random weights, which cost the "
+        f"{shown(teacher.weights)} is not there: the teacher has random weights, which cost the "
         "same"
     )
     return config
@@ -128,18 +130,18 @@ class FillBank:
 
     experiment: tyro.conf.Positional[Path]
     """A YAML file or a run, with a data.period above 0."""
-    device: Device = "auto"
+    device: DeviceName = "auto"
     """Where the teacher runs."""
 
     def __call__(self) -> int:
         with Bar() as progress:
             session = Session.prepare(
-                experiment_of(str(self.experiment)), chosen(self.device), progress
+                experiment_of(str(self.experiment)), by_name(self.device), progress
             )
             asked = session.fill(progress)
         assert session.bank is not None
         say(
-            f"{named(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} "
+            f"{shown(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} "
             "batches were asked now"
         )
         return 0

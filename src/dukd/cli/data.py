@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from dukd.cli.terminal import Bar, amount, named, say
+from dukd.cli.terminal import Bar, say
+from dukd.core.text import amount, shown
 from dukd.data.pack import Pack, plan, prepare
 from dukd.data.pairs import Pairs, PairsError, find_pairs, load
 from dukd.images.io import ImageError
@@ -47,7 +48,7 @@ class Prepare:
             if self.verify:
                 pack.verify(progress)
         say(
-            f"wrote {named(self.out)}: {len(pack)} images, x{pack.scale}, digest {pack.digest[:16]}"
+            f"wrote {shown(self.out)}: {len(pack)} images, x{pack.scale}, digest {pack.digest[:16]}"
         )
         return 0
 
@@ -80,13 +81,13 @@ class CheckData:
         say(f"{len(pairs)} images for x{scale}, low resolution: {pairs.lr_source}")
         if not self.headers_only and (problems := _unreadable(pairs)):
             raise PairsError(
-                f"{named(self.source)}: replace or delete what cannot be read", problems
+                f"{shown(self.source)}: replace or delete what cannot be read", problems
             )
         say(f"nothing is wrong with them; a pack of them takes {amount(plan(pairs))}")
         return 0
 
     def _pack(self) -> int:
-        where, pack = named(self.source), Pack.open(self.source)
+        where, pack = shown(self.source), Pack.open(self.source)
         if self.scale is not None and self.scale != pack.scale:
             raise ValueError(
                 f"{where} is a pack for x{pack.scale}, not for x{self.scale}: leave --scale out, "

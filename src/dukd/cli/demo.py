@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dukd.cli.terminal import Bar, named, say, table
+from dukd.cli.terminal import Bar, say, table
+from dukd.core.text import shown
 from dukd.evaluation import evaluate
 from dukd.recipes import demo
 from dukd.training import loop
@@ -11,7 +12,7 @@ from dukd.training import loop
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train one small network three ways on bundled photographs, in about four minutes, and write a page about it.
+    """Train a small network three ways on bundled photographs in four minutes, and write a page.
 
     From scratch, from a teacher's answers (logits), and by DUKD: the same network, images and
     steps. Needs the photographs of scikit-image and scikit-learn (pip install 'dukd[demo]') and
@@ -41,7 +42,8 @@ class Demo:
             ) from stopped
         judges = ", ".join(photograph.name for photograph in demo.HELD_OUT)
         say(
-            f"x{outcome.table.scale}, {self.steps} steps each, measured on photographs held out ({judges}):\n"
+            f"x{outcome.table.scale}, {self.steps} steps each, measured on photographs held out "
+            f"({judges}):\n"
         )
         table(*_columns(outcome.table), right=True)
         say(
@@ -49,7 +51,7 @@ class Demo:
             "teacher's answers.\nGap closed: share of the way from the student trained from "
             "scratch to the teacher, in PSNR-Y."
         )
-        say(f"\nThe page with curves and images: {named(outcome.page)}")
+        say(f"\nThe page with curves and images: {shown(outcome.page)}")
         return 0
 
 

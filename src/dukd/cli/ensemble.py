@@ -10,8 +10,9 @@ import tyro
 from torch import nn
 
 from dukd.cli.evaluate import read_silent, student_of
-from dukd.cli.terminal import named, say
+from dukd.cli.terminal import say
 from dukd.core.files import write_text
+from dukd.core.text import shown
 from dukd.methods import Aggregation
 from dukd.networks import SRNetwork, gather
 from dukd.networks.files import weights
@@ -20,7 +21,7 @@ from dukd.training.experiment import Data, Experiment, Optimization
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """Join several teachers into one file, and write the experiment that trains what joins them (MTKD).
+    """Join several teachers into one file, and write the experiment that trains the joint (MTKD).
 
     Untrained, it answers with the mean of its members, and can be a teacher as it is. They need one
     scale only.
@@ -45,7 +46,7 @@ class Ensemble:
 
     def __call__(self) -> int:
         if self.out.suffix != ".safetensors":
-            raise ValueError(f"--out is to end in .safetensors, but got {named(self.out)}")
+            raise ValueError(f"--out is to end in .safetensors, but got {shown(self.out)}")
         members: dict[str, SRNetwork] = {}
         for path in self.teachers:
             members[member_name(path, members)] = read_silent(
@@ -57,7 +58,7 @@ class Ensemble:
         joined = gather(members, width=self.width, blocks=self.blocks)
         plan = self.out.with_suffix(".yaml")
         if plan.exists():
-            raise ValueError(f"{named(plan)} is there already: choose another --out, or delete it")
+            raise ValueError(f"{shown(plan)} is there already: choose another --out, or delete it")
         weights.write(self.out, joined)
         experiment = Experiment(
             student=joined.config,
@@ -67,15 +68,15 @@ class Ensemble:
         )
         write_text(plan, experiment.to_yaml())
         run = Path("runs") / self.out.stem
-        say(f"wrote {named(self.out)}: {', '.join(members)} joined, x{joined.scale}")
-        say(f"wrote {named(plan)}; what joins them is trained, and the whole distilled, with")
+        say(f"wrote {shown(self.out)}: {', '.join(members)} joined, x{joined.scale}")
+        say(f"wrote {shown(plan)}; what joins them is trained, and the whole distilled, with")
         say(
-            f"  dukd train {named(plan)} --data.train IMAGES --evaluation.sets IMAGES --out "
-            f"{named(run)}"
+            f"  dukd train {shown(plan)} --data.train IMAGES --evaluation.sets IMAGES --out "
+            f"{shown(run)}"
         )
         say(
             f"  dukd train tiny-x{joined.scale}-mtkd --teacher.weights "
-            f"{named(run)}/student.safetensors ..."
+            f"{shown(run)}/student.safetensors ..."
         )
         return 0
 

@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from dukd.cli.terminal import Bar, Device, chosen, named, note, say, table
+from dukd.cli.terminal import Bar, note, say, table
+from dukd.core.device import DeviceName, by_name
 from dukd.core.files import write_text
+from dukd.core.text import shown
 from dukd.data.pairs import Pairs, find_pairs
 from dukd.evaluation import evaluate
 from dukd.networks import NetworkConfig, SRNetwork
@@ -55,17 +57,17 @@ class Evaluate:
     """Factor of each residual block, where a file does not say."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the networks."""
-    device: Device = "auto"
+    device: DeviceName = "auto"
     """Where networks run."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """File to write as well: .md, .csv or .json."""
 
     def __call__(self) -> int:
         if self.out is not None and self.out.suffix not in {".md", ".csv", ".json"}:
-            raise ValueError(f"--out writes .md, .csv or .json, but got {named(self.out)}")
+            raise ValueError(f"--out writes .md, .csv or .json, but got {shown(self.out)}")
         if self.images < 0:
             raise ValueError(f"--images is a number from 0 (all) up, but got {self.images}")
-        device = chosen(self.device)
+        device = by_name(self.device)
         sources = self._sources()
         candidates = [candidate for _, candidate in sources]
         scale = self._scale(candidates)
@@ -74,7 +76,7 @@ class Evaluate:
             name = validation.set_name(path)
             if name in sets:
                 raise ValueError(
-                    f"two sets are called {name}: {named(path)} and another; rename one folder"
+                    f"two sets are called {name}: {shown(path)} and another; rename one folder"
                 )
             sets[name] = validation.some(find_pairs(path, scale=scale), self.images)
         for candidate in candidates:
@@ -94,13 +96,13 @@ class Evaluate:
                 ".json": measured.to_json,
             }
             write_text(self.out, forms[self.out.suffix]())
-            say(f"wrote {named(self.out)}")
+            say(f"wrote {shown(self.out)}")
         for i, (path, _) in enumerate(sources):
             if path is not None and _is_run(path):
                 others = [r for j, r in enumerate(measured.rows) if sources[j][0] is None or j == i]
                 kept = results.keep(path, replace(measured, rows=tuple(others)))
                 say(
-                    f"wrote {named(kept.path)}" + "".join(f"; {named(text)}" for text in kept.notes)
+                    f"wrote {shown(kept.path)}" + "".join(f"; {shown(text)}" for text in kept.notes)
                 )
         return 0
 
@@ -162,7 +164,7 @@ def read_silent(
     mean: tuple[float, float, float] | None = None,
     residual_scale: float | None = None,
 ) -> SRNetwork:
-    """Read a network; what the options say of it counts only where its file is silent, and what is assumed is told."""
+    """Read a network; options count where its file says nothing; assumptions are reported."""
     contents = weights.inspect(path)
     silent = (
         set[str]() if "config" in contents.metadata else {f.name for f in fields(contents.config)}
@@ -185,23 +187,23 @@ def tell(
 ) -> None:
     """Tell what had to be assumed of a network, and what to type if it is not so."""
     for text in notes:
-        note(f"{named(path)}: {text}")
+        note(f"{shown(path)}: {text}")
     if options := instead(notes, config):
         advice = how.format(options=options)
         note(
-            f"{named(path)}: if its answers come out wrong (below bicubic, too dark or tinted), "
+            f"{shown(path)}: if its answers come out wrong (below bicubic, too dark or tinted), "
             f"{advice}"
         )
 
 
 def instead(notes: Sequence[str], config: NetworkConfig) -> str:
-    """Options for what had to be assumed of a network, each with what the field's other files have."""
+    """Options for what had to be assumed of a network, with the field's other values."""
     found: list[str] = []
     for name, values in UNSAID.items():
-        if any(text.startswith(f"assumed {name} = ") for text in notes):
+        if any(note.startswith(f"assumed {name} = ") for note in notes):
             other = next(value for value in values if value != getattr(config, name))
-            shown = " ".join(f"{v:g}" for v in other) if isinstance(other, tuple) else f"{other:g}"
-            found.append(f"--{name.replace('_', '-')} {shown}")
+            text = " ".join(f"{v:g}" for v in other) if isinstance(other, tuple) else f"{other:g}"
+            found.append(f"--{name.replace('_', '-')} {text}")
     return " or ".join(found)
 
 
@@ -219,17 +221,17 @@ def student_of(path: Path) -> Path:
         return path
     if not _is_run(path):
         raise ValueError(
-            f"{named(path)} is a folder, but no run: name a file of weights, or a run directory"
+            f"{shown(path)} is a folder, but no run: name a file of weights, or a run directory"
         )
     student = path / "student.safetensors"
     if not student.is_file():
-        raise ValueError(f"{named(path)} has no student yet: training writes it at the first save")
+        raise ValueError(f"{shown(path)} has no student yet: training writes it at the first save")
     return student
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Put evaluated runs into one table, if they may stand in one: same steps, data, teacher and protocol.
+    """Put evaluated runs into one table, if their steps, data, teacher and protocol are the same.
 
     Runs that differ in their seed only become one row, with mean and standard deviation.
 
@@ -247,7 +249,7 @@ class Compare:
 
     def __call__(self) -> int:
         if self.out is not None and self.out.suffix not in {".md", ".csv", ".json", ".html"}:
-            raise ValueError(f"--out writes .md, .csv, .json or .html, but got {named(self.out)}")
+            raise ValueError(f"--out writes .md, .csv, .json or .html, but got {shown(self.out)}")
         measured = results.file_name(precision=self.precision, self_ensemble=self.self_ensemble)
         compared = compare.compare(self.runs, measured=measured)
         if self.out is None:
@@ -262,13 +264,13 @@ class Compare:
                 ".json": compared.to_json,
             }
             write_text(self.out, forms[self.out.suffix]())
-        say(f"wrote {named(self.out)}")
+        say(f"wrote {shown(self.out)}")
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one HTML page about runs: table, curves, images and origin; it needs no network and no other file.
+    """Write one HTML page about runs: table, curves, images and origin, in one file.
 
     Runs that are still going, or were not evaluated, may be among them.
 
@@ -289,9 +291,9 @@ class Report:
     def __call__(self) -> int:
         if self.out.suffix not in {".html", ".htm"}:
             raise ValueError(
-                f"the report is a page: --out ends in .html, but got {named(self.out)}"
+                f"the report is a page: --out ends in .html, but got {shown(self.out)}"
             )
         measured = results.file_name(precision=self.precision, self_ensemble=self.self_ensemble)
         report.report(self.runs, self.out, title=self.title, measured=measured)
-        say(f"wrote {named(self.out)}")
+        say(f"wrote {shown(self.out)}")
         return 0

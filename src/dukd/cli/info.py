@@ -4,7 +4,6 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields
 from itertools import islice, pairwise
 from pathlib import Path
@@ -13,9 +12,11 @@ from typing import Annotated, Any, cast
 import tyro
 
 from dukd import recipes
-from dukd.cli.terminal import amount, facts, named, out, say, table
+from dukd.cli.terminal import facts, out, say, table
+from dukd.core import files
 from dukd.core.config import nearest
 from dukd.core.registry import known
+from dukd.core.text import amount, shown
 from dukd.data.pack import Pack
 from dukd.deploy.export import onnx_metadata
 from dukd.images.io import EXTENSIONS
@@ -45,20 +46,20 @@ class Info:
     def __call__(self) -> int:
         if not self.path.exists():
             raise ValueError(
-                f"there is no {named(self.path)}: name a file of weights, a pack or a run directory"
+                f"there is no {shown(self.path)}: name a file of weights, a pack or a run directory"
             )
         if self.path.is_dir():
             if not (self.path / "experiment.yaml").exists() and _holds_images(self.path):
                 raise ValueError(
-                    f"{named(self.path)} is a folder of images, not a run: `dukd check-data "
-                    f"{named(self.path)} --scale N` looks at them"
+                    f"{shown(self.path)} is a folder of images, not a run: `dukd check-data "
+                    f"{shown(self.path)} --scale N` looks at them"
                 )
             facts(run_facts(self.path))
         elif self.path.suffix == ".pack":
             facts(pack_facts(self.path))
         elif self.path.suffix == ".onnx":
             facts(
-                {"graph": f"{named(self.path)}, {amount(self.path.stat().st_size)}"}
+                {"graph": f"{shown(self.path)}, {amount(self.path.stat().st_size)}"}
                 | onnx_metadata(self.path)
             )
         else:
@@ -75,7 +76,7 @@ def pack_facts(path: Path) -> dict[str, object]:
     """What a pack holds."""
     pack = Pack.open(path)
     return {
-        "pack": f"{named(path)}, {amount(path.stat().st_size)}",
+        "pack": f"{shown(path)}, {amount(path.stat().st_size)}",
         "images": f"{len(pack):,}",
         "scale": pack.scale,
         "low resolution": pack.lr_source,
@@ -96,7 +97,7 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
         if key not in {"config", "format"}
     ]
     return {
-        "weights": f"{named(path)}, {amount(path.stat().st_size)}",
+        "weights": f"{shown(path)}, {amount(path.stat().st_size)}",
         "network": f"{contents.network} x{network.scale}",
         "config": numbers(contents.config),
         "layout": contents.layout + (f", under {contents.wrapper}" if contents.wrapper else ""),
@@ -114,7 +115,7 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
 
 def named_lines(lines: list[str] | tuple[str, ...]) -> str | None:
     """Lines one below the other; None for none."""
-    return "\n".join(map(named, lines)) or None
+    return "\n".join(map(shown, lines)) or None
 
 
 def numbers(config: NetworkConfig) -> str:
@@ -138,10 +139,10 @@ def run_facts(path: Path) -> dict[str, object]:
     elif story.finished:
         state, advice = (
             "finished",
-            f"dukd evaluate {named(path)} --sets ..." if story.evaluation is None else None,
+            f"dukd evaluate {shown(path)} --sets ..." if story.evaluation is None else None,
         )
     elif saved:
-        state, advice = "stopped", f"dukd train {named(path)} --resume"
+        state, advice = "stopped", f"dukd train {shown(path)} --resume"
     else:
         state, advice = "stopped before anything was saved", "delete it and begin again"
     origin = [
@@ -150,7 +151,7 @@ def run_facts(path: Path) -> dict[str, object]:
         if key in story.facts
     ]
     return {
-        "run": named(path),
+        "run": shown(path),
         "state": state,
         "next": advice,
         "student": _described(
@@ -172,15 +173,7 @@ def holder_of(run: Run) -> str | None:
     text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
     if not text:  # it is emptied at the end, so only a killed run leaves text and no lock
         return None
-    with suppress(ImportError), path.open("rb") as file:
-        import fcntl  # noqa: PLC0415 (does not exist on Windows)
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return text
-        return None
-    return text
+    return text if files.is_locked(path) else None
 
 
 def _described(part: object, parameters: object = None) -> str | None:
@@ -268,7 +261,7 @@ class Methods:
 
 
 def summary(kind: type) -> str:
-    """First line of what a class says of itself, or of what its module does where that says more."""
+    """First line of a class's docstring."""
     return (kind.__doc__ or "").splitlines()[0]
 
 

@@ -25,10 +25,11 @@ from dukd.cli.demo import Demo
 from dukd.cli.ensemble import Ensemble
 from dukd.cli.evaluate import Compare, Evaluate, Report
 from dukd.cli.info import Info, Methods, Recipes
-from dukd.cli.terminal import err, named, say
+from dukd.cli.terminal import err, say
 from dukd.cli.train import Train
 from dukd.cli.use import Export, Upscale
 from dukd.core.config import nearest
+from dukd.core.text import shown
 from dukd.data.pack import PackError
 from dukd.data.pairs import PairsError
 from dukd.images.io import ImageError
@@ -161,8 +162,11 @@ def _complain(error: Exception) -> int:
     """Print one sentence about an error, and choose the exit code."""
     code, text = _judged(error)
     if code == INTERNAL:
-        text = f"this should not have happened: {text}\nPlease run it again with --debug and report what it prints."
-    err.print("[bold red]dukd:[/] " + "\n".join(escape(named(line)) for line in text.splitlines()))
+        text = (
+            f"this should not have happened: {text}\n"
+            "Please run it again with --debug and report what it prints."
+        )
+    err.print("[bold red]dukd:[/] " + "\n".join(escape(shown(line)) for line in text.splitlines()))
     return code
 
 

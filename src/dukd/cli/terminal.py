@@ -1,26 +1,22 @@
-"""What the commands share: where they print, how they show progress, which device a word means."""
+"""What the commands share: where they print, and how they show progress."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from dukd.data.pairs import shown
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
+from dukd.core.text import duration, shown
 
 _LOG_WIDTH = 100_000  # a log has no width at which lines should break
 _QUIET = 300.0  # seconds without a line in a log, at most
 
 
 class _Console(Console):
-    """A console that lets its caller know when nobody reads on; rich's own ends the program with code 1."""
+    """A console that says when nobody reads on; rich's own ends the program with code 1."""
 
     def on_broken_pipe(self) -> None:
         """Say so."""
@@ -49,7 +45,7 @@ def note(text: str) -> None:
 
 
 def facts(pairs: Mapping[str, object]) -> None:
-    """Print names and what belongs to them; a value that is None is left out, one of several lines is indented."""
+    """Print names with their values; None is left out, several lines are indented."""
     width = max(map(len, pairs), default=0) + 2
     for name, value in pairs.items():
         if value is not None:
@@ -69,58 +65,8 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]], *, right: bool 
     out.print(grid, soft_wrap=False)
 
 
-def named(path: Path | str) -> str:
-    """A path that every terminal can print."""
-    return shown(path)
-
-
-def amount(count: int) -> str:
-    """Bytes, as people read them."""
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return (f"{count / size:.2f} {unit}") if size == 1e9 else f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Time, as people read it.
-
-    Example:
-        >>> duration(42), duration(600), duration(7300), duration(200_000)
-        ('42 s', '10 min', '2 h 02 min', '2 d 8 h')
-    """
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def chosen(device: Device) -> torch.device:
-    """The device meant by a word on the command line.
-
-    Raises:
-        ValueError: If there is none of that kind here.
-    """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return torch.device(next(name for name, present in there.items() if present))
-    if not there[device]:
-        raise ValueError(
-            f"there is no {device} device here: leave --device out, or say --device cpu"
-        )
-    return torch.device(device)
-
-
 class Bar:
-    """A bar that shows how far long work has come; in a log, a line for every tenth, and one every five minutes."""
+    """A bar for long work; in a log, a line for every tenth, and one every five minutes."""
 
     def __init__(self) -> None:
         self.bar = Progress(
@@ -144,7 +90,7 @@ class Bar:
     def __call__(
         self, done: int, total: int, what: str, *, seconds_left: float | None = None
     ) -> None:
-        """Show that ``done`` of ``total`` is done; what is left is estimated, unless the caller knows better."""
+        """Show that ``done`` of ``total`` is done, and how long the rest will take."""
         now = time.monotonic()
         if done < self.done or total != self.total:  # other work has begun
             self.first, self.begun, self.tenth, self.told = done, now, -1, now
@@ -154,13 +100,13 @@ class Bar:
         left = f"{duration(seconds_left)} left" if seconds_left is not None and done < total else ""
         if self.live:
             self.bar.update(
-                self.task, completed=done, total=total, what=escape(named(what)), left=left
+                self.task, completed=done, total=total, what=escape(shown(what)), left=left
             )
             return
         tenth = 10 * done // max(1, total)
         if tenth != self.tenth or now - self.told > _QUIET:
             self.tenth, self.told = tenth, now
-            parts = (f"{100 * done // max(1, total):3d} %", f"{done}/{total}", named(what), left)
+            parts = (f"{100 * done // max(1, total):3d} %", f"{done}/{total}", shown(what), left)
             err.print(escape("  ".join(filter(None, parts))))
 
     def say(self, text: str) -> None:

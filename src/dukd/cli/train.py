@@ -13,9 +13,11 @@ from typing import Annotated, cast
 import tyro
 
 from dukd import recipes
-from dukd.cli.terminal import Bar, Device, chosen, named, say
+from dukd.cli.terminal import Bar, say
 from dukd.core import distributed
+from dukd.core.device import DeviceName, by_name
 from dukd.core.files import silent
+from dukd.core.text import shown
 from dukd.networks.files import weights
 from dukd.training import loop
 from dukd.training.experiment import Experiment, Teacher
@@ -45,12 +47,12 @@ class Train:
     """The run directory."""
     resume: bool = False
     """Whether to go on with the run that is there."""
-    device: Device = "auto"
+    device: DeviceName = "auto"
     """Where to train."""
 
     def __call__(self) -> int:
         with (
-            distributed.join(chosen(self.device)) as world,
+            distributed.join(by_name(self.device)) as world,
             Bar() if world.leads else nullcontext() as progress,
         ):
             student = loop.train(
@@ -63,13 +65,13 @@ class Train:
             )
         if world.leads:
             say(
-                f"the student is {named(student)}; everything about the run is in {named(self.out)}"
+                f"the student is {shown(student)}; everything about the run is in {shown(self.out)}"
             )
         return 0
 
 
 class Watcher:
-    """Shows what a run tells: a bar with losses, speed and the time that is left; validations and events above it."""
+    """Shows a run: a bar with losses, speed and the time left; validations and events above it."""
 
     def __init__(self, progress: Bar) -> None:
         self.progress = progress
@@ -124,7 +126,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
         argument.startswith("--teacher.") for argument in arguments
     ):
         raise ValueError(
-            f"{named(name)} trains without a teacher: leave the options --teacher.… out"
+            f"{shown(name)} trains without a teacher: leave the options --teacher.… out"
         )
     default = Path(name) if Path(name).is_dir() else Path("runs") / Path(name).stem
     command = tyro.cli(
@@ -138,7 +140,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
 
 
 def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Experiment:
-    """Forget what a recipe says of its own teacher's file where another one says it itself, or cannot be read so."""
+    """Forget what a recipe says of its own teacher's file where another file is named."""
     teacher = experiment.teacher
     if (
         before is None
@@ -174,7 +176,8 @@ def _help(hint: str) -> int:
     say("usage: dukd train NAME [--import FILE] [options]\n")
     say(f"{inspect.getdoc(Train)}\n")
     say(
-        f"NAME is {hint}.\n--import FILE runs a Python file first, which may define methods and networks."
+        f"NAME is {hint}.\n"
+        "--import FILE runs a Python file first, which may define methods and networks."
     )
     say("`dukd train NAME --help` lists the options.")
     return 0
@@ -191,17 +194,17 @@ def experiment_of(name: str) -> Experiment:
         return Experiment.from_file(path)
     if path.is_dir():
         if not (path / "experiment.yaml").is_file():
-            raise ValueError(f"{named(path)} is a folder, but no run: it has no experiment.yaml")
+            raise ValueError(f"{shown(path)} is a folder, but no run: it has no experiment.yaml")
         return Experiment.from_file(path / "experiment.yaml")
     if path.name != name:  # a path, which no recipe's name is
         raise ValueError(
-            f"there is no run {named(path)}; a new run is begun with a recipe's name or a YAML file"
+            f"there is no run {shown(path)}; a new run is begun with a recipe's name or a YAML file"
         )
     return recipes.recipe(name).make()
 
 
 def with_plugins(arguments: Sequence[str]) -> list[str]:
-    """Import the files named by ``--import FILE`` (they may define methods and networks) and take them out."""
+    """Import the files named by ``--import FILE``, and take these options out."""
     rest: list[str] = []
     waiting = iter(arguments)
     for argument in waiting:
@@ -213,13 +216,13 @@ def with_plugins(arguments: Sequence[str]) -> list[str]:
             raise ValueError(f"--import takes a Python file, but there is no {str(path)!r}")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:
-            raise ValueError(f"--import takes a Python file, but {named(path)} is none")
+            raise ValueError(f"--import takes a Python file, but {shown(path)} is none")
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
         try:
             spec.loader.exec_module(module)
         except Exception as error:
             raise ValueError(
-                f"--import {named(path)} failed: {type(error).__name__}: {error}"
+                f"--import {shown(path)} failed: {type(error).__name__}: {error}"
             ) from error
     return rest

@@ -10,7 +10,9 @@ import torch
 import tyro
 
 from dukd.cli.evaluate import student_of, tell
-from dukd.cli.terminal import Bar, Device, chosen, err, named, note, say
+from dukd.cli.terminal import Bar, err, note, say
+from dukd.core.device import DeviceName, by_name
+from dukd.core.text import shown
 from dukd.deploy import export, upscale, workers
 from dukd.images.io import EXTENSIONS, MAX_PIXELS
 from dukd.networks.files import weights
@@ -54,7 +56,7 @@ class Upscale:
     """Largest input, in pixels."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of the network."""
-    device: Device = "auto"
+    device: DeviceName = "auto"
     """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of
     one."""
     workers: int = 0
@@ -71,25 +73,25 @@ class Upscale:
             raise ValueError(f"--tile is a number of pixels, but got {self.tile}")
         if self.out.suffix.lower() in EXTENSIONS and not self.out.is_dir():
             raise ValueError(
-                f"--out is a folder, but got {named(self.out)}; the results are named after the "
+                f"--out is a folder, but got {shown(self.out)}; the results are named after the "
                 "inputs"
             )
         engine = self._engine()
         elsewhere = (
             self.ray_address is not None and self.device != "auto"
         )  # this machine need not have the device
-        device = torch.device(self.device) if elsewhere else chosen(self.device)
+        device = torch.device(self.device) if elsewhere else by_name(self.device)
         path = student_of(self.model)
         notes: list[str] = []
         network = weights.read(path, report=notes.append).frozen()
         how = (
-            f"make a file that says so: dukd export {named(path)} -o sure.safetensors with "
+            f"make a file that says so: dukd export {shown(path)} -o sure.safetensors with "
             "{options}"
         )
         tell(path, notes, network.config, how=how)
         where = f"{device}, {self.workers} workers" if self.workers else device
         note(
-            f"{named(path)}: {network.config.name} x{network.scale}, "
+            f"{shown(path)}: {network.config.name} x{network.scale}, "
             f"{network.parameter_count():,} parameters, {where}"
         )
         with (
@@ -115,7 +117,7 @@ class Upscale:
                 engine=engine,
             )
         for done in result.done:
-            say(named(done.target) + (f"  ({done.note})" if done.note else ""))
+            say(shown(done.target) + (f"  ({done.note})" if done.note else ""))
         if result.skipped:
             note(f"{len(result.skipped)} were finished already")
         if result.failed:
@@ -124,7 +126,7 @@ class Upscale:
                 f"[bold red]dukd:[/] {len(result.failed)} of {total} images were not enlarged:"
             )
             for failed in result.failed:
-                err.print(named(failed.reason), markup=False)
+                err.print(shown(failed.reason), markup=False)
         return 1 if result.failed else 0
 
     def _engine(self) -> upscale.Engine:
@@ -199,7 +201,7 @@ class Export:
         else:
             done = export.export_weights(network, self.out, form)
         say(
-            f"wrote {named(done.path)}: {network.config.name} x{network.scale} as {done.form}, "
+            f"wrote {shown(done.path)}: {network.config.name} x{network.scale} as {done.form}, "
             f"{done.bytes:,} bytes"
         )
         sizes = ", ".join(f"{n} x {h} x {w}" for n, h, w in done.sizes)
@@ -221,5 +223,5 @@ class Export:
                 return "dukd"
             case _:
                 raise ValueError(
-                    f"--out ends in .onnx, .pth or .safetensors, but got {named(self.out)}"
+                    f"--out ends in .onnx, .pth or .safetensors, but got {shown(self.out)}"
                 )

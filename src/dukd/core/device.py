@@ -1,11 +1,43 @@
-"""A device, and the way there from the host's memory without making the host wait."""
+"""Devices: by name, the way there from the host's memory, and when one is full."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+"""What the command line takes."""
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "unable to find an engine",  # of cuDNN, where none of its plans finds room to work in
+)
+"""What torch's allocators and NVIDIA's libraries say."""
+
+
+def by_name(name: DeviceName) -> torch.device:
+    """The device of a name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(n for n, here in present.items() if here))
+    if not present[name]:
+        raise ValueError(f"there is no {name} device here: leave --device out, or say --device cpu")
+    return torch.device(name)
+
 
 def numbered(device: torch.device) -> torch.device:
-    """Name a GPU by its number, and make it the current one, which events and streams that name none belong to."""
+    """Give a GPU its number, and make it the current one, which unnamed events and streams use."""
     if device.type != "cuda":
         return device
     if device == torch.device("cuda"):
@@ -14,8 +46,10 @@ def numbered(device: torch.device) -> torch.device:
     return device
 
 
-def sent(x: Tensor, device: torch.device) -> Tensor:
-    """Give a tensor to a device: on a GPU through pinned memory, so that the copy overlaps with what runs there.
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device without making the host wait.
+
+    To a GPU it goes through pinned memory, so that the copy overlaps with what runs there.
 
     Args:
         x: Any tensor.
@@ -25,7 +59,17 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
         ``x`` itself where it is there already.
     """
     if device.type == "cuda" and x.device.type == "cpu":
-        # Pinned memory is kept by torch until the copy is done, even if nobody holds the tensor any
-        # more.
+        # torch keeps pinned memory until the copy is done, even if nobody holds the tensor any more
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
+
+
+sent = to_device
+"""The old name, until every room says the new one."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

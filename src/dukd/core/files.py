@@ -13,14 +13,15 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _BLOCK = 1 << 20
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
 @contextmanager
 def replacing(path: Path) -> Generator[IO[bytes], None, None]:
-    """Open a file for writing that takes the place of ``path`` only when the block ends without an exception.
+    """Open a file that takes the place of ``path`` when the block ends without an exception.
 
     Args:
         path: The final name; its folder is made if it is missing.
@@ -93,6 +94,52 @@ def _fsync(handle: int) -> None:
         else:
             return
     os.fsync(handle)
+
+
+@contextmanager
+def lock(place: IO[Any] | Path, *, wait: bool = True) -> Generator[bool, None, None]:
+    """Hold the lock of a file, or of a folder, until the block ends, or the process does.
+
+    Args:
+        place: A file, open as long as the block runs, or the path of a file or folder.
+        wait: Whether to wait for another holder.
+
+    Yields:
+        Whether it is held. Windows and some network file systems have no locks; whoever goes on
+        without one must be able to bear a second process.
+
+    Raises:
+        BlockingIOError: If another process holds it, and we do not wait.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl  # noqa: PLC0415 (does not exist on Windows)
+
+    handle = os.open(place, os.O_RDONLY) if isinstance(place, Path) else place.fileno()
+    held = True
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            held = False
+        yield held
+    finally:
+        if isinstance(place, Path):
+            os.close(handle)  # which frees the lock
+        elif held:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock of a file now; nothing is written."""
+    try:
+        with lock(path, wait=False):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Decode images once, into one file that is mapped into memory: cutting a patch then costs a copy.
 
-Reading a patch from a PNG decodes the whole image; from a pack it touches the rows it needs. The layout::
+Reading a patch from a PNG decodes the whole image; from a pack it touches the rows it needs.
+The layout::
 
     0     magic, version, where the index stands, its SHA-256, zeros up to 4096 4096  images: lr (h,
     w, 3) uint8, then hr (h * scale, w * scale, 3); each begins at a multiple of 64 end   the index:
@@ -18,7 +19,6 @@ import mmap
 import os
 import shutil
 import struct
-import sys
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,8 +29,10 @@ from typing import IO, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from dukd.core import files
 from dukd.core.files import Progress, sha256, silent, sync_folder
-from dukd.data.pairs import Pair, Pairs, load, shown
+from dukd.core.text import amount, shown
+from dukd.data.pairs import Pair, Pairs, load
 
 _MAGIC = b"dukdpack"
 _VERSION = 1
@@ -97,7 +99,7 @@ class Pack:
 
     @staticmethod
     def open(path: Path | str) -> "Pack":
-        """Open a pack in milliseconds: the header and the index are checked, the pixels are not (see ``verify``).
+        """Open a pack in milliseconds; header and index are checked, not pixels (``verify``).
 
         Raises:
             PackError: If the file is missing, is no pack, is of another version, or was cut or
@@ -130,7 +132,7 @@ class Pack:
         return self._view(record.offset, record.height, record.width)
 
     def hr(self, i: int) -> NDArray[np.uint8]:
-        """The high-resolution image ``i``: a read-only view ``(h * scale, w * scale, 3)``, nothing is copied."""
+        """The high-resolution image ``i``: a read-only view ``(h * scale, w * scale, 3)``."""
         record = self.records[i]
         offset = record.offset + record.height * record.width * 3
         return self._view(offset, record.height * self.scale, record.width * self.scale)
@@ -161,7 +163,7 @@ class Pack:
             )
 
     def differences(self, pairs: Pairs) -> list[str]:
-        """Say what has changed since the pack was made; nothing where it still holds exactly these pairs.
+        """What has changed since the pack was made; empty where it still holds exactly these pairs.
 
         A file of the same size and time counts as the same; where only the time differs its bytes
         are compared.
@@ -188,14 +190,14 @@ class Pack:
 
 
 def plan(pairs: Pairs) -> int:
-    """How many bytes a pack of ``pairs`` will take, but for an index of about 700 bytes per image."""
+    """Bytes that a pack of ``pairs`` will take, but for an index of about 700 bytes per image."""
     return _offsets(pairs)[-1] + _bytes(pairs[-1]) if len(pairs) else _START
 
 
 def prepare(
     pairs: Pairs, path: Path | str, *, progress: Progress = silent, workers: int | None = None
 ) -> Pack:
-    """Decode ``pairs`` into a pack at ``path``, or open the one that is there if it still holds exactly these.
+    """Decode ``pairs`` into a pack at ``path``, or open the one there if it holds exactly these.
 
     A run that was killed is continued. Memory stays at a few images per worker, whatever the size
     of the set.
@@ -242,7 +244,7 @@ def prepare(
 
 
 def _existing(path: Path, pairs: Pairs) -> Pack | None:
-    """The pack at ``path``, if it holds these pairs; what is no pack at all is not to be replaced."""
+    """The pack at ``path``, if it holds these pairs; another file there is not replaced."""
     if not path.exists():
         return None
     if path.is_dir() or not _is_pack(path):
@@ -261,16 +263,11 @@ def _is_pack(path: Path) -> bool:
 @contextlib.contextmanager
 def _locked(journal: Path, path: Path) -> Generator[IO[bytes], None, None]:
     """Open the journal for this process alone."""
-    with journal.open("a+b") as log:
-        if sys.platform != "win32":
-            import fcntl  # noqa: PLC0415  there is none on Windows
-
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise PackError(
-                    f"another process is preparing {shown(path)}: wait for it"
-                ) from None
+    with journal.open("a+b") as log, contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(log, wait=False))
+        except BlockingIOError:
+            raise PackError(f"another process is preparing {shown(path)}: wait for it") from None
         yield log
 
 
@@ -280,15 +277,15 @@ def _check_room(pairs: Pairs, path: Path, partial: Path) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise PackError(
-            f"a pack of {len(pairs)} images needs {_gigabytes(needed)} more in "
-            f"{shown(path.parent)}, but {_gigabytes(free)} are free"
+            f"a pack of {len(pairs)} images needs {amount(needed)} more in "
+            f"{shown(path.parent)}, but {amount(free)} are free"
         )
 
 
 def _fill(
     pairs: Pairs, partial: Path, log: IO[bytes], progress: Progress, workers: int
 ) -> list[Record]:
-    """Write the pixels of every image that the journal does not have yet; one line is added for each."""
+    """Write the pixels of every image that the journal does not have yet, and a line for each."""
     finished = _resume(pairs, partial, log)
     offsets = _offsets(pairs)
     records: list[Record] = []
@@ -367,7 +364,7 @@ def _source(path: Path) -> Source:
 
 
 def _resume(pairs: Pairs, partial: Path, log: IO[bytes]) -> dict[str, Record]:
-    """Read which images are finished, and check that their pixels are there; anything doubtful is done again."""
+    """Read which images are finished, and check their pixels; anything doubtful is done again."""
     log.seek(0)
     kept: dict[str, Record] = {}
     if partial.exists() and partial.stat().st_size:
@@ -501,10 +498,6 @@ def _hash(pixels: NDArray[np.uint8], record: Record, scale: int) -> str:
 def _map(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
 
 
 def _list(names: Sequence[str]) -> str:

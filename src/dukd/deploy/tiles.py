@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from dukd import images
+from dukd.core.device import is_out_of_memory
 from dukd.core.files import Progress, silent
 from dukd.evaluation.evaluate import self_ensemble as averaged
 from dukd.networks import SRNetwork
-from dukd.training.memory import is_shortage
 
 _TILE = 512  # pixels of lr on a side, if the radius is known
 _POOLED_TILE = 1024  # if the network pools over the image: as rarely cut as memory allows
@@ -148,7 +148,7 @@ class _Asked:
         self.note: str | None = None
 
     def answer(self, rows: Range, columns: Range) -> Tensor:
-        """Answer for a part of lr: ``(channels, rows * scale, columns * scale)``, float32 on the CPU."""
+        """Output for a part of lr: ``(channels, rows * scale, columns * scale)``, on the CPU."""
         ys, xs = self._window(rows, 0), self._window(columns, 1)
         area = (ys[1] - ys[0]) * (xs[1] - xs[0])
         if area < self.too_large:
@@ -181,7 +181,7 @@ class _Asked:
                 sr = averaged(self.network, lr) if self.ensemble else self.network(lr)
             sr = sr[0].float().cpu()
         except (MemoryError, RuntimeError) as error:
-            if not is_shortage(error):
+            if not is_out_of_memory(error):
                 raise
             sr = None
         # Behind the handler: while it runs, the traceback keeps what the network had allocated.
@@ -257,7 +257,7 @@ def _joined(asked: _Asked, tiling: Tiling, bits: int, progress: Progress) -> ima
 
 
 def _faded(first: Tensor, second: Tensor, overlap: int, *, axis: int) -> Tensor:
-    """Join two answers ``(c, h, w)`` that share ``overlap`` pixels along an axis, one fading into the other."""
+    """Join two outputs ``(c, h, w)`` that share ``overlap`` pixels along an axis, fading."""
     if not overlap:
         return torch.cat([first, second], dim=axis)
     overlap = min(overlap, second.shape[axis])
@@ -273,7 +273,7 @@ def _aligned(n: int, multiple: int) -> int:
 
 
 def _cuts(n: int, side: int, multiple: int) -> tuple[int, ...]:
-    """Cut ``n`` pixels into parts of nearly equal length, at most ``side``, that begin at multiples."""
+    """Cut ``n`` pixels into nearly equal parts, at most ``side``, that begin at multiples."""
     count = -(-n // side)
     length = _aligned(-(-n // count), multiple)
     return (*range(0, n, length), n)

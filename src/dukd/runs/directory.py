@@ -6,19 +6,18 @@ saved.
 
 import errno
 import json
-import math
 import os
 import re
 import socket
-import sys
 import warnings
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from dukd.core import files
+from dukd.core.text import strict
 from dukd.runs import checkpoint
 from dukd.runs.checkpoint import CheckpointError
 
@@ -40,7 +39,7 @@ class Loaded(NamedTuple):
 
 
 class Run:
-    """A run directory; ``docs/architecture.md`` lists what is in it. Make one with ``create`` or ``open``."""
+    """A run directory (``docs/architecture.md``); made by ``create`` or ``open``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
@@ -86,9 +85,13 @@ class Run:
         run = cls(directory)
         try:
             run.directory.mkdir(parents=True, exist_ok=True)
-            used = sorted(entry.name for entry in run.directory.iterdir() if entry.name != "lock" and not _stray(entry))
+            used = sorted(
+                entry.name
+                for entry in run.directory.iterdir()
+                if entry.name != "lock" and not _stray(entry)
+            )
             if used:
-                names = ", ".join(used[:3]) + (", …" if len(used) > 3 else "")  # noqa: PLR2004
+                names = ", ".join(used[:3]) + (", …" if len(used) > 3 else "")
                 how = "--resume goes on with it, or choose another name"
                 if not run.experiment.exists():
                     how = "it holds no run: choose another name"
@@ -96,10 +99,14 @@ class Run:
                     how = "nothing is saved there yet: delete it, or choose another name"
                 raise CheckpointError(f"{run.directory} is used already ({names}): {how}")
             files.write_text(run.experiment, experiment_yaml)
-            files.write_text(run.facts, json.dumps(_strict(facts), indent=2, ensure_ascii=False) + "\n")
+            files.write_text(
+                run.facts, json.dumps(strict(facts), indent=2, ensure_ascii=False) + "\n"
+            )
             run._states.mkdir(exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"cannot write to the run directory {run.directory}: {error.strerror}") from error
+            raise CheckpointError(
+                f"cannot write to the run directory {run.directory}: {error.strerror}"
+            ) from error
         return run
 
     @classmethod
@@ -116,7 +123,7 @@ class Run:
 
     @contextmanager
     def lock(self) -> Generator[None, None, None]:
-        """Keep other processes from training here, and clear away what a killed one left half written.
+        """Keep other processes out, and clear away what a killed one left half written.
 
         The kernel frees the lock when the process ends, however it ends. Where there is no
         ``flock`` (Windows, some network file systems) the run goes on without a lock, with a
@@ -125,8 +132,20 @@ class Run:
         Raises:
             CheckpointError: If another process holds the lock; the message names it.
         """
-        with (self.directory / "lock").open("a+", encoding="utf-8") as file:
-            self._acquire(file)
+        with (self.directory / "lock").open("a+", encoding="utf-8") as file, ExitStack() as stack:
+            try:
+                held = stack.enter_context(files.lock(file, wait=False))
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read(500).strip() or "another process"
+                raise CheckpointError(
+                    f"{self.directory} is in use by {holder}: wait for it, or choose another name"
+                ) from None
+            if not held:
+                text = (
+                    f"{self.directory} is not locked, as this system cannot: run one process in it"
+                )
+                warnings.warn(text, RuntimeWarning, stacklevel=3)
             file.truncate(0)
             since = datetime.now(UTC).astimezone().isoformat(sep=" ", timespec="seconds")
             file.write(f"pid {os.getpid()} on host {socket.gethostname()} since {since}\n")
@@ -135,26 +154,7 @@ class Run:
             try:
                 yield
             finally:
-                # closing the file frees the lock; the file stays, since deleting it would race
-                file.truncate(0)
-
-    def _acquire(self, file: IO[str]) -> None:
-        if sys.platform == "win32":
-            warnings.warn(f"{self.directory} is not locked: no flock on this system", RuntimeWarning, stacklevel=4)
-            return
-        import fcntl  # noqa: PLC0415 (does not exist on Windows)
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(500).strip() or "another process"
-            raise CheckpointError(
-                f"{self.directory} is in use by {holder}: wait for it, or choose another name"
-            ) from None
-        except OSError as error:
-            text = f"{self.directory} is not locked: {error.strerror}; run one process here"
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
+                file.truncate(0)  # the file stays, since deleting it would race
 
     def _clear(self) -> None:
         for folder in (self.directory, self._states):
@@ -163,12 +163,14 @@ class Run:
                     entry.unlink(missing_ok=True)
 
     def log(self, record: Mapping[str, object]) -> None:
-        """Append one line to the log; it reaches the system before this returns, the disk with the next checkpoint.
+        """Append a line to the log; it reaches the system now, the disk with the next checkpoint.
 
         A line that a kill left unfinished is cut off first. Numbers that JSON does not know are
         written as the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float`` reads.
         """
-        line = json.dumps(_strict(record), ensure_ascii=False, separators=(", ", ": ")).encode() + b"\n"
+        line = (
+            json.dumps(strict(record), ensure_ascii=False, separators=(", ", ": ")).encode() + b"\n"
+        )
         with self.log_file.open("a+b") as file:
             end = file.tell()
             if end:
@@ -191,9 +193,13 @@ class Run:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.log_file}, line {number}, is damaged ({error}): delete that line") from error
+            raise CheckpointError(
+                f"{self.log_file}, line {number}, is damaged ({error}): delete that line"
+            ) from error
         if not isinstance(record, dict):
-            raise CheckpointError(f"{self.log_file}, line {number}, is no JSON object: delete that line")
+            raise CheckpointError(
+                f"{self.log_file}, line {number}, is no JSON object: delete that line"
+            )
         return cast("dict[str, object]", record)
 
     def truncate_log(self, step: int) -> list[dict[str, object]]:
@@ -208,7 +214,10 @@ class Run:
         for record in self.records():
             at = record.get("step")
             (dropped if isinstance(at, int) and at > step else kept).append(record)
-        text = "".join(json.dumps(record, ensure_ascii=False, separators=(", ", ": ")) + "\n" for record in kept)
+        text = "".join(
+            json.dumps(record, ensure_ascii=False, separators=(", ", ": ")) + "\n"
+            for record in kept
+        )
         if self.log_file.exists() and self.log_file.read_bytes() != text.encode():
             files.write_text(self.log_file, text)
         return dropped
@@ -240,13 +249,19 @@ class Run:
         known_best = self._best_step()
         later = [other for other in self.steps() if other > step and other not in self._damaged]
         if step < 0 or later:
-            reason = f"{self.state_file(later[-1]).name} is of a later step" if later else "steps count from 0"
+            reason = (
+                f"{self.state_file(later[-1]).name} is of a later step"
+                if later
+                else "steps count from 0"
+            )
             raise CheckpointError(f"cannot save step {step} in {self.directory}: {reason}")
         best_step = step if best else known_best
         path = self.state_file(step)
         if self.log_file.exists():
             files.sync(self.log_file)
-        checkpoint.save(path, {"format": FORMAT, "step": step, "best_step": best_step, "state": dict(state)})
+        checkpoint.save(
+            path, {"format": FORMAT, "step": step, "best_step": best_step, "state": dict(state)}
+        )
         if not checkpoint.verify(path):
             raise OSError(errno.EIO, "the disk did not store what was written", str(path))
         self._known_best = (best_step,)
@@ -273,7 +288,8 @@ class Run:
                 return Loaded(step, state, [f"{problem}; using {using}" for problem in problems])
         found = "; ".join(problems) or "nothing was saved yet"
         raise CheckpointError(
-            f"{self.directory} has no checkpoint to go on from ({found}): begin another run, or delete it"
+            f"{self.directory} has no checkpoint to resume from ({found}): begin another run, "
+            "or delete it"
         )
 
     def _read(self, step: int) -> tuple[int | None, dict[str, object]]:
@@ -281,16 +297,23 @@ class Run:
         path = self.state_file(step)
         match checkpoint.load(path):
             case {"format": int(version)} if version > FORMAT:
-                raise CheckpointError(f"{path.name} was written by a later version of dukd (format {version})")
+                raise CheckpointError(
+                    f"{path.name} was written by a later version of dukd (format {version})"
+                )
             case {"step": int(found)} if found != step:
                 raise CheckpointError(f"{path.name} holds step {found}: it was renamed")
-            case {"best_step": int() | None as best, "state": dict() as state, "step": int(), "format": int()}:
+            case {
+                "best_step": int() | None as best,
+                "state": dict() as state,
+                "step": int(),
+                "format": int(),
+            }:
                 return best, cast("dict[str, object]", state)
             case _:
                 raise CheckpointError(f"{path.name} is no checkpoint of a run")
 
     def _best_step(self) -> int | None:
-        """The best step as the newest sound checkpoint knows it: there is no second file to disagree with it."""
+        """The best step, as the newest sound checkpoint has it."""
         if self._known_best is None:
             self._known_best = (None,)
             with suppress(CheckpointError):
@@ -319,14 +342,3 @@ def _sentence(error: CheckpointError | OSError) -> str:
 
 def _whole_lines(content: bytes) -> int:
     return content.rfind(b"\n") + 1
-
-
-def _strict(value: object) -> object:
-    """The same value in strict JSON: what is infinite or no number becomes a string."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(float(value))
-    if isinstance(value, Mapping):
-        return {str(key): _strict(entry) for key, entry in cast("Mapping[object, object]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in cast("Sequence[object]", value)]
-    return value

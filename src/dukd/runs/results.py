@@ -1,4 +1,4 @@
-"""What was measured of a run, kept in its directory: sets add up, what cannot stand in one table is kept apart.
+"""What was measured of a run: sets add up, what cannot stand in one table is kept apart.
 
 Each way of measuring has a file: `evaluation.json` for the networks' plain answers in float32,
 another for a self-ensemble or bfloat16. Within a file, sets of images join those that were measured
@@ -7,9 +7,7 @@ set aside under its date.
 """
 
 import json
-import os
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,12 +38,16 @@ def file_name(*, precision: str = "float32", self_ensemble: bool = False) -> str
         >>> file_name(), file_name(precision="bfloat16", self_ensemble=True)
         ('evaluation.json', 'evaluation-bfloat16-self-ensemble.json')
     """
-    parts = ("evaluation", "" if precision == "float32" else precision, "self-ensemble" if self_ensemble else "")
+    parts = (
+        "evaluation",
+        "" if precision == "float32" else precision,
+        "self-ensemble" if self_ensemble else "",
+    )
     return "-".join(filter(None, parts)) + ".json"
 
 
 def keep(run: Path, table: Table) -> Kept:
-    """Add what was measured of a run's student, and of what stands beside it, to what the run's directory holds.
+    """Add what was measured of a run's student, and of what stands beside it, to its directory.
 
     A set is replaced by a later measurement of as many images or more; one of fewer leaves it as it
     is.
@@ -56,7 +58,7 @@ def keep(run: Path, table: Table) -> Kept:
     """
     student = _row(table, "student")
     assert student is not None, [row.label for row in table.rows]
-    with _alone(Path(run)):
+    with files.lock(Path(run)):
         return _keep(Path(run), table, student)
 
 
@@ -71,26 +73,13 @@ def _keep(run: Path, table: Table, student: Row) -> Kept:
             notes.append(f"the {path.name} that was there is now {aside.name}: {reason}")
         else:
             stay = _larger(old, table)
-            notes += [f"{name} keeps the figures that were there, which are of more images" for name in stay]
+            notes += [
+                f"{name} keeps the figures that were there, which are of more images"
+                for name in stay
+            ]
             table = _joined(old, table, stay)
     files.write_text(path, table.to_json())
     return Kept(path=path, notes=tuple(notes))
-
-
-@contextmanager
-def _alone(folder: Path) -> Generator[None, None, None]:
-    """Wait until no other process changes the figures here; where there is no flock, nobody waits."""
-    handle = None
-    with suppress(ImportError, OSError):
-        import fcntl  # noqa: PLC0415  there is none on Windows
-
-        handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)  # which frees the lock
 
 
 def _read(path: Path) -> Table | None:
@@ -98,7 +87,11 @@ def _read(path: Path) -> Table | None:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         rows = tuple(_row_of(row) for row in content["rows"])
-        plain = {key: content[key] for key in ("scale", "protocol", "device", "precision") if key in content}
+        plain = {
+            key: content[key]
+            for key in ("scale", "protocol", "device", "precision")
+            if key in content
+        }
         found = Table(rows=rows, **plain)
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return None
@@ -110,7 +103,9 @@ def _row_of(entry: dict[str, Any]) -> Row:
     sets: dict[str, Scores] = {}
     for name, scores in cast("dict[str, dict[str, Any]]", entry["sets"]).items():
         numbers: dict[str, Any] = {f.name: scores.get(f.name) for f in fields(Scores)}
-        numbers = {key: None if number is None else float(number) for key, number in numbers.items()}
+        numbers = {
+            key: None if number is None else float(number) for key, number in numbers.items()
+        }
         sets[name] = Scores(**numbers | {"images": int(scores["images"])})
     values["sets"] = sets
     return Row(**values)
@@ -148,12 +143,20 @@ def _joined(old: Table, new: Table, stay: Iterable[str]) -> Table:
     """Both tables as one; of the sets in ``stay`` the old figures count, otherwise the new ones."""
     stay = set(stay)
     were, are = _student_sets(old), _student_sets(new)
-    changed = {name for name in are if name in were and name not in stay and not _same(were[name], are[name])}
+    changed = {
+        name
+        for name in are
+        if name in were and name not in stay and not _same(were[name], are[name])
+    }
     models = dict.fromkeys([row.model for row in (*new.rows, *old.rows)])
     rows: list[Row] = []
     for model in models:
         before, now = _row(old, model), _row(new, model)
-        sets = {name: scores for name, scores in before.sets.items() if name not in changed} if before else {}
+        sets = (
+            {name: scores for name, scores in before.sets.items() if name not in changed}
+            if before
+            else {}
+        )
         for name, scores in now.sets.items() if now else ():
             if name not in stay:
                 sets[name] = _completed(scores, sets.get(name))

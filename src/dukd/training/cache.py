@@ -19,13 +19,11 @@ import mmap
 import os
 import shutil
 import struct
-import sys
 import weakref
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,7 +58,7 @@ class BankError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What the questions and the answers follow from; runs in which all of it is equal share a bank."""
+    """What the kept outputs follow from; runs in which all of it is equal share a cache."""
 
     teacher: str
     """SHA-256 of its weights, and how they are read."""
@@ -110,7 +108,7 @@ class Question:
 
 
 class _Asked(Wrapped, ABC):
-    """Stands where a teacher stands, for methods that read its answers and features and do not run its parts."""
+    """Stands for a teacher, for methods that read its outputs and features."""
 
     @abstractmethod
     def answer(self, lr: Tensor, depths: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
@@ -253,7 +251,7 @@ class Bank:
             record[name] = codes
         raw = bytearray(record.tobytes())
         struct.pack_into("<I", raw, 0, zlib.crc32(memoryview(raw)[4:]))
-        with _alone(self._file):
+        with files.lock(self._file):
             if self.read(number) is None:
                 self._file.seek(self._start + number * self._record.itemsize)
                 try:
@@ -342,34 +340,11 @@ def _create(path: Path, header: bytes, total: int, period: int, limit: float) ->
             f"{free / 1e9:.2f} GB are free in {path.parent}: choose a shorter --data.period, or "
             "another --reuse.folder"
         )
-    with (path.parent / "lock").open("ab") as lock, _alone(lock):
+    with (path.parent / "lock").open("ab") as handle, files.lock(handle):
         if not path.exists():
             with files.replacing(path) as file:
                 file.write(header)
                 file.truncate(total)
-
-
-@contextmanager
-def _alone(file: IO[bytes]) -> Generator[None, None, None]:
-    """Keep other processes out, where the system can; records are checked when they are read in any case."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl  # noqa: PLC0415 (does not exist on Windows)
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in {
-            errno.ENOLCK,
-            errno.ENOTSUP,
-            errno.EINVAL,
-        }:  # some network file systems know no locks
-            raise
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 class BankedTeacher(_Asked):
@@ -381,7 +356,7 @@ class BankedTeacher(_Asked):
     """
 
     def __init__(self, network: SRNetwork, bank: Bank, *, late: bool = False) -> None:
-        """Put ``bank`` before ``network``; where the method starts ``late``, steps that ask nothing are no mistake."""
+        """Put ``bank`` before ``network``; a ``late`` method may not read it at first."""
         super().__init__(network)
         self.bank = bank
         self.late = late

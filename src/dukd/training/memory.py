@@ -2,28 +2,14 @@
 
 import torch
 
+from dukd.core.device import is_out_of_memory as is_shortage
 from dukd.training.experiment import Experiment
+
+__all__ = ["TooLittleMemoryError", "advice", "is_shortage"]
 
 
 class TooLittleMemoryError(ValueError):
     """A step needs more memory than there is; the message names what would make it smaller."""
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on whatever device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHORTAGES)
-
-
-_SHORTAGES = (
-    "can't allocate memory",
-    "DefaultCPUAllocator",
-    "out of memory",
-    "STATUS_ALLOC_FAILED",
-    "unable to find an engine",  # of cuDNN, where none of its plans finds room to work in
-)
-"""What torch's allocators and NVIDIA's libraries say."""
 
 
 def advice(experiment: Experiment, device: torch.device) -> TooLittleMemoryError:
