@@ -21,26 +21,24 @@ import torch
 from dukd.core import files
 from dukd.evaluation.timing import interleaved
 from dukd.methods import Method
-from dukd.training import loop
-from dukd.training.session import Session
+from dukd.training.assemble import Training, assemble
+from dukd.training.step import advance
 
 
-def ready(method: Method, images: Path, out: Path) -> tuple[Session, torch.Tensor, torch.Tensor]:
-    """A session and one batch."""
-    session = Session.prepare(
-        study.experiment(study.Entry(method, 1000), 1, images, out), torch.device("cpu")
-    )
-    return session, *session.patches.batch(0)
+def ready(method: Method, images: Path, out: Path) -> tuple[Training, torch.Tensor, torch.Tensor]:
+    """Training and one batch."""
+    training = assemble(study.experiment(study.Entry(method, 1000), 1, images, out))
+    return training, *training.share.patches.batch(0)
 
 
 def memory(method: Method, images: Path, out: Path) -> float:
     """Megabytes that the first steps take; run in a process of its own."""
     torch.set_num_threads(1)
-    session, lr, hr = ready(method, images, out)
+    training, lr, hr = ready(method, images, out)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = held("VmRSS")
     for _ in range(2):
-        loop.advance(session, lr, hr)
+        advance(training, lr, hr)
     return held("VmHWM") - before
 
 
@@ -54,10 +52,8 @@ def times(
     methods: dict[str, Method], images: Path, out: Path, repetitions: int
 ) -> dict[str, float]:
     """Seconds of a step, by name."""
-    sessions = {name: ready(method, images, out) for name, method in methods.items()}
-    ways = {
-        n: lambda s=s, lr=lr, hr=hr: loop.advance(s, lr, hr) for n, (s, lr, hr) in sessions.items()
-    }
+    trainings = {name: ready(method, images, out) for name, method in methods.items()}
+    ways = {n: lambda s=s, lr=lr, hr=hr: advance(s, lr, hr) for n, (s, lr, hr) in trainings.items()}
     timings = interleaved(ways, device=torch.device("cpu"), repetitions=repetitions, warm_up=2)
     return {timing.name: statistics.median(timing.seconds) for timing in timings}
 

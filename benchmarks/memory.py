@@ -32,13 +32,15 @@ from torch import Tensor
 
 from dukd import recipes
 from dukd.core import files
+from dukd.core.distributed import World
 from dukd.evaluation.timing import Precision
 from dukd.methods import DUKD
 from dukd.networks import NetworkConfig
 from dukd.testing import speed
-from dukd.training import loop
+from dukd.training.assemble import assemble
 from dukd.training.experiment import Optimization
-from dukd.training.session import Session
+from dukd.training.objective import fill
+from dukd.training.step import advance
 
 PAPER = 16
 """Patches in the paper's batch."""
@@ -100,15 +102,17 @@ def measured(asked: Asked) -> int:
             batch=asked.batch,
         )
         data = replace(trial.data, period=int(way.step == "replayed"))
-        session = Session.prepare(replace(trial, data=data, optimization=optimization), device)
-        lr, hr = (x.to(device) for x in session.patches.batch(0))
-        run = (
-            released_step(session, lr, hr)
-            if way.step == "released"
-            else partial(loop.advance, session, lr, hr)
+        training = assemble(
+            replace(trial, data=data, optimization=optimization), World(device=device)
         )
-        if session.bank is not None:
-            session.fill()
+        lr, hr = (x.to(device) for x in training.share.patches.batch(0))
+        run = (
+            released_step(training, lr, hr)
+            if way.step == "released"
+            else partial(advance, training, lr, hr)
+        )
+        if training.objective.bank is not None:
+            fill(training.objective, training.share)
         before = restart(device)
         run()
         return peak(device) - before
@@ -139,7 +143,7 @@ def kilobytes(what: str) -> int:
 
 
 def line(points: dict[int, int]) -> tuple[float, float]:
-    """Megabytes per patch and at none, by least squares; through the origin's height where there is one point."""
+    """Megabytes per patch and at none, by least squares; flat where there is one point."""
     if len(points) == 1:
         [(batch, megabytes)] = points.items()
         return megabytes / batch, 0.0
@@ -148,7 +152,7 @@ def line(points: dict[int, int]) -> tuple[float, float]:
 
 
 def kept(config: NetworkConfig, batches: Sequence[tuple[int, int]]) -> int:
-    """Bytes that a network's graph keeps, its weights left out, for batches of so many patches of such a side."""
+    """Bytes that a network's graph keeps, its weights left out, for a batch of square patches."""
     with torch.device("meta"):
         network = config.build().train()
     weights = {place(p) for p in network.parameters()}
@@ -170,7 +174,7 @@ def place(x: Tensor) -> int:
 
 
 def counts(pair: str, scale: int, patch: int, batch: int, patches: int) -> tuple[int, int, int]:
-    """MB that graphs keep at most in the released step, with the teacher's gradients; in ours; in ours in parts."""
+    """MB that graphs keep at most: in the released step, with the teacher's; in ours; in parts."""
     recipe = recipes.recipe(f"{pair}-x{scale}-dukd").make()
     assert recipe.teacher is not None
     assert isinstance(recipe.method, DUKD)
@@ -190,8 +194,10 @@ def counts(pair: str, scale: int, patch: int, batch: int, patches: int) -> tuple
 def counted_page(pairs: Sequence[str], scale: int, patch: int, command: str) -> str:
     """A line per pair of networks, at the paper's batch."""
     about = (
-        f"What graphs keep for the way back, in MB of float32, {PAPER} patches of {patch} at x{scale}, recipes "
-        f"`<pair>-x{scale}-dukd`.\nReleased code: both networks' graphs of its second half, and the teacher's "
+        f"What graphs keep for the way back, in MB of float32, {PAPER} patches of {patch} "
+        f"at x{scale}, recipes "
+        f"`<pair>-x{scale}-dukd`.\n"
+        "Released code: both networks' graphs of its second half, and the teacher's "
         "gradients. Ours: the student's graph."
     )
     text = ["# Memory of a step, counted", "", f"    {command}", "", about, ""]
@@ -213,8 +219,10 @@ def page(found: dict[Asked, int], command: str) -> str:
     some = next(iter(found))
     points = {w: {a.batch: megabytes for a, megabytes in found.items() if a.way == w} for w in ways}
     about = (
-        f"Recipe {some.pair}-x{some.scale}-dukd, patches of {some.patch}; {some.device}, torch {torch.__version__}. MB "
-        "above what the process\nheld once the networks were built. Where the paper's batch was not run, ~ marks what "
+        f"Recipe {some.pair}-x{some.scale}-dukd, patches of {some.patch}; {some.device}, "
+        f"torch {torch.__version__}. MB "
+        "above what the process\n"
+        "held once the networks were built. Where the paper's batch was not run, ~ marks what "
         "a straight line through the others says."
     )
     text = ["# Memory of a step", "", f"    {command}", "", about, ""]

@@ -4,7 +4,7 @@ Facts from methods.md, section 1.3 and D1, D2, D4, D5, D15: the teacher runs wit
 trainable parameters and in training mode, so that a SwinIR leaves out branches, each input has a
 forward pass of its own, the reduced image is made on the CPU, one image after the other, and there
 are two backward passes and two optimizer steps per batch, in float32. Written anew; nothing is
-copied. Inputs are those of the session's method, so that both sides do the same work.
+copied. Inputs are those of the experiment's method, so that both sides do the same work.
 """
 
 import copy
@@ -21,14 +21,14 @@ from dukd.images.resize import downscale
 from dukd.methods import DUKD
 from dukd.methods.dukd import shared_tiles
 from dukd.networks import SRNetwork, SwinIRConfig
-from dukd.training.session import Session
+from dukd.training.assemble import Training
 
 
-def released_step(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
-    """A step on copies of a session's networks; ``lr`` and ``hr`` are uint8."""
-    method = session.experiment.method
+def released_step(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], object]:
+    """A step on copies of the networks in training; ``lr`` and ``hr`` are uint8."""
+    method = training.experiment.method
     assert isinstance(method, DUKD)
-    student, teacher = as_released(session.student), as_released(session.teacher)
+    student, teacher = as_released(training.state.student), as_released(training.teacher)
     averaged = copy.deepcopy(student).requires_grad_(False)
     optimizer = Adam(student.parameters(), lr=1e-6, betas=(0.9, 0.99), foreach=False, fused=False)
     scale, rng = student.scale, torch.Generator()
@@ -63,7 +63,7 @@ def released_step(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], obje
 
 
 def as_released(network: SRNetwork) -> SRNetwork:
-    """A copy that is trainable, in training mode and, if it is a SwinIR, of the authors' stochastic depth."""
+    """A trainable copy in training mode; a SwinIR has the authors' stochastic depth."""
     config = network.config
     if isinstance(config, SwinIRConfig):
         config = replace(config, stochastic_depth=0.1)

@@ -61,7 +61,7 @@ class Asked:
 
 
 def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Result]:
-    """Time all ways of a pair, once in each turn; a run before, in which operations are counted, warms up.
+    """Time all ways of a pair, once in each turn; counting operations before warms up.
 
     Args:
         asked: The pair.
@@ -93,8 +93,8 @@ def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Res
                 )
             )
             if not ways:
-                lr, hr = (x.to(device) for x in steps.session.patches.batch(0))
-                ways[RELEASED] = released_step(steps.session, lr, hr)
+                lr, hr = (x.to(device) for x in steps.training.share.patches.batch(0))
+                ways[RELEASED] = released_step(steps.training, lr, hr)
             ways |= {f"{name}, {precision}": way for name, way in steps.ways.items()}
         operations = {name: counted(way) for name, way in ways.items()}
         if device.type == "cuda" or asked.compiled:
@@ -239,7 +239,9 @@ def main() -> None:
         f"python benchmarks/step.py --pairs {' '.join(options.pairs)} --scales "
         f"{' '.join(map(str, options.scales))} --batch {options.batch} --patch {options.patch} "
         "--repetitions "
-        f"{options.repetitions}{'' if options.device == 'cpu' else f' --device {options.device}'}{' --compiled' if options.compiled else ''}"
+        f"{options.repetitions}"
+        f"{'' if options.device == 'cpu' else f' --device {options.device}'}"
+        f"{' --compiled' if options.compiled else ''}"
     )
     wanted = [
         Asked(pair, scale, options.batch, options.patch, options.device, compiled=options.compiled)

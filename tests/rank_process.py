@@ -1,4 +1,4 @@
-"""One rank of several, as torchrun would start it: makes training runs one after the other, and tells how each ended.
+"""One rank of several, as torchrun would start it: it makes training runs, and says how each ended.
 
 ``python rank_process.py JOBS.json OUT TIMEOUT``. A job may disturb one rank at one step: by a
 signal, or by changing its weights or its losses.
@@ -24,23 +24,23 @@ PLAIN = loop.advance
 
 
 def disturbed(job, rank):
-    def advance(session, lr, hr):
-        if (rank, session.step) == (job["rank"], job["step"]):
+    def advance(training, lr, hr):
+        if (rank, training.state.step) == (job["rank"], job["step"]):
             match job["how"]:
                 case "weights":
                     with torch.no_grad():
-                        next(session.student.parameters())[0, 0, 0, 0] += 1e-3
+                        next(training.state.student.parameters())[0, 0, 0, 0] += 1e-3
                 case "slow validation":
                     measure = Validation.measure
                     Validation.measure = lambda *a: time.sleep(job["seconds"]) or measure(*a)
                 case "loss":
-                    losses = session.losses
-                    session.losses = lambda *a: (
-                        {n: v * math.inf for n, v in some.items()} for some in losses(*a)
-                    )
+                    losses = training.objective.losses
+                    training.objective.losses = lambda *a: {
+                        n: v * math.inf for n, v in losses(*a).items()
+                    }
                 case name:
                     os.kill(os.getpid(), getattr(signal, name))
-        return PLAIN(session, lr, hr)
+        return PLAIN(training, lr, hr)
 
     return advance
 

@@ -1,4 +1,4 @@
-"""The scripts in benchmarks/: what is compared does the same work, and what was measured is kept."""
+"""The scripts in benchmarks/: both sides do the same work, and what was measured is kept."""
 
 import importlib
 import json
@@ -18,8 +18,8 @@ from dukd.evaluation.timing import Ceiling, Result, Timing
 from dukd.methods import DUKD, LSFD, CrossKD, Frequency, Logits
 from dukd.networks import EDSRConfig, SwinIRConfig
 from dukd.testing import speed
+from dukd.training.assemble import Training, assemble
 from dukd.training.experiment import Reuse
-from dukd.training.session import Session
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -33,12 +33,12 @@ def script(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module
 
 
-def session(tmp_path: Path, method: DUKD, teacher: EDSRConfig | SwinIRConfig = SMALL) -> Session:
-    return Session.prepare(speed.trial(SMALL, teacher, method, tmp_path, patch=12, batch=2), CPU)
+def training(tmp_path: Path, method: DUKD, teacher: EDSRConfig | SwinIRConfig = SMALL) -> Training:
+    return assemble(speed.trial(SMALL, teacher, method, tmp_path, patch=12, batch=2))
 
 
 def test_all_ways_of_input_give_the_same_patches(script, tmp_path: Path) -> None:
-    """Images of several sub-images on a side, some smaller than one, and a side that sub-images do not divide."""
+    """Images of several sub-images a side, some smaller than one, and a side with a rest."""
     for package in ("lmdb", "h5py"):
         pytest.importorskip(package, reason="the benchmark of the input needs dukd[benchmarks]")
     data = script("data")
@@ -66,7 +66,7 @@ def test_all_ways_of_input_give_the_same_patches(script, tmp_path: Path) -> None
     [(100, [0]), (240, [0]), (250, [0, 10]), (360, [0, 120]), (500, [0, 120, 240, 260])],
 )
 def test_sub_images_cover_a_side(script, length: int, found: list[int]) -> None:
-    """As BasicSR's script: 480 pixels of hr, every 240, and one more where the side is not used up."""
+    """As BasicSR's script: 480 pixels of hr, every 240, and one more for what is left."""
     pytest.importorskip("lmdb", reason="the benchmark of the input needs dukd[benchmarks]")
     pytest.importorskip("h5py", reason="the benchmark of the input needs dukd[benchmarks]")
 
@@ -74,8 +74,8 @@ def test_sub_images_cover_a_side(script, length: int, found: list[int]) -> None:
 
 
 def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_path: Path) -> None:
-    """methods.md D1: nothing freezes the teacher. The session's own networks stay as they are."""
-    made = session(tmp_path, DUKD(windows=2))
+    """methods.md D1: nothing freezes the teacher. The networks in training stay as they are."""
+    made = training(tmp_path, DUKD(windows=2))
     released = script("released")
     copies = []
     plain, released.as_released = (
@@ -97,12 +97,12 @@ def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_p
 
 
 def test_both_sides_ask_about_as_many_pixels(script, tmp_path: Path) -> None:
-    """Forward passes for everything the method shows, and two more backwards: 3 times, for both networks.
+    """Forward passes for everything the method shows, and twice that backwards, for both networks.
 
     A first layer has no input to blame. Ours has a teacher's forward pass, the student's three, and
     reduces images.
     """
-    made = session(tmp_path, DUKD(windows=2))
+    made = training(tmp_path, DUKD(windows=2))
     released = timing.counted(script("released").released_step(made, *made.patches.batch(0)))
     alone = timing.counted(speed.alone(made, *made.patches.batch(0)))
     reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)
@@ -244,7 +244,7 @@ def test_the_peak_is_that_of_what_was_done_meanwhile(script) -> None:
 
 
 def test_what_a_graph_keeps_is_counted(script) -> None:
-    """One block of four channels: each convolution keeps its input, the ReLU its output, which is the next's input."""
+    """One block of four channels: convolutions keep their inputs, the ReLU its output."""
     kept = script("memory").kept
     pixels = 2 * 8 * 8 * 4  # bytes of one channel of two patches
     # 3 in; 4 into the block, its ReLU, its sum, the body's sum; 16 that are shuffled to 4 at twice
@@ -256,7 +256,7 @@ def test_what_a_graph_keeps_is_counted(script) -> None:
 
 
 def test_ours_keeps_less_than_half_of_what_the_released_step_keeps(script) -> None:
-    """At the paper's batch; the student sees as much on both sides, the teacher leaves a graph on one."""
+    """At the paper's batch; the teacher has a graph on one side only."""
     released, whole, part = script("memory").counts("edsr", 2, 48, 16, 4)
 
     assert whole < 0.5 * released
@@ -264,7 +264,7 @@ def test_ours_keeps_less_than_half_of_what_the_released_step_keeps(script) -> No
 
 
 def test_at_equal_time_steps_follow_from_costs(script, tmp_path: Path) -> None:
-    """By hand: scratch 0.05 s, logits 0.1 s; replaying asks 200 times at that price, then costs what scratch does."""
+    """By hand: scratch 0.05 s, logits 0.1 s; replaying pays that 200 times, then as scratch."""
     study = script("study")
     costs = {name: {"seconds": 0.2} for name in study.shares()}
     costs |= {"scratch": {"seconds": 0.05}, "logits": {"seconds": 0.1}}

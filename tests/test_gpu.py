@@ -1,4 +1,4 @@
-"""What a step does on a GPU that a processor would not show: where its tensors lie, and when the host waits."""
+"""What a step does on a GPU alone: where its tensors lie, and when the host waits."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dukd.core import distributed
 from dukd.core.device import sent
+from dukd.core.distributed import World
 from dukd.data import find_pairs
 from dukd.data.patches import Patches, Resident
 from dukd.deploy.upscale import upscale_image
@@ -21,8 +22,9 @@ from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, 
 from dukd.runs.directory import Run
 from dukd.testing import speed
 from dukd.training import loop
+from dukd.training.assemble import Training, assemble
 from dukd.training.experiment import Evaluation, Experiment, Optimization
-from dukd.training.session import Session
+from dukd.training.step import advance, settle
 from pretended import GPU, OnGPU, gpu_stand_in
 from test_methods import METHODS
 
@@ -52,13 +54,13 @@ def experiment(
     )
 
 
-def advance(session: Session, k: int) -> None:
-    loop.advance(session, *(sent(x, session.device) for x in session.patches.batch(k)))
+def stepped(training: Training, k: int) -> None:
+    advance(training, *(sent(x, training.device) for x in training.share.patches.batch(k)))
 
 
-def weights(session: Session) -> list[Tensor]:
-    loop.settle(session)
-    return [p.detach().cpu() for p in session.student.parameters()]
+def weights(training: Training) -> list[Tensor]:
+    settle(training)
+    return [p.detach().cpu() for p in training.state.student.parameters()]
 
 
 def compared(wanted: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -68,20 +70,20 @@ def compared(wanted: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         Where the host waited in the last two: before, matrices are cached, and answers are fetched
             to be kept.
     """
-    at_home = Session.prepare(wanted, CPU)
+    at_home = assemble(wanted)
     for k in range(4):
         advance(at_home, k)
     with gpu_stand_in(monkeypatch) as gpu:
-        session = Session.prepare(wanted, torch.device("cuda"))
-        assert session.device == GPU
-        assert all(isinstance(p, OnGPU) for p in session.trained())
-        advance(session, 0)
-        advance(session, 1)
+        training = assemble(wanted, World(device=torch.device("cuda")))
+        assert training.device == GPU
+        assert all(isinstance(p, OnGPU) for p in training.state.trained())
+        stepped(training, 0)
+        stepped(training, 1)
         gpu.waits.clear()
-        advance(session, 2)
-        advance(session, 3)
+        stepped(training, 2)
+        stepped(training, 3)
         waits = list(dict.fromkeys(gpu.waits))
-        found = weights(session)
+        found = weights(training)
     for ours, theirs in zip(found, weights(at_home), strict=True):
         assert torch.equal(ours, theirs)
     return waits
@@ -119,7 +121,7 @@ def test_parts_of_a_batch_do_not_make_the_host_wait(
 def test_a_whole_run_ends_with_the_same_student(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the loop, the trial of the teacher, validation, checkpoints and what is kept of the run."""
+    """Through the loop, the trial of the teacher, validation, checkpoints and the log."""
     wanted = experiment(tmp_path, DUKD())
     judged = Evaluation(
         sets=(tmp_path / "images",), images=1, every=2, log_every=2, teacher_images=0, samples=1
@@ -156,10 +158,10 @@ def test_a_thread_that_cuts_patches_serves_the_device(
 def test_images_lie_on_the_device_where_they_take_at_most_half_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = Session.prepare(experiment(tmp_path, DUKD()), CPU)
-    patches, size = session.patches, session.patches.pack.pixels.size
+    training = assemble(experiment(tmp_path, DUKD()))
+    patches, size = training.share.patches, training.share.patches.pack.pixels.size
 
-    assert isinstance(session.source, Patches)
+    assert isinstance(training.share.source, Patches)
     with gpu_stand_in(monkeypatch, free=2 * size):
         resident = patches.near(GPU, "auto")
         assert isinstance(resident, Resident)

@@ -30,9 +30,10 @@ from dukd.networks.files import weights
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training import loop
+from dukd.training.assemble import Training, assemble
 from dukd.training.cache import BankError
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
-from dukd.training.session import Session
+from dukd.training.step import advance
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
 
@@ -79,14 +80,14 @@ def experiment(
     )
 
 
-def prepared(whole: Experiment) -> Session:
-    return Session.prepare(whole, torch.device("cpu"))
+def prepared(whole: Experiment) -> Training:
+    return assemble(whole)
 
 
-def trained(session: Session, steps: int) -> list[torch.Tensor]:
-    for k in range(session.step, session.step + steps):
-        loop.advance(session, *session.patches.batch(k))
-    return [p.detach().clone() for p in session.student.parameters()]
+def trained(training: Training, steps: int) -> list[torch.Tensor]:
+    for k in range(training.state.step, training.state.step + steps):
+        advance(training, *training.share.patches.batch(k))
+    return [p.detach().clone() for p in training.state.student.parameters()]
 
 
 def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
@@ -116,33 +117,33 @@ def test_weights_are_those_of_a_teacher_that_is_asked_every_time(
 
 
 def test_the_teacher_is_asked_once_per_batch_of_the_period(folder: Path, tmp_path: Path) -> None:
-    session = prepared(experiment(folder, tmp_path))
-    trained(session, 9)
+    training = prepared(experiment(folder, tmp_path))
+    trained(training, 9)
 
-    assert session.bank is not None
-    assert session.bank.asked == 3
+    assert training.objective.bank is not None
+    assert training.objective.bank.asked == 3
     again = prepared(experiment(folder, tmp_path))
     trained(again, 9)
-    assert again.bank is not None
-    assert again.bank.asked == 0
+    assert again.objective.bank is not None
+    assert again.objective.bank.asked == 0
 
 
 def test_a_late_start_asks_once_per_batch_too(folder: Path, tmp_path: Path) -> None:
-    """Steps 5 to 9 ask about batches 1, 2 and 0; a bank that is filled beforehand needs none of them."""
+    """Steps 5 to 9 need batches 1, 2 and 0; a cache that is filled beforehand has them all."""
     late = experiment(folder, tmp_path, method=Late(base=Logits(), start=4))
-    session = prepared(late)
-    trained(session, 4)
-    assert session.bank is not None
-    assert session.bank.asked == 0
-    trained(session, 5)
-    assert session.bank.asked == 3
+    training = prepared(late)
+    trained(training, 4)
+    assert training.objective.bank is not None
+    assert training.objective.bank.asked == 0
+    trained(training, 5)
+    assert training.objective.bank.asked == 3
 
     filled = prepared(replace(late, reuse=replace(late.reuse, folder=tmp_path / "other")))
-    assert filled.bank is not None
+    assert filled.objective.bank is not None
     assert filled.fill() == 3
-    assert filled.bank.bank.missing() == []
+    assert filled.objective.bank.bank.missing() == []
     trained(filled, 9)
-    assert filled.bank.asked == 3  # all of them by `fill`
+    assert filled.objective.bank.asked == 3  # all of them by `fill`
 
 
 def test_a_run_does_not_depend_on_who_filled_the_bank(folder: Path, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_eight_bits_change_the_losses_by_less_than_a_gray_level(
     folder: Path, tmp_path: Path
 ) -> None:
     eight, exact = (prepared(experiment(folder, tmp_path, bits=bits)) for bits in (8, 32))
-    losses = [loop.advance(s, *s.patches.batch(0)) for s in (eight, exact)]
+    losses = [advance(s, *s.share.patches.batch(0)) for s in (eight, exact)]
 
     for name in ("imitation", "zoom_in", "zoom_out"):
         assert float((losses[0][name] - losses[1][name]).abs()) < 0.5 / 224
@@ -184,43 +185,43 @@ def test_an_interrupted_run_continues_to_the_same_bits(
 
 
 def test_replayed_images_are_seen_differently_every_time(folder: Path, tmp_path: Path) -> None:
-    """With a learning rate of almost nothing, only turns make the losses of a batch differ from period to period."""
+    """With a learning rate of almost 0, losses of a batch differ by their symmetry alone."""
     whole = experiment(folder, tmp_path, method=Logits())
     whole = replace(whole, optimization=replace(whole.optimization, learning_rate=1e-30))
     for turns, kinds in ((whole.reuse.turns, 3), ((), 1)):
-        session = prepared(replace(whole, reuse=replace(whole.reuse, turns=turns)))
+        training = prepared(replace(whole, reuse=replace(whole.reuse, turns=turns)))
         losses = [
-            float(loop.advance(session, *session.patches.batch(k))["imitation"])
+            float(advance(training, *training.share.patches.batch(k))["imitation"])
             for k in (0, 1, 2) * 3
         ]
         assert len(set(losses[::3])) == kinds
 
 
 def test_methods_that_compare_features_see_images_as_they_are(folder: Path, tmp_path: Path) -> None:
-    """A feature that points up in an image points right in the image transposed: only outputs turn with it."""
+    """A feature that points up points right in the transposed image: only outputs turn with it."""
     for method, turns in (
         (LSFD(), False),
         (Combined(base=FitNet()), False),
         (LSFD(local=0, imitation=1), True),
     ):
-        session = prepared(experiment(folder, tmp_path, method=method))
-        assert (session.turned is not None) == turns
-        assert any("do not turn with an image" in note for note in session.notes) != turns
+        training = prepared(experiment(folder, tmp_path, method=method))
+        assert (training.objective.turned is not None) == turns
+        assert any("do not turn with an image" in note for note in training.notes) != turns
 
 
 def test_without_a_period_nothing_is_kept_or_turned(folder: Path, tmp_path: Path) -> None:
-    session = prepared(experiment(folder, tmp_path / "banks", period=0))
+    training = prepared(experiment(folder, tmp_path / "banks", period=0))
 
-    assert session.bank is None
-    assert session.turned is None
+    assert training.objective.bank is None
+    assert training.objective.turned is None
     assert not (tmp_path / "banks").exists()
 
 
 def test_a_method_without_a_teacher_is_turned_and_has_no_bank(folder: Path, tmp_path: Path) -> None:
-    session = prepared(experiment(folder, tmp_path / "banks", method=Scratch()))
+    training = prepared(experiment(folder, tmp_path / "banks", method=Scratch()))
 
-    assert session.bank is None
-    assert session.turned is not None
+    assert training.objective.bank is None
+    assert training.objective.turned is not None
     assert not (tmp_path / "banks").exists()
 
 
@@ -277,19 +278,19 @@ def test_reuse_belongs_to_the_experiment_but_for_where_the_answers_lie(
 def test_a_bank_filled_beforehand_serves_training(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command asks what is missing, and nothing twice; the run is the one that asked by itself."""
+    """The command computes what is missing, nothing twice; the run is as without it."""
     whole = experiment(folder, tmp_path / "banks")
     by_itself = trained(prepared(experiment(folder, tmp_path / "others")), 4)
-    loop.advance(one := prepared(whole), *one.patches.batch(0))
+    advance(one := prepared(whole), *one.share.patches.batch(0))
     (tmp_path / "e.yaml").write_text(whole.to_yaml(), encoding="utf-8")
 
     for asked in (2, 0):
         assert run(["bank", str(tmp_path / "e.yaml"), "--device", "cpu"]) == 0
         assert f"{asked} of 3 batches were asked now" in capsys.readouterr().out
-    session = prepared(whole)
-    assert equal(trained(session, 4), by_itself)
-    assert session.bank is not None
-    assert session.bank.asked == 0
+    training = prepared(whole)
+    assert equal(trained(training, 4), by_itself)
+    assert training.objective.bank is not None
+    assert training.objective.bank.asked == 0
 
 
 def test_without_a_period_there_is_no_bank_to_fill(folder: Path, tmp_path: Path) -> None:

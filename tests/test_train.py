@@ -25,9 +25,10 @@ from dukd.runs import checkpoint
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training import loop
+from dukd.training.assemble import Training, assemble
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
 from dukd.training.memory import TooLittleMemoryError
-from dukd.training.session import Session
+from dukd.training.step import NonFiniteError, advance, update_average
 from dukd.training.validation import Validation
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0, skip="nearest")
@@ -137,7 +138,7 @@ def test_the_same_experiment_gives_the_same_bits(folder, tmp_path):
     ids=lambda m: m.name,
 )
 def test_an_interrupted_run_continues_to_the_same_bits(folder, tmp_path, method):
-    """Stopped after step 7, between two saves; weights, averages, extras and Adam's moments come out equal."""
+    """Stopped after step 7, between two saves; everything that was trained comes out equal."""
     whole = experiment(folder, method=method)
     loop.train(whole, tmp_path / "whole")
 
@@ -164,7 +165,7 @@ loop.train(Experiment.from_file(Path(sys.argv[1])), run, resume=(run / "experime
 
 @pytest.mark.slow
 def test_a_killed_process_continues_to_the_same_bits(folder, tmp_path):
-    """SIGKILL at random moments, until the run is through: losses and weights are those of a calm run."""
+    """SIGKILL at random moments: losses and weights are those of a calm run."""
     whole = experiment(folder, optimization__steps=60, evaluation__every=5, evaluation__log_every=5)
     loop.train(whole, tmp_path / "calm")
     (tmp_path / "e.yaml").write_text(whole.to_yaml())
@@ -270,7 +271,7 @@ class _Poisoned(Logits):
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_evidence(folder, tmp_path):
     _Poisoned.calls.clear()
     with pytest.raises(
-        loop.NonFiniteError,
+        NonFiniteError,
         match=r"loss of step 3 is not finite \(reconstruction .*, imitation inf\)",
     ):
         loop.train(experiment(folder, method=_Poisoned(), evaluation__every=1), tmp_path / "run")
@@ -310,8 +311,8 @@ def test_a_disk_that_stays_full_ends_the_run(folder, tmp_path, monkeypatch):
         loop.train(experiment(folder), tmp_path / "run")
 
 
-def opened(folder: Path, **changes) -> Session:
-    return Session.prepare(experiment(folder, **changes), torch.device("cpu"))
+def opened(folder: Path, **changes) -> Training:
+    return assemble(experiment(folder, **changes))
 
 
 def test_the_teacher_is_frozen_and_deterministic(folder, tmp_path):
@@ -319,8 +320,8 @@ def test_the_teacher_is_frozen_and_deterministic(folder, tmp_path):
     config = SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=4, stochastic_depth=0.5)
     weights.write(tmp_path / "t.safetensors", config.build())
     s = opened(folder, teacher__weights=tmp_path / "t.safetensors")
-    lr, hr = s.patches.batch(0)
-    loop.advance(s, lr, hr)
+    lr, hr = s.share.patches.batch(0)
+    advance(s, lr, hr)
     image = lr.float() / 255
 
     assert not s.teacher.training
@@ -334,16 +335,18 @@ def test_no_checkpoint_holds_the_teacher(folder, tmp_path):
     state = Run.open(tmp_path / "run").load_state().state
     elements = sum(v.numel() for v in state["student"].values())
 
-    assert elements == sum(v.numel() for v in opened(folder).student.state_dict().values())
+    assert elements == sum(v.numel() for v in opened(folder).state.student.state_dict().values())
     assert state["extras"] == {}
 
 
-def counted(s: Session, monkeypatch) -> list[str]:
+def counted(s: Training, monkeypatch) -> list[str]:
     calls: list[str] = []
     for name in ("zero_grad", "step"):
-        original = getattr(s.optimizer, name)
+        original = getattr(s.state.optimizer, name)
         monkeypatch.setattr(
-            s.optimizer, name, lambda *a, n=name, o=original, **k: (calls.append(n), o(*a, **k))[1]
+            s.state.optimizer,
+            name,
+            lambda *a, n=name, o=original, **k: (calls.append(n), o(*a, **k))[1],
         )
     return calls
 
@@ -352,7 +355,7 @@ def test_one_optimizer_step_per_batch(folder, monkeypatch):
     """methods.md D2."""
     s = opened(folder)
     calls = counted(s, monkeypatch)
-    loop.advance(s, *s.patches.batch(0))
+    advance(s, *s.share.patches.batch(0))
 
     assert calls == ["zero_grad", "step"]
 
@@ -362,49 +365,53 @@ def test_the_ablation_steps_twice_on_an_accumulated_gradient(folder, monkeypatch
     s = opened(folder, method=ReleasedDUKD())
     calls = counted(s, monkeypatch)
     gradients: list[torch.Tensor] = []
-    step = s.optimizer.step
+    step = s.state.optimizer.step
     monkeypatch.setattr(
-        s.optimizer,
+        s.state.optimizer,
         "step",
-        lambda: (gradients.append(s.student.conv_last.weight.grad.clone()), step())[1],
+        lambda: (gradients.append(s.state.student.conv_last.weight.grad.clone()), step())[1],
     )
-    loop.advance(s, *s.patches.batch(0))
+    advance(s, *s.share.patches.batch(0))
 
     assert calls == ["zero_grad", "step", "step"]
     s2 = opened(folder, method=Logits())
-    lr, hr = (x.float() / 255 for x in s2.patches.batch(0))
+    lr, hr = (x.float() / 255 for x in s2.share.patches.batch(0))
     sum(
         s2.experiment.method.losses(
-            student=s2.student,
+            student=s2.state.student,
             teacher=s2.teacher,
-            extras=s2.extras,
+            extras=s2.state.extras,
             lr=lr,
             hr=hr,
             rng=torch.Generator(),
         ).values()
     ).backward()
-    assert_close(gradients[0], s2.student.conv_last.weight.grad)
+    assert_close(gradients[0], s2.state.student.conv_last.weight.grad)
     assert not torch.allclose(gradients[1], gradients[0])
 
 
 def test_extras_are_trained(folder):
     """methods.md D44: heads that no optimizer knows stay random."""
     s = opened(folder, method=FitNet())
-    before = [p.detach().clone() for p in s.extras.parameters()]
+    before = [p.detach().clone() for p in s.state.extras.parameters()]
     for k in range(2):
-        loop.advance(s, *s.patches.batch(k))
+        advance(s, *s.share.patches.batch(k))
 
     assert before
-    assert all(not torch.equal(p, b) for p, b in zip(s.extras.parameters(), before, strict=True))
+    assert all(
+        not torch.equal(p, b) for p, b in zip(s.state.extras.parameters(), before, strict=True)
+    )
 
 
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(folder):
     whole, parts = (opened(folder, method=Logits(), optimization__accumulate=n) for n in (1, 4))
     for s in (whole, parts):
         for k in range(3):
-            loop.advance(s, *s.patches.batch(k))
+            advance(s, *s.share.patches.batch(k))
 
-    for a, b in zip(whole.student.parameters(), parts.student.parameters(), strict=True):
+    for a, b in zip(
+        whole.state.student.parameters(), parts.state.student.parameters(), strict=True
+    ):
         assert_close(a, b, rtol=1e-4, atol=2e-6)  # sums in another order, through Adam's division
 
 
@@ -415,7 +422,7 @@ def test_the_average_follows_the_student():
         0.9 * a + 0.1 * s for a, s in zip(averaged.parameters(), student.parameters(), strict=True)
     ]
     student.range.mean.add_(0.25)
-    loop.update_average(averaged, student, 0.9)
+    update_average(averaged, student, 0.9)
 
     for a, e in zip(averaged.parameters(), expected, strict=True):
         assert_close(a, e)
@@ -431,8 +438,8 @@ def test_without_averaging_the_student_itself_is_saved(folder, tmp_path):
 
 def test_clipping_bounds_the_gradient(folder):
     s = opened(folder, optimization__clip=1e-3)
-    losses = loop.advance(s, *s.patches.batch(0))
-    norm = torch.cat([p.grad.flatten() for p in s.student.parameters()]).norm().item()
+    losses = advance(s, *s.share.patches.batch(0))
+    norm = torch.cat([p.grad.flatten() for p in s.state.student.parameters()]).norm().item()
 
     assert losses["gradient_norm"].item() > 1e-3
     assert norm == pytest.approx(1e-3, rel=1e-3)
@@ -444,7 +451,7 @@ def test_options_of_speed_change_little(folder, options):
         opened(folder),
         opened(folder, **{f"optimization__{k}": v for k, v in options.items()}),
     )
-    a, b = (loop.advance(s, *s.patches.batch(0)) for s in (plain, fast))
+    a, b = (advance(s, *s.share.patches.batch(0)) for s in (plain, fast))
 
     for term in a:
         assert_close(a[term], b[term], rtol=0.05, atol=1e-3)
@@ -517,22 +524,22 @@ def test_a_method_stays_a_value(folder):
 
 
 def test_the_teacher_is_asked_with_lowered_weights_and_scored_with_its_own(folder):
-    session = opened(folder, optimization__precision="bfloat16")
-    own, asked = session.teacher.state_dict(), session.asked.state_dict()
+    training = opened(folder, optimization__precision="bfloat16")
+    own, asked = training.teacher.state_dict(), training.objective.teacher.state_dict()
 
     assert {v.dtype for v in own.values() if v.is_floating_point()} == {torch.float32}
     assert torch.bfloat16 in {v.dtype for v in asked.values()}
-    assert session.scored() is session.teacher
+    assert training.teacher is not training.objective.teacher
     in_full = opened(folder)
-    assert in_full.asked is in_full.teacher
+    assert in_full.objective.teacher is in_full.teacher
 
 
 @pytest.mark.parametrize(("precision", "together"), [("float32", False), ("bfloat16", True)])
 def test_where_channels_lie_while_training_on_a_processor(folder, precision, together):
-    session = opened(folder, optimization__precision=precision)
-    lr, _ = session.images(*session.patches.batch(0))
+    training = opened(folder, optimization__precision=precision)
+    lr, _ = training.share.at(0)[0][:2]
 
-    weight = next(p for p in session.student.parameters() if p.ndim == 4)
+    weight = next(p for p in training.state.student.parameters() if p.ndim == 4)
     for x in (weight, lr):
         assert x.is_contiguous(memory_format=torch.channels_last) == together
         assert x.is_contiguous() != together

@@ -11,13 +11,15 @@ from dukd import recipes
 from dukd.cli.terminal import Bar, note, say
 from dukd.cli.train import experiment_of
 from dukd.core.device import DeviceName, by_name
+from dukd.core.distributed import World
 from dukd.core.text import shown
 from dukd.data.pack import Pack
 from dukd.data.patches import Patches
 from dukd.networks import NetworkConfig
 from dukd.testing import speed
+from dukd.training.assemble import assemble
 from dukd.training.experiment import Experiment, Teacher
-from dukd.training.session import Session
+from dukd.training.objective import fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +137,10 @@ class FillBank:
 
     def __call__(self) -> int:
         with Bar() as progress:
-            session = Session.prepare(
-                experiment_of(str(self.experiment)), by_name(self.device), progress
-            )
-            asked = session.fill(progress)
-        assert session.bank is not None
-        say(
-            f"{shown(session.bank.bank.path)}: {asked} of {session.bank.bank.source.period} "
-            "batches were asked now"
-        )
+            world = World(device=by_name(self.device))
+            training = assemble(experiment_of(str(self.experiment)), world, progress)
+            asked = fill(training.objective, training.share, progress)
+        bank = training.objective.bank
+        assert bank is not None
+        say(f"{shown(bank.bank.path)}: {asked} of {bank.bank.source.period} batches were asked now")
         return 0

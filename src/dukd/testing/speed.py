@@ -1,4 +1,4 @@
-"""How long a step, a batch of patches, a network and an upscaled image take; `dukd.evaluation.timing` holds the clock."""
+"""How long a step, a batch of patches, a network and an upscaled image take."""
 
 import tempfile
 from collections.abc import Callable, Generator, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from dukd import images
+from dukd.core.distributed import World
 from dukd.data.patches import Patches
 from dukd.evaluation.timing import Precision, Result, Ways, ceiling, counted, interleaved
 from dukd.methods import DUKD, Combined, Method
@@ -20,11 +21,12 @@ from dukd.networks.base import Wrapped, arrange
 from dukd.networks.compile import begin_step
 from dukd.networks.cost import macs
 from dukd.networks.files import weights
-from dukd.training import loop
+from dukd.training.assemble import Training, assemble
 from dukd.training.cache import BankError
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
 from dukd.training.log import peak_memory
-from dukd.training.session import Session
+from dukd.training.objective import Objective, fill
+from dukd.training.step import advance
 
 _IMAGES = 4
 _GENTLE = 1e-6
@@ -142,7 +144,7 @@ def upscale(
 class Steps:
     """One training step in its ways, ready to be made over and over."""
 
-    session: Session
+    training: Training
     """With the teacher asked; the others are like it."""
     ways: Ways
     notes: tuple[str, ...]
@@ -151,16 +153,16 @@ class Steps:
     @property
     def named(self) -> str:
         """Method, networks and batch."""
-        session = self.session
-        method, data = session.experiment.method, session.experiment.data
+        training = self.training
+        method, data = training.experiment.method, training.experiment.data
         called = (
             f"{method.base.name}+{method.upcycling.name}"
             if isinstance(method, Combined)
             else method.name
         )
-        taught = f"{_named(session.teacher.config)} to " if session.teacher_sha256 else ""
+        taught = f"{_named(training.teacher.config)} to " if training.teacher is not None else ""
         return (
-            f"{called}, {taught}{_named(session.student.config)}, {data.batch} patches of "
+            f"{called}, {taught}{_named(training.state.student.config)}, {data.batch} patches of "
             f"{data.patch}"
         )
 
@@ -176,7 +178,7 @@ def steps(
     patch: int = 48,
     optimization: Optimization | None = None,
 ) -> Generator[Steps, None, None]:
-    """Prepare a whole step of training: with the teacher asked, with its answers replayed, and the student alone.
+    """Prepare a whole step of training: teacher live, teacher replayed, and the student alone.
 
     The images are noise, the student untrained: neither changes what a step costs. Answers are
     replayed where the method allows it. The student alone makes its forward and backward passes on
@@ -199,21 +201,22 @@ def steps(
     with tempfile.TemporaryDirectory() as name:
         experiment = trial(student, teacher, method or DUKD(), Path(name), patch=patch, batch=batch)
         experiment = replace(experiment, optimization=optimization or Optimization())
-        session = Session.prepare(experiment, device)
-        lr, hr = (x.to(device) for x in session.patches.batch(0))
-        first = "teacher asked" if session.teacher_sha256 else "step"
-        ways: Ways = {first: lambda: loop.advance(session, lr, hr)}
-        replaying = _replaying(experiment, device, notes) if session.teacher_sha256 else None
+        training = assemble(experiment, World(device=device))
+        lr, hr = (x.to(device) for x in training.share.patches.batch(0))
+        taught = training.teacher is not None
+        first = "teacher asked" if taught else "step"
+        ways: Ways = {first: lambda: advance(training, lr, hr)}
+        replaying = _replaying(experiment, device, notes) if taught else None
         if replaying is not None:
-            ways["teacher replayed"] = lambda: loop.advance(replaying, lr, hr)
-        if session.teacher_sha256:
-            ways["teacher alone"] = _asked(session, lr, hr)
-        ways["student alone"] = alone(replaying or session, lr, hr)
+            ways["teacher replayed"] = lambda: advance(replaying, lr, hr)
+        if taught:
+            ways["teacher alone"] = _asked(training, lr, hr)
+        ways["student alone"] = alone(replaying or training, lr, hr)
         try:
-            yield Steps(session, ways, tuple(notes))
+            yield Steps(training, ways, tuple(notes))
         finally:
-            if replaying is not None and replaying.bank is not None:
-                replaying.bank.close()
+            if replaying is not None and replaying.objective.bank is not None:
+                replaying.objective.bank.close()
 
 
 def step(
@@ -300,7 +303,7 @@ def trial(
     patch: int,
     batch: int,
 ) -> Experiment:
-    """Describe a run of a method and two networks, and write what it needs into a folder: noise, a teacher's file."""
+    """Describe a run of a method and two networks; noise and a teacher's file go into a folder."""
     side = max(3 * patch, 64) * student.scale
     rng = np.random.default_rng(0)
     for i in range(_IMAGES):
@@ -319,69 +322,69 @@ def trial(
     )
 
 
-def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -> Session | None:
-    """A session whose bank has all answers; None, and a note, where a method runs the teacher's parts."""
+def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -> Training | None:
+    """Training with every output kept; None, and a note, where that cannot be."""
     try:
-        session = Session.prepare(
-            replace(experiment, data=replace(experiment.data, period=1)), device
-        )
+        once = replace(experiment, data=replace(experiment.data, period=1))
+        training = assemble(once, World(device=device))
     except BankError as error:
         notes.append(f"nothing is replayed: {str(error).split(':', maxsplit=1)[0]}")
         return None
-    if session.bank is not None:
-        session.fill()
-    return session
+    if training.objective.bank is not None:
+        fill(training.objective, training.share)
+    return training
 
 
-def alone(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
-    """The student's forward and backward passes on the images that its method shows it, and nothing else."""
-    heard = _Heard(session.student)
-    _listen(replace(session, student=heard, turned=None), lr, hr)
+def alone(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], object]:
+    """The student's forward and backward passes on the images that its method shows it, alone."""
+    student = training.state.student
+    heard = _Heard(student)
+    _listen(replace(training.objective, student=heard, turned=None), training, lr, hr)
 
     def run() -> None:
-        session.student.zero_grad()
-        _begin(session)
-        with _autocast(session):
-            answers = [session.student(x) for x in heard.inputs]
+        student.zero_grad()
+        _begin(training)
+        with _autocast(training):
+            answers = [student(x) for x in heard.inputs]
         torch.stack([answer.float().mean() for answer in answers]).sum().backward()
 
     return run
 
 
-def _asked(session: Session, lr: Tensor, hr: Tensor) -> Callable[[], object]:
-    """The teacher's forward passes on the images that the method asks it about, and nothing else."""
-    heard = _Heard(session.asked)
-    _listen(replace(session, asked=heard), lr, hr)
+def _asked(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], object]:
+    """The teacher's forward passes on the images that the method shows it, and nothing else."""
+    teacher = training.objective.teacher
+    heard = _Heard(teacher)
+    _listen(replace(training.objective, teacher=heard), training, lr, hr)
 
     def run() -> None:
-        _begin(session)
-        with torch.no_grad(), _autocast(session):
+        _begin(training)
+        with torch.no_grad(), _autocast(training):
             for x in heard.inputs:
-                session.asked(x)
+                teacher(x)
 
     return run
 
 
-def _begin(session: Session) -> None:
-    if session.experiment.optimization.cuda_graphs:
+def _begin(training: Training) -> None:
+    if training.experiment.optimization.cuda_graphs:
         begin_step()
 
 
-def _autocast(session: Session) -> torch.autocast:
-    bfloat16 = session.experiment.optimization.precision == "bfloat16"
-    return torch.autocast(session.device.type, torch.bfloat16, enabled=bfloat16)
+def _autocast(training: Training) -> torch.autocast:
+    bfloat16 = training.experiment.optimization.precision == "bfloat16"
+    return torch.autocast(training.device.type, torch.bfloat16, enabled=bfloat16)
 
 
-def _listen(session: Session, lr: Tensor, hr: Tensor) -> None:
-    """Have the method compute its losses once, for those who hear what it asks."""
-    images, drawn = session.images(lr, hr), session.draws(0)
-    _begin(session)
-    if session.bank is not None:
-        session.bank.at(0)
+def _listen(objective: Objective, training: Training, lr: Tensor, hr: Tensor) -> None:
+    """Have the method compute its losses once, for those who hear what it is shown."""
+    parts = training.share.split(0, lr, hr)
+    _begin(training)
+    objective.begin(0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for part in session.experiment.method.parts:
-            for _ in session.losses(part, *images, drawn):
-                pass
+        for phase in training.experiment.method.parts:
+            for part in parts:
+                objective.losses(phase, part)
 
 
 class _Heard(Wrapped):

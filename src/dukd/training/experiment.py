@@ -1,4 +1,4 @@
-"""A whole run as one value: what learns, from whom, by which method, on what, how, and how it is judged."""
+"""A whole run as one value: student, teacher, method, data, optimization and evaluation."""
 
 import math
 from collections.abc import Generator, Sequence
@@ -117,7 +117,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Reuse:
-    """Whether the teacher is asked but once, where ``data.period`` lets the same batches come again."""
+    """Whether the teacher runs but once where ``data.period`` lets the same batches come again."""
 
     on: bool = True
     """Whether its answers, and the features read with them, are kept and replayed; without a period
@@ -299,7 +299,7 @@ class Experiment:
         return config.read_file(path, Experiment, kinds=KINDS)
 
     def differences(self, now: "Experiment") -> list[str]:
-        """What another experiment does otherwise, as far as it changes the weights; a phrase each."""
+        """What another experiment changes that changes the weights; a phrase each."""
         before, after = _flat(self), _flat(now)
         return [
             f"{key} was {before.get(key)}, is {after.get(key)}"

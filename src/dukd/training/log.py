@@ -26,7 +26,7 @@ def ignore(record: Record) -> None:
 
 
 class Meter:
-    """Means of what happens between two lines of the log; nothing is fetched from the device before that."""
+    """Means over the steps between two lines of the log, fetched from the device only then."""
 
     def __init__(self, *, step: int, seconds: float, device: torch.device) -> None:
         """Start at a step, with the seconds that training has taken so far."""
@@ -102,7 +102,7 @@ class Logbook:
     def __init__(
         self, run: Run, observe: Observer, *, tensorboard: bool, mute: bool = False
     ) -> None:
-        """Write to ``run``'s log, and to a TensorBoard log beside it where asked; a mute one writes and tells nothing.
+        """Write to ``run``'s log, and to a TensorBoard log beside it; a mute one writes nothing.
 
         Raises:
             ValueError: If TensorBoard is asked for but not installed.

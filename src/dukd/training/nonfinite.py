@@ -1,6 +1,6 @@
-"""Stop at a loss or a gradient that is not finite, before it reaches the weights, and without making a GPU wait.
+"""Stop at a loss or gradient that is not finite, before it reaches the weights.
 
-On the CPU the values are looked at before the optimizer steps. On a GPU that would stall every
+On the CPU the values are checked before the optimizer steps. On a GPU that would stall every
 step, so the verdict stays there: the fused optimizer reads it as ``found_inf`` and leaves the
 weights alone, from the first bad step on. The host reads the verdict of a step while the next one
 is under way, and of the last one before anything is saved.
@@ -14,8 +14,8 @@ from torch.optim import Adam
 
 
 @dataclass
-class Seen:
-    """A step as it was looked at."""
+class CheckedStep:
+    """A step whose losses are checked."""
 
     step: int
     """Its number, from 1."""
@@ -27,8 +27,8 @@ class Seen:
     """Of the gradient."""
 
 
-class Watch:
-    """Looks at every step of an optimizer.
+class NonFiniteGuard:
+    """Checks every step of an optimizer.
 
     Args:
         optimizer: A fused one, which is kept from stepping.
@@ -42,15 +42,15 @@ class Watch:
         self.deferred = device.type == "cuda" if deferred is None else deferred
         self._device = device
         self._bad = torch.zeros((), device=device)
-        self._waiting: list[tuple[Seen, Tensor, torch.cuda.Event | None]] = []
+        self._waiting: list[tuple[CheckedStep, Tensor, torch.cuda.Event | None]] = []
         if self.deferred:
             optimizer.found_inf = self._bad  # pyright: ignore[reportAttributeAccessIssue]  as torch's GradScaler does
 
-    def look(self, seen: Seen, values: list[Tensor]) -> Seen | None:
+    def check(self, step: CheckedStep, values: list[Tensor]) -> CheckedStep | None:
         """Judge what is about to reach the weights.
 
         Args:
-            seen: The step it belongs to.
+            step: The step it belongs to.
             values: Sums of losses, and the norm of the gradient.
 
         Returns:
@@ -59,7 +59,7 @@ class Watch:
         """
         bad = ~torch.isfinite(torch.stack([value.detach().float() for value in values])).all()
         if not self.deferred:
-            return seen if bool(bad) else None
+            return step if bool(bad) else None
         self._bad.logical_or_(bad)
         found = self.settle()
         verdict, event = self._bad, None
@@ -68,15 +68,15 @@ class Watch:
             verdict.copy_(self._bad, non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-        self._waiting.append((seen, verdict.clone() if event is None else verdict, event))
+        self._waiting.append((step, verdict.clone() if event is None else verdict, event))
         return found
 
-    def settle(self) -> Seen | None:
+    def settle(self) -> CheckedStep | None:
         """Read the verdicts that are still out; called before anything is saved."""
         waiting, self._waiting = self._waiting, []
-        for seen, verdict, event in waiting:
+        for step, verdict, event in waiting:
             if event is not None:
                 event.synchronize()
             if bool(verdict):
-                return seen
+                return step
         return None

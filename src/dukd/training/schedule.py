@@ -60,7 +60,7 @@ def generator(*numbers: int) -> torch.Generator:
 
 @dataclass
 class Draws:
-    """What a micro-batch draws from at a step: it follows from its number, whichever process computes it."""
+    """What a micro-batch draws from at a step; it follows from its number, not from the process."""
 
     method: torch.Generator
     """For the method."""

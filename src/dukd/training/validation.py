@@ -1,4 +1,4 @@
-"""Judge networks while they train: on small sets, often, and the teacher before hours are spent on it."""
+"""Judge networks while they train, and the teacher before hours are spent on it."""
 
 import json
 import os
@@ -65,7 +65,7 @@ class Validation:
         return Validation(scale, device, sets)
 
     def measure(self, network: SRNetwork, teacher: SRNetwork | None) -> dict[str, dict[str, float]]:
-        """Means over each set: PSNR and SSIM of the luma, PSNR of RGB, agreement with the teacher."""
+        """Mean PSNR and SSIM of the luma, PSNR of RGB, agreement with the teacher, per set."""
         results: dict[str, dict[str, float]] = {}
         for name, pairs in self.sets.items():
             gathered: dict[str, list[float]] = {}
@@ -135,7 +135,10 @@ def open_sets(paths: Sequence[Path], scale: int, images: int = 0) -> dict[str, P
 
 
 def set_name(path: Path) -> str:
-    """Name of the set in a folder: that of the folder, or of the one around ``HR``; a link keeps its own name."""
+    """Name of the set in a folder: that of the folder, or of the one around ``HR``.
+
+    A link keeps its own name.
+    """
     path = Path(os.path.normpath(path.absolute()))
     return path.parent.name if path.name.upper() in {"HR", "GTMOD12"} else path.name
 
@@ -153,7 +156,7 @@ def pixels(sr: Tensor) -> NDArray[np.uint8]:
 
 
 def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
-    """Compare a teacher with bicubic interpolation, and with itself read otherwise, on images of the first set.
+    """Compare a teacher with bicubic, and with itself read otherwise, on images of the first set.
 
     A file does not say everything about a network: the range of its values, the mean it subtracts,
     the order of its colors. Each that could be otherwise is tried on small crops.
@@ -242,7 +245,7 @@ def _crop(
 def _read_otherwise(
     teacher: SRNetwork, changes: int
 ) -> Generator[tuple[int, str, SRNetwork], None, None]:
-    """The same weights with other numbers that a file may not say, and with blue and red exchanged."""
+    """The same weights with other numbers that a file may not say, and as BGR."""
     config, tensors = teacher.config, teacher.state_dict()
     there = {f.name: getattr(config, f.name) for f in fields(config) if f.name in UNSAID}
     alternatives = [
@@ -292,7 +295,7 @@ class _Exchanged(Wrapped):
 
 
 def busiest(hr: NDArray[np.uint8], size: int) -> tuple[int, int]:
-    """Top left corner of the window with the most detail, on a grid of half windows; it depends on ``hr`` alone."""
+    """Top left corner of the window of ``hr`` with the most detail, on a grid of half windows."""
     gray = hr.astype(np.float64).mean(2)
     detail = np.abs(np.diff(gray, axis=0))[:, :-1] + np.abs(np.diff(gray, axis=1))[:-1]
     h, w = gray.shape
@@ -314,7 +317,7 @@ def write_samples(
     *,
     label: str,
 ) -> None:
-    """Keep crops of a few images for the report: bicubic, this network, the teacher, the ground truth.
+    """Keep crops for the report: bicubic, this network, the teacher, the ground truth.
 
     The crops depend on the ground truth alone, so that those of several runs show the same places.
     """

@@ -1,0 +1,211 @@
+"""From an experiment to everything that trains, or a refusal before anything is written."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from dukd.core.device import numbered
+from dukd.core.distributed import World
+from dukd.core.files import Progress, sha256, silent
+from dukd.data.pack import Pack, prepare
+from dukd.data.pairs import PairsError, find_pairs
+from dukd.data.patches import Patches, Resident
+from dukd.networks.base import NoTeacher, SRNetwork, arrange
+from dukd.networks.compile import compiled, lowered
+from dukd.networks.files import weights
+from dukd.training.experiment import Data, Experiment, Optimization
+from dukd.training.nonfinite import NonFiniteGuard
+from dukd.training.objective import Objective, replaying
+from dukd.training.share import Share, memory_format
+from dukd.training.state import State
+from dukd.training.validation import Validation, set_name, try_teacher
+
+
+@dataclass
+class Training:
+    """Everything that training changes and needs."""
+
+    experiment: Experiment
+    world: World
+    """Who trains along, and on which device."""
+    state: State
+    """What a step changes."""
+    objective: Objective
+    """What gives the losses."""
+    share: Share
+    """This rank's part of each batch."""
+    teacher: SRNetwork | None
+    """In its own arithmetic, to compare with; None where nothing is learned from one."""
+    teacher_sha256: str
+    """Digest of its file; empty without one."""
+    validation: Validation
+    guard: NonFiniteGuard
+    notes: list[str] = field(default_factory=list[str])
+    """What the log should begin with."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return self.world.device
+
+
+def assemble(
+    experiment: Experiment, world: World | None = None, progress: Progress = silent
+) -> Training:
+    """Build everything, and refuse what cannot work, before anything is written.
+
+    Args:
+        experiment: What to do.
+        world: Who trains along; the first rank prepares data and validates for all.
+        progress: Told how far the preparation of data has come.
+
+    Raises:
+        ValueError: If the teacher, the images or the method do not fit the student, or the ranks
+            the batch.
+    """
+    world = world or World()
+    world = replace(world, device=numbered(world.device))
+    data, optimization = experiment.data, experiment.optimization
+    world.parts(data.batch, optimization.accumulate, deterministic=optimization.deterministic)
+    judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
+    validation = Validation.open(judged, experiment.student.scale, world.device)
+    networks = _networks(experiment)
+    notes = [*networks.notes, *experiment.method.notes()]
+    with world.leader_first():
+        patches = _patches(experiment, progress, prepared=not world.leads)
+    channels_last = _place(networks, optimization, world.device)
+    student, teacher, extras = networks.student, networks.teacher, networks.extras
+    taught = bool(networks.teacher_sha256)
+    if taught and experiment.evaluation.teacher_images and validation.sets:
+        notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_images))
+    state = State.begin(student, extras, optimization)
+    source = patches.near(world.device, data.resident)
+    if isinstance(source, Resident):
+        size = patches.pack.pixels.size / 1e9
+        notes.append(f"the training images, {size:.2f} GB, lie on {world.device}")
+    share = Share(experiment, world, patches, source, channels_last)
+    asked = lowered(teacher) if taught and optimization.precision == "bfloat16" else teacher
+    plain = Objective(experiment, world.device, student, asked, extras)
+    objective, more = replaying(plain, share, networks.teacher_sha256)
+    if optimization.compile:
+        for network in (student, asked) if taught else (student,):
+            compiled(network, graphs=optimization.cuda_graphs)
+    return Training(
+        experiment=experiment,
+        world=world,
+        state=state,
+        objective=objective,
+        share=share,
+        teacher=teacher if taught else None,
+        teacher_sha256=networks.teacher_sha256,
+        validation=validation,
+        guard=NonFiniteGuard(state.optimizer, world.device),
+        notes=notes + more,
+    )
+
+
+class _Networks(NamedTuple):
+    """What an experiment names, built on the CPU."""
+
+    student: SRNetwork
+    teacher: SRNetwork
+    teacher_sha256: str
+    extras: nn.Module
+    notes: list[str]
+
+
+def _networks(experiment: Experiment) -> _Networks:
+    notes: list[str] = []
+    optimization = experiment.optimization
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(optimization.seed)
+        student = experiment.student.build()
+        if optimization.warm_start is not None:
+            notes.append(weights.warm_start(student, optimization.warm_start))
+        teacher, digest = _teacher(experiment, notes)
+        extras = experiment.method.extras(student, teacher)
+    return _Networks(student, teacher, digest, extras, notes)
+
+
+def _place(networks: _Networks, optimization: Optimization, device: torch.device) -> bool:
+    """Lay the networks out and move them; the memory format of images comes back."""
+    decided = memory_format(optimization, device)
+    channels_last = networks.student.channels_last if decided is None else decided
+    arrange(networks.extras, together=channels_last)
+    for module in (networks.student, networks.teacher, networks.extras):
+        arrange(module, together=decided)
+        module.to(device)
+    return channels_last
+
+
+def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:
+    described = experiment.teacher
+    if described is None or not experiment.method.needs_teacher:
+        return NoTeacher(experiment.student), ""
+    teacher = weights.read(
+        described.weights,
+        scale=experiment.student.scale,
+        value_range=described.value_range,
+        mean=described.mean,
+        residual_scale=described.residual_scale,
+        report=notes.append,
+    )
+    notes.append(
+        f"the teacher is {teacher.config}, {teacher.parameter_count():,} parameters, from "
+        f"{described.weights}"
+    )
+    return teacher.frozen(), sha256(described.weights)
+
+
+def _patches(experiment: Experiment, progress: Progress, *, prepared: bool) -> Patches:
+    data = experiment.data
+    return Patches(
+        open_pack(data, experiment.student.scale, progress, prepared=prepared),
+        patch=data.patch,
+        batch=data.batch,
+        seed=experiment.optimization.seed,
+        flips=data.flips,
+        rotations=data.rotations,
+        period=data.period,
+        by_area=data.by_area,
+    )
+
+
+def open_pack(
+    data: Data, scale: int, progress: Progress = silent, *, prepared: bool = False
+) -> Pack:
+    """Open the pack of an experiment, or make one from its folder of images.
+
+    Args:
+        data: The images.
+        scale: Upscaling factor.
+        progress: Told how far the preparation has come.
+        prepared: Whether it has just been made, by another rank.
+
+    Raises:
+        ValueError: If the pack is of another scale, or the folder's images do not pair.
+    """
+    if data.train.is_file():
+        pack = Pack.open(data.train)
+        if pack.scale != scale:
+            raise ValueError(
+                f"{data.train} is a pack for x{pack.scale}, but the student is x{scale}: prepare "
+                "another"
+            )
+        return pack
+    where = data.train.resolve()
+    mark = hashlib.sha256(f"{where} {data.lr}".encode()).hexdigest()[:8]
+    path = data.packs / f"{where.name}-x{scale}-{mark}.pack"
+    if prepared:
+        return Pack.open(path)
+    try:
+        pairs = find_pairs(data.train, scale=scale, lr=data.lr)
+    except PairsError as error:
+        raise error.with_hint("name the training images with --data.train") from None
+    label = f"packing {set_name(data.train)}"
+    return prepare(
+        pairs, path, progress=lambda done, total, what: progress(done, total, f"{label}: {what}")
+    )

@@ -1,0 +1,82 @@
+"""What a step of training changes: saved in one checkpoint, and brought back from it."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Self, cast
+
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from dukd.networks.base import SRNetwork
+from dukd.training.experiment import Optimization
+
+
+@dataclass
+class State:
+    """What a step of training changes."""
+
+    student: SRNetwork
+    averaged: SRNetwork
+    """The exponential moving average of the student: what is validated and saved."""
+    extras: nn.Module
+    """What trains, or is kept, beside the student and is thrown away at the end."""
+    optimizer: Adam
+    step: int = 0
+    """Optimizer steps done."""
+    best: float = -math.inf
+    """Best PSNR of the luma on the first validation set so far, in dB."""
+    seconds: float = 0.0
+    """Seconds of training before the run was resumed."""
+
+    @classmethod
+    def begin(cls, student: SRNetwork, extras: nn.Module, optimization: Optimization) -> Self:
+        """The state before the first step; the networks are where they are to be trained."""
+        optimizer = Adam(
+            _trained(student, extras),
+            lr=optimization.learning_rate,
+            betas=optimization.betas,
+            weight_decay=optimization.weight_decay,
+            fused=True,
+        )
+        averaged = copy.deepcopy(student).frozen()
+        return cls(student.train(), averaged, extras.train(), optimizer)
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the optimizer changes, in a fixed order."""
+        return _trained(self.student, self.extras)
+
+    def to_checkpoint(self, seconds: float) -> dict[str, object]:
+        """What brings the state back, on the CPU; ``seconds`` of training are noted with it."""
+        return {
+            "student": _copied(self.student.state_dict()),
+            "averaged": _copied(self.averaged.state_dict()),
+            "extras": _copied(self.extras.state_dict()),
+            "optimizer": [_copied(self.optimizer.state[p]) for p in self.trained()],
+            "best": self.best,
+            "seconds": seconds,
+        }
+
+    def restore(self, step: int, saved: Mapping[str, object]) -> None:
+        """Go back to what ``to_checkpoint`` gave after ``step`` steps."""
+        content = cast("Mapping[str, Any]", saved)
+        self.student.load_state_dict(content["student"])
+        self.averaged.load_state_dict(content["averaged"])
+        self.extras.load_state_dict(content["extras"])
+        for p, values in zip(self.trained(), content["optimizer"], strict=True):
+            self.optimizer.state[p] = {name: value.to(p.device) for name, value in values.items()}
+        self.step, self.best = step, float(content["best"])
+        self.seconds = float(content["seconds"])
+
+
+def _trained(*modules: nn.Module) -> list[nn.Parameter]:
+    return [p for p in chain.from_iterable(m.parameters() for m in modules) if p.requires_grad]
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.detach().cpu().clone() if isinstance(value, Tensor) else value
+        for name, value in state.items()
+    }
