@@ -1,4 +1,6 @@
-"""What ``import dukd`` promises: every public name, at no cost, whatever state torchvision is in."""
+"""What ``import dukd`` promises: every public name, at no cost, whatever state torchvision is
+in.
+"""
 
 import os
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 
 import dukd
 from dukd import images, methods, networks
-from dukd.images.io import Picture
+from dukd.images.io import Image
 
 SOURCE = Path(dukd.__file__).parents[1]
 
@@ -74,7 +76,7 @@ def test_ten_lines_lead_from_a_teacher_to_images(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for number in range(2):
         levels = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-        images.write(Path("images") / f"{number}.png", Picture(pixels=levels))
+        images.write(Path("images") / f"{number}.png", Image(pixels=levels))
     small = dukd.EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0)
     dukd.write_weights(Path("teacher.safetensors"), small.build())
 

@@ -20,7 +20,7 @@ from dukd.cli.train import Train, parse
 from dukd.core.text import amount, duration
 from dukd.data.pack import prepare
 from dukd.data.pairs import find_pairs
-from dukd.images.io import Picture
+from dukd.images.io import Image
 from dukd.methods import DUKD
 from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig
 from dukd.networks.files import weights
@@ -76,7 +76,7 @@ def _image(path: Path, number: int, size: int = 96) -> None:
         + 40 * ((x + y) % 60 > 30)[..., None]
         + rng.normal(0, 6, (size, size, 3))
     )
-    images.write(path, Picture(pixels=levels.clip(0, 255).astype(np.uint8)))
+    images.write(path, Image(pixels=levels.clip(0, 255).astype(np.uint8)))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Workers do what one process does, to the byte, whatever dies: a worker, the run itself, or an image's file."""
+"""Workers do what one process does, to the byte, whatever dies: a worker, the run itself, or an
+image's file.
+"""
 
 import importlib.util
 import os
@@ -22,7 +24,7 @@ from dukd.cli import run
 from dukd.deploy import workers
 from dukd.deploy.upscale import Upscaled, upscale_files
 from dukd.deploy.workers import ATTEMPTS, Workers, share
-from dukd.images.io import Picture
+from dukd.images.io import Image
 from dukd.networks import EDSR, EDSRConfig
 from dukd.networks.files import weights
 
@@ -62,7 +64,9 @@ class Mortal(EDSR):
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[object]:
-    """Two workers' worth of Ray on this machine, as ``Workers`` starts it; the tests find it running and use it."""
+    """Two workers' worth of Ray on this machine, as ``Workers`` starts it; the tests find it
+    running and use it.
+    """
     if importlib.util.find_spec("ray") is None:
         pytest.skip("the extra 'ray' is not installed")
     made = workers._package(local=True)  # before anybody else imports it
@@ -82,7 +86,7 @@ def save(
     """An image of one level, or of noise that depends on its name alone."""
     rng = np.random.default_rng(list(os.fsencode(path.name)))
     pixels = rng.integers(0, np.iinfo(dtype).max, (size, size + 1, 3), dtype=dtype)
-    images.write(path, Picture(pixels=pixels if level is None else np.full_like(pixels, level)))
+    images.write(path, Image(pixels=pixels if level is None else np.full_like(pixels, level)))
     return path
 
 
@@ -121,7 +125,9 @@ def wait_until(said: str, happened) -> None:
 
 
 def test_workers_do_as_one_process_does(ray, network, tmp_path, monkeypatch):
-    """Bytes, order, notes and complaints are equal, with relative paths and with every option that changes pixels."""
+    """Bytes, order, notes and complaints are equal, with relative paths and with every option
+    that changes pixels.
+    """
     monkeypatch.chdir(tmp_path)
     photos = Path("photos")
     for name in ("b.png", "a.jpg", "below/é.webp", "-c.tiff"):
@@ -155,7 +161,9 @@ def test_nobody_outside_this_machine_can_connect(ray):
 
 
 def test_a_dead_worker_loses_nothing(ray, tmp_path):
-    """One is killed at an image, which its successor does; an image that kills every worker is given up, alone."""
+    """One is killed at an image, which its successor does; an image that kills every worker is
+    given up, alone.
+    """
     notes, photos = tmp_path / "notes", tmp_path / "photos"
     notes.mkdir()
     names = [f"{n}.png" for n in range(8)]
@@ -214,7 +222,9 @@ from pathlib import Path
 import torch
 from test_cluster import CONFIG, Slow, Workers, upscale_files
 torch.manual_seed(0)
-upscale_files(Slow(CONFIG).frozen(), [Path("photos")], Path("out"), model="student.safetensors", engine=Workers(2))
+network = Slow(CONFIG).frozen()
+model = "student.safetensors"
+upscale_files(network, [Path("photos")], Path("out"), model=model, engine=Workers(2))
 """
 
 
@@ -229,7 +239,9 @@ def environment(**more: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_killed_run_is_continued(ray, network, tmp_path):
-    """Its processes die with it, nothing is torn, and the rest is done in a cluster that stays as it was."""
+    """Its processes die with it, nothing is torn, and the rest is done in a cluster that stays
+    as it was.
+    """
     for n in range(12):
         save(tmp_path / "photos" / f"{n}.png")
     weights.write(tmp_path / "student.safetensors", network)

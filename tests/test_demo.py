@@ -10,7 +10,8 @@ from dukd import images
 from dukd.core.files import sha256
 from dukd.data.pairs import find_pairs, load
 from dukd.evaluation import metrics
-from dukd.evaluation.evaluate import answer, tensor
+from dukd.evaluation.evaluate import answer
+from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.files import weights
 from dukd.recipes import demo
@@ -78,8 +79,8 @@ def test_the_teacher_beats_bicubic_by_two_decibels(tmp_path: Path):
     assert TEACHER.stat().st_size < 2_500_000
     for pair in find_pairs(tmp_path, scale=2):
         lr, hr = load(pair)
-        ours = metrics.psnr_y(answer(teacher, lr)[0], tensor(hr), border=2)
-        bicubic = metrics.psnr_y(tensor(imresize_uint8(lr, 2)), tensor(hr), border=2)
+        ours = metrics.psnr_y(answer(teacher, lr)[0], to_tensor(hr), border=2)
+        bicubic = metrics.psnr_y(to_tensor(imresize_uint8(lr, 2)), to_tensor(hr), border=2)
         assert ours > bicubic + 2, pair.name
 
 

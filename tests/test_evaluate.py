@@ -26,8 +26,8 @@ from dukd.evaluation.evaluate import (
     in_strips,
     self_ensemble,
     strip_rows,
-    tensor,
 )
+from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks import EDSRConfig, RCANConfig, SRNetwork, SwinIRConfig, edsr_teacher
 from dukd.networks.files import weights
@@ -106,7 +106,9 @@ def test_anchors_on_set5(real_data: Path, scale: int) -> None:
 
 @pytest.mark.slow
 def test_the_published_set14_treats_its_gray_image_as_gray(real_data: Path) -> None:
-    """Without the luma's 219 / 255 one image of 14 is 1.32 dB lower, the mean 0.09: 30.24 dB are published."""
+    """Without the luma's 219 / 255 one image of 14 is 1.32 dB lower, the mean 0.09: 30.24 dB are
+    published.
+    """
     sets = {"Set14": find_pairs(real_data / "eval" / "Set14", scale=2)}
     measured = evaluate.evaluate([BICUBIC], sets).rows[0].sets["Set14"].psnr_y
 
@@ -140,9 +142,9 @@ def test_the_self_ensemble_is_marked_and_costs_eight_times_as_much(tmp_path: Pat
     assert one.macs is not None
     assert eight.macs == 8 * one.macs
     lr, hr = load(sets["a"][0])
-    averaged = metrics.psnr_y(answer(network, lr, ensemble=True)[0], tensor(hr), border=2).item()
+    averaged = metrics.psnr_y(answer(network, lr, ensemble=True)[0], to_tensor(hr), border=2).item()
     assert averaged != pytest.approx(
-        metrics.psnr_y(answer(network, lr)[0], tensor(hr), border=2).item(), abs=1e-6
+        metrics.psnr_y(answer(network, lr)[0], to_tensor(hr), border=2).item(), abs=1e-6
     )
 
 
@@ -165,7 +167,9 @@ def test_strips_answer_as_the_whole_image(name: str, height: int) -> None:
 
 
 def test_strips_keep_large_images_within_two_gigabytes() -> None:
-    """EDSR 256 x 32 takes 8 KiB per pixel of lr at x2: 262,144 pixels, of which 2 x 69 rows are surroundings."""
+    """EDSR 256 x 32 takes 8 KiB per pixel of lr at x2: 262,144 pixels, of which 2 x 69 rows are
+    surroundings.
+    """
     with torch.device("meta"):
         teacher, student = edsr_teacher(2).build(), EDSRConfig(scale=2, width=64, blocks=32).build()
     assert teacher.radius is not None
@@ -214,7 +218,7 @@ def test_every_number_is_the_mean_over_images(tmp_path: Path) -> None:
     pairs = images(tmp_path / "a", 3)
     loaded = [load(pair) for pair in pairs]
     expected = [
-        metrics.psnr_rgb(tensor(imresize_uint8(lr, 2)), tensor(hr), border=2).item()
+        metrics.psnr_rgb(to_tensor(imresize_uint8(lr, 2)), to_tensor(hr), border=2).item()
         for lr, hr in loaded
     ]
 
@@ -250,7 +254,9 @@ def row(model: str, psnr: float, label: str = "") -> Row:
 
 
 def test_the_share_of_the_gap_that_is_closed() -> None:
-    """From bicubic 28 to the teacher 33, a student of 32 closes four fifths; from a baseline of 31, half."""
+    """From bicubic 28 to the teacher 33, a student of 32 closes four fifths; from a baseline of
+    31, half.
+    """
     rows = (row("bicubic", 28.0), row("teacher", 33.0), row("student", 32.0))
     table = Table(scale=4, rows=rows)
 

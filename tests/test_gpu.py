@@ -16,7 +16,7 @@ from dukd.data import find_pairs
 from dukd.data.patches import Patches, Resident
 from dukd.deploy.upscale import upscale_image
 from dukd.evaluation.evaluate import Candidate, evaluate
-from dukd.images.io import Picture
+from dukd.images.io import Image
 from dukd.methods import DUKD, Method
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig
 from dukd.runs.directory import Run
@@ -268,9 +268,9 @@ def test_a_image_is_enlarged_to_the_same_pixels(
 ) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(30, 37, 3), dtype=np.uint8)
     built = network.build()
-    expected = upscale_image(built, Picture(pixels=pixels), tile=20)
+    expected = upscale_image(built, Image(pixels=pixels), tile=20)
     with gpu_stand_in(monkeypatch):
-        found = upscale_image(built, Picture(pixels=pixels), tile=20, device="cuda")
+        found = upscale_image(built, Image(pixels=pixels), tile=20, device="cuda")
 
     assert np.array_equal(found.pixels, expected.pixels)
 

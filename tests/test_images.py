@@ -1,4 +1,6 @@
-"""Images keep what they are: bits, transparency, profile, orientation; and damaged files are refused."""
+"""Images keep what they are: bits, transparency, profile, orientation; and damaged files are
+refused.
+"""
 
 import io
 import os
@@ -12,20 +14,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image as PillowImage
+from PIL import ImageCms, ImageOps, PngImagePlugin
 from torch.testing import assert_close
 
-from dukd import images
+import dukd.images.io as io_module
+from dukd.images.convert import from_levels, from_tensor, to_tensor
 from dukd.images.io import (
     EXTENSIONS,
     Header,
+    Image,
     ImageError,
-    Picture,
-    from_tensor,
     header,
     read,
     read_rgb8,
-    to_tensor,
     write,
 )
 
@@ -37,7 +39,7 @@ def levels(*shape: int, dtype: type[np.generic] = np.uint8) -> np.ndarray:
     return RNG.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
-def saved(path: Path, image: Image.Image, **options: object) -> Path:
+def saved(path: Path, image: PillowImage.Image, **options: object) -> Path:
     image.save(path, **options)
     return path
 
@@ -48,7 +50,7 @@ def saved(path: Path, image: Image.Image, **options: object) -> Path:
 def test_eight_bits_come_back(
     tmp_path: Path, suffix: str, channels: int, transparent: bool
 ) -> None:
-    image = Picture(
+    image = Image(
         pixels=levels(5, 7, channels),
         alpha=levels(5, 7) if transparent else None,
         icc=SRGB,
@@ -87,7 +89,7 @@ def test_sixteen_bits_come_back(
     alpha = levels(h, w, dtype=np.uint16) if transparent else None
     path = tmp_path_factory.mktemp("a") / "a.png"
 
-    write(path, Picture(pixels=pixels, alpha=alpha, icc=SRGB))
+    write(path, Image(pixels=pixels, alpha=alpha, icc=SRGB))
     back = read(path)
 
     assert back.bits == 16
@@ -98,7 +100,7 @@ def test_sixteen_bits_come_back(
 
 
 def exif_block(orientation: int) -> bytes:
-    exif = Image.Exif()
+    exif = PillowImage.Exif()
     exif[0x0112] = orientation
     exif[0x010F] = "a camera"
     return exif.tobytes()
@@ -108,22 +110,26 @@ def exif_block(orientation: int) -> bytes:
 @pytest.mark.parametrize("second", [".png", ".webp", ".jpg", ".tif"])
 def test_exif_goes_from_format_to_format(tmp_path: Path, first: str, second: str) -> None:
     """Blocks begin with ``Exif`` in JPEG only; other programs still find the camera."""
-    write(tmp_path / f"a{first}", Picture(pixels=levels(3, 4, 3), exif=exif_block(1)))
+    write(tmp_path / f"a{first}", Image(pixels=levels(3, 4, 3), exif=exif_block(1)))
 
     write(tmp_path / f"b{second}", read(tmp_path / f"a{first}"))
 
-    with Image.open(tmp_path / f"b{second}") as image:
+    with PillowImage.open(tmp_path / f"b{second}") as image:
         assert image.getexif()[0x010F] == "a camera"
 
 
 def test_read_rgb8_gives_what_pillow_gives(tmp_path: Path) -> None:
     pixels = levels(6, 4, 3)
 
-    assert np.array_equal(read_rgb8(saved(tmp_path / "a.png", Image.fromarray(pixels))), pixels)
+    assert np.array_equal(
+        read_rgb8(saved(tmp_path / "a.png", PillowImage.fromarray(pixels))), pixels
+    )
 
 
 def png(header_fields: tuple[int, ...], rows: bytes, *extra: tuple[bytes, bytes]) -> bytes:
-    """A PNG put together by hand: width, height, depth, color, 0, 0, interlace; filtered rows; chunks before them."""
+    """A PNG put together by hand: width, height, depth, color, 0, 0, interlace; filtered rows;
+    chunks before them.
+    """
     parts = [
         (b"IHDR", struct.pack(">IIBBBBB", *header_fields)),
         *extra,
@@ -222,16 +228,16 @@ def test_one_color_of_a_sixteen_bit_png_may_be_transparent(
 def test_other_programs_read_our_sixteen_bits(tmp_path: Path) -> None:
     """Pillow keeps gray, and of color the high bytes."""
     pixels = levels(70, 9, 3, dtype=np.uint16)
-    write(tmp_path / "gray.png", Picture(pixels=pixels[..., :1]))
+    write(tmp_path / "gray.png", Image(pixels=pixels[..., :1]))
     write(
         tmp_path / "rgb.png",
-        Picture(pixels=pixels, exif=exif_block(1)),
+        Image(pixels=pixels, exif=exif_block(1)),
         text={"Software": "größer"},
     )
 
-    with Image.open(tmp_path / "gray.png") as image:
+    with PillowImage.open(tmp_path / "gray.png") as image:
         assert np.array_equal(np.asarray(image), pixels[..., 0])
-    with Image.open(tmp_path / "rgb.png") as image:
+    with PillowImage.open(tmp_path / "rgb.png") as image:
         assert np.array_equal(np.asarray(image), pixels >> 8)
         assert image.getexif()[0x010F] == "a camera"
         assert image.info["Software"] == "größer"
@@ -240,9 +246,11 @@ def test_other_programs_read_our_sixteen_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jpg"])
 def test_images_stand_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
-    """Pillow's own transposition is the reference; the tag is reset, so that nobody turns the image twice."""
-    image = Image.fromarray(levels(8, 16, 3)).resize((32, 16))
-    exif = Image.Exif()
+    """Pillow's own transposition is the reference; the tag is reset, so that nobody turns the
+    image twice.
+    """
+    image = PillowImage.fromarray(levels(8, 16, 3)).resize((32, 16))
+    exif = PillowImage.Exif()
     exif.load(exif_block(orientation))
     path = saved(
         tmp_path / f"a{suffix}",
@@ -250,7 +258,7 @@ def test_images_stand_upright(tmp_path: Path, suffix: str, orientation: int) -> 
         exif=exif,
         **({"lossless": True} if suffix == ".webp" else {}),
     )
-    with Image.open(path) as file:
+    with PillowImage.open(path) as file:
         expected = np.asarray(ImageOps.exif_transpose(file))
 
     back = read(path)
@@ -260,7 +268,7 @@ def test_images_stand_upright(tmp_path: Path, suffix: str, orientation: int) -> 
     assert header(path) == Header(w, h, "RGB", 8)
     if suffix != ".tif":  # its tags describe the file rather than the photograph
         assert back.exif is not None
-        kept = Image.Exif()
+        kept = PillowImage.Exif()
         kept.load(back.exif)
         assert kept[0x0112] == 1
         assert kept[0x010F] == "a camera"
@@ -286,7 +294,7 @@ def test_orientation_behind_the_pixels_counts_too(tmp_path: Path) -> None:
 
 def test_palettes_are_expanded(tmp_path: Path) -> None:
     """The indices themselves mean nothing; a transparent entry becomes alpha."""
-    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
+    image = PillowImage.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     colors = np.array([[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]])
 
@@ -303,8 +311,8 @@ def test_palettes_are_expanded(tmp_path: Path) -> None:
 
 
 def test_one_bit_and_keyed_gray(tmp_path: Path) -> None:
-    bits = Image.fromarray(np.array([[True, False, True]]))
-    gray = Image.fromarray(np.array([[7, 8, 7]], np.uint8))
+    bits = PillowImage.fromarray(np.array([[True, False, True]]))
+    gray = PillowImage.fromarray(np.array([[7, 8, 7]], np.uint8))
 
     assert np.array_equal(read(saved(tmp_path / "a.png", bits)).pixels[..., 0], [[255, 0, 255]])
     keyed = read(saved(tmp_path / "b.png", gray, transparency=8))
@@ -317,14 +325,14 @@ def test_sixteen_bit_gray_of_tiff_and_pgm_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a.pgm").write_bytes(b"P5 # a note\n4 3\n65535\n" + pixels.astype(">u2").tobytes())
 
     assert np.array_equal(
-        read(saved(tmp_path / "a.tif", Image.fromarray(pixels))).pixels[..., 0], pixels
+        read(saved(tmp_path / "a.tif", PillowImage.fromarray(pixels))).pixels[..., 0], pixels
     )
     assert np.array_equal(read(tmp_path / "a.pgm").pixels[..., 0], pixels)
     assert header(tmp_path / "a.tif").bits == header(tmp_path / "a.pgm").bits == 16
 
 
 def test_cmyk_needs_its_profile(tmp_path: Path) -> None:
-    image = Image.new("CMYK", (4, 4), (0, 255, 255, 0))
+    image = PillowImage.new("CMYK", (4, 4), (0, 255, 255, 0))
 
     with pytest.raises(ImageError, match="is CMYK without a color profile"):
         read(saved(tmp_path / "a.jpg", image))
@@ -357,7 +365,7 @@ def press() -> bytes:
 
 
 def test_cmyk_becomes_srgb_by_its_profile(tmp_path: Path) -> None:
-    image = Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255]]], np.uint8), "CMYK")
+    image = PillowImage.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255]]], np.uint8), "CMYK")
 
     image = read(saved(tmp_path / "a.tif", image, icc_profile=press()))
 
@@ -385,8 +393,8 @@ def test_what_is_no_image_for_us_is_refused_with_its_name(
 
 
 def test_other_odd_images_are_refused(tmp_path: Path) -> None:
-    frames = [Image.new("L", (3, 3), k) for k in (0, 255)]
-    floats = Image.fromarray(np.ones((2, 2), np.float32))
+    frames = [PillowImage.new("L", (3, 3), k) for k in (0, 255)]
+    floats = PillowImage.fromarray(np.ones((2, 2), np.float32))
 
     with pytest.raises(ImageError, match=r"a\.gif: holds 2 images"):
         read(saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:]))
@@ -405,7 +413,7 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, look: Callable[..., o
     """50 000 x 50 000 pixels in 70 bytes: nothing is decoded; a caller may set another limit."""
     bomb = tmp_path / "bomb.png"
     bomb.write_bytes(png((50_000, 50_000, 8, 2, 0, 0, 0), b"\0" * 9))
-    small = saved(tmp_path / "a.png", Image.new("L", (10, 10)))
+    small = saved(tmp_path / "a.png", PillowImage.new("L", (10, 10)))
 
     with pytest.raises(
         ImageError, match=r"bomb\.png: 50000 x 50000 pixels are more than 100 megapixels"
@@ -418,7 +426,7 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path, look: Callable[..., o
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif", ".gif", ".ppm"])
 def test_a_cut_file_is_never_filled_up(tmp_path: Path, suffix: str) -> None:
-    path = saved(tmp_path / f"a{suffix}", Image.fromarray(levels(24, 24, 3)))
+    path = saved(tmp_path / f"a{suffix}", PillowImage.fromarray(levels(24, 24, 3)))
     whole = path.read_bytes()
     for cut in range(0, len(whole) * 9 // 10, max(1, len(whole) // 40)):
         path.write_bytes(whole[:cut])
@@ -428,9 +436,12 @@ def test_a_cut_file_is_never_filled_up(tmp_path: Path, suffix: str) -> None:
 
 def seeds() -> list[bytes]:
     """One small file of every kind that is read."""
-    rgb, gray = Image.fromarray(levels(9, 11, 3)), Image.fromarray(levels(9, 11))
-    rgba, deep = Image.fromarray(levels(9, 11, 4)), Image.fromarray(levels(9, 11, dtype=np.uint16))
-    wanted: list[tuple[Image.Image, str, dict[str, object]]] = [
+    rgb, gray = PillowImage.fromarray(levels(9, 11, 3)), PillowImage.fromarray(levels(9, 11))
+    rgba, deep = (
+        PillowImage.fromarray(levels(9, 11, 4)),
+        PillowImage.fromarray(levels(9, 11, dtype=np.uint16)),
+    )
+    wanted: list[tuple[PillowImage.Image, str, dict[str, object]]] = [
         (rgb, "PNG", {"icc_profile": SRGB}),
         (rgba, "PNG", {"exif": exif_block(6)}),
         (rgb.quantize(8), "PNG", {"transparency": 3}),
@@ -520,21 +531,21 @@ def test_only_image_errors_leave_a_damaged_file(tmp_path: Path) -> None:
     [
         (
             "a.jpg",
-            Picture(pixels=levels(2, 2, 3), alpha=levels(2, 2)),
+            Image(pixels=levels(2, 2, 3), alpha=levels(2, 2)),
             "JPEG does not hold transparency; write PNG",
         ),
-        ("a.tif", Picture(pixels=levels(2, 2, 3, dtype=np.uint16)), "TIFF is written with 8 bits"),
-        ("a.gif", Picture(pixels=levels(2, 2, 3)), r"not as '\.gif'"),
-        ("a", Picture(pixels=levels(2, 2, 3)), "not as 'no suffix'"),
+        ("a.tif", Image(pixels=levels(2, 2, 3, dtype=np.uint16)), "TIFF is written with 8 bits"),
+        ("a.gif", Image(pixels=levels(2, 2, 3)), r"not as '\.gif'"),
+        ("a", Image(pixels=levels(2, 2, 3)), "not as 'no suffix'"),
         (
             "a.webp",
-            Picture(pixels=np.zeros((1, 16384, 1), np.uint8)),
+            Image(pixels=np.zeros((1, 16384, 1), np.uint8)),
             r"a\.webp: cannot be written",
         ),
     ],
 )
 def test_nothing_is_lost_in_writing_without_a_word(
-    tmp_path: Path, name: str, image: Picture, reason: str
+    tmp_path: Path, name: str, image: Image, reason: str
 ) -> None:
     with pytest.raises(ImageError, match=reason):
         write(tmp_path / name, image)
@@ -543,7 +554,7 @@ def test_nothing_is_lost_in_writing_without_a_word(
 
 
 def test_quality_changes_jpeg_and_notes_reach_png(tmp_path: Path) -> None:
-    image = Picture(pixels=levels(64, 64, 3), icc=SRGB, exif=exif_block(1))
+    image = Image(pixels=levels(64, 64, 3), icc=SRGB, exif=exif_block(1))
     for quality in (50, 95):
         write(tmp_path / f"{quality}.jpg", image, quality=quality)
     write(tmp_path / "a.png", image, text={"Software": "größer"})
@@ -551,9 +562,9 @@ def test_quality_changes_jpeg_and_notes_reach_png(tmp_path: Path) -> None:
     assert (tmp_path / "50.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
     back = read(tmp_path / "95.jpg")
     assert (back.icc, back.exif) == (SRGB, exif_block(1))
-    with Image.open(tmp_path / "a.png") as image:
-        assert isinstance(image, PngImagePlugin.PngImageFile)
-        assert image.text["Software"] == "größer"
+    with PillowImage.open(tmp_path / "a.png") as file:
+        assert isinstance(file, PngImagePlugin.PngImageFile)
+        assert file.text["Software"] == "größer"
     with pytest.raises(ImageError, match="quality lies between 1 and 100, but got 0"):
         write(tmp_path / "b.jpg", image, quality=0)
 
@@ -571,7 +582,7 @@ def test_quality_changes_jpeg_and_notes_reach_png(tmp_path: Path) -> None:
 )
 def test_impossible_images_are_refused(pixels: np.ndarray, alpha: np.ndarray | None) -> None:
     with pytest.raises(ValueError, match=r"but got|but pixels"):
-        Picture(pixels=pixels, alpha=alpha)
+        Image(pixels=pixels, alpha=alpha)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -590,19 +601,25 @@ def test_tensors_repeat_gray_and_clamp_what_comes_back() -> None:
     assert from_tensor(torch.tensor([-1.0, 0.5, 2.0]).reshape(1, 3, 1, 1)).tolist() == [
         [[0, 128, 255]]
     ]
+    assert_close(to_tensor(np.array([[[51]]], np.uint8), channels=1), torch.full((1, 1, 1, 1), 0.2))
+    assert_close(from_levels(torch.tensor([[[[0, 51]]]]).byte()), torch.tensor([[[[0, 0.2]]]]))
+    with pytest.raises(ValueError, match=r"pixels are \(h, w, 1 or 3\), but got \(1, 1, 2\)"):
+        to_tensor(np.zeros((1, 1, 2), np.uint8))
     with pytest.raises(ValueError, match=r"\(2, 3, 1, 1\) and 8"):
         from_tensor(torch.zeros(2, 3, 1, 1))
 
 
 def test_every_suffix_that_is_written_is_read(tmp_path: Path) -> None:
-    for suffix in images._WRITERS:
-        write(tmp_path / f"a{suffix}", Picture(pixels=levels(3, 4, 3)))
+    for suffix in io_module._WRITERS:
+        write(tmp_path / f"a{suffix}", Image(pixels=levels(3, 4, 3)))
         assert read(tmp_path / f"a{suffix}").pixels.shape == (3, 4, 3)
         assert suffix in EXTENSIONS
 
 
 def test_letters_that_look_like_exif_are_not_taken_for_it(tmp_path: Path) -> None:
-    """Pixels may hold the four letters by chance, near the end of the file, where a late eXIf is looked for."""
+    """Pixels may hold the four letters by chance, near the end of the file, where a late eXIf is
+    looked for.
+    """
     raw = png(
         (2, 1, 8, 2, 0, 0, 0),
         bytes(7),

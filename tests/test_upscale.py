@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
@@ -22,7 +22,7 @@ from dukd.deploy.tiles import plan
 from dukd.deploy.upscale import Failed, upscale_files, upscale_image
 from dukd.evaluation.evaluate import self_ensemble
 from dukd.images import invertible, resize
-from dukd.images.io import Picture
+from dukd.images.io import Image
 from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
 
 RNG = np.random.default_rng(0)
@@ -139,10 +139,12 @@ OUT_OF_MEMORY = [
 
 @pytest.mark.parametrize("tile", [7, 13, 20, 64])
 def test_tiles_give_the_answer_of_the_whole(tile: int) -> None:
-    """At 16 bits one level is float noise; a halo one pixel short is off by hundreds (next test)."""
+    """At 16 bits one level is float noise; a halo one pixel short is off by hundreds (next
+    test).
+    """
     network, pixels = edsr(), noise(29, 41, dtype=np.uint16)
 
-    tiled = upscale_image(network, Picture(pixels=pixels), tile=tile).pixels
+    tiled = upscale_image(network, Image(pixels=pixels), tile=tile).pixels
 
     assert furthest(tiled, whole(network, pixels)) <= 1
     assert plan(network, 29, 41, tile=tile).note is None
@@ -155,7 +157,7 @@ def test_a_halo_below_the_radius_would_show() -> None:
     assert network.radius is not None
     network.radius -= 2
 
-    assert furthest(upscale_image(network, Picture(pixels=pixels), tile=13).pixels, expected) > 1
+    assert furthest(upscale_image(network, Image(pixels=pixels), tile=13).pixels, expected) > 1
 
 
 def test_tiles_keep_to_the_windows_of_a_transformer() -> None:
@@ -163,7 +165,7 @@ def test_tiles_keep_to_the_windows_of_a_transformer() -> None:
     pixels = noise(21, 26, dtype=np.uint16)
     assert network.radius is not None
 
-    tiled = upscale_image(network, Picture(pixels=pixels), tile=9).pixels
+    tiled = upscale_image(network, Image(pixels=pixels), tile=9).pixels
 
     assert plan(network, 21, 26, tile=9).rows[1] % 4 == 0
     assert furthest(tiled, whole(network, pixels)) <= 2  # softmax in float32, at 16 bits
@@ -174,7 +176,7 @@ def test_tiles_keep_to_the_windows_of_a_transformer() -> None:
 def test_the_smallest_images_are_enlarged(size: tuple[int, int], ensemble: bool) -> None:
     pixels = noise(*size)
 
-    result = upscale_image(nearest(3), Picture(pixels=pixels), self_ensemble=ensemble, tile=1)
+    result = upscale_image(nearest(3), Image(pixels=pixels), self_ensemble=ensemble, tile=1)
 
     assert np.array_equal(result.pixels, pixels.repeat(3, 0).repeat(3, 1))
 
@@ -201,7 +203,7 @@ def test_networks_that_pool_are_blended_and_say_so() -> None:
     notes: list[str] = []
 
     tiled = upscale_image(
-        network, Picture(pixels=pixels), tile=70, report=notes.append
+        network, Image(pixels=pixels), tile=70, report=notes.append
     ).pixels.astype(int)
     expected = whole(network, pixels).astype(int)
 
@@ -211,7 +213,7 @@ def test_networks_that_pool_are_blended_and_say_so() -> None:
     assert np.abs(np.diff(tiled, axis=0)).max() == 0
     notes.clear()
     assert np.array_equal(
-        upscale_image(network, Picture(pixels=pixels), report=notes.append).pixels, expected
+        upscale_image(network, Image(pixels=pixels), report=notes.append).pixels, expected
     )
     assert notes == []
 
@@ -223,7 +225,7 @@ def test_a_tile_without_memory_is_split_and_nothing_else_changes(
     error: Exception, tile: int
 ) -> None:
     """The k-th call fails, for every k."""
-    network, image = edsr(), Picture(pixels=noise(60, 70, dtype=np.uint16))
+    network, image = edsr(), Image(pixels=noise(60, 70, dtype=np.uint16))
     expected = upscale_image(network, image, tile=tile).pixels
     count = plan(network, 60, 70, tile=tile).count
 
@@ -235,7 +237,7 @@ def test_a_tile_without_memory_is_split_and_nothing_else_changes(
 
 
 def test_tiles_shrink_until_they_fit_and_the_rest_starts_small() -> None:
-    network, image = edsr(), Picture(pixels=noise(120, 120, dtype=np.uint16))
+    network, image = edsr(), Image(pixels=noise(120, 120, dtype=np.uint16))
 
     with no_memory(network, MemoryError(), above=50 * 50) as seen:
         result = upscale_image(network, image)
@@ -246,7 +248,7 @@ def test_tiles_shrink_until_they_fit_and_the_rest_starts_small() -> None:
 
 def test_blended_tiles_survive_a_lack_of_memory_and_say_so() -> None:
     network = Pooled(NearestConfig(scale=2))
-    image = Picture(pixels=np.full((200, 300, 3), 90, np.uint8))
+    image = Image(pixels=np.full((200, 300, 3), 90, np.uint8))
     notes: list[str] = []
 
     with no_memory(network, MemoryError(), calls=[0, 1]):
@@ -266,7 +268,7 @@ def test_when_nothing_fits_the_size_is_named() -> None:
             match=r"not even a tile of (1\d|2\d) x (1\d|2\d) pixels finds memory on cpu",
         ),
     ):
-        upscale_image(network, Picture(pixels=noise(90, 90)))
+        upscale_image(network, Image(pixels=noise(90, 90)))
 
 
 def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:
@@ -276,7 +278,7 @@ def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:
         no_memory(network, RuntimeError("shapes do not fit"), calls=[0]),
         pytest.raises(RuntimeError, match="shapes"),
     ):
-        upscale_image(network, Picture(pixels=noise(9, 9)))
+        upscale_image(network, Image(pixels=noise(9, 9)))
 
 
 def test_the_ensemble_is_the_mean_of_eight_answers() -> None:
@@ -304,14 +306,14 @@ def test_tiles_of_the_ensemble_give_the_ensemble_of_the_whole() -> None:
             self_ensemble(network.eval(), images.to_tensor(pixels)), bits=16
         )
 
-    tiled = upscale_image(network, Picture(pixels=pixels), tile=13, self_ensemble=True).pixels
+    tiled = upscale_image(network, Image(pixels=pixels), tile=13, self_ensemble=True).pixels
 
     assert furthest(tiled, expected) <= 1
 
 
 def test_a_image_keeps_its_kind() -> None:
     """Gray stays gray, 16 bits stay 16 bits, and what came with the pixels goes with them."""
-    gray = Picture(pixels=noise(5, 6, 1, np.uint16), icc=b"profile", exif=b"exif", mode="I;16")
+    gray = Image(pixels=noise(5, 6, 1, np.uint16), icc=b"profile", exif=b"exif", mode="I;16")
 
     result = upscale_image(nearest(), gray)
 
@@ -326,7 +328,7 @@ def test_alpha_is_enlarged_beside_the_colors_which_do_not_bleed() -> None:
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[alpha > 0] = (200, 10, 10)
 
-    result = upscale_image(Bicubic(NearestConfig(scale=2)), Picture(pixels=pixels, alpha=alpha))
+    result = upscale_image(Bicubic(NearestConfig(scale=2)), Image(pixels=pixels, alpha=alpha))
 
     assert result.alpha is not None
     assert result.alpha.shape == (40, 40)
@@ -336,7 +338,9 @@ def test_alpha_is_enlarged_beside_the_colors_which_do_not_bleed() -> None:
 
 
 def test_hidden_colors_come_from_their_surroundings() -> None:
-    """Left of the middle black, right white; what nobody sees in between takes part of both sides."""
+    """Left of the middle black, right white; what nobody sees in between takes part of both
+    sides.
+    """
     pixels = np.zeros((4, 8, 3), np.uint8)
     pixels[:, 4:] = 255
     alpha = np.full((4, 8), 65, np.uint8)
@@ -344,23 +348,23 @@ def test_hidden_colors_come_from_their_surroundings() -> None:
     spoilt = pixels.copy()
     spoilt[1, 1], spoilt[2, 6] = 99, 99
 
-    result = upscale_image(nearest(), Picture(pixels=spoilt, alpha=alpha))
+    result = upscale_image(nearest(), Image(pixels=spoilt, alpha=alpha))
 
     assert np.array_equal(result.pixels, pixels.repeat(2, 0).repeat(2, 1))
-    invisible = Picture(pixels=spoilt, alpha=np.zeros_like(alpha))
+    invisible = Image(pixels=spoilt, alpha=np.zeros_like(alpha))
     assert upscale_image(nearest(), invisible).pixels.shape == (8, 16, 3)
 
 
 def test_the_network_is_left_as_it_was() -> None:
     network = nearest().train()
 
-    upscale_image(network, Picture(pixels=noise(3, 3)))
+    upscale_image(network, Image(pixels=noise(3, 3)))
 
     assert network.training
 
 
 def test_what_would_give_wrong_images_is_refused() -> None:
-    network, image = nearest(), Picture(pixels=noise(3, 3))
+    network, image = nearest(), Image(pixels=noise(3, 3))
     with pytest.raises(ValueError, match="nearest overflows in float16"):
         upscale_image(network, image, precision=torch.float16)
     with pytest.raises(ValueError, match="at least 1 pixel on a side, but got 0"):
@@ -372,7 +376,7 @@ def test_what_would_give_wrong_images_is_refused() -> None:
 def test_bfloat16_is_close() -> None:
     network, pixels = edsr(), noise(9, 9)
 
-    result = upscale_image(network, Picture(pixels=pixels), precision=torch.bfloat16).pixels
+    result = upscale_image(network, Image(pixels=pixels), precision=torch.bfloat16).pixels
 
     assert (
         0 < furthest(result, whole(network, pixels)) < 16
@@ -381,7 +385,7 @@ def test_bfloat16_is_close() -> None:
 
 def save(path: Path, *, h: int = 2, w: int = 3, channels: int = 3, alpha: bool = False) -> Path:
     images.write(
-        path, Picture(pixels=noise(h, w, channels), alpha=noise(h, w)[..., 0] if alpha else None)
+        path, Image(pixels=noise(h, w, channels), alpha=noise(h, w)[..., 0] if alpha else None)
     )
     return path
 
@@ -418,10 +422,10 @@ def test_folders_are_repeated_and_formats_kept(tmp_path: Path) -> None:
 
 
 def test_a_result_that_the_format_cannot_hold_becomes_png(tmp_path: Path) -> None:
-    images.write(tmp_path / "in/deep.png", Picture(pixels=noise(2, 2, 3, np.uint16)))
-    Image.fromarray(noise(2, 2, 1, np.uint16)[..., 0]).save(tmp_path / "in/gray.tif")
-    Image.fromarray(noise(2, 2)).quantize(4).save(tmp_path / "in/a.gif")
-    Image.fromarray(noise(2, 2, 4)).save(
+    images.write(tmp_path / "in/deep.png", Image(pixels=noise(2, 2, 3, np.uint16)))
+    PillowImage.fromarray(noise(2, 2, 1, np.uint16)[..., 0]).save(tmp_path / "in/gray.tif")
+    PillowImage.fromarray(noise(2, 2)).quantize(4).save(tmp_path / "in/a.gif")
+    PillowImage.fromarray(noise(2, 2, 4)).save(
         tmp_path / "in/alpha.jpg", format="PNG"
     )  # the name says otherwise
 
@@ -431,13 +435,13 @@ def test_a_result_that_the_format_cannot_hold_becomes_png(tmp_path: Path) -> Non
     assert names(tmp_path / "out") == ["a_x2.png", "alpha_x2.png", "deep_x2.png", "gray_x2.png"]
     assert images.read(tmp_path / "out/deep_x2.png").bits == 16
     assert images.read(tmp_path / "out/alpha_x2.png").alpha is not None
-    with Image.open(tmp_path / "out/a_x2.png") as image:
+    with PillowImage.open(tmp_path / "out/a_x2.png") as image:
         assert image.info["Comment"] == "enlarged 2 times by small EDSR with dukd"
 
 
 def test_equal_stems_keep_both(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png")
-    Image.fromarray(noise(2, 2)).quantize(4).save(tmp_path / "in/a.gif")
+    PillowImage.fromarray(noise(2, 2)).quantize(4).save(tmp_path / "in/a.gif")
     save(tmp_path / "in/B.png")
     save(tmp_path / "in/b.png")  # one file where systems ignore case
 

@@ -14,7 +14,8 @@ from PIL import Image
 from dukd import images
 from dukd.data.pairs import find_pairs, load
 from dukd.evaluation import metrics
-from dukd.evaluation.evaluate import answer, tensor
+from dukd.evaluation.evaluate import answer
+from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork
 from dukd.networks.files import weights
@@ -23,7 +24,6 @@ from dukd.training.validation import (
     Validation,
     busiest,
     open_sets,
-    pixels,
     set_name,
     some,
     try_teacher,
@@ -37,7 +37,9 @@ DIV2K = (0.4488, 0.4371, 0.4040)
 
 @pytest.fixture
 def reddish(tmp_path: Path) -> Validation:
-    """Images of squares, bright red and never black: what `repeater` enlarges better than bicubic."""
+    """Images of squares, bright red and never black: what `repeater` enlarges better than
+    bicubic.
+    """
     rng = np.random.default_rng(0)
     for i in range(3):
         lr = rng.integers((140, 10, 10), (250, 120, 120), (14, 18, 3)).astype(np.uint8)
@@ -49,7 +51,9 @@ def reddish(tmp_path: Path) -> Validation:
 
 
 def repeater(config: EDSRConfig) -> SRNetwork:
-    """Weights that repeat pixels, if red is above 120 and the rest above 1 in the range of 255 and with no mean."""
+    """Weights that repeat pixels, if red is above 120 and the rest above 1 in the range of 255
+    and with no mean.
+    """
     network = config.build()
     with torch.no_grad():
         for p in network.parameters():
@@ -172,7 +176,7 @@ def test_a_validation_is_the_mean_over_each_set(reddish: Validation) -> None:
     student, teacher = Nearest.of(2), repeater(RIGHT)
     pairs = reddish.sets["reddish"]
     expected = [
-        metrics.psnr_y(answer(student, lr)[0], tensor(hr), border=2).item()
+        metrics.psnr_y(answer(student, lr)[0], to_tensor(hr), border=2).item()
         for lr, hr in map(load, pairs)
     ]
 
@@ -226,12 +230,6 @@ def test_some_images_are_evenly_spaced(tmp_path: Path) -> None:
     assert len(some(pairs, 0)) == len(some(pairs, 99)) == 10
 
 
-def test_pixels_round_and_clip() -> None:
-    sr = torch.tensor([-0.5, 0.4 / 255, 0.6 / 255, 1.5]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
-
-    assert pixels(sr)[..., 0].tolist() == [[0, 0], [1, 255]]
-
-
 def test_the_busiest_window_holds_the_detail() -> None:
     hr = np.zeros((40, 60, 3), np.uint8)
     hr[22:38:2, 42:58] = 255
@@ -249,7 +247,7 @@ def test_samples_are_crops_of_the_same_places(reddish: Validation, tmp_path: Pat
     assert list(shown) == ["bicubic", "dukd", "teacher", "ground truth"]
     assert shown["ground truth"]["psnr_y"] is None
     lr, hr = load(reddish.sets["reddish"][0])
-    expected = metrics.psnr_y(tensor(imresize_uint8(lr, 2)), tensor(hr), border=2).item()
+    expected = metrics.psnr_y(to_tensor(imresize_uint8(lr, 2)), to_tensor(hr), border=2).item()
     assert math.isclose(shown["bicubic"]["psnr_y"], expected)
     truth = images.read_rgb8(tmp_path / "samples" / shown["ground truth"]["file"])
     assert truth.shape == (28, 36, 3)  # smaller than a crop would be: whole

@@ -108,7 +108,7 @@ def answer(
 
     Args:
         network: Asked as it is, on the device.
-        colors: ``(h, w, channels)``, as ``images.Picture`` holds them.
+        colors: ``(h, w, channels)``, as ``images.Image`` holds them.
         tiling: What ``plan`` decided for this height and width.
         device: Where the network is; it never holds more than one tile.
         precision: ``torch.float32``, or another for mixed precision.

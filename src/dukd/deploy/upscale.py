@@ -24,7 +24,7 @@ from dukd.core.files import Progress, silent
 from dukd.deploy import tiles
 from dukd.deploy.tiles import plan
 from dukd.images import resize
-from dukd.images.io import ImageError, Picture
+from dukd.images.io import Image, ImageError
 from dukd.networks import SRNetwork
 from dukd.networks.base import arrange
 
@@ -37,7 +37,7 @@ def _quiet(note: str) -> None:
 
 def upscale_image(
     network: SRNetwork,
-    image: Picture,
+    image: Image,
     *,
     tile: int | None = None,
     device: torch.device | str = "cpu",
@@ -45,7 +45,7 @@ def upscale_image(
     self_ensemble: bool = False,
     progress: Progress = silent,
     report: Callable[[str], None] = _quiet,
-) -> Picture:
+) -> Image:
     """Enlarge one image by the network's scale.
 
     Gray stays gray, 16 bits stay 16 bits, profile and EXIF are carried over. Transparency is
@@ -104,7 +104,7 @@ def _filled(colors: images.Pixels, alpha: images.Pixels) -> images.Pixels:
 
 
 def _pushed(x: Tensor, weight: Tensor) -> Tensor:
-    """Fill where ``weight`` is 0 from ever coarser means of what has weight: ``(1, c, h, w)`` and ``(1, 1, h, w)``."""
+    """Fill ``x`` ``(1, c, h, w)`` where ``weight`` ``(1, 1, h, w)`` is 0, from coarser means."""
     if max(x.shape[-2:]) == 1 or bool((weight > 0).all()):
         return x
     totals, weights = (F.avg_pool2d(a, 2, ceil_mode=True) for a in (x * weight, weight))
@@ -119,8 +119,8 @@ def _resized(plane: images.Pixels | None, size: tuple[int, int]) -> images.Pixel
     """Resize ``(h, w)`` or ``(h, w, c)`` bicubic, rounded and clipped."""
     if plane is None:
         return None
-    full = int(np.iinfo(plane.dtype).max)
-    x = torch.from_numpy(np.atleast_3d(plane).astype(np.float32) / full).permute(2, 0, 1)[None]
+    planes = plane if plane.ndim == 3 else plane[..., None]
+    x = images.to_tensor(planes, channels=planes.shape[2])
     levels = images.from_tensor(resize.imresize(x, size=size), bits=8 * plane.dtype.itemsize)
     return levels if plane.ndim == 3 else levels[..., 0]
 
@@ -353,7 +353,7 @@ def upscale_files(
     return Upscaled(done, tuple(source for source in targets if source in skipped), tuple(failed))
 
 
-def _rescaled(result: Picture, image: Picture, outscale: float) -> Picture:
+def _rescaled(result: Image, image: Image, outscale: float) -> Image:
     h, w = (max(1, round(n * outscale)) for n in image.pixels.shape[:2])
     pixels = _resized(result.pixels, (h, w))
     assert pixels is not None
@@ -400,7 +400,7 @@ def _found(
 def _targets(
     found: Sequence[_Found], out: Path, suffix: str, failed: list[Failed]
 ) -> dict[Path, tuple[images.Header, Path]]:
-    """Name every result such that no two are one, also where file systems ignore case, and no input is overwritten."""
+    """Name every result: no two alike, even where case is ignored, and none over an input."""
     names = {one.source: out / one.folder / one.name(suffix, whole=False) for one in found}
     shared = _repeated(names.values())
     for one in found:

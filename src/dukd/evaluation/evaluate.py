@@ -27,6 +27,7 @@ from dukd.core.files import Progress, silent
 from dukd.data.pairs import Pair, Pairs, load
 from dukd.evaluation import metrics
 from dukd.images import invertible
+from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks import macs
 from dukd.networks.base import SRNetwork, arrange
@@ -97,7 +98,7 @@ class Table:
     protocol: Mapping[str, str] = field(default_factory=lambda: dict(PROTOCOL))
 
     def gap_closed(self, row: Row, name: str) -> float | None:
-        """Share of the way from the baseline (bicubic, unless one was measured) to the teacher, in PSNR of the luma."""
+        """Share of the way from baseline (bicubic, if none was measured) to teacher, in luma."""
         by_model = {r.model: r for r in self.rows}
         low = by_model.get("baseline") or by_model.get("bicubic")
         high = by_model.get("teacher")
@@ -209,7 +210,7 @@ def _finite(value: object) -> object:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model to measure: a network, a folder of ready images, or, with neither, bicubic interpolation."""
+    """A model to measure: a network, a folder of images, or else bicubic interpolation."""
 
     model: str
     label: str
@@ -265,7 +266,7 @@ def evaluate(
                 )  # what a GPU does once is no part of what an image takes
             for i in teacher_first:
                 sr, seconds = asked[i].answer(name, pair, lr, hr)
-                gathered[i][name].append(_measure(sr, tensor(hr), reference, scale, seconds))
+                gathered[i][name].append(_measure(sr, to_tensor(hr), reference, scale, seconds))
                 if candidates[i].model == "teacher":
                     reference = sr
             done += 1
@@ -323,8 +324,8 @@ class _Asked:
                 network, lr, device=self.device, precision=self.precision, ensemble=ensemble
             )
         if self.ready is not None:
-            return tensor(_read_ready(self.ready[name, pair.name], hr)), None
-        return tensor(imresize_uint8(lr, pair.scale)), None
+            return to_tensor(_read_ready(self.ready[name, pair.name], hr)), None
+        return to_tensor(imresize_uint8(lr, pair.scale)), None
 
 
 def _measure(
@@ -337,11 +338,6 @@ def _measure(
         None if reference is None else metrics.agreement(sr, reference, border=border).item()
     )
     return _Measured((psnr_y, ssim_y, psnr_rgb, ssim_rgb), agreement, seconds)
-
-
-def tensor(pixels: Pixels) -> Tensor:
-    """``(h, w, 3)``, uint8, to ``(1, 3, h, w)`` in [0, 1]."""
-    return torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)[None].float() / 255
 
 
 @torch.no_grad()
@@ -363,7 +359,7 @@ def answer(
     known: to the same answer, but for float noise.
     """
     device = torch.device(device)
-    x = tensor(lr).to(device)
+    x = to_tensor(lr).to(device)
     was_training = network.training
     network.eval()
     try:
@@ -378,7 +374,7 @@ def answer(
 
 
 def strip_rows(network: SRNetwork, width: int) -> int | None:
-    """Rows of a strip that keep an image of this width within the budget of memory; None if no strip is exact."""
+    """Rows of a strip within the budget of memory at this width; None if no strip is exact."""
     if network.radius is None:
         return None
     seen = _BUDGET // (_UPSAMPLED * max(1, network.width) * network.scale**2 * width)
@@ -388,7 +384,7 @@ def strip_rows(network: SRNetwork, width: int) -> int | None:
 
 
 def in_strips(network: SRNetwork, lr: Tensor, *, rows: int | None) -> Tensor:
-    """Answer ``(n, 3, h, w)`` in strips of about ``rows`` rows, each beside as much as the network can see of the rest.
+    """Run on ``(n, 3, h, w)`` in strips of about ``rows`` rows, each with what the network sees.
 
     Strips begin at multiples of the network's size multiple, so that nothing is padded that would
     not be otherwise.
@@ -408,7 +404,7 @@ def in_strips(network: SRNetwork, lr: Tensor, *, rows: int | None) -> Tensor:
 
 
 def self_ensemble(network: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
-    """Mean of the answers to the eight flips and rotations of ``lr``, each turned back; the ``+`` of the papers.
+    """Mean of the outputs for the eight flips and rotations of ``lr``, turned back: papers' ``+``.
 
     Args:
         network: The network to ask.
@@ -426,7 +422,7 @@ def self_ensemble(network: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
 
 
 def _ready(folder: Path, sets: Mapping[str, Pairs]) -> dict[tuple[str, str], Path]:
-    """For each pair the image that another program made for it: called as the pair, or ``NAME_...`` or ``NAMEx4``.
+    """The images that another program made, called as the pairs, or ``NAME_...`` or ``NAMEx4``.
 
     A file belongs to the longest name it begins with, so ``img_2_SR`` is no image of ``img``.
     """

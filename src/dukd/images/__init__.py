@@ -1,18 +1,16 @@
 """Images: files, color, resizing, changes that can be undone."""
 
+from dukd.images.convert import Pixels, from_levels, from_tensor, to_tensor
 from dukd.images.io import (
     EXTENSIONS,
     MAX_PIXELS,
     Header,
+    Image,
     ImageError,
-    Picture,
-    Pixels,
     can_hold,
-    from_tensor,
     header,
     read,
     read_rgb8,
-    to_tensor,
     write,
 )
 
@@ -20,10 +18,11 @@ __all__ = [
     "EXTENSIONS",
     "MAX_PIXELS",
     "Header",
+    "Image",
     "ImageError",
-    "Picture",
     "Pixels",
     "can_hold",
+    "from_levels",
     "from_tensor",
     "header",
     "read",

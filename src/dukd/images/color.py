@@ -18,7 +18,7 @@ _OFFSET = (16.0, 128.0, 128.0)
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """Y of MATLAB's ``rgb2ycbcr``: ``(n, 3, h, w)`` in [0, 1] to ``(n, 1, h, w)`` in [16 / 255, 235 / 255].
+    """Y of MATLAB's ``rgb2ycbcr``: ``(n, 3, h, w)`` in [0, 1] to ``(n, 1, h, w)``, 16 to 235 / 255.
 
     Raises:
         ValueError: If ``rgb`` is no batch of images of three channels.
@@ -28,7 +28,7 @@ def luma(rgb: Tensor) -> Tensor:
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
-    """Convert as MATLAB's ``rgb2ycbcr`` does: ``(n, 3, h, w)``, RGB in [0, 1], to Y, Cb, Cr as fractions of 255.
+    """MATLAB's ``rgb2ycbcr``: ``(n, 3, h, w)``, RGB in [0, 1], to Y, Cb, Cr as fractions of 255.
 
     Raises:
         ValueError: If ``rgb`` is no batch of images of three channels.

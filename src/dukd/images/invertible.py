@@ -17,7 +17,7 @@ from dukd.core.device import sent
 
 
 class Invertible(ABC):
-    """A change of ``(n, c, h, w)`` images in [0, 1] that can be undone, and that commutes with upscaling."""
+    """A change of images ``(n, c, h, w)`` that can be undone and commutes with upscaling."""
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def draw(
     rng: Generator,
     operations: Sequence[Operation] = OPERATIONS,
 ) -> Invertible:
-    """Draw a composition for each image of a batch: every operation independently with the same probability.
+    """Draw a composition for each image of a batch: each operation with the same probability.
 
     Args:
         shape: ``(n, c, h, w)`` of the batch it will be applied to. Where ``h`` and ``w`` differ,

@@ -1,4 +1,4 @@
-"""Images from files and back, without losing bits, transparency, color profiles or orientation unasked.
+"""Images from files and back: bits, transparency, color profiles and orientation survive.
 
 Eight formats are read, whatever the file is called; nothing else is tried. The size is checked in
 the header before anything is decoded. 16-bit PNG is decoded here, since Pillow silently gives 8
@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin
-from torch import Tensor
+from PIL import Image as PillowImage
+from PIL import ImageCms, ImageFile, PngImagePlugin
 
 from dukd.core.files import replacing
 from dukd.images import png16
+from dukd.images.convert import Pixels
 from dukd.images.png16 import RefusedError
-
-Pixels = NDArray[np.uint8 | np.uint16]
-"""Levels of 8 or of 16 bits."""
 
 MAX_PIXELS = 100_000_000
 """Largest image that is read unless the caller allows more; its header alone is looked at
@@ -71,7 +68,7 @@ class ImageError(ValueError):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Picture:
+class Image:
     """A decoded image and what came with it."""
 
     pixels: Pixels
@@ -152,7 +149,7 @@ def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
         )
 
 
-def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
     """Read an image at its own depth, upright, with its transparency and color profile.
 
     Palettes are expanded, 1-bit images become 8-bit gray, CMYK is converted to sRGB by its own
@@ -188,7 +185,7 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         exif = _upright_exif(image, orientation)
         if image.format == "TIFF":
             orientation = 1  # Pillow turns these itself
-        return Picture(
+        return Image(
             pixels=_turned(pixels, orientation),
             alpha=None if alpha is None else _turned(alpha, orientation),
             icc=icc or None,
@@ -198,7 +195,7 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def read_rgb8(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read an image as 8-bit RGB, ``(h, w, 3)``: gray is repeated, 16 bits are rounded, transparency is left out.
+    """Read as 8-bit RGB, ``(h, w, 3)``: gray is repeated, 16 bits are rounded, alpha is left out.
 
     Raises:
         ImageError: As ``read``.
@@ -210,7 +207,7 @@ def read_rgb8(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
 
 def write(
-    path: Path, image: Picture, *, quality: int = 95, text: Mapping[str, str] | None = None
+    path: Path, image: Image, *, quality: int = 95, text: Mapping[str, str] | None = None
 ) -> None:
     """Write an image in the format that the suffix names; the file appears whole or not at all.
 
@@ -255,34 +252,16 @@ def write(
 
 
 def can_hold(suffix: str, *, bits: int, alpha: bool) -> bool:
-    """Whether ``write`` can put an image of such depth and transparency into a file of such a suffix."""
+    """Whether ``write`` can put an image of such depth and transparency into such a file."""
     writer = _WRITERS.get(suffix.lower())
     return writer is not None and (writer.alpha or not alpha) and (writer.deep or bits == 8)
-
-
-def to_tensor(pixels: Pixels) -> Tensor:
-    """Pixels ``(h, w, 1 or 3)`` to a batch of one, ``(1, 3, h, w)``, float32 in [0, 1]; gray is repeated."""
-    levels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32))
-    return (levels / np.iinfo(pixels.dtype).max).expand(3, -1, -1)[None].contiguous()
-
-
-def from_tensor(x: Tensor, *, bits: int = 8) -> Pixels:
-    """Round an image to levels: ``(1, c, h, w)`` in [0, 1], clamped, to ``(h, w, c)`` of 8 or 16 bits."""
-    if x.ndim != 4 or x.shape[0] != 1 or bits not in (8, 16):
-        raise ValueError(
-            f"an image is (1, c, h, w) with 8 or 16 bits, but got {tuple(x.shape)} and {bits}"
-        )
-    levels = (
-        (x[0].detach().float().clamp(0, 1) * (2**bits - 1)).round().permute(1, 2, 0).cpu().numpy()
-    )
-    return np.ascontiguousarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)
 
 
 @contextmanager
 def _opened(
     path: Path, max_pixels: int
 ) -> Generator[tuple[ImageFile.ImageFile, IO[bytes]], None, None]:
-    """Open an image whose header has been checked, and turn whatever goes wrong inside into an ``ImageError``."""
+    """Open an image, its header checked; whatever goes wrong inside becomes an ``ImageError``."""
     try:
         with Path(path).open("rb") as file, _identify(file, str(path)) as image:
             _refuse_large(image, max_pixels)
@@ -300,12 +279,12 @@ def _opened(
 
 
 def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
-    # Not Image.open: its limit on sizes is one for the whole process and only warns below twice its
-    # value.
-    Image.init()
+    # Not PillowImage.open: its limit on sizes is one for the whole process, and below twice its
+    # value it only warns.
+    PillowImage.init()
     prefix = file.read(16)
     for kind in _FORMATS:
-        factory, accept = Image.OPEN[kind]
+        factory, accept = PillowImage.OPEN[kind]
         if accept is None or accept(prefix) is True:
             file.seek(0)
             return factory(file, name)
@@ -339,7 +318,7 @@ def _png_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> int:
 
 
 def _orientation(image: ImageFile.ImageFile, file: IO[bytes], *, whole: bool = True) -> int:
-    """EXIF orientation, 1 to 8; the pixels are not decoded for it, and not even read unless ``whole``."""
+    """EXIF orientation, 1 to 8; pixels are not decoded for it, nor even read unless ``whole``."""
     if image.format == "PNG" and not image.info.keys() & {"exif", "Raw profile type exif"}:
         # Pillow would decode the whole image in search of a chunk behind it.
         position = file.tell()
@@ -357,7 +336,7 @@ def _orientation(image: ImageFile.ImageFile, file: IO[bytes], *, whole: bool = T
 
 
 def _late_exif(file: IO[bytes]) -> bytes | None:
-    """The chunk eXIf in the last 64 KiB of a PNG, where older programs put it; Pillow sees one before the pixels."""
+    """The chunk eXIf in the last 64 KiB of a PNG; Pillow sees only one before the pixels."""
     file.seek(max(0, file.seek(0, io.SEEK_END) - _TAIL))
     tail = file.read()
     place = tail.rfind(b"eXIf")
@@ -416,8 +395,8 @@ def _decoded(image: ImageFile.ImageFile) -> tuple[Pixels, Pixels | None]:
 def _refuse_lost_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     """Refuse files of which Pillow would drop bits without a word."""
     if image.format == "TIFF":
-        # type: ignore[attr-defined]  BitsPerSample
-        bits = cast(Mapping[int, tuple[int, ...]], image.tag_v2).get(258, (8,))
+        tags = cast("Mapping[int, tuple[int, ...]]", getattr(image, "tag_v2", {}))
+        bits = tags.get(258, (8,))  # BitsPerSample
         if max(bits) > 8 and not image.mode.startswith("I;16"):
             raise RefusedError(
                 f"is a TIFF of {max(bits)} bits in {image.mode}; save it as a 16-bit PNG"
@@ -431,7 +410,7 @@ def _refuse_lost_depth(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
             raise RefusedError("is a PPM of 16 bits in RGB; save it as a 16-bit PNG")
 
 
-def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
+def _cmyk_to_srgb(image: PillowImage.Image) -> PillowImage.Image:
     profile = image.info.get("icc_profile")
     if not profile:
         raise RefusedError("is CMYK without a color profile; convert it to RGB first")
@@ -445,16 +424,16 @@ def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _planes(image: Picture) -> Pixels:
+def _planes(image: Image) -> Pixels:
     """Pixels and alpha, if there is one, as channels: ``(h, w, c)``."""
     return image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
 
 
 def _save(
-    file: IO[bytes], image: Picture, writer: _Writer, quality: int, text: Mapping[str, str]
+    file: IO[bytes], image: Image, writer: _Writer, quality: int, text: Mapping[str, str]
 ) -> None:
     planes = _planes(image)
-    made = Image.fromarray(
+    made = PillowImage.fromarray(
         np.ascontiguousarray(planes[..., 0] if planes.shape[-1] == 1 else planes)
     )
     options: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""PNG of 16 bits, which Pillow reduces to 8 for color: its chunks checked, decoded and written here."""
+"""PNG of 16 bits, which Pillow reduces to 8 for color: checked, read and written here."""
 
 import struct
 import zlib
@@ -117,7 +117,7 @@ def encode(
 
 
 def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> bytes:
-    """Filter each row as none, sub, up or Paeth, whichever leaves the smallest differences (PNG, section 12.8)."""
+    """Filter each row by what leaves the smallest differences (PNG, section 12.8)."""
     up = np.concatenate([above, rows[:-1]])
     left, corner = (np.pad(a, ((0, 0), (step, 0)))[:, : rows.shape[1]] for a in (rows, up))
     a, b, c = (x.astype(np.int16) for x in (left, up, corner))

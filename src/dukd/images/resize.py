@@ -1,4 +1,4 @@
-"""Bicubic resizing as MATLAB's ``imresize`` does it: differentiable on tensors, bit for bit on 8-bit images.
+"""Bicubic resizing as by MATLAB's ``imresize``: differentiable; on 8-bit images bit for bit.
 
 Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 1981, with a =
 -1/2; the kernel is stretched when shrinking (antialiasing), and images continue by mirroring that
@@ -75,7 +75,7 @@ def imresize_uint8(
 def imresize_uint8(
     x: NDArray[np.uint8] | Tensor, scale: float | None = None, *, size: Size | None = None
 ) -> NDArray[np.uint8] | Tensor:
-    """Resize as MATLAB's ``imresize`` does on uint8: what made the LR files of DIV2K, Set5 and the other sets.
+    """Resize as MATLAB's ``imresize`` on uint8: what made the LR files of DIV2K, Set5 and others.
 
     MATLAB rounds half up and clips to 8 bits after each of the two passes, and takes the dimension
     with the smaller scale first. Without the rounding in between, about 14 % of the pixels differ.
@@ -130,7 +130,7 @@ def downscale(hr: Tensor, scale: int) -> Tensor:
 
 
 def upscale(lr: Tensor, scale: int) -> Tensor:
-    """Enlarge by an integer factor: ``(n, c, h, w)`` to ``(n, c, h * scale, w * scale)``, not rounded or clamped."""
+    """Enlarge ``(n, c, h, w)`` to ``(n, c, h * scale, w * scale)``, neither rounded nor clamped."""
     return imresize(lr, size=(lr.shape[-2] * scale, lr.shape[-1] * scale))
 
 
@@ -173,7 +173,7 @@ def _axes(
 
 
 def _working_type(x: Tensor) -> torch.dtype:
-    """Type to multiply in: float64 where the products of float32 are allowed to be shortened to TF32 or bfloat16."""
+    """Type to multiply in: float64 where torch may shorten float32 to TF32 or bfloat16."""
     if x.dtype == torch.float64:
         return torch.float64
     shortened = x.device.type != "mps" and torch.get_float32_matmul_precision() != "highest"
@@ -194,7 +194,7 @@ def _resize_axis(x: Tensor, axis: _Axis, dtype: torch.dtype) -> Tensor:
 
 @lru_cache(maxsize=128)
 def _blocks(axis: _Axis, dtype: torch.dtype, device: torch.device) -> list[tuple[int, int, Tensor]]:
-    """Cut the matrix ``(before, after)`` of a pass into blocks of columns: ``[(low, high, rows low:high)]``."""
+    """The matrix ``(before, after)`` of a pass in blocks: ``[(low, high, rows low:high)]``."""
     indices, weights = _taps(axis)
     count = max(1, min(_BLOCK, round(_BLOCK * axis.after / axis.before)))
     blocks: list[tuple[int, int, Tensor]] = []

@@ -1,4 +1,4 @@
-"""The demo: one small network trained three ways on a dozen photographs, and a page that shows what came of it.
+"""The demo: a small network trained three ways on a dozen photographs, and a page about it.
 
 The photographs lie inside the wheels of scikit-image and scikit-learn (``dukd[demo]``), the teacher
 inside this package: nothing is fetched. Steps and seeds are fixed, and so is the number of threads,
@@ -115,7 +115,7 @@ def demo(
     tell: Callable[[str], None] = _nobody,
     progress: Progress = silent,
 ) -> Outcome:
-    """Train three students, measure them beside bicubic interpolation and their teacher, and write a page.
+    """Train three students, measure them beside bicubic and their teacher, and write a page.
 
     Args:
         out: Folder for images, runs and the page; an earlier demo there is gone on with.
@@ -196,7 +196,7 @@ def experiment(method: Method, images: Path, *, packs: Path, steps: int = STEPS)
 
 
 def measure(runs: Sequence[Path], held_out: Path, *, progress: Progress = silent) -> evaluate.Table:
-    """Measure the students of runs, of which the first is the baseline, beside bicubic and the teacher."""
+    """Measure the students of runs, the first the baseline, beside bicubic and the teacher."""
     candidates = [evaluate.Candidate(model="bicubic", label="bicubic")]
     for i, run in enumerate(runs):
         student = weights.read(run / "student.safetensors").frozen()
@@ -226,7 +226,7 @@ def write_photographs(photographs: Sequence[Photograph], folder: Path) -> None:
         pixels = images.read_rgb8(locate(photograph))
         if photograph.reduced > 1:
             pixels = imresize_uint8(pixels, 1 / photograph.reduced)
-        images.write(target, images.Picture(pixels=pixels))
+        images.write(target, images.Image(pixels=pixels))
 
 
 def locate(photograph: Photograph) -> Path:
@@ -250,7 +250,7 @@ def locate(photograph: Photograph) -> Path:
 
 
 def _begun(directory: Path, planned: Experiment) -> bool:
-    """Whether the run is there already and can be gone on with; one that was killed before its first save is deleted.
+    """Whether the run can be resumed; one that was killed before its first save is deleted.
 
     Raises:
         ValueError: If the run there is of another kind.
@@ -277,7 +277,7 @@ def _last_psnr(directory: Path) -> float:
 
 @contextmanager
 def _threads(count: int) -> Generator[None, None, None]:
-    """Compute with so many threads; another number adds in another order, and rounds to other bits."""
+    """Compute with so many threads; another number adds in another order, to other bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

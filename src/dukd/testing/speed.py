@@ -308,7 +308,7 @@ def trial(
     rng = np.random.default_rng(0)
     for i in range(_IMAGES):
         pixels = rng.integers(256, size=(side, side, 3), dtype=np.uint8)
-        images.write(folder / "images" / f"{i}.png", images.Picture(pixels=pixels))
+        images.write(folder / "images" / f"{i}.png", images.Image(pixels=pixels))
     if isinstance(teacher, NetworkConfig):
         weights.write(folder / "teacher.safetensors", teacher.build())
         teacher = Teacher(weights=folder / "teacher.safetensors")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dukd.core.distributed import World
 from dukd.data.patches import Patches, Resident
+from dukd.images.convert import from_levels
 from dukd.training.experiment import Experiment, Optimization
 from dukd.training.schedule import Draws, draws
 
@@ -62,7 +63,7 @@ class Share:
     def images(self, patches: Tensor) -> Tensor:
         """Uint8 patches as networks take them: float32 in [0, 1]."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return patches.to(torch.float32, memory_format=layout).div_(255)
+        return from_levels(patches, memory_format=layout)
 
     def at(self, step: int) -> list[MicroBatch]:
         """Cut the batch of a step here and now."""

@@ -19,7 +19,8 @@ from dukd import images
 from dukd.core.files import write_text
 from dukd.data.pairs import Pair, Pairs, PairsError, find_pairs, load
 from dukd.evaluation import metrics
-from dukd.evaluation.evaluate import answer, tensor
+from dukd.evaluation.evaluate import answer
+from dukd.images.convert import Pixels, from_tensor, to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.base import SRNetwork, Wrapped
 from dukd.networks.layers import DIV2K_MEAN
@@ -45,9 +46,7 @@ class Validation:
     scale: int
     device: torch.device
     sets: dict[str, Pairs]
-    _answers: dict[tuple[str, str], NDArray[np.uint8]] = field(
-        default_factory=dict[tuple[str, str], NDArray[np.uint8]]
-    )
+    _answers: dict[tuple[str, str], Pixels] = field(default_factory=dict[tuple[str, str], Pixels])
 
     @staticmethod
     def open(evaluation: Evaluation, scale: int, device: torch.device) -> "Validation":
@@ -99,7 +98,7 @@ class Validation:
         # image of DIV2K.
         there = self.device.type == "cuda"
         sr, _ = answer(network, lr, device=self.device, stay=there)
-        truth = tensor(hr).to(sr.device)
+        truth = to_tensor(hr).to(sr.device)
         values = {
             "psnr_y": metrics.psnr_y(sr, truth, border=self.scale).item(),
             "ssim_y": metrics.ssim_y(sr, truth, border=self.scale).item(),
@@ -108,8 +107,8 @@ class Validation:
         if teacher is not None:
             key = (name, pair.name)
             if key not in self._answers:
-                self._answers[key] = pixels(answer(teacher, lr, device=self.device)[0])
-            theirs = tensor(self._answers[key]).to(sr.device)
+                self._answers[key] = from_tensor(answer(teacher, lr, device=self.device)[0])
+            theirs = to_tensor(self._answers[key]).to(sr.device)
             values["agreement"] = metrics.agreement(sr, theirs, border=self.scale).item()
         return values
 
@@ -150,11 +149,6 @@ def some(pairs: Pairs, count: int) -> Pairs:
     return replace(pairs, pairs=tuple(pairs[i * len(pairs) // count] for i in range(count)))
 
 
-def pixels(sr: Tensor) -> NDArray[np.uint8]:
-    """``(1, 3, h, w)`` in [0, 1] to ``(h, w, 3)``, uint8."""
-    return sr[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-
-
 def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
     """Compare a teacher with bicubic, and with itself read otherwise, on images of the first set.
 
@@ -172,7 +166,7 @@ def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
     pairs = some(validation.sets[name], count)
     loaded = [load(pair) for pair in pairs]
     ours = _mean_psnr(teacher, loaded, validation)
-    truth = [(tensor(imresize_uint8(lr, validation.scale)), tensor(hr)) for lr, hr in loaded]
+    truth = [(to_tensor(imresize_uint8(lr, validation.scale)), to_tensor(hr)) for lr, hr in loaded]
     bicubic = float(
         np.mean([metrics.psnr_y(sr, hr, border=validation.scale).item() for sr, hr in truth])
     )
@@ -225,7 +219,9 @@ def _mean_psnr(
     loaded: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     validation: Validation,
 ) -> float:
-    answers = [(answer(network, lr, device=validation.device)[0], tensor(hr)) for lr, hr in loaded]
+    answers = [
+        (answer(network, lr, device=validation.device)[0], to_tensor(hr)) for lr, hr in loaded
+    ]
     values = [
         metrics.psnr_y(sr.nan_to_num(), hr, border=validation.scale).item() for sr, hr in answers
     ]
@@ -327,12 +323,12 @@ def write_samples(
     for pair in some(pairs, count):
         lr, hr = load(pair)
         top, left = busiest(hr, size)
-        answers: Mapping[str, NDArray[np.uint8] | None] = {
+        answers: Mapping[str, Pixels | None] = {
             "bicubic": imresize_uint8(lr, validation.scale),
-            label: pixels(answer(network, lr, device=validation.device)[0]),
+            label: from_tensor(answer(network, lr, device=validation.device)[0]),
             "teacher": None
             if teacher is None
-            else pixels(answer(teacher, lr, device=validation.device)[0]),
+            else from_tensor(answer(teacher, lr, device=validation.device)[0]),
             "ground truth": hr,
         }
         shown: list[dict[str, object]] = []
@@ -341,8 +337,8 @@ def write_samples(
                 continue
             file = f"{pair.name}/{what.replace(' ', '-')}.png"
             crop = np.ascontiguousarray(image[top : top + size, left : left + size])
-            images.write(folder / file, images.Picture(pixels=crop))
-            psnr = metrics.psnr_y(tensor(image), tensor(hr), border=validation.scale).item()
+            images.write(folder / file, images.Image(pixels=crop))
+            psnr = metrics.psnr_y(to_tensor(image), to_tensor(hr), border=validation.scale).item()
             shown.append(
                 {"label": what, "file": file, "psnr_y": None if what == "ground truth" else psnr}
             )
