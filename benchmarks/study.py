@@ -1,4 +1,4 @@
-"""Every method under one protocol, on a computer without a GPU: who helps a small student, by how much, how surely.
+"""Every method under one protocol, without a GPU: who helps a small student, how much, how surely.
 
     python benchmarks/study.py --images ../shared/data --out runs/study --group methods --seeds 1 2
     3
@@ -51,7 +51,14 @@ from dukd.networks.base import arrange
 from dukd.networks.files import weights
 from dukd.recipes.ablations import CONTROLS
 from dukd.training import loop
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
+from dukd.training.experiment import (
+    Data,
+    Evaluation,
+    Experiment,
+    Optimization,
+    Teacher,
+    TeacherCache,
+)
 from dukd.training.validation import set_name, some
 
 TEACHER = "weights/edsr_f64b5_x2_basicsr.safetensors"
@@ -107,13 +114,13 @@ class Entry:
     """Patches per step."""
     period: int = 0
     """Batches that come again; 0 for none."""
-    reuse: Reuse = field(default_factory=Reuse)
+    teacher_cache: TeacherCache = field(default_factory=TeacherCache)
     """How they come again, by default in 8 symmetries and with answers in 8 bits; its folder is not
     used."""
 
 
 def plain() -> dict[str, Method]:
-    """Every method with published or starting weights, baselines first, and DUKD's combinations last."""
+    """Every method with published or starting weights; baselines first, combinations last."""
     made: dict[str, Method] = {
         name: kind() for name, kind in known(Method).items() if name not in LEFT_OUT
     } | STARTING
@@ -127,8 +134,11 @@ def plain() -> dict[str, Method]:
 
 
 def tuned() -> dict[str, Method]:
-    """Every method's own terms at a tenth and a hundredth of their published weight, and at ten times where that is
-    no more than the other losses; what won, with more of it, and with DUKD's inputs."""
+    """Every method's own terms at a tenth and a hundredth of their weight, and at ten times.
+
+    Ten times only where that is no more than the other losses; what won, with more of it, and with
+    DUKD's inputs.
+    """
     made = plain()
 
     def times(name: str, factor: float) -> Method:
@@ -161,7 +171,7 @@ windows = partial(FrugalDUKD, zoom_in=1, zoom_out=0, zoom_out_reconstruction=0)
 
 
 def shares() -> dict[str, Method]:
-    """Forms of DUKD to compare at equal time; a late start or an early end of 1 stands for half of the training."""
+    """Forms of DUKD at equal time; a late start or an early end of 1 is half of the training."""
     return {
         "scratch": Scratch(),
         "logits": Logits(),
@@ -254,13 +264,13 @@ def reused(steps: int) -> dict[str, Entry]:
         for n, m in REUSING.items()
     }
     shortest = periods[-1]
-    for name, reuse in (
-        ("not turned", Reuse(turns=())),
-        ("colors too", Reuse(turns=invertible.OPERATIONS)),
-        ("16 bits", Reuse(bits=16)),
+    for name, cached in (
+        ("not turned", TeacherCache(symmetries=())),
+        ("colors too", TeacherCache(symmetries=invertible.OPERATIONS)),
+        ("16 bits", TeacherCache(bits=16)),
     ):
         made[f"logits, period {shortest}, {name}"] = Entry(
-            Logits(), steps, period=shortest, reuse=reuse
+            Logits(), steps, period=shortest, teacher_cache=cached
         )
     return made
 
@@ -294,7 +304,7 @@ def group(name: str, steps: int, seconds: float, images: Path, out: Path) -> dic
 
 
 def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
-    """As many steps of everything as take the same processor time, by the costs that were measured."""
+    """As many steps of everything as take the same CPU time, by the costs that were measured."""
     costs = json.loads((out / "costs.json").read_text())
     chosen = {n: (method, round(seconds / costs[n]["seconds"])) for n, method in shares().items()}
     made = {n: Entry(halved(method, some), some) for n, (method, some) in chosen.items()}
@@ -325,9 +335,9 @@ def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
     )
     if isinstance(entry.method, MTKD):
         teacher = Teacher(weights=joined(images, out))
-    reuse = replace(entry.reuse, folder=out / "banks" / own)
+    cached = replace(entry.teacher_cache, folder=out / "cache" / own)
     if entry.replay:
-        reuse = Reuse(bits=16, turns=(), folder=out / "banks")
+        cached = TeacherCache(bits=16, symmetries=(), folder=out / "cache")
     return Experiment(
         student=EDSRConfig(scale=2, width=32, blocks=4, value_range=1.0, skip="nearest"),
         teacher=teacher if entry.method.needs_teacher else None,
@@ -340,7 +350,7 @@ def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
             workers=0,
             period=entry.steps if entry.replay else entry.period,
         ),
-        reuse=reuse,
+        teacher_cache=cached,
         optimization=Optimization(
             steps=entry.steps,
             learning_rate=2e-3,
@@ -357,7 +367,7 @@ def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
 
 
 def joined(images: Path, out: Path) -> Path:
-    """MTKD's teacher: the study's and a SMFANet+, joined by a network that is trained here, once, if it is not yet."""
+    """MTKD's teacher: the study's and a SMFANet+, joined by a network that is trained here once."""
     run = out / "ensemble"
     path = run / "student.safetensors"
     if not path.is_file():
@@ -400,7 +410,7 @@ def scores_of(network: SRNetwork | None, sets: dict[str, Pairs]) -> dict[str, fl
 
 
 def measured(run: Path, sets: dict[str, Pairs], seconds: float) -> dict[str, Any]:
-    """Scores of a finished run and the processor time of its training, computed once and kept in its folder."""
+    """Scores of a finished run and the CPU time of its training, computed once and kept in it."""
     path = run / "scores.json"
     if not path.is_file():
         student = weights.read(run / "student.safetensors").frozen()

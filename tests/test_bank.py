@@ -176,7 +176,7 @@ def test_features_are_kept_within_the_range_of_each_channel() -> None:
 
 
 def test_eight_bits_are_fifty_seven_decibels_from_the_teacher() -> None:
-    """Rounding to steps of 1 / 224 has the variance 1 / (12 * 224^2): 57.8 dB, far above what a student reaches."""
+    """Rounding to steps of 1 / 224 has the variance 1 / (12 * 224^2): 57.8 dB."""
     x = torch.rand(200_000, dtype=torch.float64)
     error = Codec(8).decode(Codec(8).encode(x), torch.device("cpu")).double() - x
 
@@ -396,7 +396,8 @@ def test_methods_that_run_parts_of_the_teacher_are_refused_with_a_remedy(
     method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        BankError, match=r"this method .*: switch reuse off \(--reuse.no-on\), or .*--data.period 0"
+        BankError,
+        match=r"this method .*: switch the cache off \(--teacher-cache off\), or .*--data.period 0",
     ):
         banked(tmp_path, method, student, teacher)
 

@@ -19,7 +19,7 @@ from dukd.methods import DUKD, LSFD, CrossKD, Frequency, Logits
 from dukd.networks import EDSRConfig, SwinIRConfig
 from dukd.testing import speed
 from dukd.training.assemble import Training, assemble
-from dukd.training.experiment import Reuse
+from dukd.training.experiment import TeacherCache
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -82,9 +82,9 @@ def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_p
         released.as_released,
         lambda network: copies.append(plain(network)) or copies[-1],
     )
-    before = [p.clone() for p in made.student.parameters()]
+    before = [p.clone() for p in made.state.student.parameters()]
     try:
-        run = released.released_step(made, *made.patches.batch(0))
+        run = released.released_step(made, *made.share.patches.batch(0))
     finally:
         released.as_released = plain
     run()
@@ -92,7 +92,9 @@ def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_p
     student, teacher = copies
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in teacher.parameters())
     assert all(not torch.equal(p, b) for p, b in zip(student.parameters(), before, strict=True))
-    assert all(torch.equal(p, b) for p, b in zip(made.student.parameters(), before, strict=True))
+    assert all(
+        torch.equal(p, b) for p, b in zip(made.state.student.parameters(), before, strict=True)
+    )
     assert all(p.grad is None for p in made.teacher.parameters())
 
 
@@ -103,8 +105,8 @@ def test_both_sides_ask_about_as_many_pixels(script, tmp_path: Path) -> None:
     reduces images.
     """
     made = training(tmp_path, DUKD(windows=2))
-    released = timing.counted(script("released").released_step(made, *made.patches.batch(0)))
-    alone = timing.counted(speed.alone(made, *made.patches.batch(0)))
+    released = timing.counted(script("released").released_step(made, *made.share.patches.batch(0)))
+    alone = timing.counted(speed.alone(made, *made.share.patches.batch(0)))
     reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)
 
     assert released == 2 * alone + reduced
@@ -299,5 +301,8 @@ def test_periods_differ_in_nothing_else(script) -> None:
         "dukd, period 100": 100,
         "dukd, period 25": 25,
     }
-    alike = [replace(entry, period=0, reuse=Reuse(), method=Logits()) for entry in entries.values()]
+    alike = [
+        replace(entry, period=0, teacher_cache=TeacherCache(), method=Logits())
+        for entry in entries.values()
+    ]
     assert all(entry == alike[0] for entry in alike)

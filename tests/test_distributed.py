@@ -24,7 +24,14 @@ from dukd.networks.files import weights
 from dukd.runs import checkpoint
 from dukd.runs.directory import Run
 from dukd.training import loop
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
+from dukd.training.experiment import (
+    Data,
+    Evaluation,
+    Experiment,
+    Optimization,
+    Teacher,
+    TeacherCache,
+)
 from dukd.training.schedule import draws
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
@@ -70,7 +77,7 @@ def experiment(folder, method, *, accumulate=1, deterministic=False, period=0) -
             deterministic=deterministic,
             clip=1.0,
         ),
-        reuse=Reuse(folder=folder / "banks"),
+        teacher_cache=TeacherCache(folder=folder / "cache"),
         evaluation=Evaluation(
             sets=(folder / "images",), images=1, every=4, log_every=2, teacher_images=0, samples=1
         ),
@@ -129,7 +136,7 @@ def interrupted_at(step):
 
 @pytest.fixture(scope="module")
 def runs(folder, tmp_path_factory):
-    """Runs of one rank under ``one``, of two under ``two``; how the latter ended, by name and rank."""
+    """Runs of one rank under ``one``, of two under ``two``; how these ended, by name and rank."""
     root = tmp_path_factory.mktemp("runs")
     exact = experiment(folder, DUKD(), accumulate=4, deterministic=True)
     kinds = {
@@ -207,7 +214,7 @@ def test_two_ranks_learn_what_one_does(runs, name):
 
 @pytest.mark.parametrize("name", ["exact", "two-parts", "bank"])
 def test_in_deterministic_mode_not_one_bit_depends_on_the_ranks(runs, name):
-    """reliability: world size 1 and 2; random windows, turns, replayed answers, clipping and two steps per batch."""
+    """World size 1 and 2; random windows, symmetries, replay, clipping and two steps per batch."""
     root, _ = runs
 
     assert digest(root / "two" / name) == digest(root / "one" / name)
@@ -420,7 +427,7 @@ def test_a_batch_is_shared_by_its_divisors_only():
 
 
 def test_gradients_in_order_are_means_on_top_of_what_was_there():
-    """Micro-batches with gradients 1 and 4, on a gradient of 10: 12.5; values 2 and 6 have the mean 4."""
+    """Gradients 1 and 4 of micro-batches, on one of 10: 12.5; values 2 and 6 have the mean 4."""
     p = nn.Parameter(torch.zeros(2))
     p.grad = torch.full((2,), 10.0)
     in_order = InOrder(World(), [p])

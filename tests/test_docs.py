@@ -74,7 +74,7 @@ def test_no_page_names_a_machine(page):
 
 
 def commands(text: str) -> list[str]:
-    """Commands of the page: lines of code that begin with a program of ours, and such words in the text."""
+    """Commands of the page: lines of code that begin with our programs, and such words."""
     blocks = re.findall(
         r"^ *```(?:sh|text|console|bash)?\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL
     )
@@ -115,7 +115,7 @@ def test_commands_are_there_and_take_these_options(page, command):
 
 
 def test_advice_names_options_that_exist(capsys):
-    """Also in messages: what a sentence tells the reader to type has to work. A truth is a flag and takes no value."""
+    """What a sentence tells the reader to type has to work, in messages too."""
     with pytest.raises(SystemExit):
         train.parse(["small-x2-dukd", "--help"])
     known = set(re.findall(r"--[a-z]+\.[a-z_.-]*[a-z]", capsys.readouterr().out))
@@ -127,7 +127,9 @@ def test_advice_names_options_that_exist(capsys):
         (where, option, value)
         for where, text in (PAGES | sources).items()
         for option, value in re.findall(
-            r"(--(?:data|optimization|reuse|evaluation|teacher)\.[\w.-]*\w)( True| False)?", text
+            r"(--(?:data|optimization|teacher-cache|evaluation|teacher)\.[\w.-]*\w)"
+            r"( True| False)?",
+            text,
         )
     ]
 

@@ -45,7 +45,14 @@ if TYPE_CHECKING:
     from dukd.recipes.papers import recipe
     from dukd.runs.compare import compare
     from dukd.runs.report import report
-    from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
+    from dukd.training.experiment import (
+        Data,
+        Evaluation,
+        Experiment,
+        Optimization,
+        Teacher,
+        TeacherCache,
+    )
     from dukd.training.loop import train
 
 _HOMES = {
@@ -72,7 +79,7 @@ _HOMES = {
         "Evaluation",
         "Experiment",
         "Optimization",
-        "Reuse",
+        "TeacherCache",
         "Teacher",
     ),
     "dukd.training.loop": ("train",),
@@ -94,12 +101,12 @@ __all__ = [
     "Optimization",
     "Pack",
     "RCANConfig",
-    "Reuse",
     "SMFANetConfig",
     "SRNetwork",
     "Scratch",
     "SwinIRConfig",
     "Teacher",
+    "TeacherCache",
     "__version__",
     "compare",
     "evaluate",

@@ -1,11 +1,11 @@
-"""Numbers that no refactoring may change: ``OMP_NUM_THREADS=1 python tests/golden/make.py`` writes ``golden.json``.
+"""Numbers that no refactoring may change; run on one thread, this writes ``golden.json``.
 
-- The total loss, to the last bit, of every method at every scale with two seeds: plain, with the teacher's outputs
-  replayed, in two micro-batches, and both; four steps each, through the project's own loop.
+- The total loss, to the last bit, of every method at every scale with two seeds: plain, with the
+  teacher's outputs replayed, in two micro-batches, and both; four steps each.
 - The SHA-256 of a small student's weights after 50 steps, for ten recipes.
 - The exact sizes of the networks of the public tables.
 
-Bits depend on the processor and on torch; ``arithmetic`` tells where they hold. Written before the house was rebuilt.
+Bits depend on the processor and on torch; ``arithmetic`` tells where they hold.
 """
 
 import hashlib
@@ -25,7 +25,14 @@ from dukd.methods import Method
 from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
 from dukd.recipes import FAMILIES, method_named, recipe, scales_of
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
+from dukd.training.experiment import (
+    Data,
+    Evaluation,
+    Experiment,
+    Optimization,
+    Teacher,
+    TeacherCache,
+)
 from dukd.training.loop import train
 
 FILE = Path(__file__).with_name("golden.json")
@@ -92,7 +99,7 @@ def small(folder: Path, method: Method, scale: int, seed: int, way: str) -> Expe
             workers=0,
         ),
         optimization=Optimization(steps=4, learning_rate=1e-3, accumulate=accumulate, seed=seed),
-        reuse=Reuse(folder=folder / "cache"),
+        teacher_cache=TeacherCache(folder=folder / "cache"),
         evaluation=Evaluation(log_every=1, every=10),
     )
 

@@ -1,4 +1,4 @@
-"""Commands about speed: bench, and bank, which asks a teacher everything before training starts."""
+"""Commands about speed: bench, and cache, which runs a teacher before training starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,13 +121,13 @@ def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillBank:
-    """Ask a teacher everything that an experiment will ask it, before training starts.
+class Cache:
+    """Compute a teacher's outputs before training starts.
 
-    Training does this by itself in its first period. A bank that is filled beforehand serves every
-    run whose questions are equal; interrupted, it goes on where it stopped.
+    Training does this by itself in its first period. A cache that is filled beforehand serves every
+    run that shows the same images to the same teacher; interrupted, it continues where it stopped.
 
-    Example: dukd bank mine.yaml
+    Example: dukd cache mine.yaml
     """
 
     experiment: tyro.conf.Positional[Path]
@@ -139,8 +139,9 @@ class FillBank:
         with Bar() as progress:
             world = World(device=by_name(self.device))
             training = assemble(experiment_of(str(self.experiment)), world, progress)
-            asked = fill(training.objective, training.share, progress)
-        bank = training.objective.bank
-        assert bank is not None
-        say(f"{shown(bank.bank.path)}: {asked} of {bank.bank.source.period} batches were asked now")
+            computed = fill(training.objective, training.share, progress)
+        kept = training.objective.bank
+        assert kept is not None
+        period = kept.bank.source.period
+        say(f"{shown(kept.bank.path)}: {computed} of {period} batches were computed now")
         return 0

@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from dukd._version import __version__
 from dukd.cli import train
-from dukd.cli.bench import Bench, FillBank
+from dukd.cli.bench import Bench, Cache
 from dukd.cli.data import CheckData, Prepare
 from dukd.cli.demo import Demo
 from dukd.cli.ensemble import Ensemble
@@ -60,7 +60,7 @@ COMMANDS: dict[str, type[Command]] = {
     "methods": Methods,
     "demo": Demo,
     "ensemble": Ensemble,
-    "bank": FillBank,
+    "cache": Cache,
     "bench": Bench,
 }
 """The commands by name, in the order in which they are used."""

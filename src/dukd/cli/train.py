@@ -132,11 +132,26 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
     command = tyro.cli(
         Train,
         prog=f"dukd train {name}",
-        args=list(arguments[1:]),
+        args=_switched(arguments[1:]),
         default=Train(experiment=experiment, out=default),
         config=(tyro.conf.AvoidSubcommands,),
     )
     return replace(command, experiment=_with_its_own_facts(command.experiment, experiment.teacher))
+
+
+def _switched(arguments: Sequence[str]) -> list[str]:
+    """Write ``--teacher-cache on`` or ``off`` as the option of the part that it switches."""
+    flags = {"on": "--teacher-cache.enabled", "off": "--teacher-cache.no-enabled"}
+    rest: list[str] = []
+    for argument in arguments:
+        name, _, word = argument.partition("=")
+        if rest and rest[-1] == "--teacher-cache" and argument in flags:
+            rest[-1] = flags[argument]
+        elif name == "--teacher-cache" and word in flags:
+            rest.append(flags[word])
+        else:
+            rest.append(argument)
+    return rest
 
 
 def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Experiment:

@@ -23,7 +23,14 @@ from dukd.networks.cost import macs
 from dukd.networks.files import weights
 from dukd.training.assemble import Training, assemble
 from dukd.training.cache import BankError
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
+from dukd.training.experiment import (
+    Data,
+    Evaluation,
+    Experiment,
+    Optimization,
+    Teacher,
+    TeacherCache,
+)
 from dukd.training.log import peak_memory
 from dukd.training.objective import Objective, fill
 from dukd.training.step import advance
@@ -317,7 +324,7 @@ def trial(
         teacher=teacher,
         method=method,
         data=Data(train=folder / "images", packs=folder / "packs", patch=patch, batch=batch),
-        reuse=Reuse(folder=folder / "banks"),
+        teacher_cache=TeacherCache(folder=folder / "cache"),
         evaluation=Evaluation(teacher_images=0),
     )
 

@@ -48,7 +48,7 @@ _PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON that foll
 _PAGE = 4096
 _PROJECTIONS = 4
 _TOLERANCE = 1e-3  # one value of one image changed by one level moves every projection by 1 / 255
-REMEDY = "switch reuse off (--reuse.no-on), or let no batch come again (--data.period 0)"
+REMEDY = "switch the cache off (--teacher-cache off), or let no batch come again (--data.period 0)"
 """What to do where answers cannot be reused."""
 
 
@@ -330,7 +330,7 @@ def _create(path: Path, header: bytes, total: int, period: int, limit: float) ->
         raise BankError(
             f"the teacher's answers to {period} batches take {total / 1e9:.2f} GB "
             f"({per_batch / 1e6:.2f} MB each), but the limit is {limit / 1e9:.2f} GB: {remedy} "
-            "(--data.period), or raise --reuse.limit-gb"
+            "(--data.period), or raise --teacher-cache.limit-gb"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
@@ -338,7 +338,7 @@ def _create(path: Path, header: bytes, total: int, period: int, limit: float) ->
         raise BankError(
             f"the teacher's answers to {period} batches take {total / 1e9:.2f} GB, but "
             f"{free / 1e9:.2f} GB are free in {path.parent}: choose a shorter --data.period, or "
-            "another --reuse.folder"
+            "another --teacher-cache.folder"
         )
     with (path.parent / "lock").open("ab") as handle, files.lock(handle):
         if not path.exists():
@@ -480,6 +480,6 @@ class BankedTeacher(_Asked):
     def _changed(self, what: str) -> BankError:
         return BankError(
             f"at batch {self._number} the method {what}; the answers in {self.bank.path} are to "
-            "other questions, and reuse needs questions that follow from the batch and its "
+            "other questions, and the cache needs questions that follow from the batch and its "
             f"generator alone: {REMEDY}"
         )

@@ -98,8 +98,8 @@ class Data:
     by_area: bool = False
     """Whether large images are drawn more often; otherwise each image is drawn once per epoch."""
     period: int = 0
-    """Number of batches after which the same ones come again, so that a teacher need not be asked
-    twice (see ``reuse``); 0 for never."""
+    """Number of batches after which the same ones come again, so that the teacher's outputs can be
+    kept (see ``teacher_cache``); 0 for never."""
     workers: int = 1
     """Threads that cut patches; the batches are the same for any number."""
     resident: Residence = "auto"
@@ -116,22 +116,22 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reuse:
-    """Whether the teacher runs but once where ``data.period`` lets the same batches come again."""
+class TeacherCache:
+    """The teacher's outputs, kept on disk where ``data.period`` lets batches come again."""
 
-    on: bool = True
-    """Whether its answers, and the features read with them, are kept and replayed; without a period
-    there is nothing to replay."""
+    enabled: bool = True
+    """Whether the teacher's outputs, and the features read with them, are kept and replayed;
+    ``--teacher-cache off`` is short for no. Without a period there is nothing to replay."""
     bits: Literal[8, 16, 32] = 8
-    """Bits per value of an answer; 8 are 58 dB from the teacher's own, 32 are exact."""
-    turns: tuple[Operation, ...] = TURNS
+    """Bits per value; 8 are 58 dB from the teacher's own outputs, 32 are exact."""
+    symmetries: tuple[Operation, ...] = TURNS
     """Symmetries under which the student sees replayed batches, drawn anew for every image and
     step; with none it sees them as they are. Methods that compare features draw none: features do
     not turn with an image."""
-    folder: Path = Path("banks")
-    """Folder for the answers; runs that ask the same questions share them."""
+    folder: Path = Path("cache")
+    """Folder for the outputs; runs that show the same images to the same teacher share them."""
     limit_gb: float = 20.0
-    """Most gigabytes that the answers of a run may take."""
+    """Most gigabytes that the outputs of a run may take."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
@@ -263,8 +263,8 @@ class Experiment:
     """How it learns."""
     optimization: Optimization = field(default_factory=Optimization)
     """How it is trained."""
-    reuse: Reuse = field(default_factory=Reuse)
-    """How often the teacher is asked."""
+    teacher_cache: TeacherCache = field(default_factory=TeacherCache)
+    """What is kept of the teacher's outputs."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """How it is judged."""
 
@@ -315,8 +315,8 @@ _MAY_CHANGE = (
     "data.resident",
     "optimization.compile",
     "optimization.cuda_graphs",
-    "reuse.folder",
-    "reuse.limit_gb",
+    "teacher_cache.folder",
+    "teacher_cache.limit_gb",
 )
 """What has no influence on the weights, and may differ when a run is resumed."""
 

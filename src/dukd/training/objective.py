@@ -90,11 +90,15 @@ def replaying(
         BankError: If the outputs cannot be kept.
     """
     experiment, notes = objective.experiment, list[str]()
-    method, reuse = experiment.method, experiment.reuse
-    if not (experiment.data.period and reuse.on):
+    method, wanted = experiment.method, experiment.teacher_cache
+    if not (experiment.data.period and wanted.enabled):
         return objective, notes
-    turned = Turned(objective.student, reuse.turns) if reuse.turns and not method.taps else None
-    if reuse.turns and method.taps:
+    turned = (
+        Turned(objective.student, wanted.symmetries)
+        if wanted.symmetries and not method.taps
+        else None
+    )
+    if wanted.symmetries and method.taps:
         notes.append(
             f"{method.name} compares features, which do not turn with an image: the student sees "
             "batches that come again as they are"
@@ -106,10 +110,10 @@ def replaying(
     if not asked:
         return objective, notes
     source = _source(experiment, share, teacher_sha256)
-    limit = reuse.limit_gb * 1e9 / share.world.size
-    kept = Bank.open(reuse.folder, source, asked, limit=limit)
+    limit = wanted.limit_gb * 1e9 / share.world.size
+    kept = Bank.open(wanted.folder, source, asked, limit=limit)
     notes.append(
-        f"the teacher's answers to {source.period} batches are kept in {kept.path} "
+        f"the teacher's outputs for {source.period} batches are kept in {kept.path} "
         f"({cache.size(source, asked) / 1e6:,.1f} MB) and replayed"
     )
     return replace(objective, bank=BankedTeacher(objective.teacher, kept, late=late)), notes
@@ -169,13 +173,13 @@ def fill(objective: Objective, share: Share, progress: Progress = silent) -> int
     """
     if objective.bank is None:
         raise ValueError(
-            "this experiment keeps no answers: it needs a teacher, a data.period above 0, and "
-            "reuse.on"
+            "this experiment keeps no outputs: it needs a teacher, a data.period above 0, and "
+            "teacher_cache.enabled"
         )
     missing = objective.bank.bank.missing()
     late = replace(objective, extras=_last_extras(objective))
     for done, k in enumerate(missing):
-        progress(done, len(missing), "asking the teacher")
+        progress(done, len(missing), "running the teacher")
         objective.begin(k)
         _rehearse(late, share, k)
         objective.end()
@@ -203,5 +207,5 @@ def _source(experiment: Experiment, share: Share, teacher_sha256: str) -> Source
         accumulate=optimization.accumulate,
         rank=share.world.rank,
         world=share.world.size,
-        bits=experiment.reuse.bits,
+        bits=experiment.teacher_cache.bits,
     )

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from dukd.cli import run
+from dukd.cli.train import parse
 from dukd.methods import (
     DUKD,
     LSFD,
@@ -32,7 +33,15 @@ from dukd.runs.directory import Run
 from dukd.training import loop
 from dukd.training.assemble import Training, assemble
 from dukd.training.cache import BankError
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Reuse, Teacher
+from dukd.training.experiment import (
+    Data,
+    Evaluation,
+    Experiment,
+    Optimization,
+    Teacher,
+    TeacherCache,
+)
+from dukd.training.objective import fill
 from dukd.training.step import advance
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
@@ -60,12 +69,12 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def experiment(
     folder: Path,
-    banks: Path,
+    cache: Path,
     *,
     method: Method | None = None,
     steps: int = 9,
     period: int = 3,
-    **reuse: object,
+    **cached: object,
 ) -> Experiment:
     return Experiment(
         student=STUDENT,
@@ -75,7 +84,7 @@ def experiment(
             train=folder / "images", packs=folder / "packs", patch=12, batch=4, period=period
         ),
         optimization=Optimization(steps=steps, learning_rate=1e-3, ema=0.9),
-        reuse=replace(Reuse(folder=banks, limit_gb=0.1), **reuse),
+        teacher_cache=replace(TeacherCache(folder=cache, limit_gb=0.1), **cached),
         evaluation=Evaluation(every=4, log_every=1),
     )
 
@@ -110,8 +119,8 @@ def test_weights_are_those_of_a_teacher_that_is_asked_every_time(
     folder: Path, tmp_path: Path, method: Method
 ) -> None:
     """Exact storage, nothing turned: not one bit differs, over three periods."""
-    exact = experiment(folder, tmp_path, method=method, bits=32, turns=())
-    asking = replace(exact, reuse=Reuse(on=False))
+    exact = experiment(folder, tmp_path, method=method, bits=32, symmetries=())
+    asking = replace(exact, teacher_cache=TeacherCache(enabled=False))
 
     assert equal(trained(prepared(exact), 9), trained(prepared(asking), 9))
 
@@ -138,9 +147,11 @@ def test_a_late_start_asks_once_per_batch_too(folder: Path, tmp_path: Path) -> N
     trained(training, 5)
     assert training.objective.bank.asked == 3
 
-    filled = prepared(replace(late, reuse=replace(late.reuse, folder=tmp_path / "other")))
+    filled = prepared(
+        replace(late, teacher_cache=replace(late.teacher_cache, folder=tmp_path / "other"))
+    )
     assert filled.objective.bank is not None
-    assert filled.fill() == 3
+    assert fill(filled.objective, filled.share) == 3
     assert filled.objective.bank.bank.missing() == []
     trained(filled, 9)
     assert filled.objective.bank.asked == 3  # all of them by `fill`
@@ -168,14 +179,14 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     folder: Path, tmp_path: Path, stop: int
 ) -> None:
     """Also within the first period, where the bank knows more batches than the checkpoint."""
-    whole = experiment(folder, tmp_path / "banks")
+    whole = experiment(folder, tmp_path / "cache")
     loop.train(whole, tmp_path / "whole")
 
     def interrupt(record: dict[str, object]) -> None:
         if record["kind"] == "step" and record["step"] == stop:
             os.kill(os.getpid(), signal.SIGINT)
 
-    cut = replace(whole, reuse=replace(whole.reuse, folder=tmp_path / "more banks"))
+    cut = replace(whole, teacher_cache=replace(whole.teacher_cache, folder=tmp_path / "more"))
     with pytest.raises(loop.Interrupted):
         loop.train(cut, tmp_path / "cut", observe=interrupt)
     loop.train(cut, tmp_path / "cut", resume=True)
@@ -188,8 +199,10 @@ def test_replayed_images_are_seen_differently_every_time(folder: Path, tmp_path:
     """With a learning rate of almost 0, losses of a batch differ by their symmetry alone."""
     whole = experiment(folder, tmp_path, method=Logits())
     whole = replace(whole, optimization=replace(whole.optimization, learning_rate=1e-30))
-    for turns, kinds in ((whole.reuse.turns, 3), ((), 1)):
-        training = prepared(replace(whole, reuse=replace(whole.reuse, turns=turns)))
+    for turns, kinds in ((whole.teacher_cache.symmetries, 3), ((), 1)):
+        training = prepared(
+            replace(whole, teacher_cache=replace(whole.teacher_cache, symmetries=turns))
+        )
         losses = [
             float(advance(training, *training.share.patches.batch(k))["imitation"])
             for k in (0, 1, 2) * 3
@@ -210,25 +223,28 @@ def test_methods_that_compare_features_see_images_as_they_are(folder: Path, tmp_
 
 
 def test_without_a_period_nothing_is_kept_or_turned(folder: Path, tmp_path: Path) -> None:
-    training = prepared(experiment(folder, tmp_path / "banks", period=0))
+    training = prepared(experiment(folder, tmp_path / "cache", period=0))
 
     assert training.objective.bank is None
     assert training.objective.turned is None
-    assert not (tmp_path / "banks").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_method_without_a_teacher_is_turned_and_has_no_bank(folder: Path, tmp_path: Path) -> None:
-    training = prepared(experiment(folder, tmp_path / "banks", method=Scratch()))
+    training = prepared(experiment(folder, tmp_path / "cache", method=Scratch()))
 
     assert training.objective.bank is None
     assert training.objective.turned is not None
-    assert not (tmp_path / "banks").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (CrossKD(), r"crosskd runs parts of the teacher .*: switch reuse off \(--reuse.no-on\)"),
+        (
+            CrossKD(),
+            r"crosskd runs parts of the teacher .*: switch the cache off \(--teacher-cache off\)",
+        ),
         (Combined(base=MiPKD()), "combined runs parts of the teacher"),
         (FrugalDUKD(late=4), "what dukd-frugal asks its teacher changes with time"),
     ],
@@ -238,20 +254,22 @@ def test_methods_whose_answers_cannot_be_replayed_are_refused_before_anything_is
     folder: Path, tmp_path: Path, method: Method, message: str
 ) -> None:
     with pytest.raises(BankError, match=message):
-        loop.train(experiment(folder, tmp_path / "banks", method=method), tmp_path / "run")
+        loop.train(experiment(folder, tmp_path / "cache", method=method), tmp_path / "run")
 
     assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "banks").exists()
+    assert not (tmp_path / "cache").exists()
 
 
-def test_the_same_methods_train_where_reuse_is_off(folder: Path, tmp_path: Path) -> None:
-    loop.train(experiment(folder, tmp_path, method=FitNet(), on=False, steps=4), tmp_path / "run")
+def test_the_same_methods_train_where_the_cache_is_off(folder: Path, tmp_path: Path) -> None:
+    loop.train(
+        experiment(folder, tmp_path, method=FitNet(), enabled=False, steps=4), tmp_path / "run"
+    )
 
 
 def test_the_size_is_told_and_limited(folder: Path, tmp_path: Path) -> None:
     notes = prepared(experiment(folder, tmp_path)).notes
     assert any(
-        "the teacher's answers to 3 batches are kept in" in note and "MB) and replayed" in note
+        "the teacher's outputs for 3 batches are kept in" in note and "MB) and replayed" in note
         for note in notes
     )
 
@@ -259,19 +277,23 @@ def test_the_size_is_told_and_limited(folder: Path, tmp_path: Path) -> None:
         prepared(experiment(folder, tmp_path, period=10_000))
 
 
-def test_reuse_belongs_to_the_experiment_but_for_where_the_answers_lie(
+def test_the_cache_belongs_to_the_experiment_but_for_its_folder(
     folder: Path, tmp_path: Path
 ) -> None:
-    whole = experiment(folder, tmp_path / "banks", steps=4)
+    whole = experiment(folder, tmp_path / "cache", steps=4)
     loop.train(whole, tmp_path / "run")
 
     assert Experiment.from_file(Run.open(tmp_path / "run").experiment) == whole
     loop.train(
-        replace(whole, reuse=replace(whole.reuse, folder=tmp_path)), tmp_path / "run", resume=True
+        replace(whole, teacher_cache=replace(whole.teacher_cache, folder=tmp_path)),
+        tmp_path / "run",
+        resume=True,
     )
-    with pytest.raises(CheckpointError, match=r"reuse\.bits was 8, is 16"):
+    with pytest.raises(CheckpointError, match=r"teacher_cache\.bits was 8, is 16"):
         loop.train(
-            replace(whole, reuse=replace(whole.reuse, bits=16)), tmp_path / "run", resume=True
+            replace(whole, teacher_cache=replace(whole.teacher_cache, bits=16)),
+            tmp_path / "run",
+            resume=True,
         )
 
 
@@ -279,14 +301,14 @@ def test_a_bank_filled_beforehand_serves_training(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command computes what is missing, nothing twice; the run is as without it."""
-    whole = experiment(folder, tmp_path / "banks")
+    whole = experiment(folder, tmp_path / "cache")
     by_itself = trained(prepared(experiment(folder, tmp_path / "others")), 4)
     advance(one := prepared(whole), *one.share.patches.batch(0))
     (tmp_path / "e.yaml").write_text(whole.to_yaml(), encoding="utf-8")
 
     for asked in (2, 0):
-        assert run(["bank", str(tmp_path / "e.yaml"), "--device", "cpu"]) == 0
-        assert f"{asked} of 3 batches were asked now" in capsys.readouterr().out
+        assert run(["cache", str(tmp_path / "e.yaml"), "--device", "cpu"]) == 0
+        assert f"{asked} of 3 batches were computed now" in capsys.readouterr().out
     training = prepared(whole)
     assert equal(trained(training, 4), by_itself)
     assert training.objective.bank is not None
@@ -294,10 +316,33 @@ def test_a_bank_filled_beforehand_serves_training(
 
 
 def test_without_a_period_there_is_no_bank_to_fill(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"keeps no answers: .* data.period above 0"):
-        prepared(experiment(folder, tmp_path, period=0)).fill()
+    training = prepared(experiment(folder, tmp_path, period=0))
+    with pytest.raises(ValueError, match=r"keeps no outputs: .* data.period above 0"):
+        fill(training.objective, training.share)
 
 
 def test_a_limit_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="limit_gb is 0, but must be above 0"):
-        Reuse(limit_gb=0)
+        TeacherCache(limit_gb=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "enabled"),
+    [
+        (["--teacher-cache", "off"], False),
+        (["--teacher-cache=off"], False),
+        (["--teacher-cache", "on"], True),
+        ([], True),
+    ],
+)
+def test_the_cache_is_switched_by_one_word(words: list[str], enabled: bool) -> None:
+    """Also beside its other options, and not taken for the value of another option."""
+    command = parse(["tiny-x2-dukd", *words, "--teacher-cache.bits", "16", "--out", "off"])
+
+    assert command.experiment.teacher_cache == TeacherCache(enabled=enabled, bits=16)
+    assert command.out == Path("off")
+
+
+def test_another_word_for_the_cache_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "tiny-x2-dukd", "--teacher-cache", "never"]) == 2
+    assert "--teacher-cache" in capsys.readouterr().err
