@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import dukd
-from dukd import images, methods, networks
+from dukd import images, methods
 from dukd.images.io import Image
+from dukd.networks.files import weights
 
 SOURCE = Path(dukd.__file__).parents[1]
 
@@ -38,7 +39,7 @@ def test_the_public_names_are_sorted_and_listed():
     assert len(set(dukd.__all__)) == len(dukd.__all__)
     assert dir(dukd) == sorted(dukd.__all__)
     assert dukd.DUKD is methods.DUKD
-    assert dukd.read_weights is networks.weights.read
+    assert dukd.load is weights.read
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
@@ -78,7 +79,7 @@ def test_ten_lines_lead_from_a_teacher_to_images(tmp_path, monkeypatch):
         levels = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
         images.write(Path("images") / f"{number}.png", Image(pixels=levels))
     small = dukd.EDSRConfig(scale=2, width=8, blocks=1, value_range=1.0)
-    dukd.write_weights(Path("teacher.safetensors"), small.build())
+    dukd.save(Path("teacher.safetensors"), small.build())
 
     made = dukd.recipe("small-x2-dukd").make()
     experiment = replace(
@@ -89,12 +90,10 @@ def test_ten_lines_lead_from_a_teacher_to_images(tmp_path, monkeypatch):
         optimization=dukd.Optimization(steps=3),
         evaluation=dukd.Evaluation(),
     )
-    student = dukd.read_weights(dukd.training.loop.train(experiment, Path("runs/mine"))).frozen()
+    student = dukd.load(dukd.train(experiment, Path("runs/mine"))).frozen()
     sets = {"images": dukd.find_pairs(Path("images"), scale=2)}
-    table = dukd.evaluation.evaluate.evaluate(
-        [dukd.Candidate(model="student", label="mine", network=student)], sets
-    )
-    done = dukd.deploy.upscale.upscale_files(student, [Path("images")], Path("out"))
+    table = dukd.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets)
+    done = dukd.upscale_files(student, [Path("images")], Path("out"))
 
     assert "mine" in table.to_markdown()
     assert [d.target.name for d in done.done] == ["0_x2.png", "1_x2.png"]
