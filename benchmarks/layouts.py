@@ -1,11 +1,11 @@
-"""Does it pay to lay an image's channels together in memory? Every network, both layouts, both precisions.
+"""Does torch's memory format channels_last pay? Every network, both formats, both precisions.
 
     python benchmarks/layouts.py [--networks edsr ...] [--batch 2] [--patch 24] [--repetitions 3]
     [--out layouts.md]
 
 The two layouts of a network and a precision are timed in turns, on the CPU with one thread in
 processor time: the forward pass of the papers' teacher without a graph, both passes of their
-student, and the student on an image. What comes out decides ``SRNetwork.channels_last``, by which
+student, and the student on an image. What comes out decides ``Network.channels_last``, by which
 dukd chooses where nobody else has.
 """
 

@@ -20,7 +20,7 @@ from dukd.images import invertible
 from dukd.images.resize import downscale
 from dukd.methods import DUKD
 from dukd.methods.dukd import shared_tiles
-from dukd.networks import SRNetwork, SwinIRConfig
+from dukd.networks import Network, SwinIRConfig
 from dukd.training.assemble import Training
 
 
@@ -62,7 +62,7 @@ def released_step(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], ob
     return run
 
 
-def as_released(network: SRNetwork) -> SRNetwork:
+def as_released(network: Network) -> Network:
     """A trainable copy in training mode; a SwinIR has the authors' stochastic depth."""
     config = network.config
     if isinstance(config, SwinIRConfig):

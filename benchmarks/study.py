@@ -46,8 +46,8 @@ from dukd.methods import (
     Method,
     Scratch,
 )
-from dukd.networks import EDSRConfig, SRNetwork, gather
-from dukd.networks.base import arrange
+from dukd.networks import EDSRConfig, Network, gather
+from dukd.networks.base import set_memory_format
 from dukd.networks.files import weights
 from dukd.recipes.ablations import CONTROLS
 from dukd.training import loop
@@ -390,10 +390,10 @@ def joined(images: Path, out: Path) -> Path:
     return path
 
 
-def scores_of(network: SRNetwork | None, sets: dict[str, Pairs]) -> dict[str, float]:
+def scores_of(network: Network | None, sets: dict[str, Pairs]) -> dict[str, float]:
     """PSNR of the luma on every set, in dB; of bicubic interpolation where there is no network."""
     if network is not None:
-        arrange(network)  # sooner, to the same values
+        set_memory_format(network)  # sooner, to the same values
     scores: dict[str, float] = {}
     for name, pairs in sets.items():
         values: list[float] = []

@@ -1,6 +1,6 @@
 """Small, honest networks for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from typing_extensions import override
 
-from dukd.networks import NetworkConfig, SRNetwork
+from dukd.networks import NetworkConfig, Staged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class _NearestConfig(NetworkConfig):
         return Nearest(self)
 
 
-class Nearest(SRNetwork):
+class Nearest(Staged):
     """Repeats pixels, times a gain of 1: it commutes with every augmentation."""
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -39,12 +39,12 @@ class Nearest(SRNetwork):
         return list(self.row)
 
     @override
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         return lr
 
     @override
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return interpolate(features, scale_factor=self.scale) * self.gain
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        return interpolate(x, scale_factor=self.scale) * self.gain
 
 
 class Spy(Nearest):
@@ -55,6 +55,6 @@ class Spy(Nearest):
         self.shown: list[Tensor] = []
 
     @override
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         self.shown.append(lr)
-        return super().begin(lr)
+        return super().head(lr)

@@ -30,7 +30,7 @@ from dukd.methods import (
     Method,
     ReleasedDUKD,
 )
-from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
+from dukd.networks import EDSRConfig, Network, NetworkConfig, Output, Staged, SwinIRConfig
 from dukd.training.cache import (
     Bank,
     BankedTeacher,
@@ -68,12 +68,12 @@ FEATURES = (FitNet(), LSFD(imitation=1), FAKD(), Combined(base=AT(depths=(0.5, 1
 
 
 @pytest.fixture
-def teacher() -> SRNetwork:
+def teacher() -> Network:
     return CONFIG.build().frozen()
 
 
 @pytest.fixture
-def student() -> SRNetwork:
+def student() -> Network:
     return EDSRConfig(scale=2, width=4, blocks=1).build()
 
 
@@ -89,7 +89,7 @@ def batch(k: int) -> tuple[Tensor, Tensor]:
     return hr[..., ::2, ::2].contiguous(), hr
 
 
-def losses(method: Method, student: SRNetwork, teacher: SRNetwork, step: int) -> list[Losses]:
+def losses(method: Method, student: Network, teacher: Network, step: int) -> list[Losses]:
     """As training asks for them: batch and generator come again after the period."""
     lr, hr = batch(step)
     rng = generator(1, step % PERIOD)
@@ -102,30 +102,30 @@ def losses(method: Method, student: SRNetwork, teacher: SRNetwork, step: int) ->
 
 
 def banked(
-    folder: Path, method: Method, student: SRNetwork, teacher: SRNetwork, source: Source = SOURCE
+    folder: Path, method: Method, student: Network, teacher: Network, source: Source = SOURCE
 ) -> BankedTeacher:
     asked = questions(teacher, lambda listener: losses(method, student, listener, 0))
     return BankedTeacher(teacher, Bank.open(folder, source, asked, limit=1e9))
 
 
-def run(method: Method, student: SRNetwork, teacher: BankedTeacher, step: int) -> list[Losses]:
+def run(method: Method, student: Network, teacher: BankedTeacher, step: int) -> list[Losses]:
     teacher.at(step)
     made = losses(method, student, teacher, step)
     teacher.done()
     return made
 
 
-class Silent(SRNetwork):
+class Silent(Staged):
     """Refuses to answer: what is replayed does not come from it."""
 
-    def __init__(self, network: SRNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__(network.config, width=network.width, radius=network.radius)
 
-    def forward_with_features(self, lr: Tensor, depths: object) -> tuple[Tensor, list[Tensor]]:
-        raise AssertionError("the teacher was asked")
+    def observe(self, lr: Tensor, depths: object) -> Output:
+        raise AssertionError("the teacher ran")
 
     stages = ()
-    begin = end = forward_with_features  # type: ignore[assignment]
+    head = tail = observe  # type: ignore[assignment]
 
 
 # Codes
@@ -224,7 +224,7 @@ def test_a_batch_has_the_fingerprints_of_its_images() -> None:
 
 @pytest.mark.parametrize("method", [*OUTPUTS_ONLY, *FEATURES], ids=lambda m: m.name)
 def test_replayed_losses_equal_the_teachers_own(
-    method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    method: Method, student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     asked = banked(tmp_path, method, student, teacher, replace(SOURCE, bits=32))
     truth = [losses(method, student, teacher, step) for step in range(PERIOD)]
@@ -239,7 +239,7 @@ def test_replayed_losses_equal_the_teachers_own(
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_the_first_period_returns_what_is_replayed_later(
-    bits: int, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    bits: int, student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     asked = banked(tmp_path, DUKD(), student, teacher, replace(SOURCE, bits=bits))
     first = [run(DUKD(), student, asked, step) for step in range(PERIOD)]
@@ -262,15 +262,15 @@ def test_replayed_features_are_the_teachers_own_without_what_it_padded(
 ) -> None:
     """8 bits: off by half a step, a 510th of each channel's range; SwinIR pads 12 pixels to 16."""
     teacher, lr, depths = config.build().frozen(), torch.rand(2, 3, 12, 13), (0.5, 1.0)
-    asked = questions(teacher, lambda listener: listener.forward_with_features(lr, depths))
+    asked = questions(teacher, lambda listener: listener.observe(lr, depths))
     made = BankedTeacher(teacher, Bank.open(tmp_path, SOURCE, asked, limit=1e9))
     made.at(0)
-    first = made.forward_with_features(lr, depths)
+    first = made.observe(lr, depths)
     made.done()
     made.network = Silent(teacher)
     made.at(PERIOD)
-    again = made.forward_with_features(lr, depths)
-    truth = teacher.forward_with_features(lr, depths)
+    again = made.observe(lr, depths)
+    truth = teacher.observe(lr, depths)
 
     assert torch.equal(first[0], again[0])
     assert len(again[1]) == len(depths)
@@ -282,7 +282,7 @@ def test_replayed_features_are_the_teachers_own_without_what_it_padded(
 
 
 def test_features_at_other_depths_are_another_question(
-    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     paths = {
         banked(tmp_path, m, student, teacher).bank.path
@@ -299,7 +299,7 @@ def test_features_at_other_depths_are_another_question(
 
 
 def test_the_next_answers_are_read_beside_the_step(
-    student: SRNetwork, teacher: SRNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student: Network, teacher: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the second step of what is kept on, no step waits for the disk or for a checksum."""
     asked = banked(tmp_path, DUKD(), student, teacher)
@@ -323,7 +323,7 @@ def test_the_next_answers_are_read_beside_the_step(
 
 
 def test_a_period_of_one_batch_is_replayed(
-    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     """The next batch is this one, which is not kept yet while the thread looks for it."""
     asked = banked(tmp_path, Logits(), student, teacher, replace(SOURCE, period=1))
@@ -336,7 +336,7 @@ def test_a_period_of_one_batch_is_replayed(
 
 
 def test_what_another_run_keeps_meanwhile_is_found(
-    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     first, second = (banked(tmp_path, DUKD(), student, teacher) for _ in range(2))
     run(DUKD(), student, first, 0)  # whose thread finds nothing of batch 1
@@ -348,7 +348,7 @@ def test_what_another_run_keeps_meanwhile_is_found(
 
 
 def test_another_run_takes_up_what_the_first_one_kept(
-    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     first = banked(tmp_path, DUKD(), student, teacher)
     run(DUKD(), student, first, 1)
@@ -363,7 +363,7 @@ def test_another_run_takes_up_what_the_first_one_kept(
 
 
 def test_methods_with_equal_questions_share_a_bank_and_others_do_not(
-    student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     def path(method: Method, source: Source = SOURCE) -> Path:
         return banked(tmp_path, method, student, teacher, source).bank.path
@@ -393,7 +393,7 @@ def test_methods_with_equal_questions_share_a_bank_and_others_do_not(
 
 @pytest.mark.parametrize("method", [CrossKD(), Combined(base=CrossKD())], ids=lambda m: m.name)
 def test_methods_that_run_parts_of_the_teacher_are_refused_with_a_remedy(
-    method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    method: Method, student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     with pytest.raises(
         BankError,
@@ -414,7 +414,7 @@ ASKABLE = [
 
 @pytest.mark.parametrize("method", ASKABLE, ids=lambda m: m.name)
 def test_every_method_is_replayed_or_refused(
-    method: Method, student: SRNetwork, teacher: SRNetwork, tmp_path: Path
+    method: Method, student: Network, teacher: Network, tmp_path: Path
 ) -> None:
     if method.runs_teacher:
         assert method.name in {"crosskd", "mipkd"}
@@ -426,14 +426,14 @@ def test_every_method_is_replayed_or_refused(
     run(method, student, asked, PERIOD)
 
 
-def test_images_made_by_the_student_are_refused(teacher: SRNetwork, tmp_path: Path) -> None:
+def test_images_made_by_the_student_are_refused(teacher: Network, tmp_path: Path) -> None:
     lr = batch(0)[0].requires_grad_()
 
     with pytest.raises(BankError, match="asks the teacher about what the student made"):
         questions(teacher, lambda listener: listener(lr))
 
 
-def direct(folder: Path, teacher: SRNetwork) -> BankedTeacher:
+def direct(folder: Path, teacher: Network) -> BankedTeacher:
     """A bank of one question per batch, filled."""
     asked = questions(teacher, lambda listener: listener(batch(0)[0]))
     made = BankedTeacher(teacher, Bank.open(folder, SOURCE, asked, limit=1e9))
@@ -445,7 +445,7 @@ def direct(folder: Path, teacher: SRNetwork) -> BankedTeacher:
 
 
 def test_another_image_than_the_one_recorded_gets_no_answer(
-    teacher: SRNetwork, tmp_path: Path
+    teacher: Network, tmp_path: Path
 ) -> None:
     asked = direct(tmp_path, teacher)
     lr = batch(1)[0]
@@ -465,7 +465,7 @@ def test_another_image_than_the_one_recorded_gets_no_answer(
     ],
 )
 def test_more_less_or_other_questions_are_refused(
-    teacher: SRNetwork, tmp_path: Path, ask: Callable[[SRNetwork], object], message: str
+    teacher: Network, tmp_path: Path, ask: Callable[[Network], object], message: str
 ) -> None:
     asked = direct(tmp_path, teacher)
     asked.at(0)
@@ -479,7 +479,7 @@ def test_more_less_or_other_questions_are_refused(
 
 
 def test_a_bank_above_the_limit_is_refused_with_the_period_that_would_fit(
-    teacher: SRNetwork, tmp_path: Path
+    teacher: Network, tmp_path: Path
 ) -> None:
     source = replace(SOURCE, period=1000)
     asked = questions(teacher, lambda listener: listener(batch(0)[0]))
@@ -494,9 +494,7 @@ def test_a_bank_above_the_limit_is_refused_with_the_period_that_would_fit(
         Bank.open(tmp_path, source, asked, limit=100)
 
 
-def test_a_bank_that_does_not_fit_on_the_disk_is_refused(
-    teacher: SRNetwork, tmp_path: Path
-) -> None:
+def test_a_bank_that_does_not_fit_on_the_disk_is_refused(teacher: Network, tmp_path: Path) -> None:
     asked = questions(teacher, lambda listener: listener(batch(0)[0]))
 
     with pytest.raises(BankError, match=r"GB are free in"):
@@ -504,7 +502,7 @@ def test_a_bank_that_does_not_fit_on_the_disk_is_refused(
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "version"])
-def test_a_damaged_bank_is_refused(teacher: SRNetwork, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_bank_is_refused(teacher: Network, tmp_path: Path, damage: str) -> None:
     asked = direct(tmp_path, teacher)
     path = asked.bank.path
     asked.close()
@@ -521,7 +519,7 @@ def test_a_damaged_bank_is_refused(teacher: SRNetwork, tmp_path: Path, damage: s
 
 @pytest.mark.parametrize("place", [0, 3, 4, 7, 8, 71, 72, 5000, 2 * 3 * 32 * 32 + 71])
 def test_a_flipped_bit_costs_one_record_and_gives_no_wrong_answer(
-    teacher: SRNetwork, tmp_path: Path, place: int
+    teacher: Network, tmp_path: Path, place: int
 ) -> None:
     asked = direct(tmp_path, teacher)
     with asked.bank.path.open("r+b") as file:
@@ -539,7 +537,7 @@ def test_a_flipped_bit_costs_one_record_and_gives_no_wrong_answer(
 
 
 def test_an_answer_that_is_no_number_is_passed_on_and_not_kept(
-    teacher: SRNetwork, tmp_path: Path
+    teacher: Network, tmp_path: Path
 ) -> None:
     asked = direct(tmp_path, teacher)
     empty = BankedTeacher(

@@ -52,8 +52,8 @@ def test_weights_that_are_lowered_once_answer_as_if_lowered_every_time(
     network, x = config.build().frozen(), torch.rand(2, 3, 8, 12)
     copied = lowered(network)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        expected, features = network.forward_with_features(x, (0.5, 1.0))
-        answer, theirs = copied.forward_with_features(x, (0.5, 1.0))
+        expected, features, _ = network.observe(x, (0.5, 1.0))
+        answer, theirs, _ = copied.observe(x, (0.5, 1.0))
 
     assert torch.equal(answer, expected)
     assert all(torch.equal(ours, own) for ours, own in zip(theirs, features, strict=True))
@@ -88,7 +88,7 @@ def test_mistakes_of_the_caller_stay_theirs(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 
     with pytest.raises(ValueError, match="a depth is a fraction"):
-        compiled(CONFIG.build()).forward_with_features(torch.rand(1, 3, 6, 6), (2.0,))
+        compiled(CONFIG.build()).observe(torch.rand(1, 3, 6, 6), (2.0,))
 
 
 def test_graphs_are_asked_of_the_compiler_and_every_size_is_compiled_for_itself(
@@ -139,18 +139,21 @@ def test_nothing_is_compiled_for_images_shown_as_written(monkeypatch: pytest.Mon
 def test_a_compiled_network_gives_the_same_answers_and_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Traced forward and backward; the C++ compiler behind it takes minutes on a busy machine, and is torch's."""
+    """Traced forward and backward.
+
+    The C++ compiler behind it takes minutes on a busy machine, and is torch's.
+    """
     compile_ = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda function, **_: compile_(function, backend="aot_eager")
     )
     network, x = CONFIG.build(), torch.rand(2, 3, 8, 8)
-    sr, (features,) = network.forward_with_features(x, (1.0,))
+    sr, (features,), _ = network.observe(x, (1.0,))
     sr.square().mean().backward()
     expected = [p.grad for p in network.parameters()]
     network.zero_grad()
     compiled(network)
-    fast, (fast_features,) = network.forward_with_features(x, (1.0,))
+    fast, (fast_features,), _ = network.observe(x, (1.0,))
     fast.square().mean().backward()
 
     assert_close(fast, sr, rtol=1e-4, atol=1e-5)  # sums in another order

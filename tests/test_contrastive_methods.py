@@ -1,4 +1,7 @@
-"""CSD, MCIR, DCKD, CrossKD, MiPKD and MTKD: losses by hand, promises, and the published faults they avoid."""
+"""CSD, MCIR, DCKD, CrossKD, MiPKD and MTKD.
+
+Losses by hand, promises, and the published faults they avoid.
+"""
 
 import math
 
@@ -30,7 +33,7 @@ from dukd.methods.mcir import repulsion
 from dukd.methods.mipkd import Mixer, block, random_mask, relative_distance
 from dukd.methods.mtkd import haar, wavelet_distance
 from dukd.methods.slimmable import Around, with_corners
-from dukd.networks import EDSRConfig, SRNetwork, SwinIRConfig
+from dukd.networks import EDSRConfig, Network, SwinIRConfig
 from dukd.networks.perceptual import Filters
 
 ALL: list[Method] = [
@@ -47,7 +50,7 @@ NOTED: list[Method] = [CSD(), SlimmableCSD(), DCKD(), MCIR()]
 LEVELS = 1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1
 
 
-def edsr(width: int = 8, blocks: int = 4) -> SRNetwork:
+def edsr(width: int = 8, blocks: int = 4) -> Network:
     return EDSRConfig(scale=2, width=width, blocks=blocks, value_range=1.0).build()
 
 
@@ -61,8 +64,8 @@ def levels(*values: float) -> list[Tensor]:
 
 def run(
     method: Method,
-    student: SRNetwork,
-    teacher: SRNetwork,
+    student: Network,
+    teacher: Network,
     *,
     n: int = 2,
     extras: nn.Module | None = None,
@@ -137,7 +140,7 @@ def test_fewer_negatives_than_the_batch_offers_are_distinct() -> None:
 
 
 def test_negatives_are_the_enlarged_inputs_of_others() -> None:
-    """A student that answers with another image's enlargement lies on its negative, and the quotient explodes."""
+    """A student that gives another image's enlargement lies on its negative: a huge quotient."""
     lr = torch.rand(2, 3, 16, 16)
     encoder, target = Filters(), torch.rand(2, 3, 32, 32)
     near_negative = contrast_with_others(encoder, upscale(lr, 2).flip(0), target, lr, [1])
@@ -147,7 +150,10 @@ def test_negatives_are_the_enlarged_inputs_of_others() -> None:
 
 
 def test_the_quotient_does_not_grow_as_the_batch_shrinks() -> None:
-    """With one negative instead of ten the sum below the line is a tenth; the loss makes up for it."""
+    """With one negative instead of ten the sum below the line is a tenth.
+
+    The loss makes up for it.
+    """
     sr, target, lr = torch.rand(11, 3, 16, 16), torch.rand(11, 3, 16, 16), torch.rand(11, 3, 8, 8)
     one = contrast_with_others(Filters(), sr, target, lr, [1])
     ten = contrast_with_others(Filters(), sr, target, lr, list(range(1, 11)))
@@ -178,7 +184,7 @@ def test_the_student_is_the_first_channels_of_the_wide_network() -> None:
 
 
 def test_a_wide_network_of_nothing_else_is_the_student() -> None:
-    """With zeros around the student's weights the wide network answers as the student does, subpixels included."""
+    """With zeros around the student's weights the wide network gives the student's outputs."""
     student = edsr()
     around = Around(student, 2)
     with torch.no_grad():
@@ -284,7 +290,7 @@ def test_the_nearest_code_is_the_likeliest() -> None:
 
 
 def test_certain_agreement_costs_nothing() -> None:
-    """methods.md D27: log_softmax of a softmax over 1,024 codes stays near ln 1024 = 6.9 and teaches nothing."""
+    """methods.md D27: log_softmax of a softmax over 1,024 codes stays near ln 1024 = 6.9."""
     d = torch.full((1, 4, 1024), 50.0)
     d[..., 7] = 0
     wrong = d.roll(1, 2).requires_grad_()
@@ -354,7 +360,7 @@ def test_noise_keeps_images_in_range() -> None:
 def test_the_teachers_own_features_give_the_teachers_own_answer() -> None:
     teacher = edsr(12, 6).frozen()
     lr = torch.rand(1, 3, 15, 13)
-    sr, features = teacher.forward_with_features(lr, (0.5, 1.0))
+    sr, features, _ = teacher.observe(lr, (0.5, 1.0))
 
     for cascade in cascades(teacher, lr, features, (0.5, 1.0)):
         assert_close(cascade, sr)

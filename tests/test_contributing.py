@@ -31,7 +31,7 @@ COMMANDS = [line for b in BLOCKS if b["language"] == "sh" for line in b["body"].
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """A folder with the files of CONTRIBUTING.md, images of large pixels, and a teacher that repeats pixels."""
+    """A folder with CONTRIBUTING.md's files, coarse images and a teacher that repeats pixels."""
     folder = tmp_path_factory.mktemp("desk")
     for name, body in FILES.items():
         (folder / name).write_text(body, encoding="utf-8")
@@ -89,7 +89,7 @@ def test_the_method_moves_into_the_package_as_described(desk, tmp_path):
     text = FILES["my_method.py"]
     for public, private in (
         ("from dukd.methods import Losses, Method", "from dukd.methods.base import Losses, Method"),
-        ("from dukd.networks import SRNetwork", "from dukd.networks.base import SRNetwork"),
+        ("from dukd.networks import Network", "from dukd.networks.base import Network"),
     ):
         assert text.count(public) == 1
         text = text.replace(public, private)

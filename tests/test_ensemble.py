@@ -1,10 +1,11 @@
-"""Ensembles: the mean of their members before training, an order that cannot change, files, and MTKD's two stages."""
+"""Ensembles: the mean before training, an order that cannot change, files, MTKD's stages."""
 
 import copy
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import pixel_shuffle
 from torch.testing import assert_close
 
 from dukd.core import config as configuration
@@ -15,8 +16,8 @@ from dukd.networks import (
     Ensemble,
     EnsembleConfig,
     Member,
+    Network,
     NetworkConfig,
-    SRNetwork,
     SwinIRConfig,
     gather,
 )
@@ -37,7 +38,7 @@ def ensemble(*, blocks: int = 1) -> Ensemble:
 def trained() -> Ensemble:
     """An ensemble whose correction is not zero."""
     made = ensemble()
-    torch.nn.init.normal_(made.tail.weight, std=0.1)
+    torch.nn.init.normal_(made.conv_last.weight, std=0.1)
     return made
 
 
@@ -55,7 +56,7 @@ def test_the_order_of_the_members_cannot_be_permuted() -> None:
         EnsembleConfig(scale=2, members=order, width=4, blocks=1) for order in ((a, b), (b, a))
     )
     stage1, stage2 = one.build(), other.build()
-    torch.nn.init.normal_(stage1.tail.weight)
+    torch.nn.init.normal_(stage1.conv_last.weight)
     stage2.load_state_dict(stage1.state_dict())
     lr = torch.rand(1, 3, 8, 8)
 
@@ -76,16 +77,16 @@ def test_members_stay_frozen_and_in_eval_mode() -> None:
     assert not any(p.requires_grad for p in made.frozen().parameters())
 
 
-def test_every_stage_passes_the_mean_on() -> None:
+def test_features_are_the_joining_networks_own_and_the_head_gives_the_mean_first() -> None:
     made = trained()
     lr = torch.rand(1, 3, 8, 8)
-    shallow = made.begin(lr)
-    _, features = made.forward_with_features(lr, (0.5, 1.0))
+    outputs = torch.stack([member(lr) for member in made.members.values()])
+    _, features, _ = made.observe(lr, (1 / 3, 1.0))
 
-    assert len(made.stages) == 2
-    for f in features:
-        assert f.shape == shallow.shape
-        assert_close(f[:, : made.folded], shallow[:, : made.folded], rtol=0, atol=0)
+    mean = pixel_shuffle(made.head(lr)[:, : made.folded], made.scale)
+    assert_close(mean, outputs.mean(0), rtol=0, atol=1e-6)
+    assert [f.shape for f in features] == [(1, made.width, 8, 8)] * 2
+    assert made.keeps == (0, 1)
 
 
 def test_members_of_any_window_join() -> None:
@@ -150,7 +151,10 @@ def test_nothing_gathered_is_refused() -> None:
 
 
 def test_both_stages_learn() -> None:
-    """Stage 1 lowers the wavelet distance without touching a member; stage 2 draws a student to the ensemble."""
+    """Stage 1 lowers the wavelet distance without touching a member.
+
+    Stage 2 draws a student to the ensemble.
+    """
     made = ensemble()
     before = copy.deepcopy(made.members.state_dict())
     lr = torch.rand(4, 3, 8, 8)
@@ -159,7 +163,7 @@ def test_both_stages_learn() -> None:
     rng = torch.Generator().manual_seed(0)
 
     def train(
-        method: Aggregation | MTKD, student: SRNetwork, teacher: SRNetwork, steps: int
+        method: Aggregation | MTKD, student: Network, teacher: Network, steps: int
     ) -> list[float]:
         extras = method.extras(student, teacher)
         optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], 1e-2)

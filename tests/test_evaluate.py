@@ -29,7 +29,7 @@ from dukd.evaluation.evaluate import (
 )
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
-from dukd.networks import EDSRConfig, RCANConfig, SRNetwork, SwinIRConfig, edsr_teacher
+from dukd.networks import EDSRConfig, Network, RCANConfig, SwinIRConfig, edsr_teacher
 from dukd.networks.files import weights
 from dukd.runs.compare import ReportError, compare
 from dukd.runs.directory import Run
@@ -50,7 +50,7 @@ def images(
     return find_pairs(folder, scale=scale)
 
 
-def small(scale: int = 2, **numbers: int) -> SRNetwork:
+def small(scale: int = 2, **numbers: int) -> Network:
     return EDSRConfig(scale=scale, width=4, blocks=1, value_range=1.0, **numbers).build().eval()
 
 

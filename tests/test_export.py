@@ -20,10 +20,10 @@ from dukd.deploy.export import (
 )
 from dukd.networks import (
     EDSRConfig,
+    Network,
     NetworkConfig,
     RCANConfig,
     SMFANetConfig,
-    SRNetwork,
     SwinIRConfig,
     gather,
 )
@@ -53,7 +53,7 @@ def _ask(path: Path, lr: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
 
 
-def _network(config: NetworkConfig) -> SRNetwork:
+def _network(config: NetworkConfig) -> Network:
     """With every parameter away from its start, where some are 0 and hide mistakes."""
     network = config.build().frozen()
     for p in network.parameters():
@@ -161,7 +161,10 @@ def test_a_graph_says_what_it_is(tmp_path: Path) -> None:
 def test_a_graph_that_answers_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tracing once froze the batch of a transformer: right shapes, wrong values, no error (ecosystem.md 6.3)."""
+    """Tracing once froze the batch of a transformer.
+
+    Right shapes, wrong values, no error (ecosystem.md 6.3).
+    """
     (tmp_path / "a.onnx").write_text("the one before")
     monkeypatch.setattr(export, "padded_to_multiple", lambda x, _axis, _multiple: x[..., :16, :16])
 

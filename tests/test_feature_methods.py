@@ -1,6 +1,10 @@
-"""Methods that read features: values by hand, gradients, what each formula leaves unchanged, published faults."""
+"""Methods that read features.
+
+Values by hand, gradients, what each formula leaves unchanged, published faults.
+"""
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Literal
 
@@ -36,7 +40,7 @@ from dukd.methods.lsfd import attention, local
 from dukd.methods.rkd import cosines, distances, items, relative
 from dukd.methods.srkd import Statistic, over_channels
 from dukd.methods.vid import gaussian, laplace
-from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork, SwinIRConfig
+from dukd.networks import EDSRConfig, Network, SMFANetConfig, Staged, SwinIRConfig
 
 METHODS: tuple[FeatureMethod, ...] = (
     AT(),
@@ -76,12 +80,12 @@ every_method = pytest.mark.parametrize("method", METHODS, ids=label)
 
 
 @pytest.fixture
-def student() -> SRNetwork:
+def student() -> Network:
     return EDSRConfig(scale=2, width=8, blocks=3).build()
 
 
 @pytest.fixture
-def teacher() -> SRNetwork:
+def teacher() -> Network:
     return EDSRConfig(scale=2, width=12, blocks=5).build().frozen()
 
 
@@ -92,8 +96,8 @@ def pair() -> tuple[Tensor, Tensor]:
 
 def losses_of(
     method: FeatureMethod,
-    student: SRNetwork,
-    teacher: SRNetwork,
+    student: Network,
+    teacher: Network,
     pair: tuple[Tensor, Tensor],
     extras: nn.Module,
 ) -> dict[str, Tensor]:
@@ -130,9 +134,9 @@ def extras_for(method: FeatureMethod, width: int, target: int) -> nn.Module:
 
 @every_method
 def test_every_term_teaches_every_stage_before_it(
-    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
+    method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    """methods.md D16: a loss rebuilt with `torch.tensor` has no gradient, and the log falls all the same."""
+    """methods.md D16: a loss rebuilt with `torch.tensor` has no gradient; the log falls anyway."""
     extras = method.extras(student, teacher)
     for loss in losses_of(method, student, teacher, pair, extras).values():
         assert loss.shape == ()
@@ -161,7 +165,7 @@ def test_gradients_are_right(method: FeatureMethod) -> None:
 
 @pytest.mark.parametrize("method", LEARNS_NOTHING_FROM_ITSELF, ids=label)
 def test_nothing_is_learnt_from_oneself(
-    method: FeatureMethod, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
+    method: FeatureMethod, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
     losses = losses_of(method, teacher, teacher, pair, method.extras(teacher, teacher))
 
@@ -186,9 +190,9 @@ def test_features_of_zeros_are_safe(method: FeatureMethod) -> None:
 
 @every_method
 def test_one_forward_pass_each(
-    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
+    method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    calls: list[SRNetwork] = []
+    calls: list[Network] = []
     for network in (student, teacher):
         network.stages[0].register_forward_hook(lambda module, *_: calls.append(module))
     losses_of(method, student, teacher, pair, method.extras(student, teacher))
@@ -198,9 +202,9 @@ def test_one_forward_pass_each(
 
 @every_method
 def test_half_precision_decides_nothing(
-    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
+    method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    """Under autocast the networks answer in bfloat16, but affinities and statistics are of float32."""
+    """Under autocast networks give bfloat16, but affinities and statistics are of float32."""
     extras = method.extras(student, teacher)
     exact = losses_of(method, student, teacher, pair, extras)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -213,7 +217,7 @@ def test_half_precision_decides_nothing(
 
 @every_method
 def test_networks_that_pad_differently_meet_at_the_common_size(
-    method: FeatureMethod, student: SRNetwork
+    method: FeatureMethod, student: Network
 ) -> None:
     """SMFANet pads to multiples of 8: 16 x 16 features against EDSR's 11 x 13."""
     teacher = SMFANetConfig(scale=2, width=12, blocks=2).build().frozen()
@@ -225,7 +229,7 @@ def test_networks_that_pad_differently_meet_at_the_common_size(
 
 @every_method
 def test_without_weights_there_is_no_teacher(
-    method: FeatureMethod, student: SRNetwork, pair: tuple[Tensor, Tensor]
+    method: FeatureMethod, student: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
     weights = {
         f.name: 0.0
@@ -242,7 +246,7 @@ def test_without_weights_there_is_no_teacher(
 
 @every_method
 def test_a_weight_is_a_factor(
-    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
+    method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
     extras = method.extras(student, teacher)
     names = [f.name for f in fields(method) if f.type is float and f.name not in NO_WEIGHTS]
@@ -260,7 +264,7 @@ def test_a_weight_is_a_factor(
 
 @every_method
 def test_combines_with_upcycled_inputs(
-    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
+    method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
     both = Combined(base=method)
     lr, hr = pair
@@ -292,7 +296,7 @@ def test_depths_are_fractions(method: FeatureMethod, depths: tuple[float, ...]) 
     "method", [m for m in METHODS if isinstance(m, (FitNet, FSP, LSFD))], ids=label
 )
 def test_adapters_are_made_where_widths_differ(
-    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork
+    method: FeatureMethod, student: Network, teacher: Network
 ) -> None:
     assert isinstance(method.extras(student, teacher), Adapter)
     assert not list(method.extras(teacher, teacher).parameters())
@@ -300,7 +304,7 @@ def test_adapters_are_made_where_widths_differ(
 
 @pytest.mark.parametrize("method", [AT(), FAKD(), RKD(), SRKD(), Frequency()], ids=label)
 def test_nothing_trains_beside_the_student(
-    method: FeatureMethod, student: SRNetwork, teacher: SRNetwork
+    method: FeatureMethod, student: Network, teacher: Network
 ) -> None:
     assert not list(method.extras(student, teacher).parameters())
 
@@ -337,7 +341,7 @@ def test_the_range_inside_a_network_does_not_matter(method: FeatureMethod) -> No
     )  # the guard against division by zero shows at 1e-8
 
 
-class NotToBeAsked(SRNetwork):
+class NotToBeAsked(Staged):
     def __init__(self) -> None:
         super().__init__(EDSRConfig(scale=2, width=8, blocks=1), width=8, radius=0)
 
@@ -345,10 +349,10 @@ class NotToBeAsked(SRNetwork):
     def stages(self) -> list[nn.Module]:
         raise AssertionError
 
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         raise AssertionError
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
         raise AssertionError
 
 
@@ -385,7 +389,7 @@ def test_hint_is_the_mean_square_per_depth() -> None:
 
 
 def test_hint_sees_more_than_the_mean_over_channels() -> None:
-    """methods.md D18: what is published as "Fitnet" compares channel means, which are equal here."""
+    """methods.md D18: the published "Fitnet" compares channel means, which are equal here."""
     ours = torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1)
 
     assert_close(ours.mean(1), (-ours).mean(1))
@@ -395,7 +399,10 @@ def test_hint_sees_more_than_the_mean_over_channels() -> None:
 
 
 def test_a_regressor_undoes_a_linear_map() -> None:
-    """methods.md D32: equal widths are not asked for; the regressor finds what is linear in the student's features."""
+    """methods.md D32: equal widths are not asked for.
+
+    The regressor finds what is linear in the student's features.
+    """
     student, teacher = (EDSRConfig(scale=2, width=w, blocks=1).build() for w in (4, 2))
     method = FitNet(relative=False)
     extras = method.extras(student, teacher)
@@ -429,7 +436,10 @@ def test_attention_is_half_the_squared_distance() -> None:
 
 
 def test_attention_is_squared() -> None:
-    """methods.md D32: the published code takes the absolute difference. Half of a small difference is a quarter."""
+    """methods.md D32: the published code takes the absolute difference.
+
+    Half of a small difference is a quarter.
+    """
     x = torch.ones(1, 1, 1, 2, dtype=torch.float64)
     step = torch.tensor([1e-4, -1e-4], dtype=torch.float64)
     full, half = (
@@ -602,7 +612,7 @@ def test_laplace_is_torchs_without_a_gaussian_constant() -> None:
     assert laplace(x, mean=x, spread=torch.full_like(x, 0.5)).abs().max() == 0
 
 
-def test_variance_starts_at_five(student: SRNetwork, teacher: SRNetwork) -> None:
+def test_variance_starts_at_five(student: Network, teacher: Network) -> None:
     (first, *_) = VID().extras(student, teacher)
     spread = torch.nn.functional.softplus(first.raw) + 1e-5
 
@@ -610,7 +620,7 @@ def test_variance_starts_at_five(student: SRNetwork, teacher: SRNetwork) -> None
 
 
 def test_gaussian_has_a_variance_per_channel_and_laplace_a_spread_per_pixel(
-    student: SRNetwork, teacher: SRNetwork
+    student: Network, teacher: Network
 ) -> None:
     ours = torch.rand(1, 8, 4, 4)
     (bell, *_), (peak, *_) = (
@@ -689,7 +699,7 @@ def test_pooling_keeps_what_is_constant_in_its_squares() -> None:
 
 
 def test_weights_are_those_of_the_published_code(
-    student: SRNetwork, teacher: SRNetwork, pair: tuple[Tensor, Tensor]
+    student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
     """10, 0.5 and 0.5, and unlike there the first one teaches (methods.md D16)."""
     method = FAKD()
@@ -703,14 +713,17 @@ def test_weights_are_those_of_the_published_code(
 
 
 def test_the_last_depth_is_read_before_the_global_skip(
-    student: SRNetwork, pair: tuple[Tensor, Tensor]
+    student: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    """methods.md D19, D31: `res += x` in place turns a kept feature into another; here it stays the body's output."""
+    """methods.md D19, D31: `res += x` in place turns a kept feature into another.
+
+    Here it stays the body's output.
+    """
     lr, _ = pair
-    x = student.begin(lr)
+    x = student.head(lr)
     for stage in student.stages:
         x = stage(x)
-    _, (last,) = student.forward_with_features(lr, (1.0,))
+    _, (last,), _ = student.observe(lr, (1.0,))
 
     assert_close(last, x, rtol=0, atol=0)
 
@@ -754,7 +767,10 @@ def test_attention_carries_no_gradient() -> None:
 
 
 def test_attention_weighs_each_pixel() -> None:
-    """Outputs and features differ in one corner, whose attention is 16; three quarters of it are local."""
+    """Outputs and features differ in one corner, whose attention is 16.
+
+    Three quarters of it are local.
+    """
     method = LSFD(local=1.0, relative=False, window=3, sharpness=1.0, depths=(1.0,))
     zero = torch.zeros(1, 1, 4, 4)
     bump = zero.clone()
@@ -775,7 +791,10 @@ def test_window_is_odd() -> None:
 
 
 def test_contrast_of_two_pairs() -> None:
-    """One negative each; r is 2 e / (e + 1) for alike and 2 / (e + 1) for orthogonal vectors, at temperature 1."""
+    """One negative each.
+
+    R is 2 e / (e + 1) for alike and 2 / (e + 1) for orthogonal vectors, at temperature 1.
+    """
     eye = torch.eye(2, dtype=torch.float64)
     alike, other = 2 * math.e / (math.e + 1), 2 / (math.e + 1)
     expected = -math.log(alike / (alike + 1)) - math.log(1 - other / (other + 1))
@@ -852,7 +871,7 @@ def test_a_constant_difference_is_in_the_approximation_alone() -> None:
 
 
 def test_the_finest_weight_is_for_the_finest_details() -> None:
-    """A checkerboard of +1 and -1 is a detail across both directions, of 2, at the first level only."""
+    """A checkerboard of +1 and -1 is a diagonal detail of 2, at the first level only."""
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)[None, None]
 
     assert band_distance(board, torch.zeros_like(board), (5.0, 3.0, 1.0)) == 2
@@ -879,7 +898,7 @@ def test_bands_alone_read_no_features() -> None:
 
 
 def test_what_a_network_has_padded_is_not_compared(monkeypatch):
-    """A student that pads 6 x 10 to 8 x 16 is compared on 6 x 10, where the attention of LSFD is as well."""
+    """A student that pads 6 x 10 to 8 x 16 is compared on 6 x 10, like LSFD's attention."""
     student = SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=8).build()
     teacher = EDSRConfig(scale=2, width=8, blocks=2).build().frozen()
     shown: list[Seen] = []
@@ -896,5 +915,5 @@ def test_what_a_network_has_padded_is_not_compared(monkeypatch):
     )
 
     assert {f.shape[-2:] for seen in shown for f in seen.features} == {(6, 10)}
-    _, whole = student.forward_with_features(torch.rand(1, 3, 6, 10), (1.0,))
+    _, whole, _ = student.observe(torch.rand(1, 3, 6, 10), (1.0,))
     assert whole[0].shape[-2:] == (8, 16)

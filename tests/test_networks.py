@@ -1,4 +1,4 @@
-"""Networks have the sizes, costs and reach that papers state, take any size, and change nothing in place."""
+"""Networks have the sizes, costs and reach of their papers, and change nothing in place."""
 
 import copy
 import itertools
@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from dukd.networks import (
     EDSRConfig,
+    Network,
     NetworkConfig,
     RCANConfig,
     SMFANetConfig,
-    SRNetwork,
     SwinIRConfig,
     edsr_baseline,
     edsr_student,
@@ -30,7 +30,7 @@ from dukd.networks import (
     swinir_student,
     swinir_teacher,
 )
-from dukd.networks.base import arrange
+from dukd.networks.base import set_memory_format
 from dukd.networks.swinir import relative_positions, shift_mask
 
 TINY: dict[str, NetworkConfig] = {
@@ -46,7 +46,7 @@ TINY: dict[str, NetworkConfig] = {
 every_network = pytest.mark.parametrize("config", TINY.values(), ids=TINY.keys())
 
 
-def stirred(config: NetworkConfig) -> SRNetwork:
+def stirred(config: NetworkConfig) -> Network:
     """Build with weights that leave no part of the network idle, such as SMFANet's zeros."""
     network = config.build()
     for parameter in network.parameters():
@@ -191,19 +191,19 @@ def test_features_handed_out_never_change(config: NetworkConfig) -> None:
     """An in-place addition after the last tap made it hold something else (methods.md D19, D31)."""
     network, lr = stirred(config), torch.rand(1, 3, 8, 8)
     given = lr.clone()
-    shallow = features = network.begin(lr)
+    features = network.head(lr)
     kept = [features.clone()]
     row = [features]
     for stage in network.stages:
         features = stage(features)
         row.append(features)
         kept.append(features.clone())
-    sr = network.end(features, shallow, lr)
+    sr = network.tail(features, dict(enumerate(row)), lr)
 
     for now, before in zip([lr, *row], [given, *kept], strict=True):
         assert_close(now, before, rtol=0, atol=0)
     assert all(tensor.shape == (1, network.width, 8, 8) for tensor in row)
-    again, taps = network.forward_with_features(
+    again, taps, _ = network.observe(
         lr, [n / len(network.stages) for n in range(1, len(network.stages) + 1)]
     )
     assert_close(again, sr, rtol=0, atol=0)
@@ -230,7 +230,7 @@ def test_every_parameter_learns(config: NetworkConfig) -> None:
 # Radius
 
 
-def reach(network: SRNetwork, y: int, x: int, size: int) -> int:
+def reach(network: Network, y: int, x: int, size: int) -> int:
     """Distance to the farthest input pixel that changes the outputs of pixel ``(y, x)``."""
     lr = torch.rand(1, 3, size, size, dtype=torch.float64, requires_grad=True)
     s = network.scale
@@ -289,7 +289,7 @@ def test_a_tile_with_its_radius_is_exact() -> None:
 
 
 def test_range_and_mean() -> None:
-    """With a tail of zeros the answer is the mean, or with a skip the image with its pixels repeated."""
+    """With a tail of zeros the output is the mean, or with a skip the pixels repeated."""
     network = EDSRConfig(scale=2, width=4, blocks=1, mean=(0.25, 0.5, 0.75)).build()
     nn.init.zeros_(network.conv_last.weight)
     nn.init.zeros_(network.conv_last.bias)
@@ -320,7 +320,7 @@ def test_channel_attention_by_hand() -> None:
 
 
 def test_shift_mask_separates_what_the_shift_joined() -> None:
-    """Two pixels of a shifted window may attend to each other where they are neighbors in the image as well."""
+    """Two pixels of a shifted window may attend where they are neighbors in the image too."""
     h, w, window = 12, 8, 4
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     places = (
@@ -354,7 +354,7 @@ def test_stochastic_depth_only_while_training() -> None:
         scale=2, width=8, depths=(2, 2), heads=(2, 2), window=4, stochastic_depth=0.5
     ).build()
 
-    def spread(network: SRNetwork) -> Tensor:
+    def spread(network: Network) -> Tensor:
         sr = network(lr)
         return (sr - sr[:1]).abs().max()
 
@@ -364,7 +364,7 @@ def test_stochastic_depth_only_while_training() -> None:
 
 
 def test_smfanet_modulates_by_coarse_maxima() -> None:
-    """With weights that pass its parts through, a block's branch is features times the gelu of 8-pixel maxima."""
+    """With passing weights a block's branch is features times the gelu of 8-pixel maxima."""
     block = SMFANetConfig(scale=2, width=4, blocks=1).build().feats[0].smfa
     identity = torch.eye(4).reshape(4, 4, 1, 1)
     for parameter in block.parameters():
@@ -419,7 +419,7 @@ def test_no_batch_of_images_is_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_swinir_leaves_sizes_open_when_it_is_traced(tmp_path: Path) -> None:
-    """The published code freezes batch, height and width into the graph, partly without an error (ecosystem.md 6.3)."""
+    """The published code freezes batch, height and width into the graph (ecosystem.md 6.3)."""
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     network, path = stirred(TINY["swinir"]), tmp_path / "a.onnx"
@@ -443,7 +443,7 @@ def test_swinir_leaves_sizes_open_when_it_is_traced(tmp_path: Path) -> None:
         )  # another order of sums
 
 
-def laid_out(network: SRNetwork, name: str) -> bool:
+def laid_out(network: Network, name: str) -> bool:
     """Whether a convolution's channels lie together."""
     weight = network.get_parameter(name)
     assert weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
@@ -451,7 +451,7 @@ def laid_out(network: SRNetwork, name: str) -> bool:
 
 
 def test_channels_lie_where_they_were_measured_to_be_faster() -> None:
-    """EDSR, RCAN and SMFANet gain by channels that lie together, SwinIR does not (docs/results/layouts.md)."""
+    """EDSR, RCAN and SMFANet gain by channels_last, SwinIR does not (docs/results/layouts.md)."""
     names = {
         "edsr": "body.0.conv1.weight",
         "rcan": "conv_after_body.weight",
@@ -459,9 +459,9 @@ def test_channels_lie_where_they_were_measured_to_be_faster() -> None:
     }
     for kind, name in names.items():
         network = TINY[kind].build()
-        arrange(network)
+        set_memory_format(network)
         assert laid_out(network, name) == (kind != "swinir")
-        arrange(network, together=kind == "swinir")
+        set_memory_format(network, channels_last=kind == "swinir")
         assert laid_out(network, name) == (kind == "swinir")
 
 
@@ -471,9 +471,9 @@ def test_every_member_of_an_ensemble_lies_as_it_likes() -> None:
         "two": SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,)).build(),
     }
     ensemble = gather(members, width=4, blocks=1)
-    arrange(ensemble)
+    set_memory_format(ensemble)
 
-    assert laid_out(ensemble, "joint.0.conv1.weight")
+    assert laid_out(ensemble, "body.0.conv1.weight")
     assert laid_out(ensemble, "members.one.body.0.conv1.weight")
     assert not laid_out(ensemble, "members.two.conv_after_body.weight")
 
@@ -483,5 +483,5 @@ def test_the_answer_does_not_depend_on_the_layout(config: NetworkConfig) -> None
     network, lr = stirred(config), torch.rand(2, 3, 9, 11)
     with torch.no_grad():
         apart = network(lr)
-        arrange(network, together=True)
+        set_memory_format(network, channels_last=True)
         assert_close(network(lr), apart, rtol=1e-4, atol=1e-4)

@@ -31,7 +31,7 @@ def test_merged_passes_equal_single_ones(config):
     inputs = [torch.rand(2, 3, 8, 8), torch.rand(1, 3, 4, 8), torch.rand(3, 3, 8, 8)]
 
     for x, (sr, features) in zip(inputs, forward_merged(network, inputs, (0.5, 1.0)), strict=True):
-        expected, theirs = network.forward_with_features(x, (0.5, 1.0))
+        expected, theirs, _ = network.observe(x, (0.5, 1.0))
         assert_close(sr, expected)
         for ours, its in zip(features, theirs, strict=True):
             assert_close(ours, its)
@@ -50,14 +50,17 @@ def test_a_recorded_answer_is_not_computed_again():
     recorded = Recorded(spy, (0.5,))
     recorded.ask([lr, other])
 
-    first, (features,) = recorded.forward_with_features(lr, (0.5,))
+    first, (features,), _ = recorded.observe(lr, (0.5,))
     assert recorded(lr) is first
     assert_close(features, lr)
     assert len(spy.shown) == 1
 
 
 def test_an_equal_but_different_tensor_is_computed():
-    """Answers belong to tensors, not to values; an image that was changed in between is asked anew."""
+    """Answers belong to tensors, not to values.
+
+    An image that was changed in between is asked anew.
+    """
     spy = Spy(_NearestConfig(scale=2))
     lr = torch.rand(2, 3, 4, 4)
     recorded = Recorded(spy)
@@ -73,9 +76,7 @@ def test_depths_that_were_not_recorded_are_computed():
     recorded = Recorded(network, (0.5,))
     recorded.ask([lr])
 
-    assert_close(
-        recorded.forward_with_features(lr, (1.0,))[1], network.forward_with_features(lr, (1.0,))[1]
-    )
+    assert_close(recorded.observe(lr, (1.0,))[1], network.observe(lr, (1.0,))[1])
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_depths_are_fractions_of_the_stages(count, depth, number):
 @pytest.mark.parametrize("depth", [0, -0.5, 1.01])
 def test_a_depth_outside_its_range_is_refused(depth):
     with pytest.raises(ValueError, match=r"fraction in \(0, 1\]"):
-        CONFIGS[0].build().forward_with_features(torch.rand(1, 3, 4, 4), (depth,))
+        CONFIGS[0].build().observe(torch.rand(1, 3, 4, 4), (depth,))
 
 
 def test_adapters_lead_from_the_students_width_to_the_teachers():

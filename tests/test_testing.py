@@ -16,7 +16,7 @@ from dukd.networks import (
     NetworkConfig,
     RCANConfig,
     SMFANetConfig,
-    SRNetwork,
+    Staged,
     SwinIRConfig,
 )
 from dukd.testing.methods import PAIRS, check_method, check_network
@@ -112,7 +112,7 @@ class _KeepsItElsewhere(_Broken):
 
 class _SilentReader(_Broken):
     def losses(self, *, student, lr, **given):
-        _, (features,) = student.forward_with_features(lr, (0.5,))
+        _, (features,), _ = student.observe(lr, (0.5,))
         return super().losses(student=student, lr=lr, **given) | {"size": features.abs().mean()}
 
 
@@ -193,12 +193,12 @@ def test_every_network_keeps_its_promises(config):
     check_network(config)
 
 
-class _Plain(SRNetwork):
+class _Plain(Staged):
     """A convolution, a stage, a convolution."""
 
     def __init__(self, config: NetworkConfig, radius: int = 3) -> None:
         super().__init__(config, width=4, radius=radius)
-        self.head, self.tail = (
+        self.first, self.last = (
             nn.Conv2d(3, 4, 3, padding=1),
             nn.Conv2d(4, 3 * config.scale**2, 3, padding=1),
         )
@@ -208,16 +208,16 @@ class _Plain(SRNetwork):
     def stages(self) -> Sequence[nn.Module]:
         return list(self.row)
 
-    def begin(self, lr):
-        return self.head(lr)
+    def head(self, lr):
+        return self.first(lr)
 
-    def end(self, features, shallow, lr):
-        return pixel_shuffle(self.tail(features + shallow), self.scale)
+    def tail(self, x, kept, lr):
+        return pixel_shuffle(self.last(x + kept[0]), self.scale)
 
 
 class _WritesInPlace(_Plain):
-    def end(self, features, shallow, lr):
-        return super().end(features.mul_(0.5), shallow, lr)
+    def tail(self, x, kept, lr):
+        return super().tail(x.mul_(0.5), kept, lr)
 
 
 class _Idles(_Plain):
@@ -232,13 +232,13 @@ class _SaysLess(_Plain):
 
 
 class _Forgets(_Plain):
-    def end(self, features, shallow, lr):
-        return interpolate(super().end(features, shallow, lr), scale_factor=0.5)
+    def tail(self, x, kept, lr):
+        return interpolate(super().tail(x, kept, lr), scale_factor=0.5)
 
 
 class _Dithers(_Plain):
-    def end(self, features, shallow, lr):
-        return super().end(features, shallow, lr) + torch.rand(())
+    def tail(self, x, kept, lr):
+        return super().tail(x, kept, lr) + torch.rand(())
 
 
 @pytest.mark.parametrize(

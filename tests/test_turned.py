@@ -1,17 +1,17 @@
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from dukd.networks import EDSRConfig, SRNetwork
+from dukd.networks import EDSRConfig, Network, Staged
 from dukd.training.schedule import generator
 from dukd.training.turned import TURNS, Turned
 
 
-class Nearest(SRNetwork):
+class Nearest(Staged):
     """Repeats pixels, and so commutes with every symmetry; its features are its padded input."""
 
     stages: Sequence[nn.Module] = (nn.Identity(),)
@@ -19,14 +19,14 @@ class Nearest(SRNetwork):
     def __init__(self, size_multiple: int = 1) -> None:
         super().__init__(EDSRConfig(scale=2), width=3, size_multiple=size_multiple, radius=0)
 
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         return lr
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return features.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
-def turned(network: SRNetwork, seed: int = 0, operations: Sequence[str] = TURNS) -> Turned:
+def turned(network: Network, seed: int = 0, operations: Sequence[str] = TURNS) -> Turned:
     made = Turned(network, operations)  # type: ignore[arg-type]
     made.draw_from(generator(seed))
     return made
@@ -38,7 +38,7 @@ def test_a_network_that_commutes_answers_as_if_nothing_had_been_turned(
     size: tuple[int, int], multiple: int
 ) -> None:
     network, x = Nearest(multiple), torch.rand(9, 3, *size)
-    sr, (features,) = turned(network).forward_with_features(x, (1.0,))
+    sr, (features,), _ = turned(network).observe(x, (1.0,))
 
     assert torch.equal(sr, network(x))
     assert torch.equal(features, x)
@@ -55,7 +55,7 @@ def test_each_image_is_seen_in_each_of_eight_ways_equally_often() -> None:
     seen: list[Tensor] = []
 
     class Looks(Nearest):
-        def begin(self, lr: Tensor) -> Tensor:
+        def head(self, lr: Tensor) -> Tensor:
             seen.append(lr)
             return lr
 
@@ -116,4 +116,4 @@ def test_colors_are_inverted_only_where_no_features_are_read() -> None:
 
     assert_close(network(x), Nearest()(x))
     with pytest.raises(ValueError, match="leave invert out"):
-        network.forward_with_features(x, (1.0,))
+        network.observe(x, (1.0,))

@@ -1,7 +1,7 @@
 """Images of any size and kind are enlarged as a whole would be, and files are treated with care."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from dukd.deploy.upscale import Failed, upscale_files, upscale_image
 from dukd.evaluation.evaluate import self_ensemble
 from dukd.images import invertible, resize
 from dukd.images.io import Image
-from dukd.networks import EDSRConfig, NetworkConfig, SRNetwork, SwinIRConfig
+from dukd.networks import EDSRConfig, Network, NetworkConfig, Staged, SwinIRConfig
 
 RNG = np.random.default_rng(0)
 
@@ -36,7 +36,7 @@ class NearestConfig(NetworkConfig):
         return Nearest(self)
 
 
-class Nearest(SRNetwork):
+class Nearest(Staged):
     """Repeats pixels, and so commutes with every augmentation."""
 
     fp16_safe: ClassVar[bool] = False
@@ -49,11 +49,11 @@ class Nearest(SRNetwork):
     def stages(self) -> Sequence[nn.Module]:
         return [nn.Identity()]
 
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         return lr
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return F.interpolate(features, scale_factor=self.scale, mode="nearest")
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=self.scale, mode="nearest")
 
 
 class Pooled(Nearest):
@@ -62,29 +62,29 @@ class Pooled(Nearest):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config, radius=None)
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return super().end(features + 0.3 * features.mean((2, 3), keepdim=True), shallow, lr)
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        return super().tail(x + 0.3 * x.mean((2, 3), keepdim=True), kept, lr)
 
 
 class Bicubic(Nearest):
     """Looks at the pixels around, as every real network does."""
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return resize.upscale(features, self.scale)
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        return resize.upscale(x, self.scale)
 
 
 class Broken(Nearest):
     """Has learnt nothing but NaN."""
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        return super().end(features, shallow, lr) * torch.nan
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        return super().tail(x, kept, lr) * torch.nan
 
 
 def nearest(scale: int = 2) -> Nearest:
     return NearestConfig(scale=scale).build()
 
 
-def edsr() -> SRNetwork:
+def edsr() -> Network:
     """Radius 7; amplified, so that what a tile does not see would show."""
     network = EDSRConfig(scale=2, width=4, blocks=1).build()
     with torch.no_grad():
@@ -97,7 +97,7 @@ def noise(h: int, w: int, channels: int = 3, dtype: type[np.generic] = np.uint8)
     return RNG.integers(0, np.iinfo(dtype).max, (h, w, channels), dtype=dtype, endpoint=True)
 
 
-def whole(network: SRNetwork, pixels: np.ndarray) -> np.ndarray:
+def whole(network: Network, pixels: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return images.from_tensor(
             network.eval()(images.to_tensor(pixels)), bits=8 * pixels.itemsize
@@ -110,7 +110,7 @@ def furthest(a: np.ndarray, b: np.ndarray) -> int:
 
 @contextmanager
 def no_memory(
-    network: SRNetwork, error: Exception, *, calls: Sequence[int] = (), above: int | None = None
+    network: Network, error: Exception, *, calls: Sequence[int] = (), above: int | None = None
 ) -> Iterator[list]:
     """Let the network fail at calls of such numbers, or at images of more pixels than ``above``."""
     seen: list[tuple[int, int]] = []

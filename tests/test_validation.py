@@ -17,7 +17,7 @@ from dukd.evaluation import metrics
 from dukd.evaluation.evaluate import answer
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
-from dukd.networks import EDSRConfig, SMFANetConfig, SRNetwork
+from dukd.networks import EDSRConfig, Network, SMFANetConfig
 from dukd.networks.files import weights
 from dukd.training.experiment import Evaluation
 from dukd.training.validation import (
@@ -50,7 +50,7 @@ def reddish(tmp_path: Path) -> Validation:
     return Validation.open(Evaluation(sets=(tmp_path / "reddish",)), 2, CPU)
 
 
-def repeater(config: EDSRConfig) -> SRNetwork:
+def repeater(config: EDSRConfig) -> Network:
     """Weights that repeat pixels, if red is above 120 and the rest above 1 in the range of 255
     and with no mean.
     """

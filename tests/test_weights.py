@@ -19,10 +19,10 @@ from torch.testing import assert_close
 
 from dukd.networks import (
     EDSRConfig,
+    Network,
     NetworkConfig,
     RCANConfig,
     SMFANetConfig,
-    SRNetwork,
     SwinIRConfig,
     edsr_teacher,
 )
@@ -44,7 +44,7 @@ every_network = pytest.mark.parametrize(
 Tensors = Mapping[str, Tensor]
 
 
-def stirred(config: NetworkConfig) -> SRNetwork:
+def stirred(config: NetworkConfig) -> Network:
     network = config.build()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
@@ -137,7 +137,7 @@ def test_files_for_others_hold_what_their_loaders_ask_for(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("size", [48, 64])
 def test_swinir_reads_whatever_size_it_was_trained_on(size: int, tmp_path: Path) -> None:
-    """The published files' masks differ in shape, and their network refuses the other ones (methods.md D11)."""
+    """The published files' masks differ in shape, and their network refuses others (D11)."""
     network = stirred(LIGHT)
     weights.write(tmp_path / "a.pth", network, layout="official", training_size=size)
 
@@ -279,7 +279,7 @@ def official_rcan(t: Tensors, lr: Tensor, groups: int, blocks: int) -> Tensor:
 
 
 def official_swinir(t: Tensors, lr: Tensor, config: SwinIRConfig) -> Tensor:
-    """Pixel by pixel: each attends to those that share its (shifted) window and lie within the window's distance."""
+    """Pixel by pixel: each attends to those of its (shifted) window within its distance."""
     mean = torch.tensor([0.4488, 0.4371, 0.4040]).double().reshape(1, 3, 1, 1)
     _, _, h, w = lr.shape
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
@@ -588,7 +588,7 @@ def test_published_edsr_loads(width: int, real_data: Path) -> None:
 
 
 def test_nobody_is_told_to_load_without_the_safe_loader(tmp_path):
-    """torch's own message about bytes that are no weights says how to switch its safe loader off."""
+    """torch's own message about other bytes says how to switch its safe loader off."""
     path = tmp_path / "image.pth"
     path.write_bytes(b"\xff\xd8\xff\xe0 no pickle")
 

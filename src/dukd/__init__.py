@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from dukd.methods import DUKD, Combined, Logits, Method, Scratch
     from dukd.networks import (
         EDSRConfig,
+        Network,
         NetworkConfig,
         RCANConfig,
         SMFANetConfig,
-        SRNetwork,
         SwinIRConfig,
     )
     from dukd.networks.files.weights import read as load
@@ -67,7 +67,7 @@ _HOMES = {
         "NetworkConfig",
         "RCANConfig",
         "SMFANetConfig",
-        "SRNetwork",
+        "Network",
         "SwinIRConfig",
     ),
     "dukd.networks.files.weights": ("load", "save"),
@@ -97,12 +97,12 @@ __all__ = [
     "Experiment",
     "Logits",
     "Method",
+    "Network",
     "NetworkConfig",
     "Optimization",
     "Pack",
     "RCANConfig",
     "SMFANetConfig",
-    "SRNetwork",
     "Scratch",
     "SwinIRConfig",
     "Teacher",

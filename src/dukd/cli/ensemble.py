@@ -14,7 +14,7 @@ from dukd.cli.terminal import say
 from dukd.core.files import write_text
 from dukd.core.text import shown
 from dukd.methods import Aggregation
-from dukd.networks import SRNetwork, gather
+from dukd.networks import Network, gather
 from dukd.networks.files import weights
 from dukd.training.experiment import Data, Experiment, Optimization
 
@@ -47,7 +47,7 @@ class Ensemble:
     def __call__(self) -> int:
         if self.out.suffix != ".safetensors":
             raise ValueError(f"--out is to end in .safetensors, but got {shown(self.out)}")
-        members: dict[str, SRNetwork] = {}
+        members: dict[str, Network] = {}
         for path in self.teachers:
             members[member_name(path, members)] = read_silent(
                 student_of(path),

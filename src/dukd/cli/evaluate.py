@@ -14,7 +14,7 @@ from dukd.core.files import write_text
 from dukd.core.text import shown
 from dukd.data.pairs import Pairs, find_pairs
 from dukd.evaluation import evaluate
-from dukd.networks import NetworkConfig, SRNetwork
+from dukd.networks import Network, NetworkConfig
 from dukd.networks.files import weights
 from dukd.runs import compare, report, results
 from dukd.training import validation
@@ -146,7 +146,7 @@ class Evaluate:
             found.append((path, student))
         return found
 
-    def _read(self, path: Path) -> SRNetwork:
+    def _read(self, path: Path) -> Network:
         return read_silent(
             path,
             scale=self.scale,
@@ -163,7 +163,7 @@ def read_silent(
     value_range: float | None = None,
     mean: tuple[float, float, float] | None = None,
     residual_scale: float | None = None,
-) -> SRNetwork:
+) -> Network:
     """Read a network; options count where its file says nothing; assumptions are reported."""
     contents = weights.inspect(path)
     silent = (

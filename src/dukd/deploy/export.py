@@ -1,4 +1,6 @@
-"""Write a network for other programs: ONNX for runtimes, other projects' layouts of weights for their code.
+"""Write a network for other programs.
+
+ONNX for runtimes, other projects' layouts of weights for their code.
 
 Nothing is handed out unproved. An ONNX graph is run beside the network, at sizes that fit no grid
 and with a batch of two, before the file appears; a file of weights is read back and asked about an
@@ -27,7 +29,8 @@ from torch import Tensor, nn
 from dukd._version import __version__
 from dukd.core import files
 from dukd.core.files import Progress, silent
-from dukd.networks import SRNetwork
+from dukd.networks import Network
+from dukd.networks.base import staged
 from dukd.networks.files import weights
 
 SIZES = ((1, 24, 40), (1, 17, 23), (2, 33, 19), (1, 5, 3))
@@ -59,7 +62,7 @@ class Exported:
 
 
 def export_onnx(
-    network: SRNetwork,
+    network: Network,
     path: Path,
     *,
     opset: int = 20,
@@ -70,7 +73,9 @@ def export_onnx(
     metadata: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Exported:
-    """Write a network as ONNX: ``lr``, ``(n, 3, h, w)`` in [0, 1], to ``sr``, unclamped, both float32.
+    """Write a network as ONNX.
+
+    ``lr``, ``(n, 3, h, w)`` in [0, 1], to ``sr``, unclamped, both float32.
 
     Args:
         network: What to write; it stays as it is, where it is.
@@ -144,13 +149,13 @@ def export_onnx(
 
 
 def export_weights(
-    network: SRNetwork,
+    network: Network,
     path: Path,
     layout: Literal["dukd", "basicsr", "official"],
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> Exported:
-    """Write weights under the names that other code expects, read them back, and compare the answers to an image.
+    """Write weights under the names that other code expects, read them back, compare outputs.
 
     Args:
         network: What to write; it stays as it is.
@@ -184,7 +189,9 @@ def export_weights(
 
 
 def onnx_metadata(path: Path) -> dict[str, str]:
-    """The strings in an ONNX file, such as those that `export_onnx` wrote; its inputs and outputs beside them.
+    """The strings in an ONNX file, such as those that `export_onnx` wrote.
+
+    Its inputs and outputs beside them.
 
     Raises:
         ExportError: If a package is missing, or the file is no ONNX.
@@ -207,29 +214,29 @@ def onnx_metadata(path: Path) -> dict[str, str]:
 
 
 class Traceable(nn.Module):
-    """A network whose padding and crop are recorded for any size, and whose input and output are float32."""
+    """A network whose padding and crop are traced for any size; it takes and gives float32."""
 
-    def __init__(self, network: SRNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, lr: Tensor) -> Tensor:
-        """``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``: `SRNetwork.forward` in operations that trace."""
+        """``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``.
+
+        `Network.forward` in operations that trace.
+        """
         network = self.network
         padded = lr.to(next(network.parameters()).dtype)
         for axis in (2, 3):
             padded = padded_to_multiple(padded, axis, network.size_multiple)
-        shallow = features = network.begin(padded)
-        for stage in network.stages:
-            features = stage(features)
-        sr = network.end(features, shallow, padded)
+        sr, _ = staged(network).run(padded)
         if network.size_multiple > 1:
             sr = sr[..., : lr.shape[-2] * network.scale, : lr.shape[-1] * network.scale]
         return sr.float()
 
 
 def padded_to_multiple(x: Tensor, axis: int, multiple: int) -> Tensor:
-    """Pad one axis at its end, by reflection, then by repeating what it ends at, as the networks do."""
+    """Pad one axis at its end as the networks do: reflect, then repeat the edge."""
     if multiple == 1:
         return x
     size = x.shape[axis]
@@ -276,7 +283,7 @@ def _traced(module: Traceable, size: tuple[int, int, int], opset: int, *, dynami
     return out.getvalue()
 
 
-def _properties(network: SRNetwork) -> dict[str, str]:
+def _properties(network: Network) -> dict[str, str]:
     return {
         "dukd": __version__,
         "network": network.config.name,
@@ -287,7 +294,7 @@ def _properties(network: SRNetwork) -> dict[str, str]:
     }
 
 
-def _difference(network: SRNetwork, lr: Tensor, answer: Tensor) -> float:
+def _difference(network: Network, lr: Tensor, answer: Tensor) -> float:
     with torch.no_grad():
         expected = network(lr)
     if answer.shape != expected.shape:

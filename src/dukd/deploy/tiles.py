@@ -18,7 +18,7 @@ from dukd import images
 from dukd.core.device import is_out_of_memory
 from dukd.core.files import Progress, silent
 from dukd.evaluation.evaluate import self_ensemble as averaged
-from dukd.networks import SRNetwork
+from dukd.networks import Network
 
 _TILE = 512  # pixels of lr on a side, if the radius is known
 _POOLED_TILE = 1024  # if the network pools over the image: as rarely cut as memory allows
@@ -51,7 +51,7 @@ class Tiling:
 
 
 def plan(
-    network: SRNetwork,
+    network: Network,
     height: int,
     width: int,
     *,
@@ -95,7 +95,7 @@ def plan(
 
 
 def answer(
-    network: SRNetwork,
+    network: Network,
     colors: images.Pixels,
     tiling: Tiling,
     *,
@@ -131,7 +131,7 @@ class _Asked:
 
     def __init__(
         self,
-        network: SRNetwork,
+        network: Network,
         colors: images.Pixels,
         tiling: Tiling,
         device: torch.device,

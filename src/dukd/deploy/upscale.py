@@ -25,8 +25,8 @@ from dukd.deploy import tiles
 from dukd.deploy.tiles import plan
 from dukd.images import resize
 from dukd.images.io import Image, ImageError
-from dukd.networks import SRNetwork
-from dukd.networks.base import arrange
+from dukd.networks import Network
+from dukd.networks.base import set_memory_format
 
 _LONGEST_NAME = 255  # bytes of a file name on common file systems
 
@@ -36,7 +36,7 @@ def _quiet(note: str) -> None:
 
 
 def upscale_image(
-    network: SRNetwork,
+    network: Network,
     image: Image,
     *,
     tile: int | None = None,
@@ -76,7 +76,7 @@ def upscale_image(
     height, width = colors.shape[:2]
     tiling = plan(network, height, width, tile=tile, self_ensemble=self_ensemble)
     training = network.training
-    arrange(network.to(device).eval())
+    set_memory_format(network.to(device).eval())
     try:
         pixels, note = tiles.answer(
             network,
@@ -180,12 +180,12 @@ class Options:
 
 Outcome = Done | Failed
 
-Engine = Callable[[SRNetwork, Sequence[Job], Options, Progress], Generator[Outcome, None, None]]
+Engine = Callable[[Network, Sequence[Job], Options, Progress], Generator[Outcome, None, None]]
 """Does jobs in any order, and yields what became of each as soon as that is known; progress counts
 tiles."""
 
 
-def enlarge(network: SRNetwork, job: Job, options: Options, progress: Progress = silent) -> Outcome:
+def enlarge(network: Network, job: Job, options: Options, progress: Progress = silent) -> Outcome:
     """Read an image, enlarge it and write the result, whole or not at all.
 
     Args:
@@ -225,7 +225,7 @@ def enlarge(network: SRNetwork, job: Job, options: Options, progress: Progress =
 
 
 def one_by_one(
-    network: SRNetwork, jobs: Sequence[Job], options: Options, progress: Progress
+    network: Network, jobs: Sequence[Job], options: Options, progress: Progress
 ) -> Generator[Outcome, None, None]:
     """Do jobs in this process, in their order: the ``Engine`` that needs nothing else."""
     total, before = sum(job.tiles for job in jobs), 0
@@ -262,7 +262,7 @@ class _Found:
 
 
 def upscale_files(
-    network: SRNetwork,
+    network: Network,
     inputs: Sequence[Path],
     out: Path,
     *,

@@ -23,7 +23,7 @@ import torch
 
 from dukd.core.files import Progress
 from dukd.deploy.upscale import Failed, Job, Options, Outcome, enlarge
-from dukd.networks import SRNetwork
+from dukd.networks import Network
 
 ATTEMPTS = 3
 """How often an image is begun before it is given up as one that workers do not survive."""
@@ -63,7 +63,7 @@ class Workers:
             raise ValueError(f"at least one worker is needed, but got {self.count}")
 
     def __call__(
-        self, network: SRNetwork, jobs: Sequence[Job], options: Options, progress: Progress
+        self, network: Network, jobs: Sequence[Job], options: Options, progress: Progress
     ) -> Generator[Outcome, None, None]:
         """Do jobs, whichever worker is free first.
 
@@ -188,7 +188,7 @@ class _Worker:
         return {"job": [number], "outcome": [pickle.dumps(self.outcome(number))]}
 
     def outcome(self, number: int) -> Outcome | Exception:
-        """Do a job; what would end the run is returned, for Ray takes an exception for a fault of its own."""
+        """Do a job, and return what would end the run: Ray takes exceptions for its own."""
         if self.error is not None:
             return self.error
         import ray  # noqa: PLC0415  an optional package
@@ -206,7 +206,7 @@ class _Worker:
             return error
 
 
-def _packed(ray: Any, network: SRNetwork, jobs: Sequence[Job], options: Options) -> bytes:  # noqa: ANN401  of Ray
+def _packed(ray: Any, network: Network, jobs: Sequence[Job], options: Options) -> bytes:  # noqa: ANN401  of Ray
     """Pickle what workers need, with the code of a network that they could not import."""
     names = {type(network).__module__, type(network.config).__module__}
     foreign = [sys.modules[name] for name in sorted(names) if name.split(".")[0] != "dukd"]
@@ -220,7 +220,7 @@ def _packed(ray: Any, network: SRNetwork, jobs: Sequence[Job], options: Options)
     return packed
 
 
-def _unpacked(packed: bytes) -> tuple[SRNetwork, tuple[Job, ...], Options]:
+def _unpacked(packed: bytes) -> tuple[Network, tuple[Job, ...], Options]:
     return pickle.loads(packed)  # noqa: S301  made by our own driver
 
 
@@ -245,7 +245,10 @@ def _connected(
     count: int,
     store: int = _STORE,
 ) -> Generator[None, None, None]:
-    """Be connected to Ray: as the program is already, to a cluster, or to one on this machine for as long as needed."""
+    """Be connected to Ray.
+
+    As the program is already, to a cluster, or to one on this machine for as long as needed.
+    """
     log = logging.getLogger("ray.data")
     level = log.level
     log.setLevel(logging.CRITICAL)  # what matters is among the outcomes

@@ -30,7 +30,7 @@ from dukd.images import invertible
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks import macs
-from dukd.networks.base import SRNetwork, arrange
+from dukd.networks.base import Network, set_memory_format
 from dukd.networks.files.weights import tensors_sha256
 
 Pixels = NDArray[np.uint8]
@@ -214,7 +214,7 @@ class Candidate:
 
     model: str
     label: str
-    network: SRNetwork | None = None
+    network: Network | None = None
     images: Path | None = None
     self_ensemble: bool = False
 
@@ -251,7 +251,7 @@ def evaluate(
     ]
     for c in candidates:
         if c.network is not None:
-            arrange(c.network.to(device))
+            set_memory_format(c.network.to(device))
     asked = [_Asked(c, r, device, precision) for c, r in zip(candidates, ready, strict=True)]
     gathered: list[dict[str, list[_Measured]]] = [{name: [] for name in sets} for _ in candidates]
     teacher_first = sorted(range(len(candidates)), key=lambda i: candidates[i].model != "teacher")
@@ -342,7 +342,7 @@ def _measure(
 
 @torch.no_grad()
 def answer(
-    network: SRNetwork,
+    network: Network,
     lr: Pixels,
     *,
     device: torch.device | str = "cpu",
@@ -373,7 +373,7 @@ def answer(
         network.train(was_training)
 
 
-def strip_rows(network: SRNetwork, width: int) -> int | None:
+def strip_rows(network: Network, width: int) -> int | None:
     """Rows of a strip within the budget of memory at this width; None if no strip is exact."""
     if network.radius is None:
         return None
@@ -383,7 +383,7 @@ def strip_rows(network: SRNetwork, width: int) -> int | None:
     return max(seen - 2 * network.radius, network.radius, 1)
 
 
-def in_strips(network: SRNetwork, lr: Tensor, *, rows: int | None) -> Tensor:
+def in_strips(network: Network, lr: Tensor, *, rows: int | None) -> Tensor:
     """Run on ``(n, 3, h, w)`` in strips of about ``rows`` rows, each with what the network sees.
 
     Strips begin at multiples of the network's size multiple, so that nothing is padded that would
@@ -491,7 +491,7 @@ def _row(candidate: Candidate, measured: Mapping[str, Sequence[_Measured]], scal
     )
 
 
-def fingerprint(network: SRNetwork) -> str:
+def fingerprint(network: Network) -> str:
     """SHA-256 of a network's numbers and weights: equal for networks that answer alike."""
     return sha256(f"{network.config!r} {tensors_sha256(network.state_dict())}".encode()).hexdigest()
 

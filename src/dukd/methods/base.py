@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 Losses = dict[str, Tensor]
 """Named scalars, already weighted; their sum is minimized."""
@@ -29,8 +29,8 @@ class Method(ABC):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -52,8 +52,10 @@ class Method(ABC):
             computed.
         """
 
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
-        """Make what is kept beside the student and thrown away at the end; it trains where it takes gradients.
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
+        """Make what is kept beside the student and thrown away at the end.
+
+        It trains where it takes gradients.
 
         Raises:
             ValueError: If the method cannot serve this pair; the message says why and what would.
@@ -61,12 +63,12 @@ class Method(ABC):
         del student, teacher
         return nn.Module()
 
-    def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
-        """Update what ``extras`` keeps, such as a slow copy of the student, after optimizer step ``step`` (from 1)."""
+    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
+        """Update what ``extras`` keeps after optimizer step ``step``, counted from 1."""
         del student, extras, step
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences that belong beside any number this method gives, such as what stands in for a missing file."""
+        """Sentences that belong beside any number, such as what stands in for a missing file."""
         return ()
 
     @property
@@ -76,7 +78,10 @@ class Method(ABC):
 
     @property
     def runs_teacher(self) -> bool:
-        """Whether ``losses`` runs parts of the teacher on what the student made; its answers cannot be kept then."""
+        """Whether ``losses`` runs parts of the teacher on what the student made.
+
+        Its answers cannot be kept then.
+        """
         return False
 
     @property
@@ -86,12 +91,15 @@ class Method(ABC):
 
     @property
     def parts(self) -> tuple["Method", ...]:
-        """The methods whose losses are minimized one after the other on each batch: one, but for one ablation."""
+        """The methods whose losses are minimized one after the other on each batch.
+
+        One, but for one ablation.
+        """
         return (self,)
 
 
 class Counted(nn.Module):
-    """Extras that know the optimizer steps so far, also in a resumed run, beside what a method keeps otherwise."""
+    """Extras that know the optimizer steps so far, also in a resumed run."""
 
     def __init__(self, kept: nn.Module | None = None) -> None:
         super().__init__()

@@ -13,12 +13,15 @@ from dukd.methods.base import Losses, Method
 from dukd.methods.dukd import DUKD, asked, upcycled_losses
 from dukd.methods.late import Late
 from dukd.methods.logits import Logits
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Combined(Method):
-    """A method's losses on the pair, and DUKD's on what is upcycled from it; no forward pass is made twice."""
+    """A method's losses on the pair, and DUKD's on what is upcycled from it.
+
+    No forward pass is made twice.
+    """
 
     name: ClassVar[str] = "combined"
 
@@ -28,7 +31,7 @@ class Combined(Method):
     """How inputs are upcycled and weighted; its weights for the pair itself are not used."""
 
     def __post_init__(self) -> None:
-        """Refuse what would be upcycled twice, and variants of DUKD whose own numbers would be without effect."""
+        """Refuse what would be upcycled twice, and variants whose numbers would have no effect."""
         if isinstance(self.base, DUKD | Combined | Late):
             raise ValueError(  # noqa: TRY004  its type is a method's, as asked for
                 f"{self.base.name} upcycles its inputs already, or can; combined takes a method "
@@ -43,8 +46,8 @@ class Combined(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -59,11 +62,11 @@ class Combined(Method):
         return pair | upcycled_losses(student, teacher, upcycled)
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         return self.base.extras(student, teacher)
 
     @override
-    def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
+    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
         self.base.after_step(student=student, extras=extras, step=step)
 
     @override

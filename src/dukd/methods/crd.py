@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses
 from dukd.methods.features import FeatureMethod, Seen, in_own_units, unit
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class CRD(FeatureMethod):
         return {"contrast": self.contrast * torch.stack(terms).mean()}
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         return nn.ModuleList(
             Heads(student.width, teacher.width, self.dimensions) for _ in self.depths
         )
@@ -106,7 +106,7 @@ def places(features: Tensor, *, cells: int) -> Tensor:
 
 
 def contrast(ours: Tensor, theirs: Tensor, *, temperature: float) -> Tensor:
-    """Noise-contrastive loss of ``m`` pairs of vectors ``(m, d)`` of length 1, the other pairs serving as noise.
+    """Noise-contrastive loss of ``m`` pairs ``(m, d)`` of length 1; other pairs serve as noise.
 
     Raises:
         ValueError: If there is only one pair, which has nothing to be told from.

@@ -21,12 +21,12 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses, Method
 from dukd.methods.inner import Adapter, Cut, front, rest
-from dukd.networks.base import SRNetwork, pad_to_multiple
+from dukd.networks.base import Network, pad_to_multiple
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossKD(Method):
-    """Match the ground truth and the teacher, also by the student's front followed by the teacher's rest."""
+    """Match ground truth and teacher, also by the student's front and the teacher's rest."""
 
     name: ClassVar[str] = "crosskd"
 
@@ -49,14 +49,14 @@ class CrossKD(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
         rng: Generator,
     ) -> Losses:
-        sr, ours = student.forward_with_features(lr, self.taps)
+        sr, ours, _ = student.observe(lr, self.taps)
         losses: Losses = {}
         if self.reconstruction:
             losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
@@ -69,7 +69,7 @@ class CrossKD(Method):
         return losses
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         if not self.cross or student.width == teacher.width:
             return nn.Module()
         return Adapter(student, teacher, self.depths)
@@ -91,7 +91,7 @@ class CrossKD(Method):
 
 
 def cascades(
-    network: SRNetwork, lr: Tensor, features: Sequence[Tensor], depths: Sequence[float]
+    network: Network, lr: Tensor, features: Sequence[Tensor], depths: Sequence[float]
 ) -> list[Tensor]:
     """Go on in a network from features that another one has made.
 
@@ -111,12 +111,12 @@ def cascades(
     ]
 
 
-def entering(network: SRNetwork, start: Cut, features: Tensor) -> Cut:
-    """Put other features ``(n, width, h', w')`` in a cut, padded as ``network`` pads and not as their maker did."""
+def entering(network: Network, start: Cut, features: Tensor) -> Cut:
+    """Put other features ``(n, width, h', w')`` in a cut, padded as ``network`` pads."""
     h, w = start.size
     return Cut(
         pad_to_multiple(features[..., :h, :w], network.size_multiple),
-        start.shallow,
+        start.kept,
         start.padded,
         start.size,
     )

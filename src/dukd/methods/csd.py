@@ -1,4 +1,4 @@
-"""CSD: nearer to the teacher's image than to blurred images of other scenes, in a perceptual encoder's eyes.
+"""CSD: nearer to the teacher's image than to blurred other scenes, by a perceptual encoder.
 
 Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation",
 IJCAI 2021, arXiv:2105.11683.
@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from dukd.images.resize import upscale
 from dukd.methods.base import Losses, Method
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
 
 EPSILON = 1e-7
@@ -34,7 +34,10 @@ PAPERS_NEGATIVES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CSD(Method):
-    """Match the ground truth; lie near the teacher and far from other images in a perceptual encoder's features."""
+    """Match the ground truth.
+
+    Lie near the teacher and far from other images in a perceptual encoder's features.
+    """
 
     name: ClassVar[str] = "csd"
 
@@ -62,8 +65,8 @@ class CSD(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -81,7 +84,9 @@ class CSD(Method):
         return losses
 
     def others(self, lr: Tensor, rng: Generator) -> list[int]:
-        """Draw how far along the batch each image's negatives lie: distinct, from 1 to ``n - 1``, so never itself.
+        """Draw how far along the batch each image's negatives lie.
+
+        Distinct, from 1 to ``n - 1``, so never itself.
 
         Raises:
             ValueError: If the batch holds one image only.
@@ -95,7 +100,7 @@ class CSD(Method):
         return (1 + torch.randperm(n - 1, generator=rng)[: self.negatives]).tolist()
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         del student, teacher
         return nn.ModuleDict({"encoder": vgg19(self.vgg19, self.vgg19_sha256)})
 

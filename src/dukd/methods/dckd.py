@@ -1,4 +1,4 @@
-"""DCKD: a contrastive term whose negatives come from the student's own history, and codes as a common language.
+"""DCKD: negatives from the student's own history, and codes as a common language.
 
 Zhou et al., "Dynamic Contrastive Knowledge Distillation for Efficient Image Restoration", AAAI
 2025, arXiv:2412.08939.
@@ -27,13 +27,13 @@ from dukd.core.device import sent
 from dukd.methods.base import Losses, Method
 from dukd.methods.csd import contrast
 from dukd.methods.history import Past
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 from dukd.networks.perceptual import CodedEncoder, encoder_notes, vqgan
 
 
 @dataclass(frozen=True, kw_only=True)
 class DCKD(Method):
-    """Match the ground truth and the teacher, away from the student's history, with the teacher's codes."""
+    """Match ground truth, teacher and its codes, away from the student's history."""
 
     name: ClassVar[str] = "dckd"
 
@@ -87,8 +87,8 @@ class DCKD(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -122,7 +122,7 @@ class DCKD(Method):
         return losses
 
     def noised(self, lr: Tensor, rng: Generator) -> Tensor:
-        """Add Gaussian noise to ``(n, 3, h, w)``, every image with its own deviation and color, kept in [0, 1]."""
+        """Add Gaussian noise to ``(n, 3, h, w)``, each image's own, kept in [0, 1]."""
         n = lr.shape[0]
         low, high = self.noise
         deviation = (low + (high - low) * torch.rand(n, 1, 1, 1, generator=rng)) / 255
@@ -132,14 +132,14 @@ class DCKD(Method):
         return (lr + sent(noise, lr.device).to(lr.dtype)).clamp(0, 1)
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         del teacher
         if not (self.contrast or self.distribution):
             return nn.Module()
         return _Beside(vqgan(self.vqgan, self.vqgan_sha256), student)
 
     @override
-    def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
+    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
         every = self.update_steps[min((step - 1) // self.phase, len(self.update_steps) - 1)]
         if isinstance(extras, _Beside) and step % every == 0:
             extras.history.follow(student, keep=self.keep)
@@ -155,7 +155,7 @@ class DCKD(Method):
 
 
 class _Beside(nn.Module):
-    def __init__(self, encoder: CodedEncoder, student: SRNetwork) -> None:
+    def __init__(self, encoder: CodedEncoder, student: Network) -> None:
         super().__init__()
         self.encoder = encoder
         self.history = Past(student)

@@ -1,4 +1,4 @@
-"""DUKD: teach on images that the training pair itself provides, and ask for the same answer to changed inputs.
+"""DUKD: teach on images that the training pair itself provides, and on changed inputs.
 
 Zhang et al., "Data Upcycling Knowledge Distillation for Image Super-Resolution", arXiv:2309.14162;
 published as AugKD, ICLR 2025. A pair (lr, hr) is *upcycled* into two more inputs for which the
@@ -33,7 +33,7 @@ from dukd.images.resize import downscale
 from dukd.methods.base import Losses
 from dukd.methods.inner import Recorded
 from dukd.methods.logits import Logits
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class DUKD(Logits):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -155,8 +155,8 @@ class DUKD(Logits):
 
 
 def asked(
-    student: SRNetwork,
-    teacher: SRNetwork,
+    student: Network,
+    teacher: Network,
     lr: Tensor,
     upcycled: Sequence[Upcycled],
     *,
@@ -180,7 +180,7 @@ def asked(
     return pupil, master
 
 
-def upcycled_losses(student: SRNetwork, teacher: SRNetwork, upcycled: Sequence[Upcycled]) -> Losses:
+def upcycled_losses(student: Network, teacher: Network, upcycled: Sequence[Upcycled]) -> Losses:
     """Distance of the student's answers, changed back, to the teacher's and to the ground truth."""
     losses: Losses = {}
     for u in upcycled:
@@ -193,7 +193,9 @@ def upcycled_losses(student: SRNetwork, teacher: SRNetwork, upcycled: Sequence[U
 
 
 def random_windows(hr: Tensor, size: tuple[int, int], *, count: int, rng: Generator) -> Tensor:
-    """Cut windows at random places: ``(n, 3, H, W)`` to ``(count * n, 3, h, w)``, every image at its own places.
+    """Cut windows at random places.
+
+    ``(n, 3, H, W)`` to ``(count * n, 3, h, w)``, every image at its own places.
 
     Raises:
         ValueError: If a window is larger than ``hr``.
@@ -212,7 +214,9 @@ def random_windows(hr: Tensor, size: tuple[int, int], *, count: int, rng: Genera
 
 
 def shared_tiles(hr: Tensor, size: tuple[int, int], *, count: int, rng: Generator) -> Tensor:
-    """Cut distinct tiles of a fixed grid, the same for the whole batch: ``(n, 3, H, W)`` to ``(count * n, 3, h, w)``.
+    """Cut distinct tiles of a fixed grid, the same for the whole batch.
+
+    ``(n, 3, H, W)`` to ``(count * n, 3, h, w)``.
 
     The released code's way (methods.md D5).
 

@@ -1,4 +1,7 @@
-"""What methods that read features share: one forward pass per network, maps of equal size, full precision."""
+"""What methods that read features share.
+
+One forward pass per network, maps of equal size, full precision.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,7 +16,7 @@ from typing_extensions import override
 from dukd.methods.base import Losses
 from dukd.methods.inner import Adapter
 from dukd.methods.logits import Logits
-from dukd.networks.base import SRNetwork, stage_number
+from dukd.networks.base import Network, stage_number
 
 THIRDS = (1 / 3, 2 / 3, 1.0)
 """Where FAKD reads, and the methods that do not say."""
@@ -30,7 +33,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMethod(Logits, ABC):
-    """Match the ground truth, the teacher's output where ``imitation`` asks for it, and something in the features."""
+    """Match the ground truth, the teacher's output by ``imitation``, and something in features."""
 
     imitation: float = 0.0
     """Weight of the mean absolute difference to the teacher's output; 0 leaves it out."""
@@ -68,18 +71,16 @@ class FeatureMethod(Logits, ABC):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
         rng: Generator,
     ) -> Losses:
         # The teacher first, before the student's graph needs memory too.
-        answer, theirs = (
-            teacher.forward_with_features(lr, self.taps) if self.needs_teacher else (hr, [])
-        )
-        sr, ours = student.forward_with_features(lr, self.taps)
+        answer, theirs = teacher.observe(lr, self.taps)[:2] if self.needs_teacher else (hr, [])
+        sr, ours, _ = student.observe(lr, self.taps)
         losses: Losses = {}
         if self.reconstruction:
             losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
@@ -113,8 +114,8 @@ def precise(x: Tensor) -> Tensor:
     return x.float() if x.dtype in {torch.bfloat16, torch.float16} else x
 
 
-def adapter(student: SRNetwork, teacher: SRNetwork, method: FeatureMethod) -> nn.Module:
-    """Make one 1x1 convolution per depth where the widths differ, and what changes nothing where they agree."""
+def adapter(student: Network, teacher: Network, method: FeatureMethod) -> nn.Module:
+    """Make one 1x1 convolution per depth where the widths differ, else an identity."""
     return (
         nn.Identity()
         if student.width == teacher.width
@@ -123,7 +124,7 @@ def adapter(student: SRNetwork, teacher: SRNetwork, method: FeatureMethod) -> nn
 
 
 def in_own_units(features: Sequence[Tensor], *, relative: bool) -> list[Tensor]:
-    """Divide each map by its root mean square if ``relative``, so that weights mean the same for every network."""
+    """Divide each map by its root mean square if ``relative``: weights then suit any network."""
     return (
         [f * (average(f.square()) + 1e-8).rsqrt() for f in features] if relative else list(features)
     )
@@ -139,7 +140,9 @@ def average(x: Tensor) -> Tensor:
 
 
 def unit(x: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Scale the vectors along dimension 1 to length 1; the root of ``eps`` is the length below which they shrink to 0.
+    """Scale the vectors along dimension 1 to length 1.
+
+    The root of ``eps`` is the length below which they shrink to 0.
 
     ``eps`` stands under the root: a vector of zeros has a finite gradient.
     """

@@ -16,12 +16,12 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses
 from dukd.methods.features import FeatureMethod, Seen, adapter, in_own_units
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitNet(FeatureMethod):
-    """Match the ground truth and the teacher's features, through a 1x1 regressor per depth where widths differ."""
+    """Match the ground truth and the teacher's features, by 1x1 regressors where widths differ."""
 
     name: ClassVar[str] = "fitnet"
 
@@ -42,7 +42,7 @@ class FitNet(FeatureMethod):
         return {"hint": self.hint * torch.stack(distances).mean()}
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         return adapter(student, teacher, self)
 
     @property

@@ -24,7 +24,7 @@ from typing_extensions import override
 from dukd.methods.base import Counted, Losses
 from dukd.methods.dukd import DUKD, asked, upcycled_losses
 from dukd.methods.logits import Logits
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +55,15 @@ class FrugalDUKD(DUKD):
             )
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         return Counted()
 
     @override
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -88,6 +88,6 @@ class FrugalDUKD(DUKD):
         return losses | upcycled_losses(student, teacher, upcycled)
 
     @override
-    def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
+    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
         assert isinstance(extras, Counted)
         extras.steps = step

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses
 from dukd.methods.features import FeatureMethod, Seen, adapter, in_own_units
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class FSP(FeatureMethod):
         return {"flow": self.flow * torch.stack(distances).mean()}
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         return adapter(student, teacher, self)
 
     @property
@@ -62,5 +62,8 @@ class FSP(FeatureMethod):
 
 
 def flows(features: Sequence[Tensor]) -> list[Tensor]:
-    """Flow matrix of every two consecutive maps: ``k`` of ``(n, c_i, h, w)`` to ``k - 1`` of ``(n, c_i, c_i+1)``."""
+    """Flow matrix of every two consecutive maps.
+
+    ``k`` of ``(n, c_i, h, w)`` to ``k - 1`` of ``(n, c_i, c_i+1)``.
+    """
     return [(a.flatten(2) @ b.flatten(2).mT) / a[0, 0].numel() for a, b in pairwise(features)]

@@ -7,16 +7,18 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 class Past(nn.Module):
-    """A copy of a network as it was: it takes no gradient and is in eval mode whatever happens around it.
+    """A copy of a network as it was.
+
+    It takes no gradient and is in eval mode whatever happens around it.
 
     Its weights are saved with a checkpoint, since nothing else could bring them back.
     """
 
-    def __init__(self, network: SRNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         """Copy ``network`` as it is now."""
         super().__init__()
         self.network = copy.deepcopy(network).frozen()
@@ -32,8 +34,11 @@ class Past(nn.Module):
         return self.network(lr)
 
     @torch.no_grad()
-    def follow(self, network: SRNetwork, *, keep: float) -> None:
-        """Move towards ``network``: every parameter becomes ``keep * own + (1 - keep) * its``; buffers are copied."""
+    def follow(self, network: Network, *, keep: float) -> None:
+        """Move towards ``network``: every parameter becomes ``keep * own + (1 - keep) * its``.
+
+        Buffers are copied.
+        """
         for own, its in zip(self.network.parameters(), network.parameters(), strict=True):
             own.lerp_(its.detach(), 1 - keep)
         for own, its in zip(self.network.buffers(), network.buffers(), strict=True):

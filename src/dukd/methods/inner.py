@@ -11,14 +11,22 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from dukd.networks.base import SRNetwork, Wrapped, pad_to_multiple, stage_number
+from dukd.networks.base import (
+    Network,
+    Output,
+    Staged,
+    Wrapped,
+    pad_to_multiple,
+    stage_number,
+    staged,
+)
 
 Answer = tuple[Tensor, list[Tensor]]
 """A network's output, and its features at the depths that were asked for."""
 
 
 def forward_merged(
-    network: SRNetwork, inputs: Sequence[Tensor], depths: Sequence[float] = ()
+    network: Network, inputs: Sequence[Tensor], depths: Sequence[float] = ()
 ) -> list[Answer]:
     """Upscale several batches, those of equal image size in one forward pass.
 
@@ -39,7 +47,7 @@ def forward_merged(
         joined = (
             inputs[members[0]] if len(members) == 1 else torch.cat([inputs[i] for i in members])
         )
-        sr, features = network.forward_with_features(joined, depths)
+        sr, features, _ = network.observe(joined, depths)
         parts = [sr.split(counts), *(f.split(counts) for f in features)]
         answers |= {
             i: (own[0], list(own[1:]))
@@ -55,7 +63,7 @@ class Recorded(Wrapped):
     An input is recognized by being the same tensor object.
     """
 
-    def __init__(self, network: SRNetwork, depths: Sequence[float] = ()) -> None:
+    def __init__(self, network: Network, depths: Sequence[float] = ()) -> None:
         """Remember answers of ``network``, with its features at ``depths``."""
         super().__init__(network)
         self.depths = tuple(depths)
@@ -69,12 +77,12 @@ class Recorded(Wrapped):
             self._memory[id(x)] = (x, answer)
 
     @override
-    def forward_with_features(self, lr: Tensor, depths: Sequence[float]) -> Answer:
+    def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:
         _, (sr, features) = self._memory.get(id(lr), (lr, (lr, [])))
         known = dict(zip(self.depths, features, strict=False))
         if id(lr) not in self._memory or not set(depths) <= known.keys():
-            return self.network.forward_with_features(lr, depths)
-        return sr, [known[depth] for depth in depths]
+            return self.network.observe(lr, depths)
+        return Output(sr, [known[depth] for depth in depths], self)
 
 
 @dataclass(frozen=True)
@@ -83,15 +91,15 @@ class Cut:
 
     features: Tensor
     """``(n, width, h', w')``, what the next stage would see."""
-    shallow: Tensor
-    """``(n, width, h', w')``, what the tail adds."""
+    kept: dict[int, Tensor]
+    """Outputs by stage number that the tail reads; 0 is the head's."""
     padded: Tensor
     """``(n, 3, h', w')``, the input padded to the network's ``size_multiple``."""
     size: tuple[int, int]
     """``h, w`` of the input before padding."""
 
 
-def front(network: SRNetwork, lr: Tensor, depth: float) -> Cut:
+def front(network: Network, lr: Tensor, depth: float) -> Cut:
     """Run a network's head and its stages up to a depth; depth 0 is the head alone.
 
     Args:
@@ -102,44 +110,62 @@ def front(network: SRNetwork, lr: Tensor, depth: float) -> Cut:
     Raises:
         ValueError: If the depth lies outside [0, 1].
     """
+    whole = staged(network)
     h, w = lr.shape[-2:]
-    padded = pad_to_multiple(lr, network.size_multiple)
-    shallow = features = network.begin(padded)
-    for stage in network.stages[: _number(network, depth)]:
+    padded = pad_to_multiple(lr, whole.size_multiple)
+    features = whole.head(padded)
+    kept = {0: features}
+    for number, stage in enumerate(whole.stages[: _number(whole, depth)], start=1):
         features = stage(features)
-    return Cut(features, shallow, padded, (h, w))
+        if number in whole.keeps:
+            kept[number] = features
+    return Cut(features, kept, padded, (h, w))
 
 
-def rest(network: SRNetwork, cut: Cut, depth: float) -> Tensor:
-    """Run a network's stages after a depth and its tail, from features that may be another network's.
+def rest(network: Network, cut: Cut, depth: float) -> Tensor:
+    """Run a network's stages after a depth and its tail, from anybody's features.
 
     Args:
         network: The network to run.
-        cut: Features of this network's width, with this network's own shallow features and padded
-            input.
+        cut: Features of this network's width, with what this network's own head kept and its own
+            padded input. Kept outputs of stages before the cut are computed where they lack.
         depth: Fraction of the depth at which ``cut.features`` are taken to stand, in [0, 1].
 
     Returns:
         ``(n, 3, h * scale, w * scale)``, unclamped.
     """
+    whole = staged(network)
+    first, kept = _number(whole, depth), dict(cut.kept)
+    own = kept[0]
+    for number, stage in enumerate(whole.stages[:first], start=1):
+        if all(k in kept or k > first for k in whole.keeps):
+            break
+        own = stage(own)
+        if number in whole.keeps:
+            kept[number] = own
     features = cut.features
-    for stage in network.stages[_number(network, depth) :]:
+    for number, stage in enumerate(whole.stages[first:], start=first + 1):
         features = stage(features)
-    sr = network.end(features, cut.shallow, cut.padded)
+        if number in whole.keeps:
+            kept[number] = features
+    sr = whole.tail(features, kept, cut.padded)
     return sr[..., : cut.size[0] * network.scale, : cut.size[1] * network.scale]
 
 
-def _number(network: SRNetwork, depth: float) -> int:
+def _number(network: Staged, depth: float) -> int:
     return 0 if depth == 0 else stage_number(depth, len(network.stages))
 
 
 class Adapter(nn.ModuleList):
-    """One 1x1 convolution per depth, from the student's width to the teacher's: how unlike networks compare."""
+    """One 1x1 convolution per depth, from the student's width to the teacher's.
 
-    def __init__(self, student: SRNetwork, teacher: SRNetwork, depths: Sequence[float]) -> None:
+    How unlike networks compare.
+    """
+
+    def __init__(self, student: Network, teacher: Network, depths: Sequence[float]) -> None:
         """Make the convolutions, drawn from torch's global generator."""
         super().__init__(nn.Conv2d(student.width, teacher.width, 1) for _ in depths)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Map the student's features ``(n, width, h, w)``, one per depth, to the teacher's width."""
+        """Map the student's ``(n, width, h, w)``, one per depth, to the teacher's width."""
         return [convolution(f) for convolution, f in zip(self, features, strict=True)]

@@ -16,7 +16,7 @@ from typing_extensions import override
 from dukd.methods.base import Counted, Losses, Method
 from dukd.methods.dukd import DUKD
 from dukd.methods.scratch import Scratch
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class Late(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -61,11 +61,11 @@ class Late(Method):
         )
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         return Counted(self.base.extras(student, teacher))
 
     @override
-    def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
+    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
         assert isinstance(extras, Counted)
         extras.steps = step
         self.base.after_step(student=student, extras=extras.kept, step=step)

@@ -12,7 +12,7 @@ from torch.nn.functional import l1_loss
 from typing_extensions import override
 
 from dukd.methods.base import Losses, Method
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Logits(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,

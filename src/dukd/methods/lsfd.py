@@ -24,12 +24,12 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses
 from dukd.methods.features import FeatureMethod, Seen, adapter, average, in_own_units
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class LSFD(FeatureMethod):
-    """Match the ground truth and the teacher's local features, where it matters (our reading of the paper)."""
+    """Match the ground truth and the teacher's local features (our reading of the paper)."""
 
     name: ClassVar[str] = "lsfd"
 
@@ -73,7 +73,7 @@ class LSFD(FeatureMethod):
         return {"local": self.local * torch.stack(terms).mean()}
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         return adapter(student, teacher, self)
 
     @property
@@ -83,7 +83,10 @@ class LSFD(FeatureMethod):
 
 
 def local(features: Tensor, window: int) -> Tensor:
-    """Take the mean over a window around each pixel out of ``(n, c, h, w)``; at borders over what there is of it."""
+    """Take the mean over a window around each pixel out of ``(n, c, h, w)``.
+
+    At borders over what there is of it.
+    """
     return features - avg_pool2d(
         features, window, stride=1, padding=window // 2, count_include_pad=False
     )
@@ -91,7 +94,9 @@ def local(features: Tensor, window: int) -> Tensor:
 
 @torch.no_grad()
 def attention(ours: Tensor, theirs: Tensor, *, size: tuple[int, int], sharpness: float) -> Tensor:
-    """Weigh pixels by the difference of two outputs: ``(n, 3, H, W)`` each to ``(n, 1, h, w)`` of mean 1 per image.
+    """Weigh pixels by the difference of two outputs.
+
+    ``(n, 3, H, W)`` each to ``(n, 1, h, w)`` of mean 1 per image.
 
     Args:
         ours: The student's output.

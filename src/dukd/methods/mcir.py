@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses, Method
 from dukd.methods.history import Past
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
 
 
@@ -66,8 +66,8 @@ class MCIR(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -87,7 +87,7 @@ class MCIR(Method):
         return losses
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         del teacher
         return (
             _Beside(vgg19(self.vgg19, self.vgg19_sha256), student)
@@ -96,7 +96,7 @@ class MCIR(Method):
         )
 
     @override
-    def after_step(self, *, student: SRNetwork, extras: nn.Module, step: int) -> None:
+    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
         if isinstance(extras, _Beside) and step % self.update_step == 0:
             extras.past.follow(student, keep=0 if step == self.update_step else self.keep)
 
@@ -111,7 +111,7 @@ class MCIR(Method):
 
 
 class _Beside(nn.Module):
-    def __init__(self, encoder: Encoder, student: SRNetwork) -> None:
+    def __init__(self, encoder: Encoder, student: Network) -> None:
         super().__init__()
         self.encoder = encoder
         # A copy of the student as it is now would answer as it does, and where both agree nothing

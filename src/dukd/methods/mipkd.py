@@ -1,4 +1,4 @@
-"""MiPKD: mix the student's and the teacher's features at random, and let either network go on from the mixture.
+"""MiPKD: mix both networks' features at random, and let either go on from the mixture.
 
 Li et al., "Knowledge Distillation with Multi-granularity Mixture of Priors for Image
 Super-Resolution", ICLR 2025, arXiv:2404.02573. There is no public code; this follows the published
@@ -34,7 +34,7 @@ from dukd.core.device import sent
 from dukd.methods.base import Losses, Method
 from dukd.methods.crosskd import entering
 from dukd.methods.inner import Cut, front, rest
-from dukd.networks.base import SRNetwork, stage_number
+from dukd.networks.base import Network, stage_number, staged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +73,16 @@ class MiPKD(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
         rng: Generator,
     ) -> Losses:
         # The teacher first, before the student's graph needs memory too.
-        target, theirs = (
-            teacher.forward_with_features(lr, self.taps) if self.needs_teacher else (hr, [])
-        )
-        sr, ours = student.forward_with_features(lr, self.taps)
+        target, theirs = teacher.observe(lr, self.taps)[:2] if self.needs_teacher else (hr, [])
+        sr, ours, _ = student.observe(lr, self.taps)
         losses: Losses = {}
         if self.reconstruction:
             losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
@@ -117,8 +115,8 @@ class MiPKD(Method):
 
     def mixed_path(
         self,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         mixers: "Sequence[Mixer]",
         lr: Tensor,
         features: tuple[Tensor, Sequence[Tensor]],
@@ -139,7 +137,7 @@ class MiPKD(Method):
         Returns:
             ``(n, 3, h * scale, w * scale)``, unclamped.
         """
-        starts: dict[SRNetwork, Cut] = {}
+        starts: dict[Network, Cut] = {}
         running, owner = features[0], student
         h, w = lr.shape[-2:]
         ends = [*self.depths[1:], None]
@@ -157,7 +155,7 @@ class MiPKD(Method):
         raise AssertionError("the last cut returns")
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         if not self.taps:
             return nn.Module()
         return nn.ModuleList(Mixer(student.width, teacher.width, self.width) for _ in self.depths)
@@ -178,16 +176,17 @@ class MiPKD(Method):
         return self.depths if self.features or self.block else ()
 
 
-def block(network: SRNetwork, features: Tensor, start: float, end: float) -> Tensor:
+def block(network: Network, features: Tensor, start: float, end: float) -> Tensor:
     """Run a network's stages between two depths."""
-    count = len(network.stages)
-    for stage in network.stages[stage_number(start, count) : stage_number(end, count)]:
+    stages = staged(network).stages
+    count = len(stages)
+    for stage in stages[stage_number(start, count) : stage_number(end, count)]:
         features = stage(features)
     return features
 
 
 def random_mask(shape: Sequence[int], share: float, rng: Generator) -> Tensor:
-    """A mask ``(n, c, h, w)`` whose elements are true with probability ``share``, each on its own."""
+    """A mask ``(n, c, h, w)`` whose elements are true with probability ``share``."""
     return torch.rand(tuple(shape), generator=rng) < share
 
 
@@ -203,7 +202,9 @@ class Mixer(nn.Module):
         self.student_decoder = _two_convolutions(width, student_width)
 
     def mix(self, own: Tensor, theirs: Tensor, mask: Tensor, *, by_teacher: bool = False) -> Tensor:
-        """Encode both and take each element from one: ``own`` where the mask is true, the teacher's elsewhere.
+        """Encode both and take each element from one.
+
+        ``own`` where the mask is true, the teacher's elsewhere.
 
         Args:
             own: ``(n, c, h, w)``, of the student, or of the teacher if ``by_teacher``.
@@ -219,7 +220,7 @@ class Mixer(nn.Module):
         return self.teacher_decoder(mixed) if for_teacher else self.student_decoder(mixed)
 
     def distance(self, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
-        """How far the decoded mixture, and the teacher's features encoded and decoded, are from the teacher's."""
+        """How far the decoded mixture and the teacher's own way through are from the teacher."""
         mixed = self.decode(self.mix(ours, theirs, mask), for_teacher=True)
         alone = self.decode(self.teacher_encoder(theirs), for_teacher=True)
         return relative_distance(mixed, theirs) + relative_distance(alone, theirs)

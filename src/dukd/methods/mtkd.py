@@ -25,12 +25,15 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses, Method
 from dukd.methods.logits import Logits
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregation(Method):
-    """Match the ground truth band by band: how an ensemble of teachers is trained. It serves any network."""
+    """Match the ground truth band by band: how an ensemble of teachers is trained.
+
+    It serves any network.
+    """
 
     name: ClassVar[str] = "mtkd-aggregation"
 
@@ -53,8 +56,8 @@ class Aggregation(Method):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -76,7 +79,10 @@ class Aggregation(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class MTKD(Logits):
-    """Match the ensemble of teachers, and a little the ground truth; with one plain teacher this is `Logits`."""
+    """Match the ensemble of teachers, and a little the ground truth.
+
+    With one plain teacher this is `Logits`.
+    """
 
     name: ClassVar[str] = "mtkd"
 
@@ -87,7 +93,7 @@ class MTKD(Logits):
 
 
 def wavelet_distance(x: Tensor, y: Tensor, *, levels: int) -> Tensor:
-    """Mean absolute difference of each detail band and of the coarsest approximation, summed over bands.
+    """Mean absolute difference of each detail band and the coarsest approximation, summed.
 
     Args:
         x: ``(n, c, h, w)``.
@@ -107,7 +113,9 @@ def wavelet_distance(x: Tensor, y: Tensor, *, levels: int) -> Tensor:
 
 
 def haar(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One level of the orthonormal Haar transform: ``(n, c, h, w)`` to four ``(n, c, ceil(h / 2), ceil(w / 2))``.
+    """One level of the orthonormal Haar transform.
+
+    ``(n, c, h, w)`` to four ``(n, c, ceil(h / 2), ceil(w / 2))``.
 
     Returns:
         Approximation, and the differences along the width, along the height, and along both. Odd

@@ -23,7 +23,7 @@ from dukd.images import invertible
 from dukd.methods.base import Losses, Method
 from dukd.methods.dukd import DUKD, Upcycled, upcycled_losses
 from dukd.methods.logits import Logits
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,8 @@ class _SecondStep(ReleasedDUKD):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,

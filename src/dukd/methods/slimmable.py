@@ -1,4 +1,6 @@
-"""CSD as published: the teacher is the student with more channels, shares its weights, and learns beside it.
+"""CSD as published.
+
+The teacher is the student with more channels, shares its weights, and learns beside it.
 
 Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation",
 IJCAI 2021, arXiv:2105.11683.
@@ -23,12 +25,15 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses
 from dukd.methods.csd import CSD, contrast_with_others, encoder_of
-from dukd.networks.base import SRNetwork, unwrapped
+from dukd.networks.base import Network, unwrapped
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlimmableCSD(CSD):
-    """Match the ground truth, also by a wider network around the student; lie near it, far from other images."""
+    """Match the ground truth, also by a wider network around the student.
+
+    Lie near it, far from other images.
+    """
 
     name: ClassVar[str] = "csd-slimmable"
 
@@ -51,8 +56,8 @@ class SlimmableCSD(CSD):
     def losses(
         self,
         *,
-        student: SRNetwork,
-        teacher: SRNetwork,
+        student: Network,
+        teacher: Network,
         extras: nn.Module,
         lr: Tensor,
         hr: Tensor,
@@ -76,7 +81,7 @@ class SlimmableCSD(CSD):
         return losses
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         made = super().extras(student, teacher)
         made.add_module("around", Around(student, self.widening))
         return made
@@ -90,7 +95,7 @@ class SlimmableCSD(CSD):
 class Around(nn.Module):
     """A network wider than the student, the first channels of whose weights are the student's."""
 
-    def __init__(self, student: SRNetwork, widening: int) -> None:
+    def __init__(self, student: Network, widening: int) -> None:
         """Draw the weights around the student's from torch's global generator.
 
         Raises:
@@ -112,10 +117,10 @@ class Around(nn.Module):
                 "other weights; csd takes a frozen teacher and serves any network"
             )
         self.network = cast(
-            "SRNetwork", replace(cast("Any", config), width=student.width * widening).build()
+            "Network", replace(cast("Any", config), width=student.width * widening).build()
         )
 
-    def forward(self, student: SRNetwork, lr: Tensor) -> Tensor:
+    def forward(self, student: Network, lr: Tensor) -> Tensor:
         """Upscale with the wide network: ``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``."""
         weights = with_corners(
             dict(self.network.named_parameters()), dict(unwrapped(student).named_parameters())
@@ -124,7 +129,7 @@ class Around(nn.Module):
 
 
 def with_corners(wide: Mapping[str, Tensor], narrow: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put tensors in the place of the first elements, along every axis, of larger ones of the same name."""
+    """Put tensors in the place of the first elements of larger ones of the same name."""
     made: dict[str, Tensor] = {}
     for name, tensor in wide.items():
         made[name] = tensor.clone()

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from dukd.methods.base import Losses
 from dukd.methods.features import FeatureMethod, Seen, average, in_own_units
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 _LEAST_VARIANCE = 1e-5
 _FIRST_VARIANCE = 5.0
@@ -59,7 +59,7 @@ class VID(FeatureMethod):
         return {"information": self.information * torch.stack(terms).mean()}
 
     @override
-    def extras(self, student: SRNetwork, teacher: SRNetwork) -> nn.Module:
+    def extras(self, student: Network, teacher: Network) -> nn.Module:
         kind = Gaussian if self.distribution == "gaussian" else Laplace
         return nn.ModuleList(kind(student.width, teacher.width) for _ in self.depths)
 
@@ -70,7 +70,10 @@ class VID(FeatureMethod):
 
 
 class Gaussian(nn.Module):
-    """Predicts features with a normal distribution: mean from three 1x1 convolutions, one variance per channel."""
+    """Predicts features with a normal distribution.
+
+    Mean from three 1x1 convolutions, one variance per channel.
+    """
 
     def __init__(self, width: int, target: int) -> None:
         """Start from a variance of 5, as the reference implementation does."""
@@ -87,13 +90,16 @@ class Gaussian(nn.Module):
         )
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """Negative log-likelihood of ``theirs`` ``(n, target, h, w)`` by ``ours`` ``(n, width, h, w)``, per element."""
+        """Negative log-likelihood per element: ``(n, target, h, w)`` by ``(n, width, h, w)``."""
         variance = softplus(self.raw) + _LEAST_VARIANCE
         return gaussian(theirs, mean=self.mean(ours), variance=variance[:, None, None])
 
 
 class Laplace(nn.Module):
-    """Predicts features with a Laplace distribution: mean and spread per element from two 1x1 convolutions each."""
+    """Predicts features with a Laplace distribution.
+
+    Mean and spread per element from two 1x1 convolutions each.
+    """
 
     def __init__(self, width: int, target: int) -> None:
         """Draw the convolutions from torch's global generator."""
@@ -102,7 +108,7 @@ class Laplace(nn.Module):
         self.raw = _two_layers(width, target)
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """Negative log-likelihood of ``theirs`` ``(n, target, h, w)`` by ``ours`` ``(n, width, h, w)``, per element."""
+        """Negative log-likelihood per element: ``(n, target, h, w)`` by ``(n, width, h, w)``."""
         spread = 0.1 * softplus(self.raw(ours)) + _LEAST_SPREAD
         return laplace(theirs, mean=self.mean(ours), spread=spread)
 

@@ -1,9 +1,10 @@
 """Super-resolution networks: one file each."""
 
-from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.base import Network, NetworkConfig, Output, Staged
 from dukd.networks.cost import macs
 from dukd.networks.edsr import EDSR, EDSRConfig, edsr_baseline, edsr_student, edsr_teacher
 from dukd.networks.ensemble import Ensemble, EnsembleConfig, Member, gather
+from dukd.networks.opaque import Opaque
 from dukd.networks.rcan import RCAN, RCANConfig, rcan_student, rcan_teacher
 from dukd.networks.smfanet import SMFANet, SMFANetConfig, smfanet_plus, smfanet_small
 from dukd.networks.swinir import SwinIR, SwinIRConfig, swinir_light, swinir_student, swinir_teacher
@@ -15,11 +16,14 @@ __all__ = [
     "Ensemble",
     "EnsembleConfig",
     "Member",
+    "Network",
     "NetworkConfig",
+    "Opaque",
+    "Output",
     "RCANConfig",
     "SMFANet",
     "SMFANetConfig",
-    "SRNetwork",
+    "Staged",
     "SwinIR",
     "SwinIRConfig",
     "edsr_baseline",

@@ -1,20 +1,22 @@
-"""What every super-resolution network is: a head, a row of stages, a tail.
+"""What every super-resolution network is, and how its features are read.
 
-A method may read or replace features between the stages. Depth is relative: the stage at depth
-``d`` of a network of ``N`` stages is number ``round(d * N)``, counted from 1, so that 1.0 is the
-last feature before upsampling and 0.5 the middle, whatever the architecture. Networks never write
-into a tensor they have handed out.
+Features are read at relative depths: in a row of ``N`` stages, depth ``d`` is the output of stage
+``round(d * N)``, counted from 1, so that 1.0 is the last feature before upsampling and 0.5 the
+middle, whatever the architecture. `Staged` is a head, a row of stages and a tail, whose parts a
+method may run by themselves; `dukd.networks.opaque` makes a network of any module. Networks never
+write into a tensor they have handed out.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
+from typing_extensions import override
 
 SCALES = (2, 3, 4)
 """Upscaling factors that recipes and tests cover; networks take any that their upsampler can
@@ -32,21 +34,32 @@ class NetworkConfig(ABC):
     """Upscaling factor."""
 
     @abstractmethod
-    def build(self) -> "SRNetwork":
-        """Make the network with freshly initialized weights (drawn from torch's global generator)."""
+    def build(self) -> "Network":
+        """Make the network, its weights drawn from torch's global generator."""
 
 
-class SRNetwork(nn.Module, ABC):
-    """A super-resolution network: ``(n, 3, h, w)`` RGB in [0, 1] to ``(n, 3, h * scale, w * scale)``, unclamped.
+class Output(NamedTuple):
+    """What a network made of a batch of images."""
 
-    Any ``h`` and ``w`` from 1 pixel up: the network pads to its ``size_multiple`` and crops its
-    answer.
+    sr: Tensor
+    """``(n, 3, h * scale, w * scale)``, RGB, unclamped."""
+    features: list[Tensor]
+    """One ``(n, c, h', w')`` per depth that was read; ``h'`` and ``w'`` include what was padded."""
+    network: nn.Module
+    """The network, for the few methods that run parts of it."""
+
+
+class Network(nn.Module, ABC):
+    """A super-resolution network: ``(n, 3, h, w)`` RGB in [0, 1] to ``(n, 3, h*scale, w*scale)``.
+
+    Outputs are not clamped. Any ``h`` and ``w`` from 1 pixel up: the network pads to its
+    ``size_multiple`` and crops its output.
     """
 
     fp16_safe: ClassVar[bool] = True
-    """Whether float16 keeps its answers right; bfloat16 always may be used."""
+    """Whether float16 keeps its outputs right; bfloat16 always may be used."""
     channels_last: ClassVar[bool] = True
-    """Whether its passes are faster where an image's channels lie together in memory
+    """Whether its passes are faster in torch's memory format ``channels_last``
     (docs/results/layouts.md)."""
 
     def __init__(
@@ -58,7 +71,7 @@ class SRNetwork(nn.Module, ABC):
             config: The numbers the network was built from.
             width: Channels of its features.
             size_multiple: Height and width are padded to a multiple of this many pixels.
-            radius: Pixels of ``lr`` around a pixel that can change its answer; None if the whole
+            radius: Pixels of ``lr`` around a pixel that can change its output; None if the whole
                 image can (global pooling), so that no tile is exact.
         """
         super().__init__()
@@ -72,55 +85,33 @@ class SRNetwork(nn.Module, ABC):
         """Upscaling factor."""
         return self.config.scale
 
-    @property
-    @abstractmethod
-    def stages(self) -> Sequence[nn.Module]:
-        """The row of modules between head and tail, each ``(n, width, h, w)`` to the same shape."""
-
-    @abstractmethod
-    def begin(self, lr: Tensor) -> Tensor:
-        """Head: a padded ``(n, 3, h, w)`` to shallow features ``(n, width, h, w)``."""
-
-    @abstractmethod
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        """Tail: deep and shallow features ``(n, width, h, w)`` and the padded input to ``(n, 3, h*scale, w*scale)``."""
-
     def forward(self, lr: Tensor) -> Tensor:
         """Upscale: ``(n, 3, h, w)`` in [0, 1] to ``(n, 3, h * scale, w * scale)``, unclamped."""
-        return self.forward_with_features(lr, ())[0]
+        return self.observe(lr, ()).sr
 
-    def forward_with_features(
-        self, lr: Tensor, depths: Sequence[float]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Upscale, and return the features at the given depths beside the answer.
+    @abstractmethod
+    def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:
+        """Upscale, and read the features at the given depths.
 
         Args:
             lr: ``(n, 3, h, w)``, RGB in [0, 1].
             depths: Fractions of the depth, in (0, 1].
 
         Returns:
-            The answer ``(n, 3, h * scale, w * scale)``, and for each depth a tensor ``(n, width,
-            h', w')``, where ``h'`` and ``w'`` are ``h`` and ``w`` padded to ``size_multiple``.
+            The output, with one tensor ``(n, c, h', w')`` of features per depth.
 
         Raises:
-            ValueError: If a depth lies outside (0, 1], or ``lr`` is no batch of RGB images.
+            ValueError: If a depth lies outside (0, 1], or ``lr`` is not a batch of RGB images.
         """
-        if lr.ndim != 4 or lr.shape[1] != 3:
-            raise ValueError(
-                f"a network takes a batch (n, 3, h, w) of RGB images, but got {tuple(lr.shape)}"
-            )
-        stages = self.stages
-        wanted = [stage_number(depth, len(stages)) for depth in depths]
-        h, w = lr.shape[-2:]
-        padded = pad_to_multiple(lr, self.size_multiple)
-        shallow = features = self.begin(padded)
-        seen: dict[int, Tensor] = {}
-        for number, stage in enumerate(stages, start=1):
-            features = stage(features)
-            if number in wanted:
-                seen[number] = features
-        sr = self.end(features, shallow, padded)[..., : h * self.scale, : w * self.scale]
-        return sr, [seen[number] for number in wanted]
+
+    def width_at(self, depth: float) -> int:
+        """Channels of the features at a depth; the same everywhere in networks of one width.
+
+        Raises:
+            ValueError: If the depth is not in (0, 1].
+        """
+        stage_number(depth, 1)
+        return self.width
 
     def frozen(self) -> Self:
         """Return self in eval mode with parameters that take no gradient: what a teacher is."""
@@ -129,6 +120,89 @@ class SRNetwork(nn.Module, ABC):
     def parameter_count(self) -> int:
         """Number of parameters, trained or not."""
         return sum(p.numel() for p in self.parameters())
+
+
+class Staged(Network):
+    """A network that is a head, a row of stages and a tail."""
+
+    keeps: tuple[int, ...] = (0,)
+    """Stages whose outputs the tail reads beside the last one's; 0 is the head."""
+
+    @property
+    @abstractmethod
+    def stages(self) -> Sequence[nn.Module]:
+        """The row of modules between head and tail, each giving ``(n, width, h, w)``."""
+
+    @abstractmethod
+    def head(self, lr: Tensor) -> Tensor:
+        """A padded ``(n, 3, h, w)`` to what the first stage takes, mostly ``(n, width, h, w)``."""
+
+    @abstractmethod
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        """The last stage's output to the image.
+
+        Args:
+            x: ``(n, width, h, w)``.
+            kept: Outputs by stage number, at least those in ``keeps``; 0 is the head's.
+            lr: The padded input, ``(n, 3, h, w)``.
+
+        Returns:
+            ``(n, 3, h * scale, w * scale)``, unclamped.
+        """
+
+    def run(self, padded: Tensor, read: Collection[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
+        """Run head, stages and tail on an input whose size is a multiple of ``size_multiple``.
+
+        Args:
+            padded: ``(n, 3, h, w)``.
+            read: Numbers of the stages whose outputs are given as well.
+
+        Returns:
+            The image ``(n, 3, h * scale, w * scale)``, and outputs by stage number: those read,
+            those in ``keeps``, and the head's.
+        """
+        x = self.head(padded)
+        kept = {0: x}
+        for number, stage in enumerate(self.stages, start=1):
+            x = stage(x)
+            if number in read or number in self.keeps:
+                kept[number] = x
+        return self.tail(x, kept, padded), kept
+
+    @override
+    def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:
+        check_images(lr)
+        read = [stage_number(depth, len(self.stages)) for depth in depths]
+        h, w = lr.shape[-2:]
+        sr, kept = self.run(pad_to_multiple(lr, self.size_multiple), read)
+        cropped = sr[..., : h * self.scale, : w * self.scale]
+        return Output(cropped, [kept[number] for number in read], self)
+
+
+def staged(network: nn.Module) -> Staged:
+    """A network whose head, stages and tail can be run by themselves.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not isinstance(network, Staged):
+        raise ValueError(  # noqa: TRY004  it is the caller's choice of network that is refused
+            f"this method runs parts of networks, and {type(network).__name__} is one piece: take "
+            "a network of dukd.networks, or write yours as a Staged"
+        )
+    return network
+
+
+def check_images(lr: Tensor) -> None:
+    """Refuse what is not a batch ``(n, 3, h, w)``.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if lr.ndim != 4 or lr.shape[1] != 3:
+        raise ValueError(
+            f"a network takes a batch (n, 3, h, w) of RGB images, but got {tuple(lr.shape)}"
+        )
 
 
 def stage_number(depth: float, count: int) -> int:
@@ -147,7 +221,9 @@ def stage_number(depth: float, count: int) -> int:
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad ``(n, c, h, w)`` at the bottom and the right to a multiple, by reflection, then by repeating the edge.
+    """Pad ``(n, c, h, w)`` at the bottom and the right to a multiple.
+
+    Reflect, then repeat the edge.
 
     Reflection needs more pixels than it adds; what is missing in very small images is repeated.
     """
@@ -162,10 +238,32 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right - reflected[0], 0, down - reflected[1]), mode="replicate")
 
 
-class Wrapped(SRNetwork):
-    """A network behind something that changes what it is shown, or what it answers; by itself it changes nothing."""
+def set_memory_format(module: nn.Module, *, channels_last: bool | None = None) -> None:
+    """Put the weights of convolutions into one of torch's memory formats; features follow them.
 
-    def __init__(self, network: SRNetwork) -> None:
+    Args:
+        module: A network, or anything that has networks inside.
+        channels_last: Whether ``channels_last``; None takes what each network inside says.
+    """
+    wanted: list[tuple[nn.Module, bool]] = (
+        [(module, channels_last)] if channels_last is not None else []
+    )
+    if channels_last is None:  # a network comes before those inside it, which may differ
+        wanted = [
+            (part, part.channels_last) for part in module.modules() if isinstance(part, Network)
+        ]
+    for part, last in wanted:
+        memory_format = torch.channels_last if last else torch.contiguous_format
+        part.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
+
+
+class Wrapped(Staged):
+    """A network behind something that changes its input or its output.
+
+    By itself it changes nothing.
+    """
+
+    def __init__(self, network: Network) -> None:
         super().__init__(
             network.config,
             width=network.width,
@@ -173,65 +271,49 @@ class Wrapped(SRNetwork):
             radius=network.radius,
         )
         self.network = network
+        self.keeps = network.keeps if isinstance(network, Staged) else (0,)
 
     @property
+    @override
     def stages(self) -> Sequence[nn.Module]:
-        """Those of the network inside."""
-        return self.network.stages
+        return staged(self.network).stages
 
-    def begin(self, lr: Tensor) -> Tensor:
-        """Head of the network inside."""
-        return self.network.begin(lr)
+    @override
+    def head(self, lr: Tensor) -> Tensor:
+        return staged(self.network).head(lr)
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        """Tail of the network inside."""
-        return self.network.end(features, shallow, lr)
+    @override
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        return staged(self.network).tail(x, kept, lr)
 
 
-def unwrapped(network: SRNetwork) -> SRNetwork:
+def unwrapped(network: Network) -> Network:
     """The network inside all its wrappings: the one that has the weights."""
     while isinstance(network, Wrapped):
         network = network.network
     return network
 
 
-def arrange(module: nn.Module, *, together: bool | None = None) -> None:
-    """Lay the weights of convolutions out in memory, which decides how the features behind them lie.
-
-    Args:
-        module: A network, or anything that has networks inside.
-        together: Whether channels lie together; None leaves it to each network inside.
-    """
-    wanted: list[tuple[nn.Module, bool]] = [(module, together)] if together is not None else []
-    if together is None:  # a network comes before those inside it, which may differ
-        wanted = [
-            (part, part.channels_last) for part in module.modules() if isinstance(part, SRNetwork)
-        ]
-    for part, last in wanted:
-        layout = torch.channels_last if last else torch.contiguous_format
-        part.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
-
-
-class NoTeacher(SRNetwork):
-    """Stands where a method that needs no teacher has none; asking it is an error."""
+class NoTeacher(Staged):
+    """Stands where a method that needs no teacher has none; running it is an error."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config, width=0, radius=0)
 
     @property
+    @override
     def stages(self) -> Sequence[nn.Module]:
-        """Nothing."""
         return ()
 
-    def begin(self, lr: Tensor) -> Tensor:
-        """Refuse."""
+    @override
+    def head(self, lr: Tensor) -> Tensor:
         del lr
         raise ValueError(
-            "this method asks a teacher, but the experiment has none: name its weights as the "
-            "teacher"
+            "this method compares with a teacher, but the experiment has none: name its weights "
+            "as the teacher"
         )
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        """Refuse."""
-        del features, shallow
-        return self.begin(lr)
+    @override
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        del x, kept
+        return self.head(lr)

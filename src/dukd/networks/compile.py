@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network, Output
 from dukd.networks.ensemble import Ensemble
 
 _PASSES = 64
@@ -16,8 +16,10 @@ _PASSES = 64
 at 8."""
 
 
-def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
-    """Compile the pass that methods ask for, in place; the first failure is told as a warning and ends the attempt.
+def compiled(network: Network, *, graphs: bool = False) -> Network:
+    """Compile the pass that methods ask for, in place.
+
+    The first failure is told as a warning and ends the attempt.
 
     Compilers are missing, or trip over a network, on many machines; what they were to speed up
     works without them. Each size of image is compiled for itself, since training shows but a few:
@@ -31,19 +33,24 @@ def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
     import torch._dynamo.config as dynamo  # noqa: PLC0415  takes seconds
 
     dynamo.recompile_limit = max(_PASSES, dynamo.recompile_limit)
-    plain = network.forward_with_features
-    fast = torch.compile(plain, mode="reduce-overhead" if graphs else None, dynamic=False)
+    plain = network.observe
 
-    def attempt(lr: Tensor, depths: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
+    def tensors(lr: Tensor, depths: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
+        sr, features, _ = plain(lr, depths)
+        return sr, features
+
+    fast = torch.compile(tensors, mode="reduce-overhead" if graphs else None, dynamic=False)
+
+    def attempt(lr: Tensor, depths: Sequence[float]) -> Output:
         try:
-            return fast(lr, tuple(depths))
+            return Output(*fast(lr, tuple(depths)), network)
         except (
             torch.OutOfMemoryError
         ):  # the compiler is not to blame, and what was asked for would not fit without it
             raise
         except Exception as error:  # noqa: BLE001  the compiler's own are of many kinds
-            network.forward_with_features = plain
-            answer = plain(lr, depths)  # raises itself where the caller made the mistake
+            network.observe = plain
+            output = plain(lr, depths)  # raises itself where the caller made the mistake
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             warnings.warn(
                 f"torch.compile failed for {network.config.name}, which goes on without: "
@@ -51,14 +58,14 @@ def compiled(network: SRNetwork, *, graphs: bool = False) -> SRNetwork:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            return answer
+            return output
 
-    network.forward_with_features = attempt
+    network.observe = attempt
     return network
 
 
-def lowered(network: SRNetwork) -> SRNetwork:
-    """Copy a frozen network with the weights of products in bfloat16, as autocast makes them anew in every pass.
+def lowered(network: Network) -> Network:
+    """Copy a frozen network with weights of products in bfloat16, as autocast makes in every pass.
 
     Under autocast to bfloat16 the copy answers to the bit what the network does; elsewhere it
     cannot be asked.
@@ -78,5 +85,8 @@ def begin_step() -> None:
 
 
 def as_written() -> AbstractContextManager[object]:
-    """A context in which compiled networks run as they are written: for images of many sizes, as in validation."""
+    """A context in which compiled networks run as they are written.
+
+    For images of many sizes, as in validation.
+    """
     return torch.compiler.set_stance("force_eager")

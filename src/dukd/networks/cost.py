@@ -3,10 +3,10 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 
 
-def macs(network: SRNetwork, h: int, w: int) -> int:
+def macs(network: Network, h: int, w: int) -> int:
     """Multiply-accumulates of matrix products and convolutions for one image.
 
     Counted on tensors without data, so a large network takes no memory and little time.

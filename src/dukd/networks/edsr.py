@@ -4,14 +4,14 @@ Lim, Son, Kim, Nah, Lee, "Enhanced Deep Residual Networks for Single Image Super
 2017, arXiv:1707.02921. Parameters are named as in BasicSR.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
-from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, Staged
 from dukd.networks.layers import (
     DIV2K_MEAN,
     TAIL_RADIUS,
@@ -71,7 +71,7 @@ def edsr_baseline(scale: int) -> EDSRConfig:
     return EDSRConfig(scale=scale)
 
 
-class EDSR(SRNetwork):
+class EDSR(Staged):
     """EDSR; its stages are the blocks and the convolution that closes the body."""
 
     def __init__(self, config: EDSRConfig) -> None:
@@ -92,13 +92,13 @@ class EDSR(SRNetwork):
         """Blocks, then the convolution that closes the body."""
         return [*self.body, self.conv_after_body]
 
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         """Subtract the mean, widen the range, take the first convolution."""
         return self.conv_first(self.range.enter(lr))
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        """Add the shallow features, upsample, go back to [0, 1]."""
-        values = self.conv_last(self.upsample(features + shallow))
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        """Add the kept[0] x, upsample, go back to [0, 1]."""
+        values = self.conv_last(self.upsample(x + kept[0]))
         if self.skip == "none":
             return self.range.leave(values)
         # The enlarged input holds the mean already.

@@ -1,12 +1,12 @@
-"""Several frozen networks and a small one that joins their answers: a better teacher than any of them.
+"""Several frozen networks and a small one that joins their outputs: a better teacher than any.
 
 Jiang, Feng, Zhang and Bull, "MTKD: Multi-Teacher Knowledge Distillation for Image
 Super-Resolution", ECCV 2024, arXiv:2404.09571. There the joining network is a Swin transformer with
 a discrete cosine transform; here it is a row of residual blocks that works at the low resolution
-and adds a correction to the mean answer, so that an untrained ensemble already answers with the
-mean of its members.
+and adds a correction to the mean output, so that an untrained ensemble already gives the mean of
+its members.
 
-    E(lr) = mean_t T_t(lr) + shuffle(tail(body(head(unshuffle([T_1(lr), ..., T_k(lr)])))))
+    E(lr) = mean_t T_t(lr) + shuffle(last(body(first(unshuffle([T_1(lr), ..., T_k(lr)])))))
 
 Members are sorted by name, wherever they come from: whoever trains the ensemble and whoever distils
 it see the same order (methods.md D48). They take no gradient and no training mode (methods.md D49).
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from typing_extensions import override
 
-from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.base import Network, NetworkConfig, Staged
+from dukd.networks.edsr import ResidualBlock
 from dukd.networks.layers import check_numbers
 
 _COLORS = 3
@@ -40,7 +41,10 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleConfig(NetworkConfig):
-    """The numbers of an ensemble; ``build`` leaves its members untrained, `gather` takes trained ones."""
+    """The numbers of an ensemble.
+
+    ``build`` leaves its members untrained, `gather` takes trained ones.
+    """
 
     name: ClassVar[str] = "ensemble"
 
@@ -82,7 +86,7 @@ class EnsembleConfig(NetworkConfig):
         return Ensemble(self)
 
 
-def gather(members: Mapping[str, SRNetwork], *, width: int = 64, blocks: int = 8) -> "Ensemble":
+def gather(members: Mapping[str, Network], *, width: int = 64, blocks: int = 8) -> "Ensemble":
     """Join trained networks; what joins them is still to be trained.
 
     Args:
@@ -105,14 +109,14 @@ def gather(members: Mapping[str, SRNetwork], *, width: int = 64, blocks: int = 8
     return ensemble
 
 
-class Ensemble(SRNetwork):
-    """Frozen members, and residual blocks that join their answers; its stages are the blocks and a last convolution.
+class Ensemble(Staged):
+    """Frozen members, and a small network that joins their outputs.
 
-    The first ``3 * scale**2`` channels of its features carry the mean answer, folded to the low
-    resolution, unchanged.
+    Its stages are a first convolution, the blocks and a last convolution; its head is the members.
     """
 
     fp16_safe: ClassVar[bool] = False
+    keeps = (0, 1)
 
     def __init__(self, config: EnsembleConfig) -> None:
         networks = {member.name: member.network.build() for member in config.members}
@@ -120,44 +124,48 @@ class Ensemble(SRNetwork):
         reach = [network.radius for network in networks.values() if network.radius is not None]
         super().__init__(
             config,
-            width=folded + config.width,
+            width=config.width,
             size_multiple=math.lcm(*(network.size_multiple for network in networks.values())),
             radius=max(reach) + 2 * config.blocks + 3 if len(reach) == len(networks) else None,
         )
         self.folded = folded
         self.members = nn.ModuleDict({name: network.frozen() for name, network in networks.items()})
-        self.head = nn.Conv2d(folded * len(networks), config.width, 3, padding=1)
-        self.joint = nn.Sequential(*(_Block(folded, config.width) for _ in range(config.blocks)))
-        self.joint_end = _Last(folded, config.width)
-        self.tail = nn.Conv2d(config.width, folded, 3, padding=1)
-        for p in self.tail.parameters():
+        self.conv_first = nn.Conv2d(folded * len(networks), config.width, 3, padding=1)
+        self.body = nn.Sequential(*(ResidualBlock(config.width, 1.0) for _ in range(config.blocks)))
+        self.conv_after_body = nn.Conv2d(config.width, config.width, 3, padding=1)
+        self.conv_last = nn.Conv2d(config.width, folded, 3, padding=1)
+        for p in self.conv_last.parameters():
             nn.init.zeros_(p)
 
     @property
+    @override
     def stages(self) -> Sequence[nn.Module]:
-        """Blocks, then the convolution that closes them."""
-        return [*self.joint, self.joint_end]
+        return [self.conv_first, *self.body, self.conv_after_body]
 
-    def begin(self, lr: Tensor) -> Tensor:
-        """Ask every member, fold the answers to the low resolution, take the first convolution."""
+    @override
+    def head(self, lr: Tensor) -> Tensor:
+        """What the members make of ``lr``, folded to its size: ``(n, k * 3 * scale**2, h, w)``.
+
+        The first ``3 * scale**2`` channels are the mean of the outputs, the others the distances
+        to it. These add up to nothing, so that of the first member is known from the others.
+        """
         with torch.no_grad():
-            kind = self.head.weight.dtype
+            dtype = self.conv_first.weight.dtype
             folded = [
-                F.pixel_unshuffle(member(lr).to(kind), self.scale)
+                F.pixel_unshuffle(member(lr).to(dtype), self.scale)
                 for member in self.members.values()
             ]
-            answers = torch.stack(folded, 1)  # (n, k, 3 * scale**2, h, w)
-            mean = answers.mean(1)
-            # Distances to the mean add up to nothing, so that of the first member is known from the
-            # others.
-            apart = (answers[:, 1:] - mean[:, None]).flatten(1, 2)
-        return torch.cat([mean, self.head(torch.cat([mean, apart], 1))], 1)
+            outputs = torch.stack(folded, 1)  # (n, k, 3 * scale**2, h, w)
+            mean = outputs.mean(1)
+            distances = (outputs[:, 1:] - mean[:, None]).flatten(1, 2)
+            return torch.cat([mean, distances], 1)
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        """Add the correction to the mean answer: ``(n, width, h, w)`` to ``(n, 3, h * scale, w * scale)``."""
+    @override
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        """Add the correction to the mean of the outputs."""
         del lr
-        own = features[:, self.folded :] + shallow[:, self.folded :]
-        return F.pixel_shuffle(shallow[:, : self.folded] + self.tail(own), self.scale)
+        mean = kept[0][:, : self.folded]
+        return F.pixel_shuffle(mean + self.conv_last(x + kept[1]), self.scale)
 
     @override
     def train(self, mode: bool = True) -> Self:
@@ -170,29 +178,3 @@ class Ensemble(SRNetwork):
         super().requires_grad_(requires_grad)
         self.members.requires_grad_(False)
         return self
-
-
-class _Block(nn.Module):
-    """Two convolutions with a rectifier between them, beside the identity; the first ``kept`` channels just pass."""
-
-    def __init__(self, kept: int, width: int) -> None:
-        super().__init__()
-        self.kept = kept
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept, own = x[:, : self.kept], x[:, self.kept :]
-        return torch.cat([kept, own + self.conv2(F.relu(self.conv1(own)))], 1)
-
-
-class _Last(nn.Module):
-    """A convolution; the first ``kept`` channels pass as they are."""
-
-    def __init__(self, kept: int, width: int) -> None:
-        super().__init__()
-        self.kept = kept
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x[:, : self.kept], self.conv(x[:, self.kept :])], 1)

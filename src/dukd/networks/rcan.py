@@ -4,13 +4,13 @@ Zhang, Li, Li, Wang, Zhong, Fu, "Image Super-Resolution Using Very Deep Residual
 Networks", ECCV 2018, arXiv:1807.02758. Parameters are named as in BasicSR.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, Staged
 from dukd.networks.layers import DIV2K_MEAN, Mean, Range, Upsampler, check_numbers, upsampler_steps
 
 
@@ -63,7 +63,7 @@ def rcan_student(scale: int) -> RCANConfig:
     return RCANConfig(scale=scale, blocks=6)
 
 
-class RCAN(SRNetwork):
+class RCAN(Staged):
     """RCAN; its stages are the groups and the convolution that closes the body.
 
     Channel attention averages over the whole image, so every input pixel can change every output
@@ -88,14 +88,14 @@ class RCAN(SRNetwork):
         """Groups, then the convolution that closes the body."""
         return [*self.body, self.conv_after_body]
 
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         """Subtract the mean, widen the range, take the first convolution."""
         return self.conv_first(self.range.enter(lr))
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        """Add the shallow features, upsample, go back to [0, 1]."""
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        """Add the kept[0] x, upsample, go back to [0, 1]."""
         del lr
-        return self.range.leave(self.conv_last(self.upsample(features + shallow)))
+        return self.range.leave(self.conv_last(self.upsample(x + kept[0])))
 
 
 class ResidualGroup(nn.Module):

@@ -5,7 +5,7 @@ Efficient Image Super-Resolution", ECCV 2024. Parameters are named as in the aut
 files are read as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
-from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, Staged
 from dukd.networks.layers import check_numbers
 from dukd.networks.tracing import cell_maxima, enlarged, variance
 
@@ -23,7 +23,10 @@ _COARSE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SMFANetConfig(NetworkConfig):
-    """The numbers of an SMFANet; the defaults are SMFANet+. It works on [0, 1] and subtracts no mean."""
+    """The numbers of an SMFANet; the defaults are SMFANet+.
+
+    It works on [0, 1] and subtracts no mean.
+    """
 
     name: ClassVar[str] = "smfanet"
 
@@ -46,7 +49,7 @@ class SMFANetConfig(NetworkConfig):
 
 
 def smfanet_plus(scale: int) -> SMFANetConfig:
-    """SMFANet+: 48 channels, 12 blocks, half a million parameters, about as good as EDSR's 43 million."""
+    """SMFANet+: 48 channels, 12 blocks, half a million parameters."""
     return SMFANetConfig(scale=scale)
 
 
@@ -55,7 +58,7 @@ def smfanet_small(scale: int) -> SMFANetConfig:
     return SMFANetConfig(scale=scale, width=36, blocks=8)
 
 
-class SMFANet(SRNetwork):
+class SMFANet(Staged):
     """SMFANet; its stages are the blocks.
 
     Each block takes the variance of its features over the whole image, so every input pixel can
@@ -79,18 +82,18 @@ class SMFANet(SRNetwork):
         """The blocks; no convolution closes the body."""
         return list(self.feats)
 
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         """Take the first convolution."""
         return self.to_feat(lr)
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        """Add the shallow features, upsample in one step."""
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        """Add the kept[0] x, upsample in one step."""
         del lr
-        return self.to_img(features + shallow)
+        return self.to_img(x + kept[0])
 
 
 class ModulationBlock(nn.Module):
-    """Self-modulation, then a feed-forward network, each on features of unit norm and beside the identity."""
+    """Self-modulation and a feed-forward network, on features of unit norm, with skips."""
 
     def __init__(self, width: int, expansion: float) -> None:
         super().__init__()
@@ -104,7 +107,10 @@ class ModulationBlock(nn.Module):
 
 
 class SelfModulation(nn.Module):
-    """Half of the channels is scaled by what coarse cells and the whole image hold; the other half keeps detail."""
+    """Half of the channels is scaled by what coarse cells and the whole image hold.
+
+    The other half keeps detail.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ input's size at each call, so that a model trained on 48 pixels reads one traine
 D11), and an exported graph takes any size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 
-from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.base import NetworkConfig, Staged
 from dukd.networks.layers import (
     DIV2K_MEAN,
     TAIL_RADIUS,
@@ -114,7 +114,10 @@ def swinir_student(scale: int) -> SwinIRConfig:
 
 
 def swinir_light(scale: int) -> SwinIRConfig:
-    """The authors' light model: the student's body with an upsampler of one convolution, 0.9 million parameters."""
+    """The authors' light model.
+
+    The student's body with an upsampler of one convolution, 0.9 million parameters.
+    """
     return SwinIRConfig(
         scale=scale,
         width=60,
@@ -124,7 +127,7 @@ def swinir_light(scale: int) -> SwinIRConfig:
     )
 
 
-class SwinIR(SRNetwork):
+class SwinIR(Staged):
     """SwinIR; its stages are the groups, and the norm with the convolution that closes the body.
 
     Its ``radius`` counts from the worst place in a window, and holds for tiles that start at
@@ -176,18 +179,21 @@ class SwinIR(SRNetwork):
 
     @property
     def stages(self) -> Sequence[nn.Module]:
-        """Groups, the first behind the norm of the embedding; then the norm and convolution that close the body."""
+        """Groups, the first behind the norm of the embedding.
+
+        Then the norm and convolution that close the body.
+        """
         return self.row
 
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         """Subtract the mean, take the first convolution."""
         return self.conv_first(self.range.enter(lr))
 
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
-        """Add the shallow features, upsample, add the mean."""
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        """Add the kept[0] x, upsample, add the mean."""
         del lr
         return self.range.leave(
-            self.conv_last(self.upsample(self.conv_before_upsample(features + shallow)))
+            self.conv_last(self.upsample(self.conv_before_upsample(x + kept[0])))
         )
 
 
@@ -266,7 +272,7 @@ class Layers(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention inside windows, then a feed-forward network, each behind a norm and beside the identity."""
+    """Attention inside windows and a feed-forward network, each behind a norm, with skips."""
 
     def __init__(
         self, width: int, heads: int, window: int, *, shift: int, inner: int, drop: float
@@ -281,7 +287,10 @@ class Layer(nn.Module):
         self.mlp = FeedForward(width, inner)
 
     def forward(self, x: Tensor, apart: Tensor) -> Tensor:
-        """``(n, h, w, width)`` to the same shape; ``apart`` is used where the windows are shifted."""
+        """``(n, h, w, width)`` to the same shape.
+
+        ``apart`` is used where the windows are shifted.
+        """
         x = x + self._sometimes(self._attend(self.norm1(x), apart))
         return x + self._sometimes(self.mlp(self.norm2(x)))
 
@@ -298,7 +307,10 @@ class Layer(nn.Module):
         return x.roll((self.shift, self.shift), (1, 2))
 
     def _sometimes(self, branch: Tensor) -> Tensor:
-        """Leave the branch out for some images of the batch, while training; draws from the global generator."""
+        """Leave the branch out for some images of the batch, while training.
+
+        Draws from the global generator.
+        """
         if not self.training or self.drop == 0:
             return branch
         kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop
@@ -306,7 +318,7 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention among the pixels of a window, with a learnt bias for each relative position."""
+    """Multi-head attention among a window's pixels, with a learnt bias per relative position."""
 
     relative_position_index: Tensor
 
@@ -323,7 +335,10 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, apart: Tensor | None) -> Tensor:
-        """``(n * windows, pixels, width)`` to the same shape; ``apart`` is ``(windows, pixels, pixels)``."""
+        """``(n * windows, pixels, width)`` to the same shape.
+
+        ``apart`` is ``(windows, pixels, pixels)``.
+        """
         pixels, width = x.shape[1:]
         qkv = self.qkv(x).reshape(-1, pixels, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(
@@ -370,7 +385,9 @@ def relative_positions(window: int) -> Tensor:
 
 
 def shift_mask(h: int, w: int, window: int, like: Tensor) -> Tensor:
-    """What to add to the logits in shifted windows: nothing, or -100 between pixels of different regions.
+    """What to add to the logits in shifted windows.
+
+    Nothing, or -100 between pixels of different regions.
 
     A shift wraps around, and brings pixels of opposite edges into one window: the last row and
     column of windows hold what came from the other side behind what was there, and pixels attend
@@ -418,7 +435,7 @@ def _channels_first(x: Tensor) -> Tensor:
 
 
 def _radius(config: SwinIRConfig) -> int:
-    """Follow the pixels an answer depends on from the output back to the input, for each place in a window."""
+    """Follow the pixels an output depends on back to the input, for each place in a window."""
     window, reach = config.window, 0
     for place in range(window):
         first = last = place

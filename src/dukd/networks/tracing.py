@@ -1,4 +1,4 @@
-"""Pooling and enlarging whose sizes follow from the input's, in operations that a traced graph can repeat at any size.
+"""Pooling and enlarging in operations that a traced graph can repeat at any size.
 
 The exporter to ONNX records what happens for one image. torch's own adaptive pooling would be
 recorded for the size of that image; these functions compute the same from index arithmetic, which
@@ -39,8 +39,8 @@ def enlarged(x: Tensor, like: Tensor) -> Tensor:
     for _ in range(2):
         like = like.transpose(2, 3)
         few, many = torch.as_tensor(x.shape[-2]), torch.as_tensor(like.shape[-1])
-        # type: ignore[call-overload]
-        places = (torch.arange(many) * (few.float() / many.float())).long()
+        columns = torch.arange(many)  # type: ignore[call-overload]
+        places = (columns * (few.float() / many.float())).long()
         x = x.index_select(2, torch.minimum(places, few - 1)).transpose(2, 3)
     return x
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from dukd.methods import Losses, Method
 from dukd.methods.inner import Recorded
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SRNetwork, SwinIRConfig
-from dukd.networks.base import SCALES, NoTeacher, Wrapped, pad_to_multiple
+from dukd.networks import EDSRConfig, Network, NetworkConfig, RCANConfig, SwinIRConfig
+from dukd.networks.base import SCALES, NoTeacher, Output, Staged, Wrapped, pad_to_multiple
 from dukd.networks.files import weights
 from dukd.training.experiment import Data, Experiment, Teacher
 
@@ -68,8 +68,8 @@ class Case:
     """A method, a pair of networks, what the method keeps beside them, and a batch."""
 
     method: Method
-    student: SRNetwork
-    teacher: SRNetwork
+    student: Network
+    teacher: Network
     extras: torch.nn.Module
     lr: Tensor
     hr: Tensor
@@ -243,7 +243,7 @@ def takes_patches_that_are_not_square(method: Method, pair: Pair) -> None:
 
 
 def sees_no_difference_in_a_wrapping(method: Method, pair: Pair) -> None:
-    """A student behind something that hands its questions on, as where batches come again, gives the same losses."""
+    """A wrapped student gives the same losses."""
     case = Case.of(method, pair)
     for part in method.parts:
         plain = case.losses(part)
@@ -288,7 +288,10 @@ def trains_its_extras(method: Method, pair: Pair) -> None:
 
 
 def lowers_its_sum(method: Method, pair: Pair) -> None:
-    """Twenty small steps on one batch with the same draws: what is minimized is what is returned."""
+    """Twenty small steps on one batch with the same draws.
+
+    What is minimized is what is returned.
+    """
     case = Case.of(method, pair)
     for part in method.parts:
         optimizer = torch.optim.Adam(
@@ -329,7 +332,7 @@ def survives_a_checkpoint(method: Method, pair: Pair) -> None:
 
 
 def says_what_it_reads(method: Method, pair: Pair) -> None:
-    """``taps`` names every depth at which features are read, so that a combination makes no second forward pass."""
+    """``taps`` names every depth that is read, so that combinations make no second pass."""
     case = Case.of(method, pair)
     networks = {"student": case.student, "teacher": case.teacher}
     recorded: dict[str, Recorded] = {}
@@ -381,7 +384,7 @@ def is_a_frozen_value(method: Method, pair: Pair) -> None:
 
 
 def can_be_named_and_written(method: Method, pair: Pair) -> None:
-    """It has a name, a sentence, documented numbers, and comes back from an experiment's YAML as it was."""
+    """It has a name, a sentence, documented numbers, and comes back from YAML as it was."""
     kind = type(method)
     about = (kind.__doc__ or "").strip()
     _hold(
@@ -450,13 +453,14 @@ def check_network(config: NetworkConfig) -> None:
         network.frozen()
         for h, w in ((1, 1), (5, 7), (16, 24)):
             _answers(network, torch.rand(2, 3, h, w))
-        _hands_out_what_stays(network, torch.rand(1, 3, 16, 24))
+        if isinstance(network, Staged):
+            _hands_out_what_stays(network, torch.rand(1, 3, 16, 24))
         if network.radius is not None:
             _reaches_no_further(network, network.radius)
     _comes_back_from_its_file(network, torch.rand(1, 3, 9, 8))
 
 
-def _every_parameter_learns(network: SRNetwork, lr: Tensor) -> None:
+def _every_parameter_learns(network: Network, lr: Tensor) -> None:
     sr = network.train()(lr)
     (sr * torch.rand_like(sr)).sum().backward()
     idle = [
@@ -467,14 +471,14 @@ def _every_parameter_learns(network: SRNetwork, lr: Tensor) -> None:
     _hold(not idle, f"{network.config.name} has parameters that no answer depends on: {idle[:3]}")
 
 
-def _answers(network: SRNetwork, lr: Tensor) -> None:
+def _answers(network: Network, lr: Tensor) -> None:
     name, before, (n, _, h, w) = network.config.name, lr.clone(), lr.shape
     sr = network(lr)
     wanted = (n, 3, h * network.scale, w * network.scale)
     _hold(
         sr.shape == wanted, f"{name} answers {tuple(lr.shape)} with {tuple(sr.shape)}, not {wanted}"
     )
-    again, features = network.forward_with_features(lr, (0.5, 1.0))
+    again, features, _ = network.observe(lr, (0.5, 1.0))
     _hold(
         torch.equal(sr, again),
         f"{name} answers otherwise when its features are read, or when it is asked again",
@@ -489,15 +493,15 @@ def _answers(network: SRNetwork, lr: Tensor) -> None:
         )
 
 
-def _hands_out_what_stays(network: SRNetwork, lr: Tensor) -> None:
+def _hands_out_what_stays(network: Staged, lr: Tensor) -> None:
     """A feature that was read is not written to afterwards."""
     padded = pad_to_multiple(lr, network.size_multiple)
-    handed = [network.begin(padded)]
+    handed = [network.head(padded)]
     kept = [handed[0].clone()]
     for stage in network.stages:
         handed.append(stage(handed[-1]))
         kept.append(handed[-1].clone())
-    network.end(handed[-1], handed[0], padded)
+    network.tail(handed[-1], dict(enumerate(handed)), padded)
     written = [
         i for i, (x, y) in enumerate(zip(handed, kept, strict=True)) if not torch.equal(x, y)
     ]
@@ -505,7 +509,7 @@ def _hands_out_what_stays(network: SRNetwork, lr: Tensor) -> None:
     _hold(not written, f"{network.config.name} writes into features it has handed out, of {where}")
 
 
-def _reaches_no_further(network: SRNetwork, radius: int) -> None:
+def _reaches_no_further(network: Network, radius: int) -> None:
     """A pixel further away than the radius changes nothing: only so are tiles exact."""
     side = -(-(2 * radius + 5) // network.size_multiple) * network.size_multiple
     if side > _WIDEST:
@@ -521,7 +525,7 @@ def _reaches_no_further(network: SRNetwork, radius: int) -> None:
     )
 
 
-def _comes_back_from_its_file(network: SRNetwork, lr: Tensor) -> None:
+def _comes_back_from_its_file(network: Network, lr: Tensor) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.safetensors"
         weights.write(path, network)
@@ -555,15 +559,15 @@ def _trained(extras: torch.nn.Module) -> tuple[list[str], list[torch.nn.Paramete
     return list(found), list(found.values())
 
 
-def _forbid(network: SRNetwork, lr: Tensor, sentence: str) -> None:
+def _forbid(network: Network, lr: Tensor, sentence: str) -> None:
     """Make a network refuse to be asked about ``lr`` again."""
-    ask = network.forward_with_features
+    ask = network.observe
 
-    def refuse(x: Tensor, depths: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
+    def refuse(x: Tensor, depths: tuple[float, ...]) -> Output:
         _hold(x is not lr, sentence)
         return ask(x, depths)
 
-    network.forward_with_features = refuse  # type: ignore[method-assign, assignment]
+    network.observe = refuse  # type: ignore[method-assign, assignment]
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from dukd.core.distributed import World
 from dukd.data.patches import Patches
 from dukd.evaluation.timing import Precision, Result, Ways, ceiling, counted, interleaved
 from dukd.methods import DUKD, Combined, Method
-from dukd.networks import NetworkConfig, SRNetwork
-from dukd.networks.base import Wrapped, arrange
+from dukd.networks import Network, NetworkConfig
+from dukd.networks.base import Wrapped, set_memory_format
 from dukd.networks.compile import begin_step
 from dukd.networks.cost import macs
 from dukd.networks.files import weights
@@ -62,7 +62,7 @@ def network(
 ) -> Result:
     """Time a network's forward pass without a graph, and forward and backward together."""
     built = config.build().to(device)
-    arrange(built, together=channels_last)
+    set_memory_format(built, channels_last=channels_last)
     lr = torch.rand(batch, 3, patch, patch, device=device)
 
     def forward() -> Tensor:
@@ -121,7 +121,7 @@ def upscale(
 ) -> Result:
     """Time whole images, in every precision."""
     built = config.build().to(device).frozen()
-    arrange(built)
+    set_memory_format(built)
     lr = torch.rand(1, 3, height, width, device=device)
 
     def way(precision: Precision) -> Callable[[], object]:
@@ -397,11 +397,11 @@ def _listen(objective: Objective, training: Training, lr: Tensor, hr: Tensor) ->
 class _Heard(Wrapped):
     """A network that remembers what it was shown."""
 
-    def __init__(self, network: SRNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.inputs: list[Tensor] = []
 
     @override
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         self.inputs.append(lr.detach())
-        return super().begin(lr)
+        return super().head(lr)

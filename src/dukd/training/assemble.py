@@ -13,7 +13,7 @@ from dukd.core.files import Progress, sha256, silent
 from dukd.data.pack import Pack, prepare
 from dukd.data.pairs import PairsError, find_pairs
 from dukd.data.patches import Patches, Resident
-from dukd.networks.base import NoTeacher, SRNetwork, arrange
+from dukd.networks.base import Network, NoTeacher, set_memory_format
 from dukd.networks.compile import compiled, lowered
 from dukd.networks.files import weights
 from dukd.training.experiment import Data, Experiment, Optimization
@@ -37,7 +37,7 @@ class Training:
     """What gives the losses."""
     share: Share
     """This rank's part of each batch."""
-    teacher: SRNetwork | None
+    teacher: Network | None
     """In its own arithmetic, to compare with; None where nothing is learned from one."""
     teacher_sha256: str
     """Digest of its file; empty without one."""
@@ -110,8 +110,8 @@ def assemble(
 class _Networks(NamedTuple):
     """What an experiment names, built on the CPU."""
 
-    student: SRNetwork
-    teacher: SRNetwork
+    student: Network
+    teacher: Network
     teacher_sha256: str
     extras: nn.Module
     notes: list[str]
@@ -134,14 +134,14 @@ def _place(networks: _Networks, optimization: Optimization, device: torch.device
     """Lay the networks out and move them; the memory format of images comes back."""
     decided = memory_format(optimization, device)
     channels_last = networks.student.channels_last if decided is None else decided
-    arrange(networks.extras, together=channels_last)
+    set_memory_format(networks.extras, channels_last=channels_last)
     for module in (networks.student, networks.teacher, networks.extras):
-        arrange(module, together=decided)
+        set_memory_format(module, channels_last=decided)
         module.to(device)
     return channels_last
 
 
-def _teacher(experiment: Experiment, notes: list[str]) -> tuple[SRNetwork, str]:
+def _teacher(experiment: Experiment, notes: list[str]) -> tuple[Network, str]:
     described = experiment.teacher
     if described is None or not experiment.method.needs_teacher:
         return NoTeacher(experiment.student), ""

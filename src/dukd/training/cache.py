@@ -37,7 +37,7 @@ from typing_extensions import override
 
 from dukd.core import files
 from dukd.core.device import sent
-from dukd.networks.base import SRNetwork, Wrapped
+from dukd.networks.base import Network, Output, Wrapped
 from dukd.training.codec import Bits, Codec, Codes, FeatureCodec
 
 Shape = tuple[int, int, int, int]
@@ -115,12 +115,10 @@ class _Asked(Wrapped, ABC):
         """Upscale ``(n, 3, h, w)``, and give the features ``(n, width, h, w)`` at these depths."""
 
     @override
-    def forward_with_features(
-        self, lr: Tensor, depths: Sequence[float]
-    ) -> tuple[Tensor, list[Tensor]]:
+    def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:
         if lr.requires_grad:
             raise self._refusal("asks the teacher about what the student made")
-        return self.answer(lr, tuple(depths))
+        return Output(*self.answer(lr, tuple(depths)), self)
 
     @property
     @override
@@ -128,11 +126,11 @@ class _Asked(Wrapped, ABC):
         raise self._refusal("runs the teacher's stages")
 
     @override
-    def begin(self, lr: Tensor) -> Tensor:
+    def head(self, lr: Tensor) -> Tensor:
         raise self._refusal("runs the teacher's head")
 
     @override
-    def end(self, features: Tensor, shallow: Tensor, lr: Tensor) -> Tensor:
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
         raise self._refusal("runs the teacher's tail")
 
     def _refusal(self, what: str) -> BankError:
@@ -142,7 +140,7 @@ class _Asked(Wrapped, ABC):
 class _Listener(_Asked):
     """Hears what a teacher is asked, and answers nothing."""
 
-    def __init__(self, network: SRNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.heard: list[Question] = []
 
@@ -156,7 +154,7 @@ class _Listener(_Asked):
         return lr.new_zeros((n, c, h * self.scale, w * self.scale)), features
 
 
-def questions(teacher: SRNetwork, ask: Callable[[SRNetwork], object]) -> tuple[Question, ...]:
+def questions(teacher: Network, ask: Callable[[Network], object]) -> tuple[Question, ...]:
     """What a method asks its teacher for one batch; the teacher itself is not run.
 
     Args:
@@ -355,7 +353,7 @@ class BankedTeacher(_Asked):
     and checks the next batch's answers.
     """
 
-    def __init__(self, network: SRNetwork, bank: Bank, *, late: bool = False) -> None:
+    def __init__(self, network: Network, bank: Bank, *, late: bool = False) -> None:
         """Put ``bank`` before ``network``; a ``late`` method may not read it at first."""
         super().__init__(network)
         self.bank = bank
@@ -447,7 +445,7 @@ class BankedTeacher(_Asked):
         self, lr: Tensor, depths: tuple[float, ...], place: int, prints: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """Ask the teacher itself, and answer what will be replayed."""
-        sr, features = self.network.forward_with_features(lr, depths)
+        sr, features, _ = self.network.observe(lr, depths)
         features = [
             f[..., : lr.shape[-2], : lr.shape[-1]] for f in features
         ]  # what it padded is no part of the answer

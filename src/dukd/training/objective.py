@@ -8,7 +8,7 @@ from torch import nn
 
 from dukd.core.files import Progress, silent
 from dukd.methods import Losses, Method
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 from dukd.networks.compile import begin_step
 from dukd.training import cache
 from dukd.training.cache import Bank, BankedTeacher, BankError, Source
@@ -23,8 +23,8 @@ class Objective:
 
     experiment: Experiment
     device: torch.device
-    student: SRNetwork
-    teacher: SRNetwork
+    student: Network
+    teacher: Network
     """Its weights in the arithmetic of training."""
     extras: nn.Module
     turned: Turned | None = None

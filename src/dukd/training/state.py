@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 from dukd.training.experiment import Optimization
 
 
@@ -18,8 +18,8 @@ from dukd.training.experiment import Optimization
 class State:
     """What a step of training changes."""
 
-    student: SRNetwork
-    averaged: SRNetwork
+    student: Network
+    averaged: Network
     """The exponential moving average of the student: what is validated and saved."""
     extras: nn.Module
     """What trains, or is kept, beside the student and is thrown away at the end."""
@@ -32,7 +32,7 @@ class State:
     """Seconds of training before the run was resumed."""
 
     @classmethod
-    def begin(cls, student: SRNetwork, extras: nn.Module, optimization: Optimization) -> Self:
+    def begin(cls, student: Network, extras: nn.Module, optimization: Optimization) -> Self:
         """The state before the first step; the networks are where they are to be trained."""
         optimizer = Adam(
             _trained(student, extras),

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dukd.core.distributed import InOrder
 from dukd.methods import Losses
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 from dukd.networks.compile import begin_step
 from dukd.training.assemble import Training
 from dukd.training.log import GRADIENT_NORM
@@ -107,7 +107,7 @@ def _gradients(
 
 
 @torch.no_grad()
-def update_average(averaged: SRNetwork, student: SRNetwork, decay: float) -> None:
+def update_average(averaged: Network, student: Network, decay: float) -> None:
     """Move the averaged weights towards the student's.
 
     Buffers are copied (BasicSR leaves them, methods.md D52).

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from typing_extensions import override
 
 from dukd.images import invertible
-from dukd.networks.base import SRNetwork, Wrapped
+from dukd.networks.base import Network, Output, Wrapped
 
 TURNS: tuple[invertible.Operation, ...] = ("flip_rows", "flip_columns", "transpose")
 """Each with even chances: every symmetry of the square is equally likely."""
@@ -23,7 +23,7 @@ class Turned(Wrapped):
     """A network behind a symmetry that is drawn anew for each image of each call."""
 
     def __init__(
-        self, network: SRNetwork, operations: Sequence[invertible.Operation] = TURNS
+        self, network: Network, operations: Sequence[invertible.Operation] = TURNS
     ) -> None:
         """Turn what ``network`` sees by ``operations``, each with probability one half."""
         super().__init__(network)
@@ -35,9 +35,7 @@ class Turned(Wrapped):
         self._rng = rng
 
     @override
-    def forward_with_features(
-        self, lr: Tensor, depths: Sequence[float]
-    ) -> tuple[Tensor, list[Tensor]]:
+    def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:
         if depths and "invert" in self.operations:
             raise ValueError(
                 "features of inverted colors cannot be turned back: leave invert out of the "
@@ -45,8 +43,8 @@ class Turned(Wrapped):
             )
         turn = invertible.draw(lr.shape, probability=0.5, rng=self._rng, operations=self.operations)
         seen = turn.apply(lr)
-        sr, features = self.network.forward_with_features(seen, depths)
+        sr, features, _ = self.network.observe(seen, depths)
         h, w = seen.shape[
             -2:
         ]  # without what the network padded, which lies elsewhere once it is turned
-        return turn.invert(sr), [turn.invert(f[..., :h, :w]) for f in features]
+        return Output(turn.invert(sr), [turn.invert(f[..., :h, :w]) for f in features], self)

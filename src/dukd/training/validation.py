@@ -22,7 +22,7 @@ from dukd.evaluation import metrics
 from dukd.evaluation.evaluate import answer
 from dukd.images.convert import Pixels, from_tensor, to_tensor
 from dukd.images.resize import imresize_uint8
-from dukd.networks.base import SRNetwork, Wrapped
+from dukd.networks.base import Network, Wrapped
 from dukd.networks.layers import DIV2K_MEAN
 from dukd.training.experiment import Evaluation
 
@@ -63,7 +63,7 @@ class Validation:
             ) from None
         return Validation(scale, device, sets)
 
-    def measure(self, network: SRNetwork, teacher: SRNetwork | None) -> dict[str, dict[str, float]]:
+    def measure(self, network: Network, teacher: Network | None) -> dict[str, dict[str, float]]:
         """Mean PSNR and SSIM of the luma, PSNR of RGB, agreement with the teacher, per set."""
         results: dict[str, dict[str, float]] = {}
         for name, pairs in self.sets.items():
@@ -79,7 +79,7 @@ class Validation:
         """Name of the set that chooses the best student."""
         return next(iter(self.sets))
 
-    def record(self, step: int, network: SRNetwork, teacher: SRNetwork | None) -> ValidationRecord:
+    def record(self, step: int, network: Network, teacher: Network | None) -> ValidationRecord:
         """The line of the log for a validation."""
         started = time.perf_counter()
         sets = self.measure(network, teacher)
@@ -91,7 +91,7 @@ class Validation:
         }
 
     def _measure(
-        self, network: SRNetwork, teacher: SRNetwork | None, name: str, pair: Pair
+        self, network: Network, teacher: Network | None, name: str, pair: Pair
     ) -> dict[str, float]:
         lr, hr = load(pair)
         # Compared where the answer is: on one thread of a GPU's host it would take a second per
@@ -149,7 +149,7 @@ def some(pairs: Pairs, count: int) -> Pairs:
     return replace(pairs, pairs=tuple(pairs[i * len(pairs) // count] for i in range(count)))
 
 
-def try_teacher(teacher: SRNetwork, validation: Validation, count: int) -> str:
+def try_teacher(teacher: Network, validation: Validation, count: int) -> str:
     """Compare a teacher with bicubic, and with itself read otherwise, on images of the first set.
 
     A file does not say everything about a network: the range of its values, the mean it subtracts,
@@ -215,7 +215,7 @@ _UNTRAINED = (
 
 
 def _mean_psnr(
-    network: SRNetwork,
+    network: Network,
     loaded: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     validation: Validation,
 ) -> float:
@@ -239,8 +239,8 @@ def _crop(
 
 
 def _read_otherwise(
-    teacher: SRNetwork, changes: int
-) -> Generator[tuple[int, str, SRNetwork], None, None]:
+    teacher: Network, changes: int
+) -> Generator[tuple[int, str, Network], None, None]:
     """The same weights with other numbers that a file may not say, and as BGR."""
     config, tensors = teacher.config, teacher.state_dict()
     there = {f.name: getattr(config, f.name) for f in fields(config) if f.name in UNSAID}
@@ -306,8 +306,8 @@ def busiest(hr: NDArray[np.uint8], size: int) -> tuple[int, int]:
 
 def write_samples(
     validation: Validation,
-    network: SRNetwork,
-    teacher: SRNetwork | None,
+    network: Network,
+    teacher: Network | None,
     folder: Path,
     count: int,
     *,

@@ -1,4 +1,6 @@
-"""Files of weights: read every public layout of the networks here, write files that describe themselves.
+"""Files of weights.
+
+Read every public layout of the networks here, write files that describe themselves.
 
 What this module writes is safetensors under BasicSR's names, with the network, its config and a
 SHA-256 of the tensors beside them. What it reads may come from anywhere, see ``_tensorfile``.
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from dukd.core import files
 from dukd.core.registry import known
-from dukd.networks.base import NetworkConfig, SRNetwork
+from dukd.networks.base import Network, NetworkConfig
 from dukd.networks.edsr import EDSRConfig
 from dukd.networks.ensemble import EnsembleConfig, Member
 from dukd.networks.files.safe import TensorFile, WeightsError, load
@@ -84,7 +86,7 @@ def read(
     mean: Mean | None = None,
     residual_scale: float | None = None,
     report: Callable[[str], None] = _quiet,
-) -> SRNetwork:
+) -> Network:
     """Read a network from a file that may come from anywhere.
 
     Which network it is, and its sizes, are told from the tensors; averaged weights are preferred. A
@@ -143,7 +145,7 @@ def inspect(
 
 def write(
     path: Path,
-    network: SRNetwork,
+    network: Network,
     *,
     layout: Layout = "dukd",
     metadata: Mapping[str, str] | None = None,
@@ -197,7 +199,10 @@ def write(
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:
-    """Make equal networks equal files: safetensors writes its metadata in an order that changes from call to call."""
+    """Make equal networks equal files.
+
+    Safetensors writes its metadata in an order that changes from call to call.
+    """
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -217,7 +222,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _metadata(
-    network: SRNetwork, tensors: Mapping[str, Tensor], extra: Mapping[str, str]
+    network: Network, tensors: Mapping[str, Tensor], extra: Mapping[str, str]
 ) -> dict[str, str]:
     ours = {
         "format": "pt",
@@ -300,7 +305,10 @@ def _open(
 
 
 def _as_declared(file: TensorFile, declared: NetworkConfig) -> Recognized:
-    """Believe the metadata: what an ensemble or somebody's own network is, names of tensors do not tell."""
+    """Believe the metadata.
+
+    What an ensemble or somebody's own network is, names of tensors do not tell.
+    """
     return Recognized(
         config=declared,
         layout="dukd",
@@ -371,7 +379,10 @@ def _settle(
     wanted: NetworkConfig | None,
     given: Mapping[str, object],
 ) -> tuple[NetworkConfig, tuple[str, ...]]:
-    """Fill in what no tensor shows: from the metadata, else the arguments, else the wish, else the field's habit."""
+    """Fill in what no tensor shows.
+
+    From the metadata, else the arguments, else the wish, else the field's habit.
+    """
     config = found.config
     open_fields = {field.name for field in fields(config)} & set(FREE_FIELDS)
     unknown = given.keys() - open_fields
@@ -457,8 +468,8 @@ _LEAST = 0.3
 """Share of the student's numbers that a warm start has to bring."""
 
 
-def warm_start(student: SRNetwork, path: Path) -> str:
-    """Copy every tensor that has the same name and shape from a file, which may be of another scale.
+def warm_start(student: Network, path: Path) -> str:
+    """Copy every tensor of the same name and shape from a file, which may be of another scale.
 
     Returns:
         A sentence that says how much was taken.
