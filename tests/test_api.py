@@ -13,7 +13,7 @@ import pytest
 
 import dukd
 from dukd import images, methods
-from dukd.images.io import Image
+from dukd.images import Image
 from dukd.networks.files import weights
 
 SOURCE = Path(dukd.__file__).parents[1]

@@ -20,7 +20,7 @@ from dukd.cli.train import Train, parse
 from dukd.core.text import amount, duration
 from dukd.data.pack import prepare
 from dukd.data.pairs import find_pairs
-from dukd.images.io import Image
+from dukd.images import Image
 from dukd.methods import DUKD
 from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig
 from dukd.networks.files import weights

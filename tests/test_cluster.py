@@ -24,7 +24,7 @@ from dukd.cli import run
 from dukd.deploy import workers
 from dukd.deploy.upscale import Upscaled, upscale_files
 from dukd.deploy.workers import ATTEMPTS, Workers, share
-from dukd.images.io import Image
+from dukd.images import Image
 from dukd.networks import EDSR, EDSRConfig
 from dukd.networks.files import weights
 

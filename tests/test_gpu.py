@@ -16,7 +16,7 @@ from dukd.data import find_pairs
 from dukd.data.patches import Patches, Resident
 from dukd.deploy.upscale import upscale_image
 from dukd.evaluation.evaluate import Candidate, evaluate
-from dukd.images.io import Image
+from dukd.images import Image
 from dukd.methods import DUKD, Method
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig
 from dukd.runs.directory import Run

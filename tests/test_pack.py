@@ -26,7 +26,7 @@ from dukd.data import (
     plan,
     prepare,
 )
-from dukd.images.io import ImageError
+from dukd.images import ImageError
 
 SIZES = [(16, 12), (9, 31), (40, 8), (21, 22)]
 
@@ -88,7 +88,9 @@ def test_files_and_made_images_are_told_apart(pairs: Pairs, folder: Path, tmp_pa
 
 
 def test_the_plan_is_the_size_but_for_the_index(pairs: Pairs, tmp_path: Path) -> None:
-    """Images begin at multiples of 64 after 4096: 4*3*51 = 612, 2*7*51 = 714, 10*2*51 = 1020 and 5*5*51 = 1275."""
+    """Images begin at multiples of 64 after 4096: 4*3*51 = 612, 2*7*51 = 714, 10*2*51 = 1020 and
+    5*5*51 = 1275.
+    """
     assert plan(pairs) == 4096 + 640 + 768 + 1024 + 1275
     path = prepare(pairs, tmp_path / "pack").path
 
@@ -305,7 +307,7 @@ def test_too_little_room_is_noticed_before_anything_is_written(
     )
 
     with pytest.raises(
-        PackError, match=r"a pack of 4 images needs 0\.07 GB more in .*, but 0\.00 GB are free"
+        PackError, match=r"a pack of 4 images needs 67\.1 MB more in .*, but 1\.0 MB are free"
     ):
         prepare(pairs, tmp_path / "pack")
     assert not (tmp_path / "pack.partial").exists()
@@ -379,7 +381,8 @@ def test_a_killed_run_goes_on_and_its_torn_line_is_ignored(
         def kill(done, total, what):
             if done == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-        prepare(find_pairs({str(folder)!r}, scale=4), {str(tmp_path / "pack")!r}, progress=kill, workers=1)
+        pairs = find_pairs({str(folder)!r}, scale=4)
+        prepare(pairs, {str(tmp_path / "pack")!r}, progress=kill, workers=1)
     """
     source = str(Path(module.__file__).parents[2])
     run = subprocess.run(

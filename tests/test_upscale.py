@@ -21,8 +21,7 @@ from dukd import images
 from dukd.deploy.tiles import plan
 from dukd.deploy.upscale import Failed, upscale_files, upscale_image
 from dukd.evaluation.evaluate import self_ensemble
-from dukd.images import invertible, resize
-from dukd.images.io import Image
+from dukd.images import Image, invertible, resize
 from dukd.networks import EDSRConfig, Network, NetworkConfig, Staged, SwinIRConfig
 
 RNG = np.random.default_rng(0)

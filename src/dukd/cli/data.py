@@ -10,7 +10,7 @@ from dukd.cli.terminal import Bar, say
 from dukd.core.text import amount, shown
 from dukd.data.pack import Pack, plan, prepare
 from dukd.data.pairs import Pairs, PairsError, find_pairs, load
-from dukd.images.io import ImageError
+from dukd.images import ImageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from dukd.core.registry import known
 from dukd.core.text import amount, shown
 from dukd.data.pack import Pack
 from dukd.deploy.export import onnx_metadata
-from dukd.images.io import EXTENSIONS
+from dukd.images import EXTENSIONS
 from dukd.methods import Method
 from dukd.networks import NetworkConfig, macs
 from dukd.networks.files import weights

@@ -32,7 +32,7 @@ from dukd.core.config import nearest
 from dukd.core.text import shown
 from dukd.data.pack import PackError
 from dukd.data.pairs import PairsError
-from dukd.images.io import ImageError
+from dukd.images import ImageError
 from dukd.networks.files.weights import WeightsError
 from dukd.runs.checkpoint import CheckpointError, DiskFullError
 from dukd.training import loop

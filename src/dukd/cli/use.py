@@ -14,7 +14,7 @@ from dukd.cli.terminal import Bar, err, note, say
 from dukd.core.device import DeviceName, by_name
 from dukd.core.text import shown
 from dukd.deploy import export, upscale, workers
-from dukd.images.io import EXTENSIONS, MAX_PIXELS
+from dukd.images import EXTENSIONS, MAX_PIXELS
 from dukd.networks.files import weights
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -1,4 +1,4 @@
-"""Find low- and high-resolution images that belong together, and check them before any training starts.
+"""Find low- and high-resolution images that belong together, and check them before training.
 
 Every layout the field uses is recognized; only headers are read; all problems are reported at once.
 """
@@ -16,7 +16,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from dukd.images.io import EXTENSIONS, ImageError, header, read_rgb8
+from dukd.images import EXTENSIONS, ImageError, header, read_rgb8
 from dukd.images.resize import imresize_uint8
 
 _SHOWN = 20
@@ -84,7 +84,7 @@ class Pairs(Sequence[Pair]):
 
     @property
     def made(self) -> int:
-        """How many low-resolution images are made from the high-resolution one, for want of a file."""
+        """How many low-resolution images are made from the others, for want of a file."""
         return sum(pair.lr is None for pair in self.pairs)
 
     @property
@@ -204,7 +204,7 @@ def load(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def join(*sets: Pairs) -> Pairs:
-    """Put sets of the same scale one after the other; names get a number in front where two sets share one.
+    """Put sets of one scale after each other; names get a number in front where sets share one.
 
     Raises:
         ValueError: If there is none, or the scales differ.
@@ -233,7 +233,7 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def shown(path: Path | str) -> str:
-    """A path that can be printed everywhere: bytes that are no UTF-8 are escaped, line breaks too."""
+    """A path that can be printed: bytes that are no UTF-8, and line breaks, are escaped."""
     text = str(path).encode("utf-8", "backslashreplace").decode()
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
@@ -357,7 +357,7 @@ def subfolder(root: Path, name: str) -> Path | None:
 
 
 def _images(folder: Path, *, recursive: bool) -> Iterator[Path]:
-    """Files with an image's extension, in no order; a folder is entered once, whatever links point to it."""
+    """Files with an image's extension, in no order; a folder is entered once."""
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -381,7 +381,7 @@ def _images(folder: Path, *, recursive: bool) -> Iterator[Path]:
 
 
 def _by_stem(folder: Path, ending: str, problems: list[str], *, recursive: bool) -> dict[str, Path]:
-    """Map names, without ``ending``, to files; names that differ in their extension only are a problem."""
+    """Map names without ``ending`` to files; names that differ in extension only are problems."""
     found: dict[str, list[Path]] = {}
     for path in sorted(_images(folder, recursive=recursive), key=lambda path: natural(str(path))):
         stem = path.relative_to(folder).with_suffix("").as_posix()
@@ -464,7 +464,7 @@ def _partners(
 def _check(
     name: str, hr: Path, lr: Path | None, scale: int, problems: list[str], *, made: bool
 ) -> Pair | int:
-    """Check a pair by its headers; where sizes contradict the scale, the answer is the scale they would fit, or 0."""
+    """Check a pair by its headers; gives the scale that wrong sizes would fit, or 0."""
     sizes: list[tuple[int, int]] = []
     for path in (hr, lr):
         if path is not None:

@@ -23,8 +23,7 @@ from dukd import images
 from dukd.core.files import Progress, silent
 from dukd.deploy import tiles
 from dukd.deploy.tiles import plan
-from dukd.images import resize
-from dukd.images.io import Image, ImageError
+from dukd.images import Image, ImageError, resize
 from dukd.networks import Network
 from dukd.networks.base import set_memory_format
 

@@ -2,37 +2,17 @@
 
 import struct
 import zlib
-from collections.abc import Generator, Mapping
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dukd.images.png import SIGNATURE, chunks, framed
+
 Levels = NDArray[np.uint16]
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BEST = 6  # level of zlib
-
-
-class RefusedError(Exception):
-    """An image that is not taken; the message says why."""
-
-
-def chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
-    """Chunks of a PNG up to its end, each checked: ``(name, content)``."""
-    file.seek(len(SIGNATURE))
-    while len(start := file.read(8)) == 8:
-        length, name = struct.unpack(">I4s", start)
-        content = file.read(length)
-        if len(content) != length or file.read(4) != struct.pack(">I", zlib.crc32(name + content)):
-            raise RefusedError(
-                f"is damaged: the chunk {name.decode('latin-1')!r} is cut off or changed"
-            )
-        if name == b"IEND":
-            return
-        yield name, content
-    raise RefusedError("is cut off: the end of the PNG is missing")
 
 
 def decode(file: IO[bytes]) -> tuple[Levels, Levels | None]:
@@ -48,15 +28,17 @@ def decode(file: IO[bytes]) -> tuple[Levels, Levels | None]:
     width, height, _, color, _, _, interlaced = struct.unpack(">IIBBBBB", parts[b"IHDR"][0])
     packed = b"".join(parts[b"IDAT"])
 
-    def plane(mode: str, layout: str) -> NDArray[np.uint8]:
-        return np.asarray(Image.frombytes(mode, (width, height), packed, "zip", layout, interlaced))
+    def plane(space: str, layout: str) -> NDArray[np.uint8]:
+        return np.asarray(
+            Image.frombytes(space, (width, height), packed, "zip", layout, interlaced)
+        )
 
-    kind = {0: "LA", 4: "RGBA", 2: "RGB", 6: "RGBA"}[color]
+    mode = {0: "LA", 4: "RGBA", 2: "RGB", 6: "RGBA"}[color]
     if color in (0, 4):
-        both = plane(kind, kind)
+        both = plane(mode, mode)
         levels = _joined(both[..., 0::2], both[..., 1::2])
     else:
-        levels = _joined(plane(kind, f"{kind};16B"), plane(kind, f"{kind};16L"))
+        levels = _joined(plane(mode, f"{mode};16B"), plane(mode, f"{mode};16L"))
     if color in (4, 6):
         return levels[..., :-1], levels[..., -1]
     if b"tRNS" in parts:
@@ -69,51 +51,27 @@ def _joined(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint1
     return np.bitwise_or(np.left_shift(high, 8, dtype=np.uint16), low, dtype=np.uint16)
 
 
-def encode(
-    file: IO[bytes],
-    planes: NDArray[Any],
-    *,
-    icc: bytes | None,
-    exif: bytes | None,
-    text: Mapping[str, str],
-) -> None:
+def encode(file: IO[bytes], planes: NDArray[Any], *, front: bytes = b"") -> None:
     """Write a PNG of 16 bits.
 
     Args:
         file: Where to write.
         planes: 16 bits, ``(h, w, c)``: gray, gray and alpha, RGB, or RGB and alpha.
-        icc: Color profile.
-        exif: EXIF block, without the letters that JPEG puts before it.
-        text: Keywords and notes.
+        front: Chunks to put before the pixels, as ``png.front`` makes them.
     """
     height, width, channels = planes.shape
     color = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-
-    def chunk(name: bytes, content: bytes) -> None:
-        file.write(
-            struct.pack(">I", len(content))
-            + name
-            + content
-            + struct.pack(">I", zlib.crc32(name + content))
-        )
-
     file.write(SIGNATURE)
-    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0))
-    if icc is not None:
-        chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    for keyword, value in text.items():
-        chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + value.encode())
-    if exif is not None:
-        chunk(b"eXIf", exif)
+    file.write(framed(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)))
+    file.write(front)
     packer = zlib.compressobj(_BEST)
     above = np.zeros((1, width * channels * 2), np.uint8)
     for start in range(0, height, 64):  # a strip at a time: the filters need several copies
         rows = planes[start : start + 64].astype(">u2").reshape(-1, width * channels).view(np.uint8)
         if content := packer.compress(_filtered(rows, above, 2 * channels)):
-            chunk(b"IDAT", content)
+            file.write(framed(b"IDAT", content))
         above = rows[-1:]
-    chunk(b"IDAT", packer.flush())
-    chunk(b"IEND", b"")
+    file.write(framed(b"IDAT", packer.flush()) + framed(b"IEND", b""))
 
 
 def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> bytes:

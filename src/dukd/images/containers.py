@@ -1,0 +1,235 @@
+"""Look through a file before Pillow does: bound its work, leave metadata out, find what it omits.
+
+Each ``prepared_...`` returns what Pillow is to read, and the facts. Comments, however long, are not
+handed on; a JPEG of a thousand scans, a TIFF of a hundred thousand pages and a GIF of a million
+blocks are refused by their structure, which takes milliseconds.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from dukd.images import png
+from dukd.images.image import Chunk, RefusedError
+
+MAX_FRAMES = 10_000
+"""Most frames or pages of a file."""
+MAX_EXIF = 1 << 20
+"""Longest EXIF block that is looked at, in bytes."""
+_MAX_PROFILE = 16 << 20
+_SCANS, _SCANNED = 24, 400_000_000  # scans of a JPEG, and pixels times scans beyond them
+_MAX_TAGS = 4096
+_MAX_BLOCKS = 2_000_000  # of a GIF; each holds up to 255 bytes
+_PPM_HEADER = 1 << 16
+_PPM = re.compile(rb"P[1-6]\s(?:\s|#[^\n]*\n)*(?:\d+(?:\s|#[^\n]*\n)+)(\d+)(?:\s|#[^\n]*\n)+(\d+)?")
+_BOXES = 1 << 18  # bytes in which an AVIF or HEIC file says what it holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a container says beside what Pillow says."""
+
+    frames: int = 0
+    """Frames or pages; 0 where Pillow counts them as fast."""
+    bits: int = 0
+    """Depth of a channel; 0 where Pillow's mode tells."""
+    gray_key: int | None = None
+    """The transparent level of a gray PNG, as one of its own levels."""
+    exif: bytes | None = None
+    """An EXIF block that Pillow has not been handed."""
+    icc: bytes | None = None
+    """A color profile that Pillow has not been handed."""
+    chunks: tuple[Chunk, ...] = ()
+    """PNG chunks about color."""
+    notes: tuple[str, ...] = ()
+    """What was left out."""
+
+
+Prepared = tuple[IO[bytes], Facts]
+
+
+def prepared(format_name: str, file: IO[bytes], *, whole: bool) -> Prepared:
+    """Bound and sort a file of a known format.
+
+    Args:
+        format_name: Pillow's name of the format.
+        file: Open for reading, at any position.
+        whole: Whether the pixels are wanted too, or only what a header tells.
+
+    Raises:
+        RefusedError: If reading it would take too much time or memory.
+    """
+    file.seek(0)
+    prepare = _PREPARE.get(format_name)
+    if prepare is None:
+        return file, Facts()
+    result = prepare(file, whole)
+    result[0].seek(0)
+    return result
+
+
+def _png(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001  one signature for all
+    sorted_ = png.sort(file, whole=whole, max_profile=_MAX_PROFILE, max_exif=MAX_EXIF)
+    return io.BytesIO(sorted_.kept) if whole else file, Facts(
+        frames=sorted_.frames,
+        bits=sorted_.bits,
+        gray_key=sorted_.gray_key,
+        exif=sorted_.exif,
+        icc=sorted_.icc,
+        chunks=sorted_.color,
+        notes=sorted_.notes,
+    )
+
+
+def _jpeg(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
+    data = file.read() if whole else file.read(1 << 16)
+    kept, profile = [data[:2]], 0
+    pixels, exif_seen, position = 1, False, 2
+    for marker, start, end in _segments(data):
+        content = data[start + 4 : end]
+        position = end
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(content) >= 5:
+            height, width = struct.unpack(">HH", content[1:5])
+            pixels = max(1, height * width)
+        if marker == 0xFE or 0xE0 <= marker <= 0xEF:
+            is_exif = marker == 0xE1 and content.startswith(b"Exif\0\0") and not exif_seen
+            is_profile = marker == 0xE2 and content.startswith(b"ICC_PROFILE\0")
+            profile += len(content) * is_profile
+            if not (marker in (0xE0, 0xEE) or is_exif or (is_profile and profile <= _MAX_PROFILE)):
+                continue
+            exif_seen = exif_seen or is_exif
+        kept.append(data[start:end])
+        if marker == 0xDA:
+            break
+    if not whole:
+        # The header of a photograph may be longer than what was read: Pillow goes on by itself.
+        return file, Facts()
+    scans = data.count(b"\xff\xda", position)
+    if scans > _SCANS + _SCANNED // pixels:
+        raise RefusedError(
+            f"is a JPEG of {scans + 1} scans, made to take long: save it anew with an editor"
+        )
+    return io.BytesIO(b"".join([*kept, data[position:]])), Facts()
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment before the pixels; stops at what is no segment."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill bytes
+            position += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        end = position + 2 + length
+        if marker in (0xD8, 0xD9) or 0xD0 <= marker <= 0xD7 or length < 2 or end > len(data):
+            return
+        yield marker, position, end
+        if marker == 0xDA:
+            return
+        position = end
+
+
+def _gif(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
+    if not whole and file.seek(0, io.SEEK_END) > 1 << 24:
+        return file, Facts()  # read walks through it before anything is decoded
+    file.seek(0)
+    data = file.read()
+    frames, kept, copied = 0, [b""], 0
+    position = 13 + (3 << ((data[10] & 7) + 1) if len(data) > 10 and data[10] & 128 else 0)
+    blocks = 0
+    while position + 1 < len(data) and data[position] in (0x21, 0x2C):
+        start = position
+        drop = False
+        if data[position] == 0x2C:
+            frames += 1
+            packed = data[position + 9] if position + 9 < len(data) else 0
+            position += 10 + (3 << ((packed & 7) + 1) if packed & 128 else 0) + 1
+        else:
+            loop = data[position + 3 : position + 14] in (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+            drop = data[position + 1] != 0xF9 and not (data[position + 1] == 0xFF and loop)
+            position += 2
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
+            blocks += 1
+        position += 1
+        if drop:
+            kept.append(data[copied:start])
+            copied = position
+        if frames > MAX_FRAMES or blocks > _MAX_BLOCKS:
+            raise RefusedError(
+                f"is a GIF of more than {MAX_FRAMES} frames or {_MAX_BLOCKS} blocks: cut it"
+            )
+    return io.BytesIO(b"".join([*kept, data[copied:]])), Facts(frames=max(1, frames))
+
+
+def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
+    start = file.read(16)
+    order = "<" if start[:2] == b"II" else ">"
+    big = len(start) == 16 and struct.unpack(order + "H", start[2:4])[0] == 43
+    count_form, entry, offset_form = ("Q", 20, "Q") if big else ("H", 12, "I")
+    count_size, offset_size = struct.calcsize(count_form), struct.calcsize(offset_form)
+
+    def number(form: str, content: bytes) -> int:
+        value: int = struct.unpack(order + form, content)[0]
+        return value
+
+    place = number(offset_form, start[8:16] if big else start[4:8]) if len(start) >= 8 else 0
+    seen: set[int] = set()
+    while place and place not in seen:
+        seen.add(place)
+        if len(seen) > MAX_FRAMES:
+            raise RefusedError(f"has more than {MAX_FRAMES} pages: split it")
+        file.seek(place)
+        if len(head := file.read(count_size)) < count_size:
+            break
+        tags = number(count_form, head)
+        if tags > _MAX_TAGS:
+            raise RefusedError(f"has {tags} tags on page {len(seen)}: it is damaged, or no image")
+        file.seek(tags * entry, io.SEEK_CUR)
+        tail = file.read(offset_size)
+        place = number(offset_form, tail) if len(tail) == offset_size else 0
+    return file, Facts(frames=max(1, len(seen)))
+
+
+def _ppm(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
+    start = file.read(_PPM_HEADER)
+    found = _PPM.match(start)
+    if found is None:
+        raise RefusedError("has no readable PPM header in its first 64 KB")
+    if start[1:2] in b"14" or found[2] is None:
+        return file, Facts(frames=1)
+    return file, Facts(frames=1, bits=8 if int(found[2]) <= 255 else 16)
+
+
+def _boxes(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
+    """AVIF and HEIC: Pillow gives 8 bits and says nothing of color that is not sRGB."""
+    start = file.read(_BOXES)
+    bits = 8
+    for place in (m.end() for m in re.finditer(b"av1C", start)):
+        flags = start[place + 2 : place + 3]
+        if flags and flags[0] & 0x40:
+            bits = 12 if flags[0] & 0x20 else 10
+    if bits > 8:
+        raise RefusedError(f"has {bits} bits, of which 8 would be read; save it as a 16-bit PNG")
+    if (found := start.find(b"colrnclx")) >= 0 and b"colrprof" not in start:
+        primaries, transfer = struct.unpack_from(">HH", start.ljust(found + 12, b"\0"), found + 8)
+        if primaries not in (0, 1, 2) or transfer not in (0, 1, 2, 6, 13, 14, 15):
+            raise RefusedError(
+                f"has colors that are not sRGB (cICP {primaries}, {transfer}); convert it first"
+            )
+    return file, Facts()
+
+
+_PREPARE: dict[str, Callable[[IO[bytes], bool], Prepared]] = {
+    "PNG": _png,
+    "JPEG": _jpeg,
+    "GIF": _gif,
+    "TIFF": _tiff,
+    "PPM": _ppm,
+    "AVIF": _boxes,
+    "HEIF": _boxes,
+}

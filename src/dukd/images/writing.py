@@ -1,0 +1,170 @@
+"""Images to files: whole or not at all, with all that came with them, or refused."""
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from dukd.core.files import replacing
+from dukd.images import metadata, png, png16
+from dukd.images.convert import Pixels
+from dukd.images.formats import BY_SUFFIX, WRITTEN, Format, fits
+from dukd.images.image import Image, ImageError
+from dukd.images.io import reason
+
+_BIG_TIFF = 4_000_000_000  # bytes of pixels from which a TIFF's own 32-bit offsets may not suffice
+_JPEG_BLOCK = 65_533
+
+
+def write(
+    path: Path, image: Image, *, quality: int = 95, text: Mapping[str, str] | None = None
+) -> None:
+    """Write an image in the format that the suffix names; the file appears whole or not at all.
+
+    Args:
+        path: One of ``WRITTEN`` as its suffix, in upper or lower case.
+        image: Pixels, transparency, profile, EXIF and resolution; BMP and PPM hold pixels only.
+            Sizes in EXIF become those of the pixels.
+        quality: Of JPEG, WebP and AVIF, 1 to 100, without effect elsewhere. JPEG and AVIF keep full
+            color resolution from 90 on; WebP is lossless at 100, and has no gray: it is repeated,
+            and its profile left out.
+        text: Keywords and notes for the text chunks of PNG, without effect elsewhere.
+
+    Raises:
+        ImageError: If the format cannot hold the image's size, depth, transparency or meaning of
+            color, or the file cannot be written.
+    """
+    path = Path(path)
+    kind = checked(path, image, quality)
+    try:
+        with replacing(path) as file:
+            if kind.name == "PNG":
+                _save_png(file, image, text or {})
+            else:
+                _save(file, image, kind, quality)
+    except (OSError, ValueError, struct.error, zlib.error) as error:
+        raise ImageError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+def checked(path: Path, image: Image, quality: int) -> Format:
+    """The format that a path names, if it can hold the image.
+
+    Raises:
+        ImageError: If it cannot.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in WRITTEN:
+        raise ImageError(
+            f"{path}: images are written as {' '.join(WRITTEN)}, not as "
+            f"{path.suffix or 'no suffix'!r}"
+        )
+    kind = BY_SUFFIX[suffix]
+    height, width = image.pixels.shape[:2]
+    if image.alpha is not None and not kind.alpha:
+        raise ImageError(f"{path}: {kind.name} does not hold transparency; write PNG, WebP or TIFF")
+    if image.bits == 16 and not kind.deep:
+        raise ImageError(
+            f"{path}: {kind.name} is written with 8 bits, but the image has 16; write PNG"
+        )
+    if not fits(suffix, width, height):
+        raise ImageError(
+            f"{path}: {kind.name} does not hold {width} x {height} pixels, at most "
+            f"{kind.side} a side; write PNG"
+        )
+    if kind.name != "PNG" and (meaning := metadata.beyond_srgb(image.chunks, image.icc)):
+        raise ImageError(
+            f"{path}: the image's colors are not sRGB ({meaning}), which only PNG can say; write "
+            "PNG"
+        )
+    if not 1 <= quality <= 100:
+        raise ImageError(f"{path}: the quality lies between 1 and 100, but got {quality}")
+    return kind
+
+
+def pillow(image: Image) -> PillowImage.Image:
+    """An image of 8 bits as Pillow has it, with its alpha."""
+    planes = _planes(image)
+    return PillowImage.fromarray(
+        np.ascontiguousarray(planes[..., 0] if planes.shape[-1] == 1 else planes)
+    )
+
+
+def _planes(image: Image) -> Pixels:
+    """Pixels and alpha, if there is one, as channels: ``(h, w, c)``."""
+    return image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
+
+
+def _save_png(file: IO[bytes], image: Image, text: Mapping[str, str]) -> None:
+    height, width = image.pixels.shape[:2]
+    exif = metadata.exif_for(image.exif, width, height)
+    front = png.front(
+        icc=image.icc,
+        exif=None if exif is None else exif.removeprefix(metadata.EXIF),
+        dpi=image.dpi,
+        color=[c for c in image.chunks if not (c[0] == b"pHYs" and image.dpi)],
+        text=text,
+    )
+    if image.bits == 16:
+        png16.encode(file, _planes(image), front=front)
+        return
+    with io.BytesIO() as plain:
+        pillow(image).save(plain, format="PNG")
+        content = plain.getbuffer()
+        file.write(content[:33])  # signature and header
+        file.write(front)
+        file.write(content[33:])
+        content.release()
+
+
+def _save(file: IO[bytes], image: Image, kind: Format, quality: int) -> None:
+    made = pillow(image)
+    exif = metadata.exif_for(image.exif, *made.size) if kind.metadata else None
+    options: dict[str, object] = {}
+    if kind.metadata and image.icc:
+        options["icc_profile"] = image.icc
+    if image.dpi is not None and kind.name in ("JPEG", "TIFF", "BMP"):
+        options["dpi"] = image.dpi
+    match kind.name:
+        case "JPEG":
+            options |= {"quality": quality, ("subsampling"): 0 if quality >= 90 else 2}
+            exif = exif if exif is None or len(exif) <= _JPEG_BLOCK else None
+        case "WEBP":
+            options |= {"quality": quality, "lossless": quality == 100, "exact": True}
+            if image.gray:  # stored as RGB, for which a profile of gray means nothing
+                options.pop("icc_profile", None)
+        case "AVIF":
+            options |= {"quality": quality, "subsampling": "4:4:4" if quality >= 90 else "4:2:0"}
+            if image.gray:
+                made = made.convert("RGBA" if image.alpha is not None else "RGB")
+                options.pop("icc_profile", None)
+        case "TIFF":
+            large = made.width * made.height * len(made.getbands()) > _BIG_TIFF
+            # libtiff, which compresses, drops the inner directories of EXIF and knows no BigTIFF.
+            plain = large or metadata.has_directories(exif)
+            options |= {"big_tiff": large} if plain else {"compression": "tiff_deflate"}
+        case _:
+            pass
+    if exif is not None:
+        options["exif"] = exif
+    _saved(file, made, kind, options)
+
+
+def _saved(
+    file: IO[bytes], made: PillowImage.Image, kind: Format, options: dict[str, object]
+) -> None:
+    """Save; where the EXIF is at fault, without it."""
+    try:
+        made.save(file, format=kind.name, **options)
+    except OSError:
+        raise
+    except Exception:
+        if "exif" not in options:
+            raise
+        file.seek(0)
+        file.truncate()
+        made.save(file, format=kind.name, **{k: v for k, v in options.items() if k != "exif"})
