@@ -39,7 +39,7 @@ def test_the_public_names_are_sorted_and_listed():
     assert len(set(dukd.__all__)) == len(dukd.__all__)
     assert dir(dukd) == sorted(dukd.__all__)
     assert dukd.DUKD is methods.DUKD
-    assert dukd.load is weights.read
+    assert dukd.save is weights.write
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
@@ -90,10 +90,12 @@ def test_ten_lines_lead_from_a_teacher_to_images(tmp_path, monkeypatch):
         optimization=dukd.Optimization(steps=3),
         evaluation=dukd.Evaluation(),
     )
-    student = dukd.load(dukd.train(experiment, Path("runs/mine"))).frozen()
+    student = dukd.load(dukd.train(experiment, Path("runs/mine")))
     sets = {"images": dukd.find_pairs(Path("images"), scale=2)}
-    table = dukd.evaluate([dukd.Candidate(model="student", label="mine", network=student)], sets)
-    done = dukd.upscale_files(student, [Path("images")], Path("out"))
+    table = dukd.evaluate(
+        [dukd.Candidate(model="student", label="mine", network=student.network)], sets
+    )
+    done = dukd.upscale(student, ["images"], "out")
 
     assert "mine" in table.to_markdown()
     assert [d.target.name for d in done.done] == ["0_x2.png", "1_x2.png"]

@@ -136,9 +136,9 @@ def test_a_folder_becomes_a_student_and_the_student_images(world, tmp_path):
     world.works(f"train {out} --resume --device cpu")
     assert (out / "student.safetensors").read_bytes() == first
 
-    told = world.works(f"info {out}")
-    assert "finished" in told
-    assert "20 of 20, saved at 20" in told
+    shown = world.works(f"info {out}")
+    assert "finished" in shown
+    assert "20 of 20, saved at 20" in shown
     table = world.works(
         f"evaluate {out} --teacher {root}/teacher.safetensors --sets {root}/images --images 2"
     )
@@ -163,18 +163,18 @@ def test_export_says_how_far_the_file_is_from_the_student(world, trained, tmp_pa
 
     assert "edsr x2 as onnx" in said
     assert "largest difference to the student: " in said
-    told = world.works(f"info {tmp_path}/a.onnx")
-    assert "batch x 3 x height x width" in told
-    assert "scale    2\n" in told
+    shown = world.works(f"info {tmp_path}/a.onnx")
+    assert "batch x 3 x height x width" in shown
+    assert "scale          2\n" in shown
 
 
 def test_export_goes_by_the_ending(world, folder, tmp_path):
-    assert "as basicsr" in world.works(f"export {folder}/teacher.safetensors -o {tmp_path}/a.pth")
-    assert "as dukd" in world.works(
+    assert "as weights" in world.works(f"export {folder}/teacher.safetensors -o {tmp_path}/a.pth")
+    assert "as weights" in world.works(
         f"export {folder}/teacher.safetensors -o {tmp_path}/a.safetensors"
     )
-    assert "as official" in world.works(
-        f"export {folder}/teacher.safetensors -o {tmp_path}/b.pth -f official"
+    assert "as weights (official)" in world.works(
+        f"export {folder}/teacher.safetensors -o {tmp_path}/b.pth --layout official"
     )
     assert "under params" in world.works(f"info {tmp_path}/a.pth")
 
@@ -284,7 +284,7 @@ def test_several_teachers_become_a_file_and_the_file_a_student(world, folder, tm
     changed = {
         name.split(".")[0] for name, value in better.items() if not torch.equal(value, before[name])
     }
-    assert changed == {"head", "joint", "joint_end", "tail"}
+    assert changed == {"conv_first", "body", "conv_after_body", "conv_last"}
 
     teacher = f"--teacher.weights {tmp_path}/both/student.safetensors"
     world.works(
@@ -302,7 +302,8 @@ def test_upscale_takes_the_flags_that_upscalers_have(world, folder, tmp_path):
 
     said = world.works(f"upscale -i {folder}/small/0.png {flags}")
 
-    assert said.strip() == f"{tmp_path}/0_big.png"
+    note = "x2 by the network, x1.5 more by resampling"
+    assert said.strip() == f"{tmp_path}/0_big.png  ({note})"
     assert images.header(tmp_path / "0_big.png").width == 60
 
 
@@ -583,7 +584,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "upscale {root}/small -o {root}/o -m {root}/empty": (
         2,
-        "{root}/empty is a folder, but no run: name a file of weights, or a run directory",
+        "{root}/empty is a folder, but not a run: name a file of weights, or a run directory",
     ),
     "upscale {root}/small -o {root}/o.png -m {root}/teacher.safetensors": (
         2,
@@ -607,7 +608,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors --workers -2": (
         2,
-        "--workers is a number of processes, or 0 for none, but got -2",
+        "--workers is 0, for none, or more, but got -2",
     ),
     "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors --ray-address auto": (
         2,
@@ -618,8 +619,28 @@ MISTAKES: dict[str, tuple[int, str]] = {
         "rcan overflows in float16: use bfloat16 or float32",
     ),
     "upscale {root}/small -o {root}/notes.txt/o -m {root}/teacher.safetensors": (
-        1,
-        "3 of 3 images were not enlarged:",
+        74,
+        "{root}/notes.txt/o: not a directory",
+    ),
+    "upscale {root}/small -o {root}/notes.txt -m {root}/teacher.safetensors": (
+        2,
+        "results go into a folder, but {root}/notes.txt is a file",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors -s inf": (
+        2,
+        "the final scale is a positive number, but got inf",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors --best": (
+        2,
+        "{root}/teacher.safetensors is one file: --best is for run directories",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/bad.onnx": (
+        2,
+        "{root}/bad.onnx is damaged, or not an ONNX file",
+    ),
+    "upscale {root}/small -o {root}/o -m {root}/notes.txt": (
+        65,
+        "{root}/notes.txt is damaged, or no file of weights",
     ),
     "info {root}/none": (
         2,
@@ -643,19 +664,19 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "export {root}/teacher.safetensors -o {root}/a.tflite": (
         2,
-        "--out ends in .onnx, .pth or .safetensors, but got {root}/a.tflite",
+        "no runtime has files like {root}/a.tflite; known endings are",
     ),
-    "export {root}/teacher.safetensors -o {root}/a.txt -f onnx": (
+    "export {root}/teacher.safetensors -o {root}/a.txt --runtime onnx": (
         2,
-        "{root}/a.txt is to end in .onnx",
+        "{root}/a.txt: onnx writes .onnx",
     ),
-    "export {root}/teacher.safetensors -o {root}/a.onnx --opset 3": (
+    "export {root}/teacher.safetensors -o {root}/a.onnx --runtime onyx": (
         2,
-        "opset is 17 to 20, but got 3",
+        "there is no runtime 'onyx'; did you mean onnx?; known are onnx",
     ),
     "export {root}/rcan.safetensors -o {root}/a.onnx --half": (
         2,
-        "rcan overflows in float16: export it in float32",
+        "rcan overflows in float16: leave --half out",
     ),
     "export {root}/none.pth -o {root}/a.onnx": (
         65,
@@ -724,6 +745,8 @@ def test_a_mistake_gets_one_sentence_and_a_code(line, mistaken, world):
             "learning_rate is -1.0, but must be above 0",
         ),
         ("upscale {root}/small -o o -m m --precision float23", "float32"),
+        ("export {root}/teacher.safetensors -o a.onnx --opset 3", "opset is 17 to 20, but got 3"),
+        ("export {root}/teacher.safetensors -o a.pth --half", "Unrecognized options: --half"),
         ("prepare {root}/images --scale two --out x.pack", "--scale"),
         ("prepare {root}/images --out x.pack", "--scale"),
     ],
@@ -765,7 +788,7 @@ def test_a_run_that_was_not_evaluated_is_not_compared(world, trained, folder, tm
         complaint == "copy was not evaluated: it has no evaluation.json (dukd evaluate writes it)"
     )
     assert world.fails(f"upscale {folder}/small -o {tmp_path} -m {out}")[1].endswith(
-        "has no student yet: training writes it at the first save"
+        "has no student.safetensors yet: training writes it at the first save"
     )
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from dukd import images
 from dukd.cli import run
 from dukd.deploy import workers
-from dukd.deploy.upscale import Upscaled, upscale_files
+from dukd.deploy.model import Model
+from dukd.deploy.upscale import Upscaled, UpscaleOptions, upscale
 from dukd.deploy.workers import ATTEMPTS, Workers, share
 from dukd.images import Image
 from dukd.networks import EDSR, EDSRConfig
@@ -136,15 +137,14 @@ def test_workers_do_as_one_process_does(ray, network, tmp_path, monkeypatch):
     torn = save(photos / "torn.png", size=40)
     torn.write_bytes(torn.read_bytes()[:900])  # the header is whole
     (photos / "none.png").write_bytes(b"")
-    told: list[tuple[int, int, str]] = []
+    seen: list[tuple[int, int, str]] = []
 
     def upscaled(out: str, **how) -> Upscaled:
-        return upscale_files(
-            network, [photos], Path(out), recursive=True, tile=8, outscale=3, quality=90, **how
-        )
+        options = UpscaleOptions(recursive=True, tile=8, outscale=3, quality=90)
+        return upscale(network, [photos], Path(out), options, **how)
 
     expected = upscaled("one")
-    result = upscaled("many", engine=Workers(2), progress=lambda *what: told.append(what))
+    result = upscaled("many", engine=Workers(2), progress=lambda *what: seen.append(what))
 
     assert len(expected.done) == 5
     assert [failed.source.name for failed in result.failed] == ["none.png", "torn.png"]
@@ -152,8 +152,8 @@ def test_workers_do_as_one_process_does(ray, network, tmp_path, monkeypatch):
     assert [(d.source, d.note) for d in result.done] == [(d.source, d.note) for d in expected.done]
     assert contents(Path("many")) == contents(Path("one"))
     tiles = 4 * 4 + 4 + 30  # noise of 12 x 13 and 9 x 10; the torn one of 40 x 41
-    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
-    assert told[-1][:2] == (tiles, tiles)
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+    assert seen[-1][:2] == (tiles, tiles)
 
 
 def test_nobody_outside_this_machine_can_connect(ray):
@@ -172,7 +172,7 @@ def test_a_dead_worker_loses_nothing(ray, tmp_path):
     torch.manual_seed(0)
     mortal = Mortal(CONFIG, notes).frozen()
 
-    result = upscale_files(mortal, [photos], tmp_path / "out", engine=Workers(2))
+    result = upscale(mortal, [photos], tmp_path / "out", engine=Workers(2))
 
     killed = [int(path.name) for path in notes.iterdir() if path.name != "killed"]
     assert len(killed) == 1 + ATTEMPTS
@@ -182,7 +182,7 @@ def test_a_dead_worker_loses_nothing(ray, tmp_path):
     assert len(result.done) == 7
     alive = EDSR(CONFIG)
     alive.load_state_dict(mortal.state_dict())
-    upscale_files(
+    upscale(
         alive.frozen(), [p for p in photos.iterdir() if p.name != "5.png"], tmp_path / "expected"
     )
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
@@ -197,7 +197,7 @@ def test_an_interrupted_run_ends_its_workers_and_keeps_what_is_finished(ray, tmp
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        upscale_files(
+        upscale(
             Slow(CONFIG).frozen(),
             [tmp_path / "photos"],
             tmp_path / "out",
@@ -220,11 +220,11 @@ def test_an_interrupted_run_ends_its_workers_and_keeps_what_is_finished(ray, tmp
 DRIVER = """
 from pathlib import Path
 import torch
-from test_cluster import CONFIG, Slow, Workers, upscale_files
+from test_cluster import CONFIG, Slow, Workers, upscale
+from dukd.deploy import Model
 torch.manual_seed(0)
-network = Slow(CONFIG).frozen()
-model = "student.safetensors"
-upscale_files(network, [Path("photos")], Path("out"), model=model, engine=Workers(2))
+model = Model(Slow(CONFIG).frozen(), name="student.safetensors")
+upscale(model, [Path("photos")], Path("out"), engine=Workers(2))
 """
 
 
@@ -245,9 +245,8 @@ def test_a_killed_run_is_continued(ray, network, tmp_path):
     for n in range(12):
         save(tmp_path / "photos" / f"{n}.png")
     weights.write(tmp_path / "student.safetensors", network)
-    expected = upscale_files(
-        network, [tmp_path / "photos"], tmp_path / "expected", model="student.safetensors"
-    )
+    model = Model(network, name="student.safetensors")
+    expected = upscale(model, [tmp_path / "photos"], tmp_path / "expected")
     assert len(expected.done) == 12
     temporary = tempfile.mkdtemp(prefix="t", dir="/tmp")
     driver = subprocess.Popen(
@@ -333,15 +332,17 @@ def test_the_command_line_takes_workers_and_errors_end_it_in_a_sentence(
     assert said.out.splitlines() == [str(tmp_path / "out" / f"{n}_x2.png") for n in range(2)]
     assert said.err.splitlines()[0].endswith("parameters, cpu, 2 workers")
     assert run([*line, str(tmp_path / "broken.safetensors")]) == 2
-    assert "edsr answers with NaN or infinity" in capsys.readouterr().err
+    assert "edsr gives NaN or infinity" in capsys.readouterr().err
 
 
 def test_without_images_left_nothing_is_started(network, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_package", lambda **_: pytest.fail("Ray was imported"))
     photo = save(tmp_path / "a.png")
-    upscale_files(network, [photo], tmp_path / "out")
+    upscale(network, [photo], tmp_path / "out")
 
-    again = upscale_files(network, [photo], tmp_path / "out", skip_existing=True, engine=Workers(2))
+    again = upscale(
+        network, [photo], tmp_path / "out", UpscaleOptions(skip_existing=True), engine=Workers(2)
+    )
 
     assert again.skipped == (photo,)
 
@@ -352,7 +353,7 @@ def test_without_the_extra_it_is_named(network, tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"upscaling with workers needs ray: pip install 'dukd\[ray\]'"
     ):
-        upscale_files(network, [save(tmp_path / "a.png")], tmp_path / "out", engine=Workers(2))
+        upscale(network, [save(tmp_path / "a.png")], tmp_path / "out", engine=Workers(2))
 
 
 SMALL, LARGE, NO_GPU = {"CPU": 8.0}, {"CPU": 64.0, "GPU": 4.0}, {"CPU": 64.0, "node:1": 1.0}

@@ -5,12 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-import tyro
 
 import dukd.methods
 from dukd import recipes
 from dukd.cli import COMMANDS as COMMANDS_OF_DUKD
-from dukd.cli import train
+from dukd.cli import program, train
 from dukd.core.registry import known
 from dukd.methods import Method
 
@@ -96,8 +95,8 @@ COMMANDS = sorted({(page, command) for page, text in PAGES.items() for command i
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_commands_are_there_and_take_these_options(page, command):
     """The released code's README names option files that do not exist (methods.md D12)."""
-    program, name, *words = shlex.split(re.sub(r"\s[>|&;].*", "", command))
-    if program == "make":
+    which, name, *words = shlex.split(re.sub(r"\s[>|&;].*", "", command))
+    if which == "make":
         assert f"\n{name}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
         return
     assert name in COMMANDS_OF_DUKD, f"{page}: {command}"
@@ -105,7 +104,7 @@ def test_commands_are_there_and_take_these_options(page, command):
         return  # a command in general; or one that tests/test_contributing.py runs
     try:
         if name != "train":
-            tyro.cli(COMMANDS_OF_DUKD[name], args=words)
+            program.parse(name, words)
         elif not words[0].endswith((".yaml", ".yml")) and not words[0].startswith("runs/"):
             assert recipes.recipe(words[0])
             train.parse(words)

@@ -1,6 +1,8 @@
-"""What an exported file promises: the same answers, at any size, and whole or not at all."""
+"""What an export promises: the same images, at any size, and a whole file or none."""
 
+import math
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
-from dukd.deploy import export
-from dukd.deploy.export import (
-    TOLERANCE,
-    ExportError,
-    export_onnx,
-    export_weights,
-    padded_to_multiple,
-)
+from dukd.deploy import ONNX, ExportError, Runtime, Weights, export, verify
+from dukd.deploy import onnx as graphs
+from dukd.deploy.onnx import Session, padded_to_multiple
 from dukd.networks import (
     EDSRConfig,
     Network,
@@ -31,6 +28,8 @@ from dukd.networks.base import pad_to_multiple
 from dukd.networks.files import weights
 from dukd.networks.files.weights import Layout
 from dukd.networks.tracing import cell_maxima, enlarged, variance
+from dukd.networks.upscaler import UpscalerError
+from dukd.testing import check_runtime
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -48,7 +47,7 @@ NETWORKS: dict[str, NetworkConfig] = {
 EDSR = NETWORKS["edsr"]
 
 
-def _ask(path: Path, lr: torch.Tensor) -> torch.Tensor:
+def _run(path: Path, lr: torch.Tensor) -> torch.Tensor:
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0])
 
@@ -62,125 +61,191 @@ def _network(config: NetworkConfig) -> Network:
 
 
 @pytest.mark.parametrize("config", NETWORKS.values(), ids=NETWORKS.keys())
-def test_a_graph_answers_as_the_network_does_at_sizes_it_was_not_recorded_at(
+def test_a_graph_gives_what_the_network_gives_at_sizes_it_was_not_recorded_at(
     config: NetworkConfig, tmp_path: Path
 ) -> None:
     network = _network(config)
 
-    done = export_onnx(network, tmp_path / "a.onnx")
+    done = export(network, tmp_path / "a.onnx")
 
-    assert done.largest_error is not None
-    assert done.largest_error < 1e-5
+    assert done.verified is not None
+    assert done.verified.largest < 1e-5
+    assert done.verified.psnr > 100
     assert done.bytes == (tmp_path / "a.onnx").stat().st_size
     for size in ((1, 3, 16, 16), (3, 3, 9, 31), (2, 3, 1, 1), (1, 3, 47, 2)):
         lr = torch.rand(size)
-        assert_close(_ask(done.path, lr), network(lr), atol=1e-5, rtol=0)
+        assert_close(_run(done.path, lr), network(lr), atol=1e-5, rtol=0)
 
 
 def test_a_graph_of_one_size_takes_that_size_only(tmp_path: Path) -> None:
     network = _network(EDSR)
 
-    done = export_onnx(network, tmp_path / "a.onnx", dynamic=False, size=(10, 14))
+    done = export(network, tmp_path / "a.onnx", ONNX(size=(10, 14)))
 
-    assert done.sizes == ((1, 10, 14),)
+    assert done.verified.sizes == ((1, 10, 14),)
     lr = torch.rand(1, 3, 10, 14)
-    assert_close(_ask(done.path, lr), network(lr), atol=1e-5, rtol=0)
+    assert_close(_run(done.path, lr), network(lr), atol=1e-5, rtol=0)
     with pytest.raises(Exception, match="Got invalid dimensions"):
-        _ask(done.path, torch.rand(1, 3, 11, 14))
+        _run(done.path, torch.rand(1, 3, 11, 14))
 
 
 def test_a_graph_in_float16_takes_and_gives_float32(tmp_path: Path) -> None:
     network = _network(replace(EDSR, value_range=1.0))
 
-    done = export_onnx(network, tmp_path / "a.onnx", half=True)
+    done = export(network, tmp_path / "a.onnx", ONNX(half=True))
 
     lr = torch.rand(1, 3, 12, 13)
-    answer = _ask(done.path, lr)
-    assert answer.dtype == torch.float32
-    assert 1e-6 < (answer - network(lr)).abs().max() < 5e-3
-    assert done.bytes < export_onnx(network, tmp_path / "b.onnx").bytes * 0.7
+    sr = _run(done.path, lr)
+    assert sr.dtype == torch.float32
+    assert 1e-6 < (sr - network(lr)).abs().max() < 5e-3
+    assert done.bytes < export(network, tmp_path / "b.onnx").bytes * 0.7
 
 
-def test_a_network_that_is_too_far_off_in_float16_is_refused_with_advice(
+def test_a_network_that_is_too_far_off_in_float16_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SMFANet+ is 0.014 off, which one gray level (0.004) does not hide."""
-    monkeypatch.setitem(TOLERANCE, "float16", 1e-9)
+    monkeypatch.setattr(ONNX, "tolerance", 1e-9)
     network = NETWORKS["edsr"].build()
 
     with pytest.raises(
-        ExportError, match=r"^in float16 the graph .* 1e-09 is allowed: .*leave --half out"
+        ExportError,
+        match=r"^the export as onnx in float16 .* at most 1e-09 is allowed; nothing",
     ):
-        export_onnx(network, tmp_path / "a.onnx", half=True)
+        export(network, tmp_path / "a.onnx", ONNX(half=True))
     assert list(tmp_path.iterdir()) == []
-    export_onnx(network, tmp_path / "a.onnx")
 
 
 def test_networks_that_overflow_are_not_exported_in_float16(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="rcan overflows in float16: export it in float32"):
-        export_onnx(NETWORKS["rcan"].build(), tmp_path / "a.onnx", half=True)
+    with pytest.raises(ExportError, match="rcan overflows in float16: leave --half out"):
+        export(NETWORKS["rcan"].build(), tmp_path / "a.onnx", ONNX(half=True))
 
 
 def test_an_ensemble_is_exported(tmp_path: Path) -> None:
-    """Its members' answers are folded one by one: ONNX has no folding of five dimensions."""
+    """Its members' outputs are folded one by one: ONNX has no folding of five dimensions."""
     ensemble = gather({name: _network(EDSR) for name in ("one", "two")}, width=4, blocks=1)
 
-    assert export_onnx(ensemble, tmp_path / "a.onnx").largest_error < 1e-4
+    assert export(ensemble, tmp_path / "a.onnx").verified.largest < 1e-4
 
 
-def test_weights_that_answer_otherwise_are_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class _Wrong(Weights):
+    """Writes other weights than it was given."""
+
+    name = "_wrong"
+
+    def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
+        next(network.parameters()).data.add_(0.1)
+        super().export(network, path, properties)
+
+
+def test_an_export_that_gives_other_images_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_text("the one before")
-    monkeypatch.setattr(export, "_difference", lambda *_: 0.5)
 
     with pytest.raises(
-        ExportError,
-        match=r"a.pth would answer otherwise than the network, by 0.5, and was not written",
+        ExportError, match=r"gives other images than the network, by \d.*; nothing was written"
     ):
-        export_weights(_network(EDSR), tmp_path / "a.pth", "basicsr")
+        export(_network(EDSR), tmp_path / "a.pth", _Wrong(layout="basicsr"))
 
     assert (tmp_path / "a.pth").read_text() == "the one before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_the_proof_is_in_decibels_and_in_the_largest_difference() -> None:
+    """A tenth of white everywhere is 20 dB."""
+    network = _network(EDSR)
+
+    verified = verify(network, _Brighter(network, 0.1), sizes=[(1, 8, 9), (2, 5, 5)])
+
+    assert verified.largest == pytest.approx(0.1, abs=1e-6)
+    assert verified.psnr == pytest.approx(20, abs=1e-4)
+    assert verify(network, network).psnr == math.inf
+    assert verify(network, _Brighter(network, math.nan)).largest == math.inf
+
+
+class _Brighter:
+    def __init__(self, network: Network, by: float) -> None:
+        self.network, self.by = network, by
+        self.name, self.scale = "brighter", network.scale
+        self.radius, self.size_multiple = network.radius, network.size_multiple
+
+    def __call__(self, lr: torch.Tensor) -> torch.Tensor:
+        return self.network(lr) + self.by
+
+
+@pytest.mark.parametrize(
+    "runtime", [ONNX(), ONNX(half=True), Weights()], ids=lambda runtime: runtime.form
+)
+def test_a_runtime_keeps_its_promises(runtime: Runtime) -> None:
+    check_runtime(runtime)
+
+
+def test_the_check_finds_a_runtime_that_breaks_them() -> None:
+    with pytest.raises(AssertionError, match="gives other images"):
+        check_runtime(_Wrong())
+
+
+def test_a_strangers_graph_is_run_and_its_scale_found(tmp_path: Path) -> None:
+    """No metadata of ours, other names: what spandrel's and chaiNNer's users have."""
+    export(_network(NETWORKS["edsr with skip"]), tmp_path / "a.onnx")
+    model = onnx.load(tmp_path / "a.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "b.onnx")
+
+    session = Session(tmp_path / "b.onnx")
+
+    assert (session.name, session.scale, session.radius) == ("b", 3, None)
+    lr = torch.rand(1, 3, 7, 9)
+    assert_close(session(lr), Session(tmp_path / "a.onnx")(lr), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:You are using the legacy")
+def test_graphs_that_do_not_enlarge_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"no graph")
+    with pytest.raises(UpscalerError, match=r"no\.onnx is damaged, or not an ONNX file"):
+        Session(tmp_path / "no.onnx")
+    torch.onnx.export(
+        torch.nn.Flatten(), (torch.rand(1, 3, 32, 32),), tmp_path / "flat.onnx", dynamo=False
+    )
+    with pytest.raises(UpscalerError, match=r"makes \(1, 3072\) of .* not an enlargement"):
+        Session(tmp_path / "flat.onnx")
+    torch.onnx.export(torch.nn.ReLU(), (torch.rand(1, 9),), tmp_path / "row.onnx", dynamo=False)
+    with pytest.raises(UpscalerError, match=r"takes .* \[1, 9\], but a graph that enlarges takes"):
+        Session(tmp_path / "row.onnx")
 
 
 def test_a_graph_says_what_it_is(tmp_path: Path) -> None:
     network = _network(EDSR)
 
-    export_onnx(network, tmp_path / "a.onnx", metadata={"teacher": "big"})
+    export(network, tmp_path / "a.onnx", metadata={"teacher": "big"})
 
     model = onnx.load(tmp_path / "a.onnx")
-    told = {p.key: p.value for p in model.metadata_props}
-    assert told["network"] == "edsr"
-    assert told["scale"] == "2"
-    assert told["teacher"] == "big"
-    assert told["sha256"] == weights.tensors_sha256(network.state_dict())
+    facts = {p.key: p.value for p in model.metadata_props}
+    assert facts["network"] == "edsr"
+    assert facts["scale"] == "2"
+    assert facts["teacher"] == "big"
+    assert facts["sha256"] == weights.tensors_sha256(network.state_dict())
     assert model.producer_name == "dukd"
     assert model.opset_import[0].version == 20
 
 
-def test_a_graph_that_answers_otherwise_is_not_written(
+def test_a_graph_that_was_traced_wrongly_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tracing once froze the batch of a transformer.
+    """Tracing once froze a transformer's batch: right shapes, wrong values (ecosystem.md 6.3)."""
+    monkeypatch.setattr(graphs, "padded_to_multiple", lambda x, _axis, _multiple: x[..., :16, :16])
 
-    Right shapes, wrong values, no error (ecosystem.md 6.3).
-    """
-    (tmp_path / "a.onnx").write_text("the one before")
-    monkeypatch.setattr(export, "padded_to_multiple", lambda x, _axis, _multiple: x[..., :16, :16])
+    with pytest.raises(ExportError, match="gives other images than the network, by inf"):
+        export(_network(EDSR), tmp_path / "a.onnx")
 
-    with pytest.raises(ExportError, match="the graph answers otherwise than the network, by inf"):
-        export_onnx(_network(EDSR), tmp_path / "a.onnx")
-
-    assert (tmp_path / "a.onnx").read_text() == "the one before"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_network_stays_as_it_was(tmp_path: Path) -> None:
     network = _network(EDSR).train().requires_grad_()
     before = weights.tensors_sha256(network.state_dict())
 
-    export_onnx(network, tmp_path / "a.onnx", check=False)
-    export_weights(network, tmp_path / "a.pth", "basicsr")
+    export(network, tmp_path / "a.onnx")
+    export(network, tmp_path / "a.pth", Weights(layout="basicsr"))
 
     assert network.training
     assert all(p.requires_grad for p in network.parameters())
@@ -193,29 +258,27 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
 
-    with pytest.raises(
-        ExportError, match=rf"exporting to ONNX needs {missing}: pip install 'dukd\[onnx\]'"
-    ):
-        export_onnx(EDSR.build(), tmp_path / "a.onnx")
+    with pytest.raises(ExportError, match=rf"ONNX needs {missing}: pip install 'dukd\[onnx\]'"):
+        export(EDSR.build(), tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"opset": 9}, "opset is 17 to 20, but got 9"),
-        ({"size": (0, 3), "dynamic": False}, r"at least 1 pixel on a side, but size is \(0, 3\)"),
+        ({"size": (0, 3)}, r"at least 1 pixel on a side, but size is \(0, 3\)"),
     ],
 )
-def test_impossible_options_are_refused(
-    options: dict[str, Any], sentence: str, tmp_path: Path
-) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ExportError, match=sentence):
-        export_onnx(EDSR.build(), tmp_path / "a.onnx", **options)
+        ONNX(**options)
 
 
-def test_an_onnx_file_is_called_onnx(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"a\.pth is to end in \.onnx"):
-        export_onnx(EDSR.build(), tmp_path / "a.pth")
+def test_the_ending_names_the_runtime(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"a\.pth: onnx writes \.onnx"):
+        export(EDSR.build(), tmp_path / "a.pth", ONNX())
+    with pytest.raises(ExportError, match=r"no runtime has files like .*a\.xyz; known endings are"):
+        export(EDSR.build(), tmp_path / "a.xyz")
 
 
 @pytest.mark.parametrize("layout", ["basicsr", "official"])
@@ -223,10 +286,11 @@ def test_an_onnx_file_is_called_onnx(tmp_path: Path) -> None:
 def test_weights_for_other_code_are_read_back(name: str, layout: Layout, tmp_path: Path) -> None:
     network = _network(NETWORKS[name])
 
-    done = export_weights(network, tmp_path / "net.pth", layout)
+    done = export(network, tmp_path / "net.pth", Weights(layout=layout))
 
-    assert done.largest_error is not None
-    assert done.largest_error < 1e-5
+    assert done.verified is not None
+    assert done.verified.largest < 1e-5
+    assert done.verified.psnr > 100
     stored = torch.load(done.path, weights_only=True)
     if layout == "basicsr":
         assert "params" in stored
@@ -236,7 +300,7 @@ def test_a_layout_that_lacks_the_skip_refuses_it(tmp_path: Path) -> None:
     with pytest.raises(
         weights.WeightsError, match=r"BasicSR's EDSR has no skip, .*\.safetensors .*\.onnx"
     ):
-        export_weights(NETWORKS["edsr with skip"].build(), tmp_path / "a.pth", "basicsr")
+        export(NETWORKS["edsr with skip"].build(), tmp_path / "a.pth", Weights(layout="basicsr"))
 
 
 @pytest.mark.parametrize("multiple", [2, 8])

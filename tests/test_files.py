@@ -134,7 +134,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_lock_keeps_other_processes_out_until_its_holder_ends(place: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(place)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    here = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[2])}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=here
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         assert files.is_locked(place)

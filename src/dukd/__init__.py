@@ -12,10 +12,14 @@ From a teacher to a student that is measured and used::
         teacher=dukd.Teacher(weights=Path("teacher.pth")),
         data=replace(made.data, train=Path("photos")),
         evaluation=replace(made.evaluation, sets=(Path("valid"),)),
-    ) student = dukd.load(dukd.train(experiment, Path("runs/mine"))).frozen() sets = {"Set5":
-    dukd.find_pairs(Path("Set5"), scale=2)} print(dukd.evaluate([dukd.Candidate(model="student",
-    label="mine", network=student)], sets).to_markdown()) dukd.upscale_files(student,
-    [Path("holiday")], Path("out"))
+    )
+    student = dukd.load(dukd.train(experiment, Path("runs/mine")))
+    sets = {"Set5": dukd.find_pairs(Path("Set5"), scale=2)}
+    mine = dukd.Candidate(model="student", label="mine", network=student.network)
+    print(dukd.evaluate([mine], sets).to_markdown())
+    dukd.upscale(student, ["holiday"], "out")
+    student("photo.jpg").save("large.png")
+    dukd.export(student.network, "student.onnx")
 
 Every name below is imported when it is first asked for.
 """
@@ -28,8 +32,7 @@ from dukd._version import __version__
 if TYPE_CHECKING:
     from dukd.data.pack import Pack
     from dukd.data.pairs import find_pairs
-    from dukd.deploy.export import export_onnx, export_weights
-    from dukd.deploy.upscale import upscale_files
+    from dukd.deploy import ONNX, Model, UpscaleOptions, Weights, export, load, upscale
     from dukd.evaluation.evaluate import Candidate, evaluate
     from dukd.methods import DUKD, Combined, Logits, Method, Scratch
     from dukd.networks import (
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
         SMFANetConfig,
         SwinIRConfig,
     )
-    from dukd.networks.files.weights import read as load
     from dukd.networks.files.weights import write as save
     from dukd.recipes.papers import recipe
     from dukd.runs.compare import compare
@@ -58,8 +60,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "dukd.data.pack": ("Pack",),
     "dukd.data.pairs": ("find_pairs",),
-    "dukd.deploy.export": ("export_onnx", "export_weights"),
-    "dukd.deploy.upscale": ("upscale_files",),
+    "dukd.deploy": ("ONNX", "Model", "UpscaleOptions", "Weights", "export", "load", "upscale"),
     "dukd.evaluation.evaluate": ("Candidate", "evaluate"),
     "dukd.methods": ("DUKD", "Combined", "Logits", "Method", "Scratch"),
     "dukd.networks": (
@@ -70,7 +71,7 @@ _HOMES = {
         "Network",
         "SwinIRConfig",
     ),
-    "dukd.networks.files.weights": ("load", "save"),
+    "dukd.networks.files.weights": ("save",),
     "dukd.recipes.papers": ("recipe",),
     "dukd.runs.compare": ("compare",),
     "dukd.runs.report": ("report",),
@@ -85,10 +86,11 @@ _HOMES = {
     "dukd.training.loop": ("train",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_THERE = {"load": "read", "save": "write"}
+_THERE = {"save": "write"}
 
 __all__ = [
     "DUKD",
+    "ONNX",
     "Candidate",
     "Combined",
     "Data",
@@ -97,6 +99,7 @@ __all__ = [
     "Experiment",
     "Logits",
     "Method",
+    "Model",
     "Network",
     "NetworkConfig",
     "Optimization",
@@ -107,18 +110,19 @@ __all__ = [
     "SwinIRConfig",
     "Teacher",
     "TeacherCache",
+    "UpscaleOptions",
+    "Weights",
     "__version__",
     "compare",
     "evaluate",
-    "export_onnx",
-    "export_weights",
+    "export",
     "find_pairs",
     "load",
     "recipe",
     "report",
     "save",
     "train",
-    "upscale_files",
+    "upscale",
 ]
 
 

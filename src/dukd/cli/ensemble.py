@@ -9,10 +9,11 @@ from typing import Annotated
 import tyro
 from torch import nn
 
-from dukd.cli.evaluate import read_silent, student_of
+from dukd.cli.evaluate import read_silent
 from dukd.cli.terminal import say
 from dukd.core.files import write_text
 from dukd.core.text import shown
+from dukd.deploy.model import file_of
 from dukd.methods import Aggregation
 from dukd.networks import Network, gather
 from dukd.networks.files import weights
@@ -50,7 +51,7 @@ class Ensemble:
         members: dict[str, Network] = {}
         for path in self.teachers:
             members[member_name(path, members)] = read_silent(
-                student_of(path),
+                file_of(path),
                 value_range=self.value_range,
                 mean=self.mean,
                 residual_scale=self.residual_scale,

@@ -13,6 +13,7 @@ from dukd.core.device import DeviceName, by_name
 from dukd.core.files import write_text
 from dukd.core.text import shown
 from dukd.data.pairs import Pairs, find_pairs
+from dukd.deploy.model import file_of
 from dukd.evaluation import evaluate
 from dukd.networks import Network, NetworkConfig
 from dukd.networks.files import weights
@@ -126,7 +127,7 @@ class Evaluate:
             found.append((None, evaluate.Candidate(model="bicubic", label="bicubic")))
         for model, path in (("teacher", self.teacher), ("baseline", self.baseline)):
             if path is not None:
-                network = self._read(student_of(path))
+                network = self._read(file_of(path))
                 found.append(
                     (None, evaluate.Candidate(model=model, label=path.stem, network=network))
                 )
@@ -140,7 +141,7 @@ class Evaluate:
             student = evaluate.Candidate(
                 model="student",
                 label=label,
-                network=self._read(student_of(path)),
+                network=self._read(file_of(path)),
                 self_ensemble=self.self_ensemble,
             )
             found.append((path, student))
@@ -209,24 +210,6 @@ def instead(notes: Sequence[str], config: NetworkConfig) -> str:
 
 def _is_run(path: Path) -> bool:
     return (path / "experiment.yaml").is_file()
-
-
-def student_of(path: Path) -> Path:
-    """The student of a run directory, or the file itself.
-
-    Raises:
-        ValueError: If the directory is no run, or has no student yet.
-    """
-    if not path.is_dir():
-        return path
-    if not _is_run(path):
-        raise ValueError(
-            f"{shown(path)} is a folder, but no run: name a file of weights, or a run directory"
-        )
-    student = path / "student.safetensors"
-    if not student.is_file():
-        raise ValueError(f"{shown(path)} has no student yet: training writes it at the first save")
-    return student
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from dukd.core.config import nearest
 from dukd.core.registry import known
 from dukd.core.text import amount, shown
 from dukd.data.pack import Pack
-from dukd.deploy.export import onnx_metadata
+from dukd.deploy.onnx import onnx_metadata
 from dukd.images import EXTENSIONS
 from dukd.methods import Method
 from dukd.networks import NetworkConfig, macs

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
 import torch
@@ -18,7 +18,7 @@ import tyro
 from rich.markup import escape
 
 from dukd._version import __version__
-from dukd.cli import train
+from dukd.cli import train, use
 from dukd.cli.bench import Bench, Cache
 from dukd.cli.data import CheckData, Prepare
 from dukd.cli.demo import Demo
@@ -129,17 +129,22 @@ def _command(arguments: list[str]) -> int:
         raise ValueError(
             f"there is no command {name!r}{nearest(name, COMMANDS)}; `dukd --help` lists them"
         )
-    rest = train.with_plugins(rest)
-    if name == "upscale":
-        rest = [
-            a for a in rest if a not in {"-i", "--input"}
-        ]  # Real-ESRGAN has a flag before its inputs
-    command = (
-        train.parse(rest)
-        if name == "train"
-        else tyro.cli(COMMANDS[name], prog=f"dukd {name}", args=rest)
-    )
-    return command()
+    return parse(name, train.with_plugins(rest))()
+
+
+def parse(name: str, arguments: Sequence[str]) -> Callable[[], int]:
+    """Read the options of a command; tyro shows help or complains by `SystemExit`.
+
+    Raises:
+        ValueError: If an argument names a thing that is not there.
+    """
+    if name == "train":
+        return train.parse(arguments)
+    if name == "export":
+        return use.parse_export(arguments)
+    if name == "upscale":  # Real-ESRGAN has a flag before its inputs
+        arguments = [use.SHORT.get(a, a) for a in arguments if a not in {"-i", "--input"}]
+    return tyro.cli(COMMANDS[name], prog=f"dukd {name}", args=list(arguments))
 
 
 def _help() -> int:

@@ -1,31 +1,45 @@
 """Commands that use a student: upscale, export."""
 
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 import tyro
+from typing_extensions import override
 
-from dukd.cli.evaluate import student_of, tell
+from dukd import images
+from dukd.cli.evaluate import tell
 from dukd.cli.terminal import Bar, err, note, say
-from dukd.core.device import DeviceName, by_name
-from dukd.core.text import shown
-from dukd.deploy import export, upscale, workers
-from dukd.images import EXTENSIONS, MAX_PIXELS
+from dukd.core.config import nearest
+from dukd.core.device import by_name
+from dukd.core.registry import known
+from dukd.core.text import amount, shown
+from dukd.deploy.model import file_of, load
+from dukd.deploy.runtime import Exported, Runtime, export, runtime_of
+from dukd.deploy.upscale import UpscaleOptions, upscale
+from dukd.networks import Network
 from dukd.networks.files import weights
 
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SHORT = {
+    "-s": "--outscale",
+    "-t": "--tile",
+    "-x": "--self-ensemble",
+    "-f": "--format",
+    "--overwrite": "--no-skip-existing",
+}
+"""Other programs' names for options of upscale."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upscale:
+class Upscale(UpscaleOptions):
     """Enlarge images; what cannot be read is listed at the end, and the others are done.
 
     Gray, 16 bits, transparency and color profiles are kept. Large images are cut into tiles that
-    give the same answer as the whole, where the network allows it.
+    give the same output as the whole, where the network allows it. -s, -t, -x and -f stand for
+    --outscale, --tile, --self-ensemble and --format, and --overwrite for --no-skip-existing.
 
     Example: dukd upscale photos/ -o out/ -m student.safetensors
     """
@@ -35,91 +49,45 @@ class Upscale:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o", "--output"])]
     """Folder for the results."""
     model: Annotated[Path, tyro.conf.arg(aliases=["-m", "-n"])]
-    """File of weights, or a run directory."""
-    outscale: Annotated[float | None, tyro.conf.arg(aliases=["-s"])] = None
-    """Final size as a factor of the input's, if it is not the network's."""
-    tile: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None
-    """Side of the pieces large images are cut into, in pixels of the input; chosen by itself if
-    left out or 0."""
-    self_ensemble: Annotated[bool, tyro.conf.arg(aliases=["-x"])] = False
-    """Whether to answer as the mean over eight flips and rotations: eight times slower, a little
-    better."""
-    suffix: str | None = None
-    """What is put behind the names; _x4 for a scale of 4 if left out."""
-    recursive: bool = False
-    """Whether folders below are searched too."""
-    skip_existing: bool = False
-    """Whether images that are finished already are left out."""
-    quality: int = 95
-    """Quality of JPEG and WebP, 1 to 100."""
-    max_pixels: int = MAX_PIXELS
-    """Largest input, in pixels."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic of the network."""
-    device: DeviceName = "auto"
-    """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of
-    one."""
-    workers: int = 0
-    """Processes that share the images and the cores or GPUs, by Ray; with 0, all is done in this
-    one."""
-    ray_address: str | None = None
-    """Ray cluster on which the workers run, host:port, or auto for one on this machine; a private
-    one if left out."""
+    """File of weights, ONNX graph, or run directory."""
+    best: bool = False
+    """Whether to take a run's student of the best validation."""
+
+    @override
+    def __post_init__(self) -> None:
+        """Wait with complaints until the command runs, so that they are plain sentences."""
 
     def __call__(self) -> int:
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"--quality is 1 to 100, but got {self.quality}")
-        if self.tile is not None and self.tile < 0:
-            raise ValueError(f"--tile is a number of pixels, but got {self.tile}")
-        if self.out.suffix.lower() in EXTENSIONS and not self.out.is_dir():
+        options = UpscaleOptions(**{f.name: getattr(self, f.name) for f in fields(UpscaleOptions)})
+        if self.out.suffix.lower() in images.EXTENSIONS and not self.out.is_dir():
             raise ValueError(
                 f"--out is a folder, but got {shown(self.out)}; the results are named after the "
                 "inputs"
             )
-        engine = self._engine()
-        elsewhere = (
-            self.ray_address is not None and self.device != "auto"
-        )  # this machine need not have the device
-        device = torch.device(self.device) if elsewhere else by_name(self.device)
-        path = student_of(self.model)
         notes: list[str] = []
-        network = weights.read(path, report=notes.append).frozen()
-        how = (
-            f"make a file that says so: dukd export {shown(path)} -o sure.safetensors with "
-            "{options}"
-        )
-        tell(path, notes, network.config, how=how)
-        where = f"{device}, {self.workers} workers" if self.workers else device
-        note(
-            f"{shown(path)}: {network.config.name} x{network.scale}, "
-            f"{network.parameter_count():,} parameters, {where}"
-        )
+        model = load(self.model, best=self.best, report=notes.append)
+        size = ""
+        if isinstance(model.upscaler, Network):
+            how = (
+                f"make a file that says so: dukd export {shown(self.model)} -o sure.safetensors "
+                "with {options}"
+            )
+            tell(file_of(self.model, best=self.best), notes, model.network.config, how=how)
+            size = f", {model.network.parameter_count():,} parameters"
+        where = self.device if self.ray_address else by_name(self.device)
+        workers = f", {self.workers} workers" if self.workers else ""
+        note(f"{shown(self.model)}: {model.upscaler.name} x{model.scale}{size}, {where}{workers}")
         with (
             Bar() as progress,
             redirect_stdout(sys.stderr),
         ):  # where Ray reports what became of workers
-            result = upscale.upscale_files(
-                network,
-                self.inputs,
-                self.out,
-                model=path.name,
-                suffix=self.suffix,
-                recursive=self.recursive,
-                skip_existing=self.skip_existing,
-                outscale=self.outscale,
-                quality=self.quality,
-                max_pixels=self.max_pixels,
-                tile=self.tile or None,
-                device=device,
-                precision=_PRECISIONS[self.precision],
-                self_ensemble=self.self_ensemble,
-                progress=progress,
-                engine=engine,
-            )
+            result = upscale(model, self.inputs, self.out, options, progress=progress)
         for done in result.done:
             say(shown(done.target) + (f"  ({done.note})" if done.note else ""))
         if result.skipped:
             note(f"{len(result.skipped)} were finished already")
+        if passed := images.passed_over(result.passed_over):
+            note(passed)
         if result.failed:
             total = len(result.done) + len(result.skipped) + len(result.failed)
             err.print(
@@ -129,28 +97,14 @@ class Upscale:
                 err.print(shown(failed.reason), markup=False)
         return 1 if result.failed else 0
 
-    def _engine(self) -> upscale.Engine:
-        if self.workers < 0:
-            raise ValueError(
-                f"--workers is a number of processes, or 0 for none, but got {self.workers}"
-            )
-        if self.workers:
-            return workers.Workers(self.workers, self.ray_address)
-        if self.ray_address is not None:
-            raise ValueError("--ray-address is for workers: say how many with --workers")
-        return upscale.one_by_one
-
-
-Format = Literal["auto", "onnx", "basicsr", "official", "dukd"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
     """Write a student for other programs, and compare what was written with the student.
 
-    onnx runs in onnxruntime and what takes ONNX, at any size; basicsr and official are weights
-    under the names that BasicSR and the network's authors use, for chaiNNer and the like; dukd is
-    safetensors that describe themselves.
+    The ending of --out says for which: .onnx is a graph for onnxruntime and what takes ONNX, at any
+    size; .safetensors and .pth are weights, under dukd's names or those that chaiNNer and the like
+    know.
 
     Example: dukd export runs/edsr-x4-dukd -o student.onnx
     """
@@ -159,25 +113,19 @@ class Export:
     """File of weights, or a run directory."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The file to write."""
-    format: Annotated[Format, tyro.conf.arg(aliases=["-f"])] = "auto"
-    """What to write; auto goes by the ending: onnx for .onnx, basicsr for .pth, dukd for
-    .safetensors."""
-    half: bool = False
-    """Whether an ONNX graph computes in float16."""
-    opset: int = 20
-    """Version of ONNX's operators."""
-    size: tuple[int, int] | None = None
-    """Height and width that an ONNX graph is fixed to; any if left out."""
+    best: bool = False
+    """Whether to take a run's student of the best validation."""
     value_range: float | None = None
     """Largest value the network computes with, 1 or 255, where the file does not say."""
     mean: tuple[float, float, float] | None = None
     """RGB mean in [0, 1] that the network subtracts, where the file does not say."""
     residual_scale: float | None = None
     """Factor of each residual block, where the file does not say."""
+    runtime: tyro.conf.OmitArgPrefixes[Runtime]
+    """For which runtime, and how."""
 
     def __call__(self) -> int:
-        form = self._form()
-        path = student_of(self.student)
+        path = file_of(self.student, best=self.best)
         notes: list[str] = []
         network = weights.read(
             path,
@@ -187,41 +135,55 @@ class Export:
             report=notes.append,
         ).frozen()
         tell(path, notes, network.config)
-        if form == "onnx":
-            with Bar() as progress:
-                done = export.export_onnx(
-                    network,
-                    self.out,
-                    opset=self.opset,
-                    dynamic=self.size is None,
-                    size=self.size or (64, 64),
-                    half=self.half,
-                    progress=progress,
-                )
-        else:
-            done = export.export_weights(network, self.out, form)
+        with Bar() as progress:
+            done = export(network, self.out, self.runtime, progress=progress)
         say(
-            f"wrote {shown(done.path)}: {network.config.name} x{network.scale} as {done.form}, "
-            f"{done.bytes:,} bytes"
+            f"wrote {shown(done.path)}: {network.name} x{network.scale} as {done.form}, "
+            f"{amount(done.bytes)}"
         )
-        sizes = ", ".join(f"{n} x {h} x {w}" for n, h, w in done.sizes)
-        say(
-            f"largest difference to the student: {done.largest_error:.1e} where white is 1, at "
-            f"{sizes}"
-        )
+        say(_proof(done))
         return 0
 
-    def _form(self) -> Literal["onnx", "basicsr", "official", "dukd"]:
-        if self.format != "auto":
-            return self.format
-        match self.out.suffix:
-            case ".onnx":
-                return "onnx"
-            case ".pth" | ".pt":
-                return "basicsr"
-            case ".safetensors":
-                return "dukd"
-            case _:
-                raise ValueError(
-                    f"--out ends in .onnx, .pth or .safetensors, but got {shown(self.out)}"
-                )
+
+def _proof(done: Exported) -> str:
+    assert done.verified is not None
+    sizes = ", ".join(f"{n} x {h} x {w}" for n, h, w in done.verified.sizes)
+    return (
+        f"largest difference to the student: {done.verified.largest:.1e} where white is 1, "
+        f"{done.verified.psnr:.1f} dB, at {sizes}"
+    )
+
+
+def parse_export(arguments: Sequence[str]) -> Callable[[], int]:
+    """Read ``dukd export ...``, whose options are also those of the runtime it is for.
+
+    Raises:
+        ValueError: If there is no such runtime.
+    """
+    rest, named = _without(arguments, "--runtime")
+    runtimes = known(Runtime)
+    if named is not None and named not in runtimes:
+        raise ValueError(
+            f"there is no runtime {named!r}{nearest(named, runtimes)}; known are "
+            f"{', '.join(runtimes)}"
+        )
+    out = _without(rest, "-o")[1] or _without(rest, "--out")[1]
+    runtime = runtimes[named]() if named else runtime_of(Path(out or "student.onnx"))
+    return tyro.cli(
+        Export,
+        prog="dukd export",
+        args=rest,
+        default=Export(student=tyro.MISSING, out=tyro.MISSING, runtime=runtime),
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _without(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]:
+    """Take an option and its value out of the arguments."""
+    rest = list(arguments)
+    for place, argument in enumerate(rest):
+        if argument == option and place + 1 < len(rest):
+            return rest[:place] + rest[place + 2 :], rest[place + 1]
+        if argument.startswith(f"{option}="):
+            return rest[:place] + rest[place + 1 :], argument.removeprefix(f"{option}=")
+    return rest, None

@@ -1,1 +1,23 @@
-"""Using a student: enlarge images, export to other programs."""
+"""Using a student: enlarge images, export to other programs and open what was exported."""
+
+from dukd.deploy.model import Model, load
+from dukd.deploy.onnx import ONNX
+from dukd.deploy.runtime import Exported, ExportError, Runtime, Verified, export, verify
+from dukd.deploy.upscale import Upscaled, UpscaleOptions, upscale
+from dukd.deploy.weights import Weights
+
+__all__ = [
+    "ONNX",
+    "ExportError",
+    "Exported",
+    "Model",
+    "Runtime",
+    "UpscaleOptions",
+    "Upscaled",
+    "Verified",
+    "Weights",
+    "export",
+    "load",
+    "upscale",
+    "verify",
+]

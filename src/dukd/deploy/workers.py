@@ -1,6 +1,6 @@
 """Enlarge large folders in many processes, on this machine or a cluster, by Ray Data.
 
-``Workers`` is an engine for ``dukd.deploy.upscale.upscale_files``. Each worker holds the network
+``Workers`` is an engine for ``dukd.upscale``. Each worker holds the network
 and does one image at a time, with cores of its own; results appear whole or not at all. A worker
 that dies is replaced, and the image it was at is done again; one that has cost ``ATTEMPTS`` workers
 their lives is listed as failed, and the others go on.
@@ -17,13 +17,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from dukd.core.device import DeviceName, by_name
 from dukd.core.files import Progress
-from dukd.deploy.upscale import Failed, Job, Options, Outcome, enlarge
+from dukd.deploy.job import Failed, Job, Outcome, UpscaleOptions, enlarge, ready
 from dukd.networks import Network
+from dukd.networks.upscaler import Upscaler
 
 ATTEMPTS = 3
 """How often an image is begun before it is given up as one that workers do not survive."""
@@ -41,7 +43,7 @@ _ALONE = {
 
 @dataclass(frozen=True)
 class Workers:
-    """Worker processes that enlarge images; an engine for ``upscale_files``.
+    """Worker processes that enlarge images; an engine for ``dukd.upscale``.
 
     Without an address Ray is started on this machine, and ended with the run. Where the calling
     program is connected to Ray already, its workers run there, and the connection stays. Ray that
@@ -49,7 +51,7 @@ class Workers:
     decides that at its import.
 
     Example:
-        ``upscale_files(network, [Path("photos")], Path("out"), engine=Workers(4))``
+        ``dukd.upscale(network, ["photos"], "out", UpscaleOptions(workers=4))``
     """
 
     count: int
@@ -63,61 +65,98 @@ class Workers:
             raise ValueError(f"at least one worker is needed, but got {self.count}")
 
     def __call__(
-        self, network: Network, jobs: Sequence[Job], options: Options, progress: Progress
+        self,
+        model: Upscaler,
+        jobs: Sequence[Job],
+        options: UpscaleOptions,
+        text: Mapping[str, str],
+        progress: Progress,
     ) -> Generator[Outcome, None, None]:
         """Do jobs, whichever worker is free first.
 
         Args:
-            network: Sent to every worker once, its class too where that is no part of dukd.
+            model: Sent to every worker once, its class too where that is not part of dukd.
             jobs: On file systems that all workers see under the same names.
-            options: How. Of a device only the kind counts: Ray gives each worker a GPU, or its
-                share of one.
-            progress: Told after every image, in tiles.
+            options: How. Ray gives each worker a GPU, or its share of one.
+            text: Notes for the results.
+            progress: Called after every image, in tiles.
 
         Yields:
             What became of each image, as it is done.
 
         Raises:
             ValueError: If Ray is not installed, a cluster cannot be reached, has no room for so
-                many workers, or does not see the files' folder; or as ``enlarge`` does.
+                many workers, or does not see the files' folder; or as `enlarge` does.
         """
         if not jobs:
             return
         count = min(self.count, len(jobs))
+        device = options.device
+        if self.address is None or device == "auto":  # a cluster may have what this machine lacks
+            device = cast("DeviceName", by_name(device).type)
         ray = _package(local=self.address is None)
-        device = torch.device(torch.device(options.device).type)
-        size = 2 * sum(tensor.nbytes for tensor in network.state_dict().values())
-        with _connected(ray, self.address, count, _STORE + size):
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            cores, gpus = share(nodes, count, gpu=device.type == "cuda")
-            paths = [path for job in jobs for path in (job.source, job.target)]
-            folder = None if all(path.is_absolute() for path in paths) else Path.cwd()
-            ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
-            packed = _packed(ray, network.to("cpu"), jobs, replace(options, device=device))
-            data = ray.data.from_items(
-                [{"job": n} for n in range(len(jobs))], override_num_blocks=len(jobs)
-            )
-            data.context.enable_progress_bars = False
-            results = data.map_batches(
-                _Worker,
-                fn_constructor_args=(packed, cores, folder, ledger),
-                batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=count),
-                num_cpus=cores,
-                num_gpus=gpus or None,
-            )
-            total, done = sum(job.tiles for job in jobs), 0
-            try:
-                for row in results.iter_rows():
-                    outcome = pickle.loads(row["outcome"])  # noqa: S301  made by our own workers
-                    if isinstance(outcome, Exception):
-                        raise outcome
-                    job = jobs[row["job"]]
-                    done += job.tiles
-                    progress(done, total, job.source.name)
-                    yield outcome
-            finally:
-                ray.kill(ledger)  # others hold it too, and the connection may outlive the run
+        work = _Work(_on_cpu(model), tuple(jobs), replace(options, device=device), dict(text))
+        with _connected(ray, self.address, count, _STORE + 2 * _bytes(model)):
+            yield from _results(ray, work, count, progress)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every worker needs to know."""
+
+    model: Upscaler
+    jobs: tuple[Job, ...]
+    options: UpscaleOptions
+    text: dict[str, str]
+
+
+def _on_cpu(model: Upscaler) -> Upscaler:
+    return model.to("cpu") if isinstance(model, Network) else model
+
+
+def _bytes(model: Upscaler) -> int:
+    if not isinstance(model, Network):
+        return 0
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+def _results(
+    ray: Any,  # noqa: ANN401  a module that may be missing
+    work: _Work,
+    count: int,
+    progress: Progress,
+) -> Generator[Outcome, None, None]:
+    """Let workers of a Ray that is connected do the jobs."""
+    jobs = work.jobs
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores, gpus = share(nodes, count, gpu=work.options.device == "cuda")
+    paths = [path for job in jobs for path in (job.source, job.target)]
+    folder = None if all(path.is_absolute() for path in paths) else Path.cwd()
+    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
+    data = ray.data.from_items(
+        [{"job": n} for n in range(len(jobs))], override_num_blocks=len(jobs)
+    )
+    data.context.enable_progress_bars = False
+    results = data.map_batches(
+        _Worker,
+        fn_constructor_args=(_packed(ray, work), cores, folder, ledger),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=count),
+        num_cpus=cores,
+        num_gpus=gpus or None,
+    )
+    total, done = sum(job.tiles for job in jobs), 0
+    try:
+        for row in results.iter_rows():
+            outcome = pickle.loads(row["outcome"])  # noqa: S301  made by our own workers
+            if isinstance(outcome, Exception):
+                raise outcome
+            job = jobs[row["job"]]
+            done += job.tiles
+            progress(done, total, job.source.name)
+            yield outcome
+    finally:
+        ray.kill(ledger)  # others hold it too, and the connection may outlive the run
 
 
 def share(
@@ -180,7 +219,8 @@ class _Worker:
                 self.error = ValueError(
                     f"a worker does not see the folder {folder} ({error.strerror}): share it"
                 )
-        self.network, self.jobs, self.options = _unpacked(packed)
+        self.work: _Work = pickle.loads(packed)  # noqa: S301  made by our own driver
+        self.upscaler: Upscaler | None = None
         self.ledger = ledger
 
     def __call__(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -188,12 +228,12 @@ class _Worker:
         return {"job": [number], "outcome": [pickle.dumps(self.outcome(number))]}
 
     def outcome(self, number: int) -> Outcome | Exception:
-        """Do a job, and return what would end the run: Ray takes exceptions for its own."""
+        """Do a job; what would end the run is returned, since Ray takes exceptions for its own."""
         if self.error is not None:
             return self.error
         import ray  # noqa: PLC0415  an optional package
 
-        job = self.jobs[number]
+        job = self.work.jobs[number]
         begun: int = ray.get(self.ledger.begin.remote(number))
         if begun > ATTEMPTS:
             return Failed(
@@ -201,27 +241,28 @@ class _Worker:
                 f"{job.source}: {ATTEMPTS} workers died over it; is there too little memory?",
             )
         try:
-            return enlarge(self.network, job, self.options)
+            if self.upscaler is None:
+                self.upscaler = ready(self.work.model, self.work.options)
+            return enlarge(self.upscaler, job, self.work.options, self.work.text)
         except Exception as error:  # noqa: BLE001  raised again where the run was started
             return error
 
 
-def _packed(ray: Any, network: Network, jobs: Sequence[Job], options: Options) -> bytes:  # noqa: ANN401  of Ray
+def _packed(ray: Any, work: _Work) -> bytes:  # noqa: ANN401  of Ray
     """Pickle what workers need, with the code of a network that they could not import."""
-    names = {type(network).__module__, type(network.config).__module__}
+    model = work.model
+    names = {type(model).__module__}
+    if isinstance(model, Network):
+        names.add(type(model.config).__module__)
     foreign = [sys.modules[name] for name in sorted(names) if name.split(".")[0] != "dukd"]
     for module in foreign:
         ray.cloudpickle.register_pickle_by_value(module)
     try:
-        packed: bytes = ray.cloudpickle.dumps((network, tuple(jobs), options))
+        packed: bytes = ray.cloudpickle.dumps(work)
     finally:
         for module in foreign:
             ray.cloudpickle.unregister_pickle_by_value(module)
     return packed
-
-
-def _unpacked(packed: bytes) -> tuple[Network, tuple[Job, ...], Options]:
-    return pickle.loads(packed)  # noqa: S301  made by our own driver
 
 
 def _package(*, local: bool) -> Any:  # noqa: ANN401  a module that may be missing
@@ -245,10 +286,7 @@ def _connected(
     count: int,
     store: int = _STORE,
 ) -> Generator[None, None, None]:
-    """Be connected to Ray.
-
-    As the program is already, to a cluster, or to one on this machine for as long as needed.
-    """
+    """Be connected to Ray: as before, to a cluster, or to one on this machine for this block."""
     log = logging.getLogger("ray.data")
     level = log.level
     log.setLevel(logging.CRITICAL)  # what matters is among the outcomes

@@ -81,6 +81,11 @@ class Network(nn.Module, ABC):
         self.radius = radius
 
     @property
+    def name(self) -> str:
+        """The architecture's name, such as ``edsr``."""
+        return self.config.name
+
+    @property
     def scale(self) -> int:
         """Upscaling factor."""
         return self.config.scale

@@ -24,6 +24,7 @@ from dukd.testing.methods import (
     teaches_the_student_and_not_the_teacher,
     trains_its_extras,
 )
+from dukd.testing.runtimes import check_runtime
 
 __all__ = [
     "PAIRS",
@@ -37,6 +38,7 @@ __all__ = [
     "can_be_named_and_written",
     "check_method",
     "check_network",
+    "check_runtime",
     "draws_from_rng_alone",
     "is_a_frozen_value",
     "leaves_its_inputs_alone",

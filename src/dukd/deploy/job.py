@@ -1,0 +1,205 @@
+"""One image of a run of many: what to do with it, and what became of it."""
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dukd import images
+from dukd.core.device import DeviceName, by_name, is_out_of_memory
+from dukd.core.files import Progress, silent
+from dukd.deploy.image import resized, upscale_image
+from dukd.images import ImageError
+from dukd.networks import Network
+from dukd.networks.upscaler import OnDevice, SelfEnsemble, Upscaler, UpscalerError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Format = Literal["same", "png", "jpg", "webp", "tif", "bmp", "avif"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleOptions:
+    """How images are enlarged, for `dukd.upscale` and for the command line alike."""
+
+    outscale: float | None = None
+    """Final size as a factor of the input's, if it is not the model's; reached by bicubic
+    resizing."""
+    tile: int | None = None
+    """Side of the pieces large images are cut into, in pixels of the input; chosen by itself if
+    left out or 0."""
+    self_ensemble: bool = False
+    """Whether the output is the mean over eight flips and rotations: eight times slower, a little
+    better."""
+    format: Format = "same"
+    """Format of the results; same is that of the input, or PNG where it cannot hold the result."""
+    quality: int = 95
+    """Quality of JPEG and WebP, 1 to 100."""
+    suffix: str | None = None
+    """What is put behind the names; _x4 for a scale of 4 if left out."""
+    recursive: bool = False
+    """Whether folders below are searched too."""
+    skip_existing: bool = False
+    """Whether images are left out whose results are there and not older than they are; otherwise
+    results are overwritten."""
+    max_pixels: int = images.MAX_PIXELS
+    """Largest input, in pixels."""
+    precision: Precision = "float32"
+    """Arithmetic of the network."""
+    device: DeviceName = "auto"
+    """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of
+    one."""
+    workers: int = 0
+    """Processes that share the images and the cores or GPUs, by Ray; with 0, all is done in this
+    one."""
+    ray_address: str | None = None
+    """Ray cluster on which the workers run, host:port, or auto for one on this machine; a private
+    one if left out."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done, in the words of the command line."""
+        if self.outscale is not None and not 0 < self.outscale < math.inf:
+            raise ValueError(f"the final scale is a positive number, but got {self.outscale}")
+        if self.tile is not None and self.tile < 0:
+            raise ValueError(f"--tile is a number of pixels, but got {self.tile}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"--quality is 1 to 100, but got {self.quality}")
+        if self.suffix is not None and set(self.suffix) & set('/\\\0:*?"<>|\n\r'):
+            raise ValueError(f"--suffix is part of a file name, but got {self.suffix!r}")
+        if self.max_pixels < 1:
+            raise ValueError(f"--max-pixels is at least 1, but got {self.max_pixels}")
+        if self.workers < 0:
+            raise ValueError(f"--workers is 0, for none, or more, but got {self.workers}")
+        if self.ray_address is not None and not self.workers:
+            raise ValueError("--ray-address is for workers: say how many with --workers")
+
+
+@dataclass(frozen=True)
+class Done:
+    """An image that was enlarged."""
+
+    source: Path
+    target: Path
+    note: str | None
+    """What is worth knowing of the result, such as that it is approximate."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image that was not."""
+
+    source: Path
+    reason: str
+
+
+Outcome = Done | Failed
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to enlarge."""
+
+    source: Path
+    target: Path
+    tiles: int
+    """How many it is cut into, as far as is known beforehand: what progress counts."""
+    note: str | None = None
+    """What is known before the work, such as that the format was changed."""
+
+
+Engine = Callable[
+    [Upscaler, Sequence[Job], UpscaleOptions, Mapping[str, str], Progress],
+    Generator[Outcome, None, None],
+]
+"""Does jobs in any order, and yields what became of each as soon as that is known; progress counts
+tiles, the mapping holds notes for files that have room for them."""
+
+
+def ready(model: Upscaler, options: UpscaleOptions) -> Upscaler:
+    """The model as the options want it: on a device, in a precision, as an ensemble.
+
+    Raises:
+        ValueError: If there is no such device, or the network overflows in float16.
+    """
+    if isinstance(model, Network):
+        precision: torch.dtype = getattr(torch, options.precision)
+        model = OnDevice(model, by_name(options.device), precision)
+    elif options.precision != "float32":
+        raise ValueError(
+            f"{model.name} computes as it was exported: --precision is for files of weights"
+        )
+    return SelfEnsemble(model) if options.self_ensemble else model
+
+
+def enlarge(
+    upscaler: Upscaler,
+    job: Job,
+    options: UpscaleOptions,
+    text: Mapping[str, str],
+    progress: Progress = silent,
+) -> Outcome:
+    """Read an image, enlarge it and write the result, whole or not at all.
+
+    Whatever is wrong with one image becomes a `Failed`, since others wait.
+
+    Args:
+        upscaler: What enlarges, as `ready` gives it.
+        job: What to read, and where to write.
+        options: How.
+        text: Notes for the result, where the format has room for them.
+        progress: Called after every tile.
+
+    Raises:
+        UpscalerError: If the upscaler is at fault, whatever the image.
+    """
+    try:
+        image = images.read(job.source, max_pixels=options.max_pixels)
+        result, note = upscale_image(upscaler, image, tile=options.tile or None, progress=progress)
+        if options.outscale is not None and options.outscale != upscaler.scale:
+            h, w = (final_size(n, options.outscale) for n in image.pixels.shape[:2])
+            result = resized(result, h, w)
+        images.write(job.target, result, quality=options.quality, text=text)
+    except UpscalerError:
+        raise
+    except ImageError as error:
+        return Failed(job.source, str(error))
+    except Exception as error:  # noqa: BLE001  one image must not end the others
+        return Failed(job.source, f"{job.source}: {_reason(error)}")
+    notes = [text for text in (job.note, *image.notes, note) if text]
+    return Done(job.source, job.target, "; ".join(notes) or None)
+
+
+def final_size(pixels: int, outscale: float) -> int:
+    """Side of a result, in pixels."""
+    return max(1, round(pixels * outscale))
+
+
+def _reason(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return str(error) or "not enough memory for it"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def one_by_one(
+    model: Upscaler,
+    jobs: Sequence[Job],
+    options: UpscaleOptions,
+    text: Mapping[str, str],
+    progress: Progress,
+) -> Generator[Outcome, None, None]:
+    """Do jobs in this process, in their order: the `Engine` that needs nothing else."""
+    upscaler = ready(model, options)
+    total, before = sum(job.tiles for job in jobs), 0
+    for job in jobs:
+
+        def count(
+            done: int, _total: int, _what: str, *, before: int = before, job: Job = job
+        ) -> None:
+            progress(before + done, total, job.source.name)
+
+        yield enlarge(upscaler, job, options, text, count)
+        before += job.tiles

@@ -1,0 +1,255 @@
+"""ONNX: a graph that onnxruntime runs, and nearly everything converts from.
+
+The graph is recorded by tracing. torch's newer exporter gives the same numbers from fewer nodes,
+but takes minutes where tracing takes seconds (a SwinIR of 4 layers: 41 s against 5 s). Padding to
+the network's grid and the final crop are part of the graph, so that one file takes images of any
+size.
+"""
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from dukd._version import __version__
+from dukd.deploy.runtime import SIZES, ExportError, Runtime, Size
+from dukd.networks import Network, Staged
+from dukd.networks.upscaler import UpscalerError
+
+_PROBE = 32  # pixels on a side of the image that shows an unknown graph's scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class ONNX(Runtime):
+    """A graph: ``lr``, ``(n, 3, h, w)`` in [0, 1], to ``sr``, unclamped, both float32."""
+
+    name: ClassVar[str] = "onnx"
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
+
+    half: bool = False
+    """Whether the graph computes in float16; networks that overflow there are refused."""
+    opset: int = 20
+    """Version of ONNX's operators, 17 to 20."""
+    size: tuple[int, int] | None = None
+    """Height and width that the input is fixed to, with a batch of 1; any if left out."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no graph can be."""
+        if not 17 <= self.opset <= 20:
+            raise ExportError(f"opset is 17 to 20, but got {self.opset}")
+        if self.size is not None and min(self.size) < 1:
+            raise ExportError(f"an image has at least 1 pixel on a side, but size is {self.size}")
+
+    @property
+    @override
+    def form(self) -> str:
+        return "onnx in float16" if self.half else "onnx"
+
+    @property
+    @override
+    def sizes(self) -> Sequence[Size]:
+        return SIZES if self.size is None else ((1, *self.size),)
+
+    @property
+    @override
+    def tolerance(self) -> float:
+        return 1e-2 if self.half else 1e-4
+
+    @override
+    def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
+        if self.half and not network.fp16_safe:
+            raise ExportError(f"{network.name} overflows in float16: leave --half out")
+        onnx, _ = packages()
+        module = Traceable(network.half() if self.half else network).eval()
+        model: Any = onnx.load_from_string(self._traced(module))
+        model.producer_name, model.producer_version = "dukd", __version__
+        onnx.helper.set_model_props(model, dict(properties))
+        onnx.checker.check_model(model)
+        path.write_bytes(model.SerializeToString())
+
+    @override
+    def load(self, path: Path) -> "Session":
+        return Session(path)
+
+    def _traced(self, module: "Traceable") -> bytes:
+        out = io.BytesIO()
+        axes = {
+            "lr": {0: "batch", 2: "height", 3: "width"},
+            "sr": {0: "batch", 2: "sr_height", 3: "sr_width"},
+        }
+        n, h, w = self.sizes[0]
+        with warnings.catch_warnings():
+            # that tracing is old, and that it keeps what Python computes: we compare instead
+            warnings.simplefilter("ignore")
+            record: Any = torch.onnx.export  # its types know no file in memory, which it takes
+            record(
+                module,
+                (torch.rand(n, 3, h, w, generator=torch.Generator().manual_seed(0)),),
+                out,
+                dynamo=False,
+                opset_version=self.opset,
+                input_names=["lr"],
+                output_names=["sr"],
+                dynamic_axes=axes if self.size is None else None,
+            )
+        return out.getvalue()
+
+
+class Traceable(nn.Module):
+    """A network whose padding and crop are recorded for any size; input and output are float32."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``, in operations that trace."""
+        network = self.network
+        padded = lr.to(next(network.parameters()).dtype)
+        for axis in (2, 3):
+            padded = padded_to_multiple(padded, axis, network.size_multiple)
+        sr = network.run(padded)[0] if isinstance(network, Staged) else network(padded)
+        if network.size_multiple > 1:
+            sr = sr[..., : lr.shape[-2] * network.scale, : lr.shape[-1] * network.scale]
+        return sr.float()
+
+
+def padded_to_multiple(x: Tensor, axis: int, multiple: int) -> Tensor:
+    """Pad an axis at its end, by reflection, then by repeating the last pixel, as networks do."""
+    if multiple == 1:
+        return x
+    size = x.shape[axis]
+    places = torch.arange((size + multiple - 1) // multiple * multiple)
+    places = torch.where(places < size, places, 2 * (size - 1) - places).clamp(min=0)
+    return x.index_select(axis, places)
+
+
+class Session:
+    """A graph in onnxruntime; ours, or anybody's that maps ``(n, 3, h, w)`` in [0, 1] to RGB."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a graph.
+
+        Raises:
+            UpscalerError: If it is not a graph, or not one that enlarges images.
+            ExportError: If onnxruntime is missing.
+        """
+        _, runtime = packages()
+        options: Any = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # what is wrong is raised too
+        self.path = Path(path)
+        try:
+            self._session: Any = runtime.InferenceSession(
+                self.path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except OSError:
+            raise
+        except Exception as error:  # onnxruntime's errors share no class with ours
+            raise UpscalerError(
+                f"{path} is damaged, or not an ONNX file ({type(error).__name__})"
+            ) from error
+        self._input = self._checked_input()
+        facts: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.name = facts.get("network", self.path.stem)
+        if {"scale", "radius", "dukd"} <= facts.keys():
+            self.scale = int(facts["scale"])
+            self.radius = None if facts["radius"] == "none" else int(facts["radius"])
+            self.size_multiple = int(facts.get("size_multiple", "1"))
+        else:
+            self.scale, self.radius, self.size_multiple = self._probed(), None, 1
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """Enlarge ``(n, 3, h, w)``.
+
+        Raises:
+            UpscalerError: If the graph takes another size only.
+        """
+        kind = np.float16 if self._input.type == "tensor(float16)" else np.float32
+        try:
+            (sr, *_) = self._session.run(None, {self._input.name: lr.cpu().numpy().astype(kind)})
+        except Exception as error:
+            if "invalid dimensions" in str(error).lower():
+                raise UpscalerError(
+                    f"{self.path} takes images of {self._input.shape} only, but got "
+                    f"{tuple(lr.shape)}: export it without --size"
+                ) from None
+            raise
+        return torch.from_numpy(sr).float()
+
+    def __reduce__(self) -> tuple[type["Session"], tuple[Path]]:
+        """A worker process opens the file again."""
+        return Session, (self.path.resolve(),)
+
+    def _checked_input(self) -> Any:  # noqa: ANN401  of onnxruntime
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        taken = inputs[0]
+        if (
+            len(inputs) != 1
+            or not outputs
+            or len(taken.shape) != 4
+            or (isinstance(taken.shape[1], int) and taken.shape[1] != 3)
+            or taken.type not in {"tensor(float)", "tensor(float16)"}
+        ):
+            shapes = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
+            raise UpscalerError(
+                f"{self.path} takes {shapes}, but a graph that enlarges takes (n, 3, h, w) floats"
+            )
+        return taken
+
+    def _probed(self) -> int:
+        h, w = (n if isinstance(n, int) else _PROBE for n in self._input.shape[2:])
+        self.scale = 1
+        shape = self(torch.zeros(1, 3, h, w)).shape
+        scale = shape[-1] // w
+        if len(shape) != 4 or shape[1] != 3 or scale < 1 or shape[2:] != (h * scale, w * scale):
+            raise UpscalerError(
+                f"{self.path} makes {tuple(shape)} of (1, 3, {h}, {w}), which is not an enlargement"
+            )
+        return scale
+
+
+def onnx_metadata(path: Path) -> dict[str, str]:
+    """The strings in an ONNX file, such as those of an export; inputs and outputs beside them.
+
+    Raises:
+        ExportError: If a package is missing, or the file is not ONNX.
+    """
+    onnx, _ = packages()
+    try:
+        model: Any = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors share no class with ours
+        raise ExportError(
+            f"{path} is damaged, or not an ONNX file ({type(error).__name__})"
+        ) from error
+    if not model.graph.node:
+        raise ExportError(f"{path} is not an ONNX file: it has no graph")
+    found: dict[str, str] = {
+        "opset": str(model.opset_import[0].version),
+        "nodes": str(len(model.graph.node)),
+    }
+    for value in (*model.graph.input, *model.graph.output):
+        sizes = (str(d.dim_param or d.dim_value) for d in value.type.tensor_type.shape.dim)
+        found[str(value.name)] = " x ".join(sizes)
+    return found | {str(entry.key): str(entry.value) for entry in model.metadata_props}
+
+
+def packages() -> tuple[Any, Any]:
+    """The modules onnx and onnxruntime.
+
+    Raises:
+        ExportError: If one of them is missing.
+    """
+    try:
+        import onnx  # noqa: PLC0415  an optional package
+        import onnxruntime  # noqa: PLC0415  likewise
+    except ImportError as error:
+        raise ExportError(f"ONNX needs {error.name}: pip install 'dukd[onnx]'") from None
+    return onnx, onnxruntime

@@ -1,0 +1,204 @@
+"""Which images a run enlarges, and where each result goes: all that is known before the work.
+
+Names never clash, also where file systems ignore case; no input is overwritten; formats that cannot
+hold a result are changed, and that is said.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dukd import images
+from dukd.core.text import amount
+from dukd.deploy.job import Failed, UpscaleOptions, final_size
+from dukd.images import ImageError
+
+_LONGEST_NAME = 255  # bytes of a file name on common file systems
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to enlarge."""
+
+    path: Path
+    folder: Path
+    """Below the output folder."""
+    header: images.Header
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a result goes."""
+
+    path: Path
+    note: str | None
+    """What is known of it before the work."""
+
+
+@dataclass
+class Found:
+    """What the inputs hold."""
+
+    sources: list[Source] = field(default_factory=list[Source])
+    failed: list[Failed] = field(default_factory=list[Failed])
+    passed_over: Counter[str] = field(default_factory=Counter[str])
+    """Files that are not images for us and folders that were not entered, counted by kind."""
+
+
+def find(inputs: Sequence[Path], out: Path, options: UpscaleOptions) -> Found:
+    """Find images and look at their headers.
+
+    Raises:
+        ValueError: If there is no image, or an input folder is the output folder.
+    """
+    found = Found()
+    paths: dict[Path, Path] = {}  # of each source its folder below the output folder
+    for path in map(Path, inputs):
+        if not path.is_dir():
+            paths.setdefault(path, Path())
+            continue
+        for source in _in_folder(path, out, found, recursive=options.recursive):
+            paths.setdefault(source, source.parent.relative_to(path))
+    if not paths:
+        if not inputs:
+            raise ValueError("name images, or folders of them")
+        there = images.passed_over(found.passed_over)
+        shown = f" ({there})" if there else ""
+        raise ValueError(f"no images in {', '.join(map(str, inputs))}{shown}")
+    for source, folder in paths.items():
+        try:
+            header = images.header(source, max_pixels=options.max_pixels)
+            found.sources.append(Source(source, folder, header))
+        except ImageError as error:
+            found.failed.append(Failed(source, str(error)))
+    return found
+
+
+def _in_folder(path: Path, out: Path, found: Found, *, recursive: bool) -> list[Path]:
+    """Images of a folder, in order; those in the output folder below it are results."""
+    if path.resolve() == out.resolve():
+        raise ValueError(
+            f"{path}: results would be taken for images on the next run; write to another folder"
+        )
+    listing = images.list_images(path, recursive=recursive)
+    found.passed_over.update(listing.passed_over)
+    if not recursive and out.resolve().parent == path.resolve() and out.is_dir():
+        found.passed_over["folder"] -= 1
+    results = out.resolve()
+    return sorted(image for image in listing.images if results not in image.resolve().parents)
+
+
+def name_targets(
+    sources: Sequence[Source], out: Path, scale: int, options: UpscaleOptions
+) -> tuple[dict[Path, Target], list[Failed]]:
+    """Name every result; sources that would be overwritten by one fail.
+
+    ``a.png`` becomes ``a_x4.png``. Where two images would get one name, as ``a.gif`` and ``a.png``,
+    both keep their old extension in it: ``a.gif_x4.png``, ``a.png_x4.png``. If that is not enough,
+    as for ``IMG.png`` and ``img.png``, the later ones are numbered: ``img~2_x4.png``.
+    """
+    outscale = options.outscale or scale
+    suffix = f"_x{outscale:g}" if options.suffix is None else options.suffix
+    inputs = {s.path.resolve() for s in sources}
+    formats = {s.path: _format(s.header, s.path, options, scale) for s in sources}
+    sharing: dict[str, set[str]] = {}  # by the plain name of a result, the extensions of its inputs
+    plain: dict[Path, str] = {}
+    for s in sources:
+        plain[s.path] = _key(out / s.folder / (s.path.stem + suffix + formats[s.path][0]))
+        sharing.setdefault(plain[s.path], set()).add(s.path.suffix.lower())
+    targets: dict[Path, Target] = {}
+    failed: list[Failed] = []
+    taken: set[str] = set()
+    for s in sources:
+        ending, note = formats[s.path]
+        stem = s.path.name if len(sharing[plain[s.path]]) > 1 else s.path.stem
+        path, number = out / s.folder / _name(stem, 1, suffix + ending), 1
+        while _key(path) in taken:
+            number += 1
+            path = path.with_name(_name(stem, number, suffix + ending))
+        taken.add(_key(path))
+        if path.resolve() in inputs:
+            reason = f"{s.path}: the result would overwrite the input {path}"
+            failed.append(Failed(s.path, reason))
+        elif (size := _bytes(s.header, outscale)) > _memory():
+            reason = f"{s.path}: the result takes {amount(size)}, more memory than there is"
+            failed.append(Failed(s.path, reason))
+        else:
+            targets[s.path] = Target(path, note)
+    return targets, failed
+
+
+def _name(stem: str, number: int, ending: str) -> str:
+    """A file name of at most 255 bytes; a shortened one carries a mark of what was cut."""
+    mark = f"~{number}" if number > 1 else ""
+    if len(os.fsencode(stem + mark + ending)) <= _LONGEST_NAME:
+        return stem + mark + ending
+    mark = "~" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8] + mark
+    room = _LONGEST_NAME - len(os.fsencode(mark + ending))
+    return os.fsencode(stem)[:room].decode(errors="ignore") + mark + ending
+
+
+def _format(
+    header: images.Header, source: Path, options: UpscaleOptions, scale: int
+) -> tuple[str, str | None]:
+    """Suffix of the result, and why it is not the one that was wanted."""
+    wanted = source.suffix.lower() if options.format == "same" else f".{options.format}"
+    outscale = options.outscale or scale
+    width, height = (final_size(n, outscale) for n in (header.width, header.height))
+    notes: list[str] = []
+    if not images.can_hold(wanted, bits=header.bits, alpha=header.alpha):
+        if options.format != "same":
+            lost = "16 bits" if header.bits == 16 else "transparency"
+            notes.append(f"as PNG, since {options.format} does not hold {lost}")
+        wanted = ".png"
+    elif not images.fits(wanted, width, height):
+        notes.append(f"as PNG, since {wanted[1:]} does not hold {width} x {height} pixels")
+        wanted = ".png"
+    if outscale > scale:
+        notes.append(f"x{scale} by the network, x{outscale / scale:g} more by resampling")
+    return wanted, "; ".join(notes) or None
+
+
+def check_place(out: Path, sources: Sequence[Source]) -> None:
+    """Make the output folder, and see that it can be written and has some room.
+
+    Raises:
+        OSError: If the folder cannot be made or written.
+        ValueError: If it is a file, or if less is free than the inputs take.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"results go into a folder, but {out} is a file")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+        pass
+    needed = sum(source.path.stat().st_size for source in sources)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise ValueError(
+            f"the results are larger than their inputs, which take {amount(needed)}, but only "
+            f"{amount(free)} are free in {out}"
+        )
+
+
+def _key(path: Path) -> str:
+    return str(path).casefold()
+
+
+def _bytes(header: images.Header, outscale: float) -> int:
+    """Memory that the pixels of a result take."""
+    h, w = final_size(header.height, outscale), final_size(header.width, outscale)
+    channels = 1 if header.mode.startswith(("1", "L", "I")) else 3
+    return h * w * channels * (header.bits // 8)
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine, where it says so."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return 1 << 62

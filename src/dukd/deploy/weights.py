@@ -1,0 +1,48 @@
+"""Weights for other code: the tensors alone, under the names that it expects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from typing_extensions import override
+
+from dukd.deploy.runtime import Runtime
+from dukd.networks import Network
+from dukd.networks.files import weights
+from dukd.networks.upscaler import OnDevice, Upscaler
+
+_OURS = {"dukd", "network", "config", "scale", "radius", "size_multiple", "sha256"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(Runtime):
+    """A file of weights: for torch, or for chaiNNer and other programs that know the network."""
+
+    name: ClassVar[str] = "weights"
+    suffixes: ClassVar[tuple[str, ...]] = (".safetensors", ".pth", ".pt")
+
+    layout: Literal["auto", "dukd", "basicsr", "official"] = "auto"
+    """Whose names the tensors get; auto is dukd's own for .safetensors, which describe themselves,
+    and basicsr for .pth, which chaiNNer and the like open."""
+
+    @property
+    @override
+    def form(self) -> str:
+        return "weights" if self.layout == "auto" else f"weights ({self.layout})"
+
+    @override
+    def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
+        layout = self.layout
+        if layout == "auto":
+            layout = "dukd" if path.suffix.lower() == ".safetensors" else "basicsr"
+        more = {key: value for key, value in properties.items() if key not in _OURS}
+        weights.write(path, network, layout=layout, metadata=more)
+
+    @override
+    def load(self, path: Path) -> Upscaler:
+        return OnDevice(weights.read(path).frozen())
+
+    @override
+    def reload(self, path: Path, network: Network) -> Upscaler:
+        return OnDevice(weights.read(path, config=network.config).frozen())
