@@ -172,7 +172,7 @@ def runs(folder, tmp_path_factory):
 
 
 def state(run):
-    return Run.open(run).load_state().state
+    return Run.open(run).states.load().state
 
 
 def digest(run) -> str:

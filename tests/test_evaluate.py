@@ -34,6 +34,7 @@ from dukd.networks.files import weights
 from dukd.runs.compare import ReportError, compare
 from dukd.runs.directory import Run
 from dukd.runs.report import report
+from dukd.runs.signed import with_header
 from dukd.training.experiment import Data, Experiment
 from stand_ins import Nearest
 
@@ -320,19 +321,16 @@ def test_what_evaluation_writes_comparison_and_report_read(tmp_path: Path) -> No
             experiment.optimization, steps=1, seed=seed, learning_rate=seed / 100
         )
         run.mkdir(parents=True)
-        (run / "experiment.yaml").write_text(
-            replace(experiment, optimization=optimization).to_yaml()
-        )
-        (run / "log.jsonl").write_text(
-            '{"kind": "event", "step": 1, "what": "finished", "detail": ""}\n'
-        )
+        text = replace(experiment, optimization=optimization).to_yaml()
+        (run / "experiment.yaml").write_text(with_header(text))
+        Run(run).log({"kind": "event", "step": 1, "what": "finished", "detail": ""})
         (run / "evaluation.json").write_text(replace(table, rows=(*table.rows[:2], mine)).to_json())
         weights.write(run / "student.safetensors", students[seed - 1].network)
     with pytest.raises(ReportError, match="r1 was saved at step 0 of 1: resume it first"):
         compare(runs)  # the log says it made its last step, but a kill came before the save
     for run in runs:
         (run / "state").mkdir()
-        Run(run).state_file(1).touch()
+        Run(run).states.file(1).touch()
 
     compared = compare(runs)
 

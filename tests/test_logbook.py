@@ -1,7 +1,6 @@
-"""Lines of the log hold means of what happened since the line before, and the time that training took."""
+"""Lines of the log hold means since the line before, and the time that training took."""
 
 import importlib.util
-import json
 import time
 from pathlib import Path
 
@@ -87,7 +86,7 @@ def test_what_is_written_is_told_and_kept(run: Run) -> None:
     book.write({"kind": "train", "step": 6, "total": 0.5})
     book.close()
 
-    lines = [json.loads(line) for line in (run.directory / "log.jsonl").read_text().splitlines()]
+    lines = run.records()
     assert lines == [
         {"kind": "event", "step": 5, "what": "resumed", "detail": "from step 5"},
         {"kind": "train", "step": 6, "total": 0.5},

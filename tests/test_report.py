@@ -15,6 +15,7 @@ from dukd.runs import charts
 from dukd.runs.charts import Line, chart
 from dukd.runs.directory import Run
 from dukd.runs.report import ReportError, compare, report
+from dukd.runs.signed import with_crc, with_digest, with_header
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -44,17 +45,18 @@ def _run(
 ) -> Path:
     run = folder / name
     run.mkdir(parents=True)
-    (run / "experiment.yaml").write_text(
+    text = (
         f"student: {{type: edsr, width: 64}}\nmethod: {{type: {method}}}\n"
         f"optimization: {{steps: {steps}, seed: {seed}}}\n"
     )
+    (run / "experiment.yaml").write_text(with_header(text))
     facts = {
         "command": f"dukd train {name}",
         "dukd": "0.1.0",
         "data_digest": data,
         "teacher_sha256": teacher,
     }
-    (run / "run.json").write_text(json.dumps(facts))
+    (run / "run.json").write_text(with_digest(facts))
     lines = [
         line
         for step in range(10, reached + 1, 10)
@@ -63,11 +65,9 @@ def _run(
             {"kind": "validation", "step": step, "sets": {"Set5": {"psnr_y": 30 + step / 100}}},
         )
     ]
-    (run / "log.jsonl").write_text(
-        "".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tr'
-    )
+    (run / "log.jsonl").write_bytes(b"".join(map(with_crc, lines)) + b'{"kind": "tr')
     (run / "state").mkdir()
-    Run(run).state_file(reached).touch()
+    Run(run).states.file(reached).touch()
     if evaluated:
         student = _row(
             "student",
@@ -204,9 +204,8 @@ def test_a_self_ensemble_is_marked(tmp_path: Path) -> None:
 
 def test_the_same_method_twice_is_told_apart_by_its_run(tmp_path: Path) -> None:
     runs = [_run(tmp_path, "a"), _run(tmp_path, "b")]
-    (runs[1] / "experiment.yaml").write_text(
-        "method: {type: dukd, weight: 2}\noptimization: {steps: 100}\n"
-    )
+    text = "method: {type: dukd, weight: 2}\noptimization: {steps: 100}\n"
+    (runs[1] / "experiment.yaml").write_text(with_header(text))
 
     assert [row.label for row in compare(runs).rows] == ["bicubic", "dukd (a)", "dukd (b)", "EDSR"]
 
@@ -283,17 +282,15 @@ def test_the_page_shows_numbers_curves_images_and_origin(tmp_path: Path) -> None
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     run = _run(tmp_path, "a <b onclick=x>", images=True)
-    (run / "run.json").write_text(json.dumps({"command": HOSTILE, "torch": [HOSTILE]}))
-    (run / "experiment.yaml").write_text(f"method: {{type: '{HOSTILE}'}}\n")
+    (run / "run.json").write_text(with_digest({"command": HOSTILE, "torch": [HOSTILE]}))
+    (run / "experiment.yaml").write_text(with_header(f"method: {{type: '{HOSTILE}'}}\n"))
     evaluation = json.loads((run / "evaluation.json").read_text())
     evaluation["protocol"] = {HOSTILE: HOSTILE}
     evaluation["rows"][0] |= {"label": HOSTILE, "sets": {HOSTILE: {"psnr_y": 1, "images": 1}}}
     (run / "evaluation.json").write_text(json.dumps(evaluation))
-    (run / "log.jsonl").write_text(
-        json.dumps({"kind": "train", "step": 1, "losses": {HOSTILE: 1, "x": HOSTILE, "\ud800": 2}})
-        + "\n"
-        + json.dumps({"kind": "validation", "step": 1, "sets": {HOSTILE: {"psnr_y": 1}, "y": 3}})
-        + "\n"
+    (run / "log.jsonl").write_bytes(
+        with_crc({"kind": "train", "step": 1, "losses": {HOSTILE: 1, "x": HOSTILE, "\\ud800": 2}})
+        + with_crc({"kind": "validation", "step": 1, "sets": {HOSTILE: {"psnr_y": 1}, "y": 3}})
     )
     image = {"label": HOSTILE, "file": "cat/dukd.png"}
     (run / "samples" / "index.json").write_text(
@@ -342,7 +339,7 @@ def test_a_file_that_is_no_png_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_has_only_begun_is_reported(tmp_path: Path) -> None:
     run = tmp_path / "a"
     run.mkdir()
-    (run / "experiment.yaml").write_text("optimization: {steps: 100}\n")
+    (run / "experiment.yaml").write_text(with_header("optimization: {steps: 100}\n"))
 
     text = report([run], tmp_path / "out.html").read_text()
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from crash_points import Stop, crash_points
 from dukd.core import files
-from dukd.runs import checkpoint
+from dukd.runs import checkpoint, log
 from dukd.runs.checkpoint import CheckpointError, save, verify
 from dukd.runs.directory import Run
 from saved import names, state_of
@@ -32,18 +32,16 @@ def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
     def prepare(folder: Path) -> None:
         run = Run.create(folder, experiment_yaml="seed: 1\n", facts={})
         run.log({"kind": "train", "step": 1})
-        run.save_state(1, state_of(1), best=True)
-        run.save_state(2, state_of(2))
-        run.save_state(3, state_of(3))
-        run.save_state(4, state_of(4))
+        for step in (1, 2, 3, 4):
+            run.states.save(step, state_of(step), best=1)
 
     points = 0
     for folder, stopped in crash_points(
-        stop, prepare, lambda folder: Run(folder).save_state(5, state_of(5)), tmp_path
+        stop, prepare, lambda folder: Run(folder).states.save(5, state_of(5), best=1), tmp_path
     ):
         points += stopped
         run = Run.open(folder)
-        step, state, reports = run.load_state()
+        step, state, reports = run.states.load()
 
         assert step in {4, 5}
         assert stopped or step == 5
@@ -51,8 +49,8 @@ def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
         assert {1, 3 if step == 4 else 4, step} <= set(run.steps())
         assert_close(state["weights"], state_of(step)["weights"], rtol=0, atol=0)
         with run.lock():
-            run.save_state(6, state_of(6))
-        assert run.load_state().step == 6
+            run.states.save(6, state_of(6), best=1)
+        assert run.states.load().step == 6
         assert not list(folder.rglob("*.tmp"))
 
     assert points >= (5 * 40 if stop == "power cut" else 40)
@@ -85,9 +83,9 @@ def test_without_the_rename_most_crash_points_lose_a_checkpoint(tmp_path: Path, 
 
 
 def test_a_run_goes_on_from_its_newest_checkpoint(run: Run) -> None:
-    run.save_state(10, state_of(10))
-    run.save_state(20, state_of(20))
-    loaded = Run.open(run.directory).load_state()
+    run.states.save(10, state_of(10))
+    run.states.save(20, state_of(20))
+    loaded = Run.open(run.directory).states.load()
 
     assert loaded.step == 20
     assert loaded.reports == []
@@ -95,19 +93,15 @@ def test_a_run_goes_on_from_its_newest_checkpoint(run: Run) -> None:
 
 
 def test_what_a_run_is_begun_with(run: Run) -> None:
-    assert run.experiment.read_text() == "seed: 1\n"
-    assert json.loads(run.facts.read_text()) == {"seed": 1}
+    assert run.read_experiment().text == "seed: 1\n"
+    assert run.read_facts() == {"seed": 1}
+    assert json.loads(run.facts.read_text())["seed"] == 1
 
 
 def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError,
-        match=r"is used already \(experiment\.yaml, run\.json, state\): nothing is saved there yet",
-    ):
-        Run.create(run.directory, experiment_yaml="", facts={})
-    run.save_state(1, {})
-    with pytest.raises(
-        CheckpointError, match=r"state\): --resume goes on with it, or choose another name$"
+        match=r"already \(experiment\.yaml, run\.json, state\): --resume continues it, or choose",
     ):
         Run.create(run.directory, experiment_yaml="", facts={})
 
@@ -117,7 +111,19 @@ def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
         Run.create(tmp_path / "photos", experiment_yaml="", facts={})
     assert names(tmp_path / "photos") == ["cat.png"]
 
-    assert run.experiment.read_text() == "seed: 1\n"
+    assert run.read_experiment().text == "seed: 1\n"
+
+
+def test_a_run_that_was_half_begun_is_begun_again(run: Run) -> None:
+    """The experiment is written last: without it there is no run yet, unless it has states."""
+    run.experiment.unlink()
+    assert Run.create(run.directory, experiment_yaml="seed: 2\n", facts={}).read_facts() == {}
+
+    again = Run.open(run.directory)
+    again.states.save(1, {})
+    run.experiment.unlink()
+    with pytest.raises(CheckpointError, match="it holds no run: choose another name"):
+        Run.create(run.directory, experiment_yaml="", facts={})
 
 
 def test_a_directory_that_cannot_be_written_is_refused_at_once(
@@ -149,30 +155,30 @@ def test_a_run_without_a_checkpoint_says_so(run: Run) -> None:
         CheckpointError,
         match=r"no checkpoint to resume from \(nothing was saved yet\): begin another",
     ):
-        run.load_state()
+        run.states.load()
 
 
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(run: Run) -> None:
-    run.save_state(11000, state_of(1))
-    path = run.save_state(12000, state_of(2))
+    run.states.save(11000, state_of(1))
+    path = run.states.save(12000, state_of(2))
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
 
-    loaded = run.load_state()
+    loaded = run.states.load()
 
     assert loaded.step == 11000
     assert loaded.reports == ["sha256 mismatch in 00012000.pt; using 00011000.pt"]
 
 
 def test_200_truncated_checkpoints_fall_back(run: Run) -> None:
-    run.save_state(1, state_of(1))
-    path = run.save_state(2, state_of(2))
+    run.states.save(1, state_of(1))
+    path = run.states.save(2, state_of(2))
     content = path.read_bytes()
 
     for cut in range(200):
         path.write_bytes(content[: len(content) * cut // 200])
-        step, state, reports = run.load_state()
+        step, state, reports = run.states.load()
         assert step == 1
         assert len(reports) == 1
         assert_close(state["weights"], state_of(1)["weights"], rtol=0, atol=0)
@@ -180,55 +186,45 @@ def test_200_truncated_checkpoints_fall_back(run: Run) -> None:
 
 def test_a_run_goes_on_after_its_newest_checkpoints_were_lost(run: Run) -> None:
     for step in (10, 20, 30):
-        run.save_state(step, state_of(step), best=step == 10)
+        run.states.save(step, state_of(step), best=10)
     for step in (20, 30):
-        run.state_file(step).write_bytes(b"")
+        run.states.file(step).write_bytes(b"")
 
     again = Run.open(run.directory)
-    assert again.load_state().step == 10
-    again.save_state(15, state_of(15))
+    assert again.states.load().step == 10
+    again.states.save(15, state_of(15))
 
     assert again.steps() == [10, 15]
-    assert Run.open(run.directory).load_state().step == 15
+    assert Run.open(run.directory).states.load().step == 15
 
 
 def test_a_sound_later_checkpoint_is_not_thrown_away(run: Run) -> None:
-    run.save_state(20, state_of(20))
+    run.states.save(20, state_of(20))
 
     with pytest.raises(
-        CheckpointError, match=r"cannot save step 10 .*: 00000020\.pt is of a later step"
+        CheckpointError, match=r"cannot save step 10: 00000020\.pt is of a later step"
     ):
-        run.save_state(10, state_of(10))
+        run.states.save(10, state_of(10))
 
     assert run.steps() == [20]
 
 
 def test_the_last_two_and_the_best_are_kept(run: Run) -> None:
     for step in range(1, 10):
-        run.save_state(step, state_of(step), best=step in {2, 4})
+        run.states.save(step, state_of(step), best=2 if step < 4 else 4)
 
     assert run.steps() == [4, 8, 9]
-
-
-def test_the_best_is_known_to_the_next_process(run: Run) -> None:
-    for step in range(1, 4):
-        run.save_state(step, state_of(step), best=step == 1)
-    again = Run.open(run.directory)
-    for step in range(4, 7):
-        again.save_state(step, state_of(step))
-
-    assert again.steps() == [1, 5, 6]
 
 
 def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in (1, 2):
-        run.save_state(step, state_of(step))
+        run.states.save(step, state_of(step))
     monkeypatch.setattr(checkpoint, "verify", lambda _: False)
 
     with pytest.raises(OSError, match="the disk did not store what was written"):
-        run.save_state(3, state_of(3))
+        run.states.save(3, state_of(3))
 
     assert run.steps() == [1, 2, 3]
 
@@ -237,27 +233,28 @@ def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(
     ("content", "report"),
     [
         (
-            {"format": 1, "step": 3, "best_step": None, "state": {}},
+            {"format": 2, "step": 3, "experiment": "", "state": {}},
             "00000002.pt holds step 3: it was renamed",
         ),
         ({"format": 9, "step": 2}, "00000002.pt was written by a later version of dukd (format 9)"),
+        ({"format": 1}, "00000002.pt was written by an older version of dukd (format 1)"),
         ({"params": {}}, "00000002.pt is no checkpoint of a run"),
     ],
 )
 def test_sound_files_that_do_not_belong_are_skipped(
     run: Run, content: dict[str, object], report: str
 ) -> None:
-    run.save_state(1, state_of(1))
-    save(run.state_file(2), content)
+    run.states.save(1, state_of(1))
+    save(run.states.file(2), content)
 
-    assert run.load_state().reports == [f"{report}; using 00000001.pt"]
+    assert run.states.load().reports == [f"{report}; using 00000001.pt"]
 
 
 def test_an_unreadable_checkpoint_is_skipped(run: Run) -> None:
-    run.save_state(1, state_of(1))
-    run.state_file(2).mkdir()
+    run.states.save(1, state_of(1))
+    run.states.file(2).mkdir()
 
-    assert run.load_state().reports == [
+    assert run.states.load().reports == [
         "cannot read 00000002.pt: Is a directory; using 00000001.pt"
     ]
 
@@ -299,13 +296,20 @@ def test_a_log_of_one_torn_line_is_empty(run: Run) -> None:
     assert run.records() == [{"step": 1}]
 
 
-def test_damage_inside_the_log_is_named(run: Run) -> None:
-    run.log_file.write_bytes(b'{"step": 1}\n{"step": \n{"step": 3}\n')
+def test_damage_inside_the_log_is_named_and_resuming_takes_it_out(run: Run) -> None:
+    for step in (1, 2, 3):
+        run.log({"step": step})
+    whole = run.log_file.read_bytes()
+    second = whole.index(b"\n") + 1
 
-    with pytest.raises(
-        CheckpointError, match=r"log\.jsonl, line 2, is damaged .*: delete that line"
-    ):
-        run.records()
+    for at in range(second, whole.index(b"\n", second)):
+        content = bytearray(whole)
+        content[at] ^= 1
+        run.log_file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"log\.jsonl, line [23], is damaged"):
+            run.records()
+        assert all("it was taken out" in told for told in log.truncate(run.log_file, 9))
+        assert [r["step"] for r in run.records()] in ([1, 3], [1])
 
 
 def test_a_resumed_run_writes_its_lines_again(run: Run) -> None:
@@ -315,15 +319,12 @@ def test_a_resumed_run_writes_its_lines_again(run: Run) -> None:
     with run.log_file.open("ab") as file:
         file.write(b'{"kind": "tra')
 
-    dropped = run.truncate_log(2)
-
-    assert [record["step"] for record in dropped] == [3, 4]
+    assert log.truncate(run.log_file, 2) == []
     assert [record.get("step") for record in run.records()] == [1, 2, None]
-    assert run.truncate_log(2) == []
 
 
 def test_a_run_without_a_log_has_none_to_cut(run: Run) -> None:
-    assert run.truncate_log(0) == []
+    assert log.truncate(run.log_file, 0) == []
     assert not run.log_file.exists()
 
 
@@ -358,10 +359,10 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(run: Run) -
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(run: Run) -> None:
-    run.save_state(1, state_of(1))
+    run.states.save(1, state_of(1))
     for stray in (
         run.directory / ".student.safetensors.0a.tmp",
-        run.state_file(1).with_name(".00000002.pt.0b.tmp"),
+        run.states.file(1).with_name(".00000002.pt.0b.tmp"),
     ):
         stray.write_bytes(b"half")
     (run.directory / "notes.tmp").write_text("somebody's")

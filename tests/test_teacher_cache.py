@@ -42,6 +42,7 @@ from dukd.training.experiment import (
     TeacherCache,
 )
 from dukd.training.objective import fill
+from dukd.training.resume import recorded
 from dukd.training.step import advance
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
@@ -191,7 +192,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(
         loop.train(cut, tmp_path / "cut", observe=interrupt)
     loop.train(cut, tmp_path / "cut", resume=True)
 
-    states = [Run.open(tmp_path / name).load_state().state["student"] for name in ("whole", "cut")]
+    states = [Run.open(tmp_path / name).states.load().state["student"] for name in ("whole", "cut")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
@@ -283,7 +284,7 @@ def test_the_cache_belongs_to_the_experiment_but_for_its_folder(
     whole = experiment(folder, tmp_path / "cache", steps=4)
     loop.train(whole, tmp_path / "run")
 
-    assert Experiment.from_file(Run.open(tmp_path / "run").experiment) == whole
+    assert recorded(Run.open(tmp_path / "run")) == whole
     loop.train(
         replace(whole, teacher_cache=replace(whole.teacher_cache, folder=tmp_path)),
         tmp_path / "run",

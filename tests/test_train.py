@@ -1,7 +1,6 @@
 """Training does what the experiment says, survives being killed, and stops where it should."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import signal
@@ -15,7 +14,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.testing import assert_close
 
 from dukd.methods import DCKD, DUKD, FAKD, Combined, FitNet, Logits, Method, ReleasedDUKD, Scratch
@@ -24,65 +22,19 @@ from dukd.networks.files import weights
 from dukd.runs import checkpoint
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
+from dukd.runs.states import States
 from dukd.training import loop
 from dukd.training.assemble import Training, assemble
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
 from dukd.training.memory import TooLittleMemoryError
+from dukd.training.resume import recorded
 from dukd.training.step import NonFiniteError, advance, update_average
 from dukd.training.validation import Validation
-
-STUDENT = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0, skip="nearest")
+from tiny_runs import STUDENT, digest, experiment, hexes, prepare
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Images, and a teacher that has learnt nothing but starts at the enlarged input."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    (root / "images").mkdir()
-    for i in range(5):
-        smooth = rng.random((10, 9, 3)).repeat(8, 0).repeat(8, 1)
-        noisy = (255 * (0.8 * smooth + 0.2 * rng.random(smooth.shape))).astype(np.uint8)
-        Image.fromarray(noisy).save(root / "images" / f"{i}.png")
-    torch.manual_seed(1)
-    weights.write(root / "teacher.safetensors", replace(STUDENT, width=8).build())
-    return root
-
-
-def experiment(folder: Path, **changes) -> Experiment:
-    optimization = Optimization(steps=12, learning_rate=1e-3, ema=0.9)
-    evaluation = Evaluation(
-        sets=(folder / "images",), images=2, every=4, log_every=3, teacher_images=0
-    )
-    base = Experiment(
-        student=STUDENT,
-        teacher=Teacher(weights=folder / "teacher.safetensors"),
-        method=DUKD(),
-        data=Data(train=folder / "images", packs=folder / "packs", patch=12, batch=4),
-        optimization=optimization,
-        evaluation=evaluation,
-    )
-    for name, value in changes.items():
-        part, _, key = name.partition("__")
-        base = replace(
-            base, **{part: replace(getattr(base, part), **{key: value}) if key else value}
-        )
-    return base
-
-
-def digest(run: Path) -> str:
-    """Of the newest checkpoint's weights, averaged weights and optimizer."""
-    state = Run.open(run).load_state().state
-    whole = hashlib.sha256()
-    for part in ("student", "averaged", "extras", "optimizer"):
-        for values in state[part] if isinstance(state[part], list) else [state[part]]:
-            for name, value in sorted(values.items()):
-                whole.update(name.encode() + value.contiguous().numpy().tobytes())
-    return whole.hexdigest()
-
-
-def hexes(run: Path) -> dict[int, str]:
-    return {r["step"]: r["total_hex"] for r in Run.open(run).records() if r["kind"] == "train"}
+    return prepare(tmp_path_factory.mktemp("data"))
 
 
 def test_a_run_leaves_what_the_next_command_needs(folder, tmp_path):
@@ -95,7 +47,7 @@ def test_a_run_leaves_what_the_next_command_needs(folder, tmp_path):
     assert weights.inspect(student).metadata["method"] == "dukd"
     assert kinds.count("train") == 4
     assert kinds.count("validation") == 3
-    assert Experiment.from_file(run.experiment) == experiment(folder, evaluation__samples=1)
+    assert recorded(run) == experiment(folder, evaluation__samples=1)
     assert (tmp_path / "run" / "best.safetensors").is_file()
     assert run.steps()[-1] == 12
     index = json.loads((tmp_path / "run" / "samples" / "index.json").read_text())
@@ -169,7 +121,7 @@ def test_a_killed_process_continues_to_the_same_bits(folder, tmp_path):
     whole = experiment(folder, optimization__steps=60, evaluation__every=5, evaluation__log_every=5)
     loop.train(whole, tmp_path / "calm")
     (tmp_path / "e.yaml").write_text(whole.to_yaml())
-    source = str(Path(loop.__file__).parents[1])
+    source = str(Path(loop.__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": source,
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
@@ -199,7 +151,13 @@ def test_a_killed_process_continues_to_the_same_bits(folder, tmp_path):
 
 def test_a_run_killed_before_its_first_save_starts_again(folder, tmp_path):
     loop.train(experiment(folder), tmp_path / "whole")
-    Run.create(tmp_path / "young", experiment_yaml=experiment(folder).to_yaml(), facts={})
+
+    def stop(record):
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        loop.train(experiment(folder), tmp_path / "young", observe=stop)
+    assert Run(tmp_path / "young").steps() == []
     loop.train(experiment(folder), tmp_path / "young", resume=True)
 
     assert digest(tmp_path / "young") == digest(tmp_path / "whole")
@@ -218,7 +176,7 @@ def test_a_used_directory_is_refused(folder, tmp_path):
 
     with pytest.raises(
         CheckpointError,
-        match=r"is used already .* --resume goes on with it, or choose another name",
+        match=r"is used already .* --resume continues it, or choose another name",
     ):
         loop.train(experiment(folder), tmp_path / "run")
 
@@ -286,7 +244,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_evidence(folder, tmp_p
 
 def test_a_full_disk_does_not_end_the_run(folder, tmp_path, monkeypatch):
     failures = [0]
-    save = Run.save_state
+    save = States.save
 
     def full_once(self, step, state, **options):
         if step == 4:
@@ -294,7 +252,7 @@ def test_a_full_disk_does_not_end_the_run(folder, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return save(self, step, state, **options)
 
-    monkeypatch.setattr(Run, "save_state", full_once)
+    monkeypatch.setattr(States, "save", full_once)
     loop.train(experiment(folder), tmp_path / "run")
 
     assert failures == [1]
@@ -306,7 +264,7 @@ def test_a_disk_that_stays_full_ends_the_run(folder, tmp_path, monkeypatch):
     def full(self, step, state, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Run, "save_state", full)
+    monkeypatch.setattr(States, "save", full)
     with pytest.raises(OSError, match="No space left"):
         loop.train(experiment(folder), tmp_path / "run")
 
@@ -332,7 +290,7 @@ def test_the_teacher_is_frozen_and_deterministic(folder, tmp_path):
 
 def test_no_checkpoint_holds_the_teacher(folder, tmp_path):
     loop.train(experiment(folder), tmp_path / "run")
-    state = Run.open(tmp_path / "run").load_state().state
+    state = Run.open(tmp_path / "run").states.load().state
     elements = sum(v.numel() for v in state["student"].values())
 
     assert elements == sum(v.numel() for v in opened(folder).state.student.state_dict().values())
@@ -431,7 +389,7 @@ def test_the_average_follows_the_student():
 
 def test_without_averaging_the_student_itself_is_saved(folder, tmp_path):
     loop.train(experiment(folder, optimization__ema=0.0), tmp_path / "run")
-    state = Run.open(tmp_path / "run").load_state().state
+    state = Run.open(tmp_path / "run").states.load().state
 
     assert all(torch.equal(state["student"][n], v) for n, v in state["averaged"].items())
 

@@ -19,9 +19,11 @@ from dukd.core.device import DeviceName, by_name
 from dukd.core.files import silent
 from dukd.core.text import shown
 from dukd.networks.files import weights
+from dukd.runs.directory import Run
 from dukd.training import loop
 from dukd.training.experiment import Experiment, Teacher
 from dukd.training.log import Record, ignore
+from dukd.training.resume import recorded
 
 _SHOWN_LOSSES = 4
 
@@ -46,7 +48,10 @@ class Train:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The run directory."""
     resume: bool = False
-    """Whether to go on with the run that is there."""
+    """Whether to continue the run that is there, to the same bits as if it had never stopped."""
+    continue_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Another run, at whose last state this one begins: with more steps, another rate or other
+    images. Its steps count."""
     device: DeviceName = "auto"
     """Where to train."""
 
@@ -59,6 +64,7 @@ class Train:
                 self.experiment,
                 self.out,
                 resume=self.resume,
+                continue_from=self.continue_from,
                 observe=ignore if progress is None else Watcher(progress),
                 progress=progress or silent,
                 world=world,
@@ -210,7 +216,7 @@ def experiment_of(name: str) -> Experiment:
     if path.is_dir():
         if not (path / "experiment.yaml").is_file():
             raise ValueError(f"{shown(path)} is a folder, but no run: it has no experiment.yaml")
-        return Experiment.from_file(path / "experiment.yaml")
+        return recorded(Run.open(path))
     if path.name != name:  # a path, which no recipe's name is
         raise ValueError(
             f"there is no run {shown(path)}; a new run is begun with a recipe's name or a YAML file"

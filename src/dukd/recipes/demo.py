@@ -258,7 +258,7 @@ def _begun(directory: Path, planned: Experiment) -> bool:
     run = Run(directory)
     if not run.experiment.is_file():
         return False
-    if run.experiment.read_text(encoding="utf-8") != planned.to_yaml():
+    if run.read_experiment().text != planned.to_yaml():
         raise ValueError(
             f"{directory} was begun with other numbers: begin anew with --fresh, or choose "
             "another --out"

@@ -35,7 +35,7 @@ _INT_BITS = 1024  # torch's safe loader does not read integers of more than 255 
 
 
 class CheckpointError(ValueError):
-    """A checkpoint or a run directory cannot be used as asked; the message says why and what to do."""
+    """A checkpoint or a run directory cannot be used so; the message says why and what to do."""
 
 
 class DiskFullError(OSError):
@@ -91,31 +91,33 @@ def load(path: Path) -> dict[str, object]:
     body = memoryview(content)[:-_FOOTER]
     footer = content[-_FOOTER:]
     if len(content) <= _FOOTER or not footer.startswith(_MAGIC):
-        raise CheckpointError((
+        raise CheckpointError(
             f"no SHA-256 footer in {path.name}: it was cut short, or is no checkpoint of dukd"
-        ))
+        )
     if hashlib.sha256(body).digest() != footer[len(_MAGIC) :]:
         raise CheckpointError(f"sha256 mismatch in {path.name}")
     _refuse_odd_archives(path, body)
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(body))
-        state: object = None if unsafe else torch.load(io.BytesIO(body), map_location=(
-            "cpu"
-        ), weights_only=True)
+        state: object = (
+            None
+            if unsafe
+            else torch.load(io.BytesIO(body), map_location=("cpu"), weights_only=True)
+        )
     # torch's reader answers hostile bytes with more than ten kinds of exceptions
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError((
+        raise CheckpointError(
             f"refused {path.name}: torch's safe loader cannot read it ({text})"
-        )) from error
+        ) from error
     if unsafe:
-        raise CheckpointError((
+        raise CheckpointError(
             f"refused {path.name}: it asks for {', '.join(sorted(unsafe))}; a checkpoint is data"
-        ))
+        )
     if not isinstance(state, dict):
-        raise CheckpointError((
+        raise CheckpointError(
             f"refused {path.name}: it holds {_type(state)} instead of a dictionary"
-        ))
+        )
     try:
         return cast("dict[str, object]", _plain(cast("object", state), at=""))
     except CheckpointError as error:
@@ -165,18 +167,18 @@ def _plain(value: object, *, at: str, depth: int = 0) -> object:
         CheckpointError: If there is none; the message names the key path.
     """
     if depth > _DEPTH:
-        raise CheckpointError((
+        raise CheckpointError(
             f"{at[:80]}…: a checkpoint is at most {_DEPTH} levels deep (does it contain itself?)"
-        ))
+        )
     if isinstance(value, np.generic):
         value = cast("object", value.item())
     if type(value) in {bool, float, str, type(None)}:
         return value
     if type(value) is int:
         if value.bit_length() > _INT_BITS:
-            raise CheckpointError((
+            raise CheckpointError(
                 f"{_place(at)}: an integer in a checkpoint has at most {_INT_BITS} bits"
-            ))
+            )
         return value
     if isinstance(value, Tensor):
         return _plain_tensor(value, at)
@@ -184,9 +186,9 @@ def _plain(value: object, *, at: str, depth: int = 0) -> object:
         return _plain_mapping(cast("Mapping[object, object]", value), at, depth)
     if type(value) is list or type(value) is tuple:
         items = cast("Sequence[object]", value)
-        plain = [_plain(item, at=(
-            f"{at}[{index}]"
-        ), depth=depth + 1) for index, item in enumerate(items)]
+        plain = [
+            _plain(item, at=(f"{at}[{index}]"), depth=depth + 1) for index, item in enumerate(items)
+        ]
         return plain if isinstance(value, list) else tuple(plain)
     raise CheckpointError(
         f"{_place(at)} is {_type(value)}; a checkpoint holds tensors, bool, int, float, str, None, "
@@ -197,34 +199,41 @@ def _plain(value: object, *, at: str, depth: int = 0) -> object:
 def _plain_mapping(entries: Mapping[object, object], at: str, depth: int) -> dict[object, object]:
     for key in entries:
         if type(key) not in {str, int}:
-            raise CheckpointError((
+            raise CheckpointError(
                 f"{_place(at)}: the key {key!r} is {_type(key)}; keys are str or int"
-            ))
+            )
     return {key: _plain(entry, at=f"{at}.{key}", depth=depth + 1) for key, entry in entries.items()}
 
 
 def _plain_tensor(tensor: Tensor, at: str) -> Tensor:
-    if type(tensor) not in {Tensor, nn.Parameter} or tensor.layout != torch.strided or tensor.is_quantized:
-        raise CheckpointError((
-            f"{_place(at)} is {_type(tensor)} ({tensor.layout}); only dense, plain tensors are "
-            "kept"
-        ))
+    if (
+        type(tensor) not in {Tensor, nn.Parameter}
+        or tensor.layout != torch.strided
+        or tensor.is_quantized
+    ):
+        raise CheckpointError(
+            f"{_place(at)} is {_type(tensor)} ({tensor.layout}); only dense, plain tensors are kept"
+        )
     if tensor.is_meta:
         raise CheckpointError(f"{_place(at)} is a tensor without data (device meta)")
     tensor = tensor.detach()
     stored = tensor.untyped_storage().nbytes()
     if tensor.numel() * tensor.element_size() > stored:
-        raise CheckpointError((
+        raise CheckpointError(
             f"{_place(at)} repeats its elements (shape {tuple(tensor.shape)}, {stored} bytes "
             "stored)"
-        ))
+        )
     tensor = tensor.cpu()
     # A view would take the whole storage behind it into the file.
-    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size() else tensor
+    return (
+        tensor.clone()
+        if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
+        else tensor
+    )
 
 
 def _size(value: object, *, seen: set[int]) -> int:
-    """About how many bytes a checkpoint takes; tensors that share their elements count once, as in the file."""
+    """About how many bytes a checkpoint takes; tensors that share elements count once."""
     if isinstance(value, Tensor):
         pointer = value.untyped_storage().data_ptr()
         if pointer in seen:
@@ -235,14 +244,16 @@ def _size(value: object, *, seen: set[int]) -> int:
         return len(value.encode(errors="surrogatepass")) + 16
     if isinstance(value, dict):
         entries = cast("dict[object, object]", value)
-        return 1024 + sum(_size(key, seen=seen) + _size(entry, seen=seen) for key, entry in entries.items())
+        return 1024 + sum(
+            _size(key, seen=seen) + _size(entry, seen=seen) for key, entry in entries.items()
+        )
     if isinstance(value, list | tuple):
         return 16 + sum(_size(item, seen=seen) for item in cast("Sequence[object]", value))
     return 16
 
 
 def _refuse_odd_archives(path: Path, body: memoryview) -> None:
-    """Refuse what torch never writes and its reader would unpack: compressed members, or none at all."""
+    """Refuse what torch never writes and its reader would unpack, such as compressed members."""
     if bytes(body[: len(_ZIP)]) != _ZIP:
         raise CheckpointError(f"refused {path.name}: its content is not torch's archive")
     try:
@@ -251,13 +262,13 @@ def _refuse_odd_archives(path: Path, body: memoryview) -> None:
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
         raise CheckpointError(f"refused {path.name}: its archive is damaged ({error})") from error
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise CheckpointError((
+        raise CheckpointError(
             f"refused {path.name}: it has compressed members, which a checkpoint never has"
-        ))
+        )
     if sum(member.file_size for member in members) > len(body):
-        raise CheckpointError((
+        raise CheckpointError(
             f"refused {path.name}: its members claim more bytes than the file has"
-        ))
+        )
 
 
 def _disk_full(path: Path, need: int) -> DiskFullError:
@@ -270,9 +281,7 @@ def _disk_full(path: Path, need: int) -> DiskFullError:
 
 
 def _bytes(count: int) -> str:
-    return (
-        f"{count / 1e6:.0f} MB"
-    ) if count >= 1e6 else f"{count / 1e3:.0f} kB"  # noqa: PLR2004 (1 MB)
+    return (f"{count / 1e6:.0f} MB") if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _place(at: str) -> str:
@@ -281,6 +290,8 @@ def _place(at: str) -> str:
 
 def _type(value: object) -> str:
     kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else (
-        f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else (f"{kind.__module__}.{kind.__qualname__}")
     )

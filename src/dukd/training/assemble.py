@@ -17,6 +17,7 @@ from dukd.networks.base import Network, NoTeacher, set_memory_format
 from dukd.networks.compile import compiled, lowered
 from dukd.networks.files import weights
 from dukd.training.experiment import Data, Experiment, Optimization
+from dukd.training.log import tensorboard_writer
 from dukd.training.nonfinite import NonFiniteGuard
 from dukd.training.objective import Objective, replaying
 from dukd.training.share import Share, memory_format
@@ -45,6 +46,12 @@ class Training:
     guard: NonFiniteGuard
     notes: list[str] = field(default_factory=list[str])
     """What the log should begin with."""
+    facts: dict[str, object] = field(default_factory=dict[str, object])
+    """What ``run.json`` says of the run."""
+    meter: dict[str, object] = field(default_factory=dict[str, object])
+    """What the log's meter had measured when the state was saved."""
+    validated: bool = False
+    """Whether the state that was restored has been judged."""
 
     @property
     def device(self) -> torch.device:
@@ -70,8 +77,10 @@ def assemble(
     world = replace(world, device=numbered(world.device))
     data, optimization = experiment.data, experiment.optimization
     world.parts(data.batch, optimization.accumulate, deterministic=optimization.deterministic)
+    if experiment.evaluation.tensorboard:
+        tensorboard_writer()
     judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
-    validation = Validation.open(judged, experiment.student.scale, world.device)
+    validation = Validation.open(judged, experiment.student.scale, world.device, progress)
     networks = _networks(experiment)
     notes = [*networks.notes, *experiment.method.notes()]
     with world.leader_first():

@@ -1,8 +1,8 @@
 """A whole run as one value: student, teacher, method, data, optimization and evaluation."""
 
 import math
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -232,6 +232,8 @@ class Evaluation:
     """Images used of each set, evenly spaced; 0 for all."""
     log_every: int = 100
     """Steps between lines of the log."""
+    save_minutes: float = 15.0
+    """Most minutes of training between two saves, whatever ``every`` says: what a kill can cost."""
     teacher_images: int = 5
     """Images on which the teacher has to beat bicubic before training starts; 0 leaves the trial
     out."""
@@ -247,6 +249,7 @@ class Evaluation:
         check("log_every", self.log_every, least=1)
         check("teacher_images", self.teacher_images, least=0)
         check("samples", self.samples, least=0)
+        check("save_minutes", self.save_minutes, above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +301,24 @@ class Experiment:
         """Read an experiment from a YAML file; see `from_yaml`."""
         return config.read_file(path, Experiment, kinds=KINDS)
 
+    def relocated(self, find: Callable[[Path], Path]) -> "Experiment":
+        """The same experiment with every path to a file or folder replaced."""
+        data = replace(
+            self.data,
+            train=find(self.data.train),
+            lr=self.data.lr and find(self.data.lr),
+            packs=find(self.data.packs),
+        )
+        warm_start = self.optimization.warm_start
+        return replace(
+            self,
+            data=data,
+            teacher=self.teacher and replace(self.teacher, weights=find(self.teacher.weights)),
+            optimization=replace(self.optimization, warm_start=warm_start and find(warm_start)),
+            teacher_cache=replace(self.teacher_cache, folder=find(self.teacher_cache.folder)),
+            evaluation=replace(self.evaluation, sets=tuple(map(find, self.evaluation.sets))),
+        )
+
     def differences(self, now: "Experiment") -> list[str]:
         """What another experiment changes that changes the weights; a phrase each."""
         before, after = _flat(self), _flat(now)
@@ -310,15 +331,20 @@ class Experiment:
 
 _MAY_CHANGE = (
     "evaluation.",
+    "data.train",
+    "data.lr",
     "data.workers",
     "data.packs",
     "data.resident",
+    "teacher.weights",
+    "optimization.warm_start",
     "optimization.compile",
     "optimization.cuda_graphs",
     "teacher_cache.folder",
     "teacher_cache.limit_gb",
 )
-"""What has no influence on the weights, and may differ when a run is resumed."""
+"""What may differ when a run is resumed: it has no influence on the weights, or a digest in the
+checkpoint says whether it is the same."""
 
 
 def _flat(experiment: Experiment) -> dict[str, object]:

@@ -1,95 +1,172 @@
-"""Validating and saving while training goes on."""
+"""Saving, then judging, while training goes on; nothing that can fail comes before the save."""
 
-from contextlib import AbstractContextManager, nullcontext
+import time
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from dukd.core.distributed import fingerprint
+from dukd.data.pairs import PairsError
+from dukd.images.io import ImageError
 from dukd.networks.compile import as_written
+from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training.assemble import Training
 from dukd.training.log import Logbook, Meter
 from dukd.training.memory import TooLittleMemoryError, is_shortage
-from dukd.training.resume import save
+from dukd.training.saved import mend_best, save, write_student
 from dukd.training.step import settle
 from dukd.training.validation import write_samples
 
-_FAILED_SAVES = 3
-"""Saves in a row that may fail before training stops."""
+_UNREADABLE = (ImageError, PairsError, FileNotFoundError, PermissionError)
+_FAILURES = 3
+"""Saves, or validations, in a row that may fail before training stops."""
 
 
 class Keeper:
-    """Validates and saves; a disk that is full for a while does not end the run."""
+    """Saves and validates; a disk that is full, or images that are away, for a while end no run."""
 
     def __init__(self, training: Training, run: Run, logbook: Logbook, meter: Meter) -> None:
         self.training, self.run, self.logbook, self.meter = training, run, logbook, meter
-        self._failed = 0
+        self._saved_step = training.state.step
+        self._saved_at = time.monotonic()
+        self._best_is_written = True
+        self._failed_saves = self._failed_validations = 0
+
+    @property
+    def _last(self) -> bool:
+        return self.training.state.step == self.training.experiment.optimization.steps
+
+    @property
+    def due(self) -> bool:
+        """Whether the last save is too long ago."""
+        minutes = self.training.experiment.evaluation.save_minutes
+        return time.monotonic() - self._saved_at > 60 * minutes
+
+    def save(self, *, needed: bool = False) -> None:
+        """Save, once every rank is here and has the same weights.
+
+        Args:
+            needed: Whether training ends here, so that a save that fails is an error.
+
+        Raises:
+            OSError: If it was needed, or was the third in a row that failed.
+        """
+        settle(self.training)
+        # a message may not take as long as the first rank's work before this
+        self.training.world.wait()
+        compare_ranks(self.training)
+        if self.training.world.leads:
+            self._save(needed=needed)
+        self._saved_at = time.monotonic()
+        self.training.world.wait()
+
+    def _save(self, *, needed: bool) -> None:
+        self.logbook.sync()
+        meter = self.meter.to_checkpoint()
+        try:
+            save(self.training, self.run, seconds=self.meter.seconds(), meter=meter)
+            if not self._best_is_written:
+                mend_best(self.training, self.run)
+                self._best_is_written = True
+        except OSError as error:
+            self._failed_saves += 1
+            if needed or self._last or self._failed_saves >= _FAILURES:
+                raise
+            text = f"could not save, training goes on: {error}"
+            self.logbook.event(self.training.state.step, "not saved", text)
+        else:
+            self._failed_saves = 0
+            self._saved_step = self.training.state.step
+
+    def rescue(self) -> None:
+        """Save what was trained since the last save, as something else ends the training.
+
+        Several ranks would have to agree first, which they cannot any more.
+        """
+        state = self.training.state
+        if self.training.world.size == 1 and state.sound and self._saved_step < state.step:
+            with suppress(ArithmeticError, ValueError, OSError):
+                settle(self.training)
+                self._save(needed=True)
+
+    def validate(self) -> None:
+        """Judge the student, and keep it where it is the best so far.
+
+        Raises:
+            TooLittleMemoryError: If the images are too large.
+            ValueError: If they cannot be read, and training ends here or it was the third time.
+        """
+        if self.training.world.leads and self.training.validation.sets:
+            step = self.training.state.step
+            try:
+                self._validate()
+            except _UNREADABLE as error:
+                self._failed_validations += 1
+                if self._last or self._failed_validations >= _FAILURES:
+                    raise
+                text = f"could not validate, training goes on: {error}"
+                self.logbook.event(step, "not validated", text)
+            except (RuntimeError, MemoryError) as error:
+                if not is_shortage(error):
+                    raise
+                raise TooLittleMemoryError(
+                    f"validating after step {step} does not fit into the memory of "
+                    f"{self.training.device}: judge by smaller images (--evaluation.sets), then "
+                    "continue with --resume"
+                ) from error
+            else:
+                self._failed_validations = 0
+        self.training.world.wait()
+
+    def _validate(self) -> None:
+        training, state = self.training, self.training.state
+        with self._as_written():
+            record = training.validation.record(state.step, state.averaged, training.teacher)
+        self.logbook.write(record)
+        psnr = record["sets"][training.validation.first]["psnr_y"]
+        if psnr > state.best:
+            state.best, state.best_step = psnr, state.step
+            self._write_best()
+
+    def _write_best(self) -> None:
+        """Write the best student; where that fails, the next save tries again."""
+        try:
+            write_student(self.training, self.run.best_student)
+        except OSError as error:
+            self._best_is_written = False
+            if self._last:
+                raise
+            text = f"could not save the best student, training goes on: {error}"
+            self.logbook.event(self.training.state.step, "not saved", text)
 
     def _as_written(self) -> AbstractContextManager[object]:
         """A context in which nothing is compiled for the sizes of test images."""
         compiles = self.training.experiment.optimization.compile
         return as_written() if compiles else nullcontext()
 
-    def validate_and_save(self) -> None:
-        """Judge the student, and save it; the first rank judges for all."""
-        training, state = self.training, self.training.state
-        settle(training)
-        best = False
-        if training.world.leads and training.validation.sets:
-            try:
-                with self._as_written():
-                    record = training.validation.record(
-                        state.step, state.averaged, training.teacher
-                    )
-            except (RuntimeError, MemoryError) as error:
-                if not is_shortage(error):
-                    raise
-                if training.world.size == 1:  # the others are not there to agree
-                    self.save()
-                raise TooLittleMemoryError(
-                    f"validating after step {state.step} does not fit into the memory of "
-                    f"{training.device}: judge by smaller images (--evaluation.sets), then go on "
-                    "with --resume"
-                ) from error
-            self.logbook.write(record)
-            psnr = record["sets"][training.validation.first]["psnr_y"]
-            best, state.best = psnr > state.best, max(psnr, state.best)
-        self.save(best=best)
-
-    def save(self, *, best: bool = False) -> None:
-        """Save, once every rank is here and has the same weights."""
-        settle(self.training)
-        # until the first rank has validated, which may take longer than a message may
-        self.training.world.wait()
-        compare_ranks(self.training)
-        if self.training.world.leads:
-            self._save(best=best)
-        self.training.world.wait()
-
-    def _save(self, *, best: bool) -> None:
-        step, steps = self.training.state.step, self.training.experiment.optimization.steps
-        try:
-            save(self.training, self.run, seconds=self.meter.seconds(), best=best)
-        except OSError as error:
-            self._failed += 1
-            if self._failed >= _FAILED_SAVES or step == steps:
-                raise
-            self.logbook.event(step, "not saved", f"could not save, training goes on: {error}")
-        else:
-            self._failed = 0
-
     def finish(self) -> None:
-        """Write the samples for the report, once training is through."""
+        """Write the samples for the report, once training is through.
+
+        Raises:
+            CheckpointError: If that fails; the run itself is complete then.
+        """
         training, experiment = self.training, self.training.experiment
         count = experiment.evaluation.samples
         if training.world.leads and count and training.validation.sets:
-            with self._as_written():
-                write_samples(
-                    training.validation,
-                    training.state.averaged,
-                    training.teacher,
-                    self.run.directory / "samples",
-                    count,
-                    label=experiment.method.name,
-                )
+            try:
+                with self._as_written():
+                    write_samples(
+                        training.validation,
+                        training.state.averaged,
+                        training.teacher,
+                        self.run.directory / "samples",
+                        count,
+                        label=experiment.method.name,
+                    )
+            except (ValueError, OSError) as error:
+                raise CheckpointError(
+                    f"{self.run.directory} is trained and saved, but its samples could not be "
+                    f"written ({error}): --resume writes them"
+                ) from error
         training.world.wait()
 
 

@@ -1,15 +1,16 @@
-"""What a run tells while it trains: lines of the log, and how far it has come."""
+"""The log of training: its lines, the means in them, and who is told of them."""
 
 import resource
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from dukd.core import files
 from dukd.runs.directory import Run
 
 Record = Mapping[str, object]
@@ -47,6 +48,16 @@ class Meter:
         self._newest = values
         self._count += 1
         self._patches += patches
+
+    def to_checkpoint(self) -> dict[str, object]:
+        """The sums since the last line of the log, so that a resumed run logs the same means."""
+        sums = {name: value.detach().cpu().clone() for name, value in self._sums.items()}
+        return {"sums": sums, "count": self._count}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go back to what ``to_checkpoint`` gave."""
+        self._sums = {name: value.to(self.device) for name, value in saved["sums"].items()}
+        self._count = int(saved["count"])
 
     def paused(self, action: Callable[[], None]) -> None:
         """Do something that is no training, without counting its time."""
@@ -97,54 +108,116 @@ def peak_memory(device: torch.device) -> int:
 
 
 class Logbook:
-    """Writes the log of a run, and tells an observer."""
+    """Writes the log of a run, and tells an observer; a log that cannot be written ends no run.
+
+    Args:
+        run: Whose log is written.
+        observe: Told of every line.
+        tensorboard: Whether a TensorBoard log is written beside it.
+        mute: Whether nothing is written and nobody told.
+        step: The first step that follows; a TensorBoard log forgets what it had from there on.
+
+    Raises:
+        ValueError: If TensorBoard is wanted but not installed.
+    """
 
     def __init__(
-        self, run: Run, observe: Observer, *, tensorboard: bool, mute: bool = False
+        self,
+        run: Run,
+        observe: Observer,
+        *,
+        tensorboard: bool,
+        mute: bool = False,
+        step: int = 0,
     ) -> None:
-        """Write to ``run``'s log, and to a TensorBoard log beside it; a mute one writes nothing.
-
-        Raises:
-            ValueError: If TensorBoard is asked for but not installed.
-        """
         self.run = run
         self.mute = mute
         self.observe = ignore if mute else observe
-        self._board = _board(run.directory / "tensorboard") if tensorboard and not mute else None
+        self._board = None
+        if tensorboard and not mute:
+            self._board = tensorboard_writer()(
+                str(run.directory / "tensorboard"), purge_step=step + 1
+            )
+        self._waiting: list[Record] = []
+        self._failing = False
 
     def write(self, record: Record) -> None:
-        """Write a line."""
+        """Write a line; where the disk refuses it, it waits for the next one."""
         if self.mute:
             return
-        self.run.log(record)
+        self._waiting.append(record)
+        self._write_waiting()
         self.observe(record)
-        if self._board is not None:
-            for name, value in _scalars(record, ""):
-                self._board.add_scalar(name, value, cast("int", record["step"]))
+        self._show(record)
 
     def event(self, step: int, what: str, detail: str) -> None:
         """Write a line that says something in words."""
         self.write({"kind": "event", "step": step, "what": what, "detail": detail})
 
+    def sync(self) -> None:
+        """Make the lines so far survive a power cut, as far as the disk lets us."""
+        self._write_waiting()
+        with suppress(OSError):
+            if self.run.log_file.exists():
+                files.sync(self.run.log_file)
+
     def close(self) -> None:
-        """Finish the TensorBoard log."""
+        """Write what waits, and finish the TensorBoard log."""
+        self._write_waiting()
+        if self._waiting:
+            self._tell("not logged", f"{len(self._waiting)} lines of the log are lost")
         if self._board is not None:
-            self._board.close()
+            with suppress(Exception):
+                self._board.close()
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            try:
+                self.run.log(self._waiting[0])
+            except OSError as error:
+                if not self._failing:
+                    text = "cannot write the log, its lines wait and training goes on"
+                    self._tell("not logged", f"{text}: {error.strerror or error}")
+                self._failing = True
+                return
+            del self._waiting[0]
+        self._failing = False
+
+    def _show(self, record: Record) -> None:
+        if self._board is None:
+            return
+        try:
+            for name, value in _scalars(record, str(record["kind"])):
+                self._board.add_scalar(name, value, cast("int", record["step"]))
+        except Exception as error:  # noqa: BLE001  somebody else's log is no reason to end a run
+            self._board = None
+            self._tell("not logged", f"the TensorBoard log ends here: {error}")
+
+    def _tell(self, what: str, detail: str) -> None:
+        """Tell the observer of what the log itself cannot hold."""
+        step = self._waiting[-1]["step"] if self._waiting else 0
+        self.observe({"kind": "event", "step": step, "what": what, "detail": detail})
 
 
 def _scalars(record: object, name: str) -> Generator[tuple[str, float], None, None]:
     if isinstance(record, Mapping):
         for key, value in cast("Mapping[str, object]", record).items():
-            yield from _scalars(value, f"{name}/{key}" if name else key)
-    elif isinstance(record, int | float) and name != "step":
+            if key != "step":
+                yield from _scalars(value, f"{name}/{key}")
+    elif isinstance(record, int | float):
         yield name, float(record)
 
 
-def _board(folder: Path) -> Any:  # noqa: ANN401  an optional package's class
+def tensorboard_writer() -> Any:  # noqa: ANN401  an optional package's class
+    """The class that writes TensorBoard logs.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
     try:
         from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415  optional
     except ImportError:
         raise ValueError(
             "evaluation.tensorboard needs the package: pip install 'dukd[tensorboard]'"
         ) from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter

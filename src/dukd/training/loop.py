@@ -7,15 +7,17 @@ run that was killed continues from its last checkpoint to the same bits it would
 import hashlib
 import threading
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dukd.core.device import numbered
 from dukd.core.distributed import World
 from dukd.core.files import Progress, silent
 from dukd.data.patches import batches
-from dukd.runs import checkpoint
+from dukd.runs import checkpoint, log
 from dukd.runs.directory import Run
 from dukd.training.assemble import Training, assemble
 from dukd.training.experiment import Experiment
@@ -24,7 +26,9 @@ from dukd.training.keeper import Keeper, compare_ranks
 from dukd.training.log import Logbook, Meter, Observer, ignore
 from dukd.training.memory import advice, is_shortage
 from dukd.training.provenance import facts
-from dukd.training.resume import check_same, restore
+from dukd.training.resume import check_same, recall_best, restore, without_warm_start
+from dukd.training.resume import continue_from as continue_from_run
+from dukd.training.saved import mend, save
 from dukd.training.schedule import rate_factor
 from dukd.training.step import NonFiniteError, advance, settle
 
@@ -44,6 +48,7 @@ def train(
     directory: Path,
     *,
     resume: bool = False,
+    continue_from: Path | None = None,
     device: torch.device | str = "cpu",
     observe: Observer = ignore,
     progress: Progress = silent,
@@ -56,6 +61,7 @@ def train(
         directory: The run directory; see ``docs/architecture.md`` for what is in it.
         resume: Go on with the run that is in the directory, to the same result as if it had never
             stopped.
+        continue_from: Another run, at whose last state this one begins; its steps count.
         device: Where to train; of no effect with a ``world``, which knows.
         observe: Told of every step and every line of the log, on the first rank.
         progress: Told how far the preparation of data has come.
@@ -77,24 +83,28 @@ def train(
             same.
     """
     world = world or World(device=numbered(torch.device(device)))
-    directory = Path(directory)
+    run = Run(directory)
+    source = None if continue_from is None else Run.open(continue_from)
     if resume:
         check_same(experiment, Run.open(directory))
-    training = assemble(experiment, world, progress)
-    world.wait()
-    if resume:
-        run = Run.open(directory)
     elif world.leads:
-        run = Run.create(directory, experiment_yaml=experiment.to_yaml(), facts=facts(training))
-    else:
-        run = Run(directory)
+        run.check_unused()
+    started = resume and bool(run.steps())
+    training = assemble(without_warm_start(experiment) if started else experiment, world, progress)
+    world.wait()
     with run.lock() if world.leads else nullcontext(), stopping(world) as stop:
+        with world.leader_first():
+            notes = _begin(training, run, experiment, resume=resume, source=source)
         logbook = Logbook(
-            run, observe, tensorboard=experiment.evaluation.tensorboard, mute=not world.leads
+            run,
+            observe,
+            tensorboard=experiment.evaluation.tensorboard,
+            mute=not world.leads,
+            step=training.state.step,
         )
         try:
-            with world.leader_first():
-                _begin(training, run, logbook, resume=resume)
+            for what, detail in notes:
+                logbook.event(training.state.step, what, detail)
             _loop(training, run, logbook, stop)
         except NonFiniteError as error:
             raise _explained(error, run, logbook) if world.leads else error from None
@@ -103,51 +113,100 @@ def train(
     return run.student
 
 
-def _begin(training: Training, run: Run, logbook: Logbook, *, resume: bool) -> None:
-    reports = restore(training, run) if resume else training.notes
-    step = training.state.step
-    for report in reports:
-        logbook.event(step, "note", report)
-    if resume:
-        logbook.event(step, "resumed", f"resumed after step {step}")
+def _begin(
+    training: Training, run: Run, experiment: Experiment, *, resume: bool, source: Run | None
+) -> list[tuple[str, str]]:
+    """Begin a run or go back to its last state, under its lock; events for the log come back."""
+    state, leads = training.state, training.world.leads
+    reports = training.notes
+    if not resume:
+        training.facts = facts(training, run.directory)
+        if source is not None:
+            reports = reports + continue_from_run(training, source)
+        if leads:
+            Run.create(run.directory, experiment_yaml=experiment.to_yaml(), facts=training.facts)
+            if source is not None:  # or a kill before the first save would begin at step 0
+                save(training, run, seconds=state.seconds, meter={"sums": {}, "count": 0})
+        return [("note", report) for report in reports]
+    check_same(experiment, Run.open(run.directory))  # again, now that nobody else changes it
+    saved = bool(run.steps())
+    unusable = restore(training, run)
+    reports = unusable if saved else reports + unusable
+    if leads:
+        reports = reports + log.truncate(run.log_file, state.step if saved else -1)
+    training.validated = recall_best(training, run)
+    if leads and saved:
+        reports = reports + mend(training, run)
+    resumed = ("resumed", f"resumed after step {state.step}")
+    return [*(("note", report) for report in reports), resumed]
 
 
 def _loop(training: Training, run: Run, logbook: Logbook, stop: threading.Event) -> None:
     experiment, state, world = training.experiment, training.state, training.world
-    evaluation, steps = experiment.evaluation, experiment.optimization.steps
     _agree(training)
     meter = Meter(step=state.step, seconds=state.seconds, device=training.device)
+    if training.meter:
+        meter.restore(training.meter)
     keeper = Keeper(training, run, logbook, meter)
+    if world.any(_is_judged(training) and not training.validated):
+        meter.paused(keeper.validate)
     stream = batches(
         training.share.source,
         state.step,
-        stop=steps,
+        stop=experiment.optimization.steps,
         workers=experiment.data.workers,
         rank=world.rank,
         world=world.size,
         device=training.device,
     )
-    with stream:
-        for lr, hr in stream:
-            try:
-                meter.add(advance(training, lr, hr), lr.shape[0] * world.size)
-            except (RuntimeError, MemoryError) as error:
-                if is_shortage(error):
-                    raise advice(experiment, training.device) from error
-                raise
-            step, last = state.step, state.step == steps
-            left = meter.seconds_left(step, steps)
-            logbook.observe({"kind": "step", "step": step, "steps": steps, "seconds_left": left})
-            if last or step % evaluation.log_every == 0:
-                _log(training, logbook, meter)
-            stopped = world.any(stop.is_set())
-            if last or step % evaluation.every == 0:
-                meter.paused(keeper.validate_and_save)
-            elif stopped:
-                meter.paused(keeper.save)
-            if stopped and not last:
-                raise Interrupted(step, run.directory)
+    try:
+        with stream:
+            for lr, hr in stream:
+                _step(training, lr, hr, logbook, meter)
+                _keep(training, keeper, meter, stop)
+    except NonFiniteError:
+        raise
+    except Exception:
+        keeper.rescue()
+        raise
     keeper.finish()
+
+
+def _is_judged(training: Training) -> bool:
+    """Whether the student of this step is to be validated."""
+    step, steps = training.state.step, training.experiment.optimization.steps
+    return step > 0 and (step == steps or step % training.experiment.evaluation.every == 0)
+
+
+def _step(training: Training, lr: Tensor, hr: Tensor, logbook: Logbook, meter: Meter) -> None:
+    """Make a step, and log it."""
+    experiment, state = training.experiment, training.state
+    try:
+        meter.add(advance(training, lr, hr), lr.shape[0] * training.world.size)
+    except (RuntimeError, MemoryError) as error:
+        if is_shortage(error):
+            raise advice(experiment, training.device) from error
+        raise
+    step, steps = state.step, experiment.optimization.steps
+    left = meter.seconds_left(step, steps)
+    logbook.observe({"kind": "step", "step": step, "steps": steps, "seconds_left": left})
+    if step == steps or step % experiment.evaluation.log_every == 0:
+        _log(training, logbook, meter)
+
+
+def _keep(training: Training, keeper: Keeper, meter: Meter, stop: threading.Event) -> None:
+    """Save and validate where it is time to, on all ranks alike; stop where one was asked to."""
+    last = training.state.step == training.experiment.optimization.steps
+    mine = torch.tensor([stop.is_set(), keeper.due], dtype=torch.uint8)
+    stopped, due = torch.stack(training.world.gather(mine)).any(0).tolist()
+    stopped = stopped and not last
+    if _is_judged(training):
+        meter.paused(partial(keeper.save, needed=stopped or last))
+        meter.paused(keeper.validate)
+    elif stopped or due:
+        meter.paused(partial(keeper.save, needed=stopped))
+    if stopped:
+        raise Interrupted(training.state.step, keeper.run.directory)
 
 
 def _log(training: Training, logbook: Logbook, meter: Meter) -> None:
@@ -175,12 +234,16 @@ def _agree(training: Training) -> None:
 
 def _explained(error: NonFiniteError, run: Run, logbook: Logbook) -> NonFiniteError:
     path = run.directory / f"nonfinite-{error.step:08d}.pt"
-    checkpoint.save(path, error.evidence)
     logbook.event(error.step, "non-finite", str(error))
+    try:
+        checkpoint.save(path, error.evidence)
+        where = f"are in {path}"
+    except OSError as failure:
+        where = f"could not be written ({failure})"
     sound = "the last checkpoint is sound, and a new run can start from it (warm_start)"
     text = (
-        f"{error}. The patches, their images' names and the weights before that step are in "
-        f"{path}; {sound if run.steps() else 'nothing had been saved yet'}. A lower "
+        f"{error}. The patches, their images' names and the weights before that step "
+        f"{where}; {sound if run.steps() else 'nothing had been saved yet'}. A lower "
         "learning_rate, clip, or float32 often help"
     )
     return NonFiniteError(text, error.evidence, error.step)

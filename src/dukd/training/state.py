@@ -26,8 +26,12 @@ class State:
     optimizer: Adam
     step: int = 0
     """Optimizer steps done."""
+    sound: bool = True
+    """Whether no step has changed a part of it alone."""
     best: float = -math.inf
     """Best PSNR of the luma on the first validation set so far, in dB."""
+    best_step: int | None = None
+    """The step after which it was measured."""
     seconds: float = 0.0
     """Seconds of training before the run was resumed."""
 
@@ -56,6 +60,7 @@ class State:
             "extras": _copied(self.extras.state_dict()),
             "optimizer": [_copied(self.optimizer.state[p]) for p in self.trained()],
             "best": self.best,
+            "best_step": self.best_step,
             "seconds": seconds,
         }
 
@@ -68,6 +73,7 @@ class State:
         for p, values in zip(self.trained(), content["optimizer"], strict=True):
             self.optimizer.state[p] = {name: value.to(p.device) for name, value in values.items()}
         self.step, self.best = step, float(content["best"])
+        self.best_step = content["best_step"]
         self.seconds = float(content["seconds"])
 
 

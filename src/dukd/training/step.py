@@ -49,6 +49,7 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     """
     state, objective = training.state, training.objective
     optimization, method = training.experiment.optimization, training.experiment.method
+    state.sound = False
     seed_networks(optimization.seed, state.step)
     parts = training.share.split(state.step, lr, hr)
     for group in state.optimizer.param_groups:
@@ -70,6 +71,7 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     state.step += 1
     update_average(state.averaged, state.student, optimization.ema)
     method.after_step(student=state.student, extras=state.extras, step=state.step)
+    state.sound = True
     return logged
 
 

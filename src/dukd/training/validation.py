@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from dukd import images
-from dukd.core.files import write_text
+from dukd.core.files import Progress, silent, write_text
+from dukd.core.text import shown
 from dukd.data.pairs import Pair, Pairs, PairsError, find_pairs, load
 from dukd.evaluation import metrics
 from dukd.evaluation.evaluate import answer
@@ -26,6 +27,7 @@ from dukd.networks.base import Network, Wrapped
 from dukd.networks.layers import DIV2K_MEAN
 from dukd.training.experiment import Evaluation
 
+_SSIM_WINDOW = 11
 CROP = 64
 """Rows and columns of a sample for the report, in high-resolution pixels, times half the scale."""
 
@@ -49,11 +51,14 @@ class Validation:
     _answers: dict[tuple[str, str], Pixels] = field(default_factory=dict[tuple[str, str], Pixels])
 
     @staticmethod
-    def open(evaluation: Evaluation, scale: int, device: torch.device) -> "Validation":
-        """Find the sets of an experiment.
+    def open(
+        evaluation: Evaluation, scale: int, device: torch.device, progress: Progress = silent
+    ) -> "Validation":
+        """Find the sets of an experiment, and decode each image of them once.
 
         Raises:
-            ValueError: If a folder holds no pairs, or two sets have the same name.
+            ValueError: If a folder holds no pairs, two sets have the same name, or an image cannot
+                be judged; all such images are named.
         """
         try:
             sets = open_sets(evaluation.sets, scale, evaluation.images)
@@ -61,6 +66,7 @@ class Validation:
             raise error.with_hint(
                 "name the folders that judge the student with --evaluation.sets"
             ) from None
+        check_images(sets, scale, progress)
         return Validation(scale, device, sets)
 
     def measure(self, network: Network, teacher: Network | None) -> dict[str, dict[str, float]]:
@@ -131,6 +137,32 @@ def open_sets(paths: Sequence[Path], scale: int, images: int = 0) -> dict[str, P
             raise ValueError(f"two sets are called {name}: {path} and another; rename one folder")
         sets[name] = some(find_pairs(path, scale=scale), images)
     return sets
+
+
+def check_images(sets: Mapping[str, Pairs], scale: int, progress: Progress = silent) -> None:
+    """Decode every image once, so that no validation finds a bad one after hours of training.
+
+    Raises:
+        PairsError: If one cannot be read, or is too small to be compared; all of them are named.
+    """
+    problems: list[str] = []
+    least = _SSIM_WINDOW + 2 * scale
+    total = sum(map(len, sets.values()))
+    for done, pair in enumerate(chain.from_iterable(sets.values())):
+        progress(done, total, "checking the images that judge the student")
+        width, height = pair.width * scale, pair.height * scale
+        if min(width, height) < least:
+            problems.append(
+                f"{shown(pair.hr)} has {width} x {height} pixels, but SSIM needs {least} a side at "
+                f"x{scale}"
+            )
+        for path in (pair.hr, pair.lr) if pair.lr else (pair.hr,):
+            try:
+                images.read_rgb8(path)
+            except (images.ImageError, OSError) as error:
+                problems.append(str(error))
+    if problems:
+        raise PairsError("images of --evaluation.sets cannot judge the student", problems)
 
 
 def set_name(path: Path) -> str:
