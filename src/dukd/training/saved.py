@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from dukd.networks.base import SRNetwork
+from dukd.networks.base import Network
 from dukd.networks.files import weights
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
@@ -102,7 +102,7 @@ def _facts_are(run: Run, expected: Mapping[str, object]) -> bool:
         return False
 
 
-def _is_written(path: Path, network: SRNetwork, expected: Mapping[str, str]) -> bool:
+def _is_written(path: Path, network: Network, expected: Mapping[str, str]) -> bool:
     """Whether a file is sound, says what is expected, and holds the weights of a network."""
     found = _metadata(path)
     ours = weights.tensors_sha256(network.state_dict())
