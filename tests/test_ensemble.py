@@ -23,7 +23,7 @@ from dukd.networks import (
 )
 from dukd.networks.files import weights
 from dukd.networks.files.safe import WeightsError
-from dukd.training.experiment import KINDS
+from dukd.training.experiment import REGISTRY
 
 SMALL = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0)
 LARGE = EDSRConfig(scale=2, width=8, blocks=2, value_range=1.0)
@@ -124,9 +124,9 @@ def test_an_ensemble_survives_its_file(tmp_path: Path) -> None:
 
 def test_an_ensemble_survives_yaml() -> None:
     made = ensemble().config
-    text = configuration.dump(made, kinds=KINDS)
+    text = configuration.dump(made, registry=REGISTRY)
 
-    assert configuration.load(text, NetworkConfig, kinds=KINDS, source="here") == made
+    assert configuration.load(text, NetworkConfig, registry=REGISTRY, source="here") == made
     assert known(NetworkConfig)["ensemble"] is EnsembleConfig
 
 

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from dukd.core import distributed
-from dukd.core.device import sent
+from dukd.core.device import to_device
 from dukd.core.distributed import World
 from dukd.data import find_pairs
 from dukd.data.patches import Patches, Resident
-from dukd.deploy.upscale import upscale_image
+from dukd.deploy.image import upscale_image
 from dukd.evaluation.evaluate import Candidate, evaluate
 from dukd.images import Image
 from dukd.methods import DUKD, Method
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig
+from dukd.networks.upscaler import OnDevice
 from dukd.runs.directory import Run
 from dukd.testing import speed
 from dukd.training import loop
@@ -55,7 +56,7 @@ def experiment(
 
 
 def stepped(training: Training, k: int) -> None:
-    advance(training, *(sent(x, training.device) for x in training.share.patches.batch(k)))
+    advance(training, *(to_device(x, training.device) for x in training.share.patches.batch(k)))
 
 
 def weights(training: Training) -> list[Tensor]:
@@ -268,9 +269,9 @@ def test_a_image_is_enlarged_to_the_same_pixels(
 ) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(30, 37, 3), dtype=np.uint8)
     built = network.build()
-    expected = upscale_image(built, Image(pixels=pixels), tile=20)
+    expected, _ = upscale_image(OnDevice(built), Image(pixels=pixels), tile=20)
     with gpu_stand_in(monkeypatch):
-        found = upscale_image(built, Image(pixels=pixels), tile=20, device="cuda")
+        found, _ = upscale_image(OnDevice(built, "cuda"), Image(pixels=pixels), tile=20)
 
     assert np.array_equal(found.pixels, expected.pixels)
 

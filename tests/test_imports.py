@@ -1,4 +1,4 @@
-"""Imports go one way, only the command line prints or exits, and a module stays short enough to read."""
+"""Imports go one way, only the command line prints or exits, and modules stay short."""
 
 import ast
 from collections.abc import Iterator

@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from dukd.core.device import is_out_of_memory
 from dukd.data.patches import Residence
 from dukd.networks import EDSRConfig
 from dukd.training.experiment import Data, Experiment, Optimization
-from dukd.training.memory import advice, is_shortage
+from dukd.training.memory import advice
 
 
 def experiment(
@@ -23,13 +24,15 @@ def test_what_runs_out_of_memory_is_recognized() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
 
-    assert is_shortage(caught.value)
-    assert is_shortage(torch.OutOfMemoryError("CUDA out of memory"))
-    assert is_shortage(MemoryError())
-    assert is_shortage(RuntimeError("GET was unable to find an engine to execute this computation"))
-    assert is_shortage(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
-    assert not is_shortage(RuntimeError("sizes do not match"))
-    assert not is_shortage(ValueError("can't allocate memory"))
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(
+        RuntimeError("GET was unable to find an engine to execute this computation")
+    )
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert not is_out_of_memory(RuntimeError("sizes do not match"))
+    assert not is_out_of_memory(ValueError("can't allocate memory"))
 
 
 @pytest.mark.parametrize(
@@ -37,11 +40,13 @@ def test_what_runs_out_of_memory_is_recognized() -> None:
     [
         (
             experiment(),
-            r"16 patches of 48 .* float32. .* half\); --.*accumulate 2 .* 8 patches .*batch 8; .*never .*patch 32$",
+            r"16 patches of 48 .* float32. .* half\); --.*accumulate 2 .* 8 patches .*batch 8; "
+            r".*never .*patch 32$",
         ),
         (
             experiment(batch=6, accumulate=2, precision="bfloat16"),
-            r"3 patches of 48 .* smaller: --optimization.accumulate 3 \(the same batch, 2 patches at a time\); --data",
+            r"3 patches of 48 .* smaller: --optimization.accumulate 3 \(the same batch, "
+            r"2 patches at a time\); --data",
         ),
         (
             experiment(batch=1, patch=12, precision="bfloat16", resident="never"),

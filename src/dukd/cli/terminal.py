@@ -85,7 +85,7 @@ class Bar:
         self.live = err.is_terminal
         self.total = self.done = self.first = 0
         self.tenth = -1
-        self.begun = self.told = 0.0
+        self.begun = self.printed = 0.0
 
     def __call__(
         self, done: int, total: int, what: str, *, seconds_left: float | None = None
@@ -93,7 +93,7 @@ class Bar:
         """Show that ``done`` of ``total`` is done, and how long the rest will take."""
         now = time.monotonic()
         if done < self.done or total != self.total:  # other work has begun
-            self.first, self.begun, self.tenth, self.told = done, now, -1, now
+            self.first, self.begun, self.tenth, self.printed = done, now, -1, now
         self.done, self.total = done, total
         if seconds_left is None and done > self.first:
             seconds_left = (now - self.begun) / (done - self.first) * (total - done)
@@ -104,8 +104,8 @@ class Bar:
             )
             return
         tenth = 10 * done // max(1, total)
-        if tenth != self.tenth or now - self.told > _QUIET:
-            self.tenth, self.told = tenth, now
+        if tenth != self.tenth or now - self.printed > _QUIET:
+            self.tenth, self.printed = tenth, now
             parts = (f"{100 * done // max(1, total):3d} %", f"{done}/{total}", shown(what), left)
             err.print(escape("  ".join(filter(None, parts))))
 

@@ -2,7 +2,7 @@
 
 The dataclasses are the schema. A scalar is read by the type of its field, never by YAML's own
 guesses, so ``1e-4`` is a number and ``no`` a name where names belong. Unknown and repeated keys are
-refused, the nearest name is offered, and every mistake is answered with file, line and column.
+refused, the nearest name is offered, and every mistake is named with file, line and column.
 Nothing in a file is ever executed.
 """
 
@@ -17,11 +17,13 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 import yaml
 
 T = TypeVar("T")
-Kinds = Mapping[type, Callable[[], Mapping[str, type]]]
+Registry = Mapping[type, Callable[[], Mapping[str, type]]]
 """For each abstract class, the concrete ones by their name in a file's ``type`` key."""
 
-_LARGEST = 1 << 20
-"""Characters of the largest configuration."""
+_LARGEST = 1 << 16
+"""Characters of the largest configuration; ours have about 2,000."""
+_MOST = 10_000
+"""Scalars, lists and mappings of the largest one; PyYAML reads them in a second."""
 _DEEPEST = 50
 _SHOWN = 60
 """Characters of a wrong value that a message repeats."""
@@ -42,7 +44,7 @@ class ConfigError(ValueError):
 @dataclass(frozen=True)
 class _Reader:
     source: str
-    kinds: Kinds
+    registry: Registry
 
     def fail(self, node: yaml.Node, what: str) -> NoReturn:
         mark = node.start_mark
@@ -52,8 +54,8 @@ class _Reader:
         origin = typing.get_origin(kind)
         if origin in {typing.Union, types.UnionType}:
             return self.read_union(node, typing.get_args(kind), key)
-        if any(isinstance(kind, type) and issubclass(kind, base) for base in self.kinds):
-            return self.read_kind(node, kind, key)
+        if any(isinstance(kind, type) and issubclass(kind, base) for base in self.registry):
+            return self.read_named(node, kind, key)
         if is_dataclass(kind):
             return self.read_dataclass(node, cast("type", kind), key, skip=())
         if origin is tuple:
@@ -127,9 +129,9 @@ class _Reader:
             found[name] = (name_node, value)
         return found
 
-    def read_kind(self, node: yaml.Node, kind: type, key: str) -> Any:  # noqa: ANN401
-        base = next(base for base in self.kinds if issubclass(kind, base))
-        known = {name: k for name, k in self.kinds[base]().items() if issubclass(k, kind)}
+    def read_named(self, node: yaml.Node, kind: type, key: str) -> Any:  # noqa: ANN401
+        base = next(base for base in self.registry if issubclass(kind, base))
+        known = {name: k for name, k in self.registry[base]().items() if issubclass(k, kind)}
         entries = self.entries(node, key)
         if "type" not in entries:
             self.fail(node, f"{key} needs a type, one of {', '.join(known)}")
@@ -174,7 +176,7 @@ def _short(text: str) -> str:
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """``; did you mean ...?`` with the most similar of some names, or nothing if none is similar."""
+    """``; did you mean ...?`` with the most similar name, or nothing if none is similar."""
     names = list(known)
     alias = _ALIASES.get(name.lower())
     close = (
@@ -185,20 +187,22 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def load(text: str, kind: type[T], *, kinds: Kinds, source: str) -> T:
+def load(text: str, kind: type[T], *, registry: Registry, source: str) -> T:
     """Read a configuration.
 
     Args:
         text: YAML.
         kind: The dataclass to make.
-        kinds: What may stand for abstract classes.
+        registry: What may stand for abstract classes.
         source: Name of the file, for messages.
 
     Raises:
         ConfigError: If the text is not YAML, or does not fit; with line and column.
     """
     if len(text) > _LARGEST:
-        raise ConfigError(f"{source}: more than {_LARGEST} characters are no configuration")
+        raise ConfigError(
+            f"{source}: a configuration has at most {_LARGEST} characters, but this has {len(text)}"
+        )
     try:
         _check_events(text, source)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -215,16 +219,16 @@ def load(text: str, kind: type[T], *, kinds: Kinds, source: str) -> T:
             raise
         raise ConfigError(
             f"{source}: this is not YAML: {error}"
-        ) from None  # an escape that is no character
+        ) from None  # an escape that names nothing
     if node is None:
         raise ConfigError(f"{source}: the file is empty")
-    return cast("T", _Reader(source, kinds).read(node, kind, kind.__name__.lower()))
+    return cast("T", _Reader(source, registry).read(node, kind, kind.__name__.lower()))
 
 
 def _check_events(text: str, source: str) -> None:
     """Refuse what could grow, recurse or make objects, before anything is built."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
             event, yaml.CollectionEndEvent
         )
@@ -238,35 +242,43 @@ def _check_events(text: str, source: str) -> None:
             wrong = "tags are not used here"
         elif depth > _DEEPEST:
             wrong = f"nested more than {_DEEPEST} deep"
+        elif number > _MOST:
+            wrong = f"more than {_MOST} values"
         if wrong:
             mark = event.start_mark
             raise ConfigError(f"{source}:{mark.line + 1}:{mark.column + 1}: {wrong}")
 
 
-def plain(value: object, *, kinds: Kinds) -> object:
-    """Turn a configuration into dictionaries, lists and scalars, with a ``type`` where a class was chosen."""
+def plain(value: object, *, registry: Registry) -> object:
+    """Turn a configuration into dictionaries, lists and scalars; a chosen class has a ``type``."""
     if is_dataclass(value) and not isinstance(value, type):
-        chosen = any(isinstance(value, base) for base in kinds)
+        chosen = any(isinstance(value, base) for base in registry)
         head: dict[str, object] = {"type": cast("Any", value).name} if chosen else {}
         return head | {
-            f.name: plain(getattr(value, f.name), kinds=kinds) for f in fields(value) if f.init
+            f.name: plain(getattr(value, f.name), registry=registry)
+            for f in fields(value)
+            if f.init
         }
     if isinstance(value, tuple | list):
-        return [plain(v, kinds=kinds) for v in cast("tuple[object, ...]", value)]
+        return [plain(v, registry=registry) for v in cast("tuple[object, ...]", value)]
     if isinstance(value, PurePath):
         return str(value)
     return value
 
 
-def dump(value: object, *, kinds: Kinds) -> str:
+def dump(value: object, *, registry: Registry) -> str:
     """Write a configuration as YAML that `load` reads back to an equal one."""
     return yaml.dump(
-        plain(value, kinds=kinds), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
+        plain(value, registry=registry),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=110,
     )
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text with line ends of Unicode's own, which PyYAML writes as they are and reads back as spaces."""
+    """Quotes text with line ends of Unicode's own, which PyYAML would read back as spaces."""
 
 
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
@@ -277,18 +289,18 @@ def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def read_file(path: Path, kind: type[T], *, kinds: Kinds) -> T:
+def read_file(path: Path, kind: type[T], *, registry: Registry) -> T:
     """Read a configuration file; see `load`.
 
     Raises:
-        ConfigError: Also if the file cannot be read or is no text.
+        ConfigError: Also if the file cannot be read or is not text.
     """
     try:
         with path.open("rb") as file:
             content = file.read(4 * _LARGEST + 4)  # a little more than the longest text has
         text = content.decode()
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: this is no UTF-8 text") from None
+        raise ConfigError(f"{path}: this is not UTF-8 text") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    return load(text, kind, kinds=kinds, source=str(path))
+    return load(text, kind, registry=registry, source=str(path))

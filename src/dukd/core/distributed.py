@@ -1,6 +1,6 @@
-"""Several processes train one student: each computes its share of every batch, and all make the same step.
+"""Several processes train one student: each has its share of a batch, all make the same step.
 
-torchrun starts the processes and tells each its rank; ``join`` connects them. A step sends one
+torchrun starts the processes and gives each its rank; ``join`` connects them. A step sends one
 message, which carries gradients and losses together, so a method may run the student as often as it
 likes. Gradients are averaged, or, in ``InOrder``, gathered and added in a fixed order, so that the
 number of processes leaves no trace in the weights.
@@ -31,7 +31,7 @@ _NEEDED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class PeerError(ConnectionError):
-    """Another rank died, or did not answer in time."""
+    """Another rank died, or was silent for too long."""
 
 
 class RankError(ValueError):

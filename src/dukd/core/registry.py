@@ -1,4 +1,4 @@
-"""The classes that can be named: every concrete subclass that has been imported, ours or a user's."""
+"""Classes found by name: every concrete subclass that has been imported, ours or a user's."""
 
 from typing import Any
 

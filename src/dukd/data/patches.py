@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dukd.core.device import sent
+from dukd.core.device import to_device
 from dukd.data.pack import Pack
 from dukd.data.pairs import shown, size
 
@@ -255,7 +255,7 @@ class Patches:
         return self.on_device(device) if residence == "always" else self
 
     def on_device(self, device: torch.device | str) -> "Resident":
-        """Copy all images to ``device`` and cut there: the same batches, without any work for the processor.
+        """Copy all images to ``device`` and cut there: the same batches, without the processor.
 
         Raises:
             ValueError: If a GPU's free memory is too small for the pack.
@@ -320,7 +320,7 @@ class Resident:
             if sample.flip_columns:
                 first, across = first + (length - 1) * across, -across
             places.append((first, across, down) if sample.transpose else (first, down, across))
-        table = sent(torch.tensor(places, dtype=torch.int64), self.device)
+        table = to_device(torch.tensor(places, dtype=torch.int64), self.device)
         first, down, across = table.mT[..., None, None, None]
         steps = torch.arange(length, device=self.device)
         channels = torch.arange(3, device=self.device).view(3, 1, 1)
@@ -332,7 +332,7 @@ _BLOCK = 64 << 20
 
 @final
 class Stream(Iterator[Batch]):
-    """Batches in order, prepared ahead by threads; made by ``batches``. Close it, or use ``with``."""
+    """Batches in order, prepared ahead by threads, from ``batches``; close it, or use ``with``."""
 
     def __init__(
         self,
@@ -356,7 +356,7 @@ class Stream(Iterator[Batch]):
         self._closed = False
 
     def _enter(self) -> None:
-        """Begin a thread: each has a GPU of its own choice, and would pin memory for the first one."""
+        """Begin a thread, which would pin memory for the first GPU if left alone."""
         if self._device.type == "cuda" and self._device != torch.device("cuda"):
             torch.cuda.set_device(self._device)
 

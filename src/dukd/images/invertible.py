@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from dukd.core.device import sent
+from dukd.core.device import to_device
 
 
 class Invertible(ABC):
@@ -86,7 +86,7 @@ class _Some(Invertible):
     chosen: Tensor
 
     def _where(self, changed: Tensor, x: Tensor) -> Tensor:
-        return torch.where(sent(self.chosen, x.device)[:, None, None, None], changed, x)
+        return torch.where(to_device(self.chosen, x.device)[:, None, None, None], changed, x)
 
     def apply(self, x: Tensor) -> Tensor:
         if not self.chosen.any():

@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss, log_softmax, softmax
 from typing_extensions import override
 
-from dukd.core.device import sent
+from dukd.core.device import to_device
 from dukd.methods.base import Losses, Method
 from dukd.methods.csd import contrast
 from dukd.methods.history import Past
@@ -129,7 +129,7 @@ class DCKD(Method):
         gray = torch.rand(n, 1, 1, 1, generator=rng) < self.gray
         noise = torch.randn(lr.shape, generator=rng)
         noise = deviation * torch.where(gray, noise[:, :1], noise)
-        return (lr + sent(noise, lr.device).to(lr.dtype)).clamp(0, 1)
+        return (lr + to_device(noise, lr.device).to(lr.dtype)).clamp(0, 1)
 
     @override
     def extras(self, student: Network, teacher: Network) -> nn.Module:

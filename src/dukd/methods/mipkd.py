@@ -30,7 +30,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.core.device import sent
+from dukd.core.device import to_device
 from dukd.methods.base import Losses, Method
 from dukd.methods.crosskd import entering
 from dukd.methods.inner import Cut, front, rest
@@ -96,7 +96,7 @@ class MiPKD(Method):
         ours, theirs = [f[..., :h, :w] for f in ours], [f[..., :h, :w] for f in theirs]
         mixers = cast("Sequence[Mixer]", list(extras.children()))
         masks = [
-            sent(random_mask((lr.shape[0], self.width, h, w), self.share, rng), lr.device)
+            to_device(random_mask((lr.shape[0], self.width, h, w), self.share, rng), lr.device)
             for _ in mixers
         ]
         if self.features:

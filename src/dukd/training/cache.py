@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from dukd.core import files
-from dukd.core.device import sent
+from dukd.core.device import to_device
 from dukd.networks.base import Network, Output, Wrapped
 from dukd.training.codec import Bits, Codec, Codes, FeatureCodec
 
@@ -432,7 +432,7 @@ class BankedTeacher(_Asked):
         if self._known is None:
             return self._ask(lr, depths, place, prints)
         first = sum(shape[0] for shape, _ in expected[:place])
-        kept = sent(
+        kept = to_device(
             torch.from_numpy(self._known["fingerprints"][first : first + lr.shape[0]].copy()),
             prints.device,
         )

@@ -1,4 +1,4 @@
-"""How a bank keeps numbers: answers in fixed point, features between the least and the greatest of each channel."""
+"""How the cache keeps numbers: outputs in fixed point, features between their extremes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dukd.core.device import sent
+from dukd.core.device import to_device
 
 Bits = Literal[8, 16, 32]
 """Bits per value; 32 keeps the teacher's own float32."""
@@ -51,7 +51,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class FeatureCodec:
-    """Equal steps between the extremes of each channel of each image, whatever range a network computes in.
+    """Equal steps between the extremes of each channel of each image, whatever their range.
 
     With 8 bits a value is off by at most 1 / 510 of that range.
     """
@@ -80,9 +80,8 @@ class FeatureCodec:
         x = _loaded(codes, self.bits, device)
         if scales is None:
             return x
-        step, low = sent(torch.from_numpy(np.ascontiguousarray(scales)), device)[..., None].unbind(
-            2
-        )
+        range_of = to_device(torch.from_numpy(np.ascontiguousarray(scales)), device)
+        step, low = range_of[..., None].unbind(2)
         return x.to(torch.float32).mul_(step[..., None]).add_(low[..., None])
 
     @property
@@ -97,4 +96,4 @@ def _stored(codes: Tensor, bits: Bits) -> Codes:
 
 def _loaded(codes: Codes, bits: Bits, device: torch.device) -> Tensor:
     plain = codes.astype(np.int32) if bits == 16 else codes
-    return sent(torch.from_numpy(np.ascontiguousarray(plain)), device)
+    return to_device(torch.from_numpy(np.ascontiguousarray(plain)), device)

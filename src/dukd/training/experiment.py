@@ -14,7 +14,10 @@ from dukd.methods import Method, Scratch
 from dukd.networks import NetworkConfig
 from dukd.training.turned import TURNS
 
-KINDS: config.Kinds = {NetworkConfig: lambda: known(NetworkConfig), Method: lambda: known(Method)}
+REGISTRY: config.Registry = {
+    NetworkConfig: lambda: known(NetworkConfig),
+    Method: lambda: known(Method),
+}
 
 
 def check(
@@ -285,7 +288,7 @@ class Experiment:
 
     def to_yaml(self) -> str:
         """Write the experiment as YAML."""
-        return config.dump(self, kinds=KINDS)
+        return config.dump(self, registry=REGISTRY)
 
     @staticmethod
     def from_yaml(text: str, *, source: str = "experiment.yaml") -> "Experiment":
@@ -294,12 +297,12 @@ class Experiment:
         Raises:
             dukd.core.config.ConfigError: If it does not fit; with line and column.
         """
-        return config.load(text, Experiment, kinds=KINDS, source=source)
+        return config.load(text, Experiment, registry=REGISTRY, source=source)
 
     @staticmethod
     def from_file(path: Path) -> "Experiment":
         """Read an experiment from a YAML file; see `from_yaml`."""
-        return config.read_file(path, Experiment, kinds=KINDS)
+        return config.read_file(path, Experiment, registry=REGISTRY)
 
     def relocated(self, find: Callable[[Path], Path]) -> "Experiment":
         """The same experiment with every path to a file or folder replaced."""
@@ -355,4 +358,4 @@ def _flat(experiment: Experiment) -> dict[str, object]:
         else:
             yield key, value
 
-    return dict(walk(config.plain(experiment, kinds=KINDS), ""))
+    return dict(walk(config.plain(experiment, registry=REGISTRY), ""))

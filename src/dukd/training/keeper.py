@@ -3,6 +3,7 @@
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 
+from dukd.core.device import is_out_of_memory
 from dukd.core.distributed import fingerprint
 from dukd.data.pairs import PairsError
 from dukd.images.io import ImageError
@@ -11,7 +12,7 @@ from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training.assemble import Training
 from dukd.training.log import Logbook, Meter
-from dukd.training.memory import TooLittleMemoryError, is_shortage
+from dukd.training.memory import TooLittleMemoryError
 from dukd.training.saved import mend_best, save, write_student
 from dukd.training.step import settle
 from dukd.training.validation import write_samples
@@ -106,7 +107,7 @@ class Keeper:
                 text = f"could not validate, training goes on: {error}"
                 self.logbook.event(step, "not validated", text)
             except (RuntimeError, MemoryError) as error:
-                if not is_shortage(error):
+                if not is_out_of_memory(error):
                     raise
                 raise TooLittleMemoryError(
                     f"validating after step {step} does not fit into the memory of "

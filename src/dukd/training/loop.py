@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dukd.core.device import numbered
+from dukd.core.device import is_out_of_memory, numbered
 from dukd.core.distributed import World
 from dukd.core.files import Progress, silent
 from dukd.data.patches import batches
@@ -24,7 +24,7 @@ from dukd.training.experiment import Experiment
 from dukd.training.interrupt import stopping
 from dukd.training.keeper import Keeper, compare_ranks
 from dukd.training.log import Logbook, Meter, Observer, ignore
-from dukd.training.memory import advice, is_shortage
+from dukd.training.memory import advice
 from dukd.training.provenance import facts
 from dukd.training.resume import check_same, recall_best, restore, without_warm_start
 from dukd.training.resume import continue_from as continue_from_run
@@ -184,7 +184,7 @@ def _step(training: Training, lr: Tensor, hr: Tensor, logbook: Logbook, meter: M
     try:
         meter.add(advance(training, lr, hr), lr.shape[0] * training.world.size)
     except (RuntimeError, MemoryError) as error:
-        if is_shortage(error):
+        if is_out_of_memory(error):
             raise advice(experiment, training.device) from error
         raise
     step, steps = state.step, experiment.optimization.steps

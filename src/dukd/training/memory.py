@@ -2,10 +2,7 @@
 
 import torch
 
-from dukd.core.device import is_out_of_memory as is_shortage
 from dukd.training.experiment import Experiment
-
-__all__ = ["TooLittleMemoryError", "advice", "is_shortage"]
 
 
 class TooLittleMemoryError(ValueError):
