@@ -525,6 +525,42 @@ def test_a_format_is_chosen_and_what_it_cannot_hold_becomes_png(tmp_path: Path) 
     ]
 
 
+def test_animations_and_pages_are_enlarged_frame_by_frame(tmp_path: Path) -> None:
+    pixels = [noise(6, 8) for _ in range(3)]
+    frames = [PillowImage.fromarray(p).quantize(16) for p in pixels]
+    durations = [40, 90, 120]
+    frames[0].save(
+        tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=durations, loop=2
+    )
+    pages = [PillowImage.fromarray(p) for p in pixels]
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    seen: list[tuple[int, int, str]] = []
+
+    result = upscale(
+        nearest(),
+        [tmp_path / "a.gif", tmp_path / "b.tif"],
+        tmp_path / "out",
+        UpscaleOptions(quality=100),
+        progress=lambda *what: seen.append(what),
+    )
+
+    assert [(d.target.name, d.note) for d in result.done] == [
+        ("a_x2.webp", "as WEBP, which holds all frames; 3 frames, each for itself"),
+        ("b_x2.tif", "3 frames, each for itself"),
+    ]
+    enlarged = list(images.frames(result.done[1].target))
+    for page, source in zip(enlarged, pixels, strict=True):
+        assert np.array_equal(page.image.pixels, source.repeat(2, 0).repeat(2, 1))
+    moving = list(images.frames(result.done[0].target))
+    assert [frame.duration for frame in moving] == durations
+    assert moving[0].loop == 2
+    expected = list(images.frames(tmp_path / "a.gif"))
+    for frame, source in zip(moving, expected, strict=True):
+        large = source.image.pixels.repeat(2, 0).repeat(2, 1)
+        assert np.array_equal(frame.image.pixels, large)
+    assert [done for done, _, _ in seen] == [1, 2, 3, 4, 5, 6]
+
+
 def test_what_exceeds_memory_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,7 @@ class Bench:
         return 0
 
     def measured(self, device: torch.device) -> speed.Result:
-        """Do what was asked."""
+        """The measurement."""
         if self.what == "data":
             patches = Patches(Pack.open(self.on), patch=self.patch, batch=self.batch)
             return speed.data(patches, device=device, repetitions=self.repetitions)

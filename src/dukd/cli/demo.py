@@ -14,7 +14,7 @@ from dukd.training import loop
 class Demo:
     """Train a small network three ways on bundled photographs in four minutes, and write a page.
 
-    From scratch, from a teacher's answers (logits), and by DUKD: the same network, images and
+    From scratch, from a teacher's outputs (logits), and by DUKD: the same network, images and
     steps. Needs the photographs of scikit-image and scikit-learn (pip install 'dukd[demo]') and
     nothing from a network.
 
@@ -22,7 +22,7 @@ class Demo:
     """
 
     out: Path = Path("runs/demo")
-    """Folder for images, runs and the page; an interrupted demo there is gone on with."""
+    """Folder for images, runs and the page; an interrupted demo there is continued."""
     steps: int = demo.STEPS
     """Steps of each of the three students."""
     fresh: bool = False
@@ -48,7 +48,7 @@ class Demo:
         table(*_columns(outcome.table), right=True)
         say(
             "\nPSNR-Y and SSIM-Y: of the luma, against the truth. Agreement: PSNR-Y against the "
-            "teacher's answers.\nGap closed: share of the way from the student trained from "
+            "teacher's output.\nGap closed: share of the way from the student trained from "
             "scratch to the teacher, in PSNR-Y."
         )
         say(f"\nThe page with curves and images: {shown(outcome.page)}")

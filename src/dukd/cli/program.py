@@ -1,8 +1,8 @@
 """From arguments to a command, and from errors to a sentence and an exit code.
 
-0: done. 1: some of several inputs failed. 2: what was asked cannot be done. 65: data, weights or a
-checkpoint are bad. 73: something cannot be written; 74: reading or writing failed. 75: interrupted,
-saved, to be resumed. 130: interrupted.
+0: done. 1: some of several inputs failed. 2: the command cannot be done as it stands. 65: data,
+weights or a checkpoint are bad. 73: something cannot be written; 74: reading or writing failed. 75:
+interrupted, saved, to be resumed. 130: interrupted.
 """
 
 import errno

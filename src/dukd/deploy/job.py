@@ -12,7 +12,7 @@ from dukd import images
 from dukd.core.device import DeviceName, by_name, is_out_of_memory
 from dukd.core.files import Progress, silent
 from dukd.deploy.image import resized, upscale_image
-from dukd.images import ImageError
+from dukd.images import Image, ImageError
 from dukd.networks import Network
 from dukd.networks.upscaler import OnDevice, SelfEnsemble, Upscaler, UpscalerError
 
@@ -107,6 +107,8 @@ class Job:
     """How many it is cut into, as far as is known beforehand: what progress counts."""
     note: str | None = None
     """What is known before the work, such as that the format was changed."""
+    frames: int = 1
+    """Frames of an animation or pages, which are enlarged one by one."""
 
 
 Engine = Callable[
@@ -155,20 +157,56 @@ def enlarge(
         UpscalerError: If the upscaler is at fault, whatever the image.
     """
     try:
-        image = images.read(job.source, max_pixels=options.max_pixels)
-        result, note = upscale_image(upscaler, image, tile=options.tile or None, progress=progress)
-        if options.outscale is not None and options.outscale != upscaler.scale:
-            h, w = (final_size(n, options.outscale) for n in image.pixels.shape[:2])
-            result = resized(result, h, w)
-        images.write(job.target, result, quality=options.quality, text=text)
+        if job.frames > 1:
+            notes = _enlarge_frames(upscaler, job, options, progress)
+        else:
+            image = images.read(job.source, max_pixels=options.max_pixels)
+            result, notes = _enlarged(upscaler, image, options, progress)
+            images.write(job.target, result, quality=options.quality, text=text)
     except UpscalerError:
         raise
     except ImageError as error:
         return Failed(job.source, str(error))
     except Exception as error:  # noqa: BLE001  one image must not end the others
         return Failed(job.source, f"{job.source}: {_reason(error)}")
-    notes = [text for text in (job.note, *image.notes, note) if text]
-    return Done(job.source, job.target, "; ".join(notes) or None)
+    known = [job.note] if job.note else []
+    return Done(job.source, job.target, "; ".join([*known, *notes]) or None)
+
+
+def _enlarged(
+    upscaler: Upscaler, image: Image, options: UpscaleOptions, progress: Progress
+) -> tuple[Image, list[str]]:
+    """An image at its final size, and what is worth knowing of it."""
+    result, note = upscale_image(upscaler, image, tile=options.tile or None, progress=progress)
+    if options.outscale is not None and options.outscale != upscaler.scale:
+        h, w = (final_size(n, options.outscale) for n in image.pixels.shape[:2])
+        result = resized(result, h, w)
+    return result, [*image.notes, *([note] if note else [])]
+
+
+def _enlarge_frames(
+    upscaler: Upscaler, job: Job, options: UpscaleOptions, progress: Progress
+) -> list[str]:
+    """Enlarge an animation, or the pages of a file, frame by frame."""
+    results: list[Image] = []
+    durations: list[float] = []
+    notes: dict[str, None] = {}  # in their order, once each
+    loop = 0
+    each = job.tiles // job.frames
+    for frame in images.frames(job.source, max_pixels=options.max_pixels):
+
+        def count(done: int, _total: int, what: str, *, number: int = frame.number) -> None:
+            progress(number * each + done, job.tiles, what)
+
+        result, found = _enlarged(upscaler, frame.image, options, count)
+        results.append(result)
+        notes |= dict.fromkeys(found)
+        durations += [] if frame.duration is None else [frame.duration]
+        loop = frame.loop or 0
+    images.write_frames(
+        job.target, results, durations=durations, loop=loop, quality=options.quality
+    )
+    return [*notes, f"{job.frames} frames, each for itself"]
 
 
 def final_size(pixels: int, outscale: float) -> int:

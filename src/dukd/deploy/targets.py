@@ -17,6 +17,7 @@ from dukd import images
 from dukd.core.text import amount
 from dukd.deploy.job import Failed, UpscaleOptions, final_size
 from dukd.images import ImageError
+from dukd.images.formats import BY_SUFFIX
 
 _LONGEST_NAME = 255  # bytes of a file name on common file systems
 
@@ -151,7 +152,12 @@ def _format(
     outscale = options.outscale or scale
     width, height = (final_size(n, outscale) for n in (header.width, header.height))
     notes: list[str] = []
-    if not images.can_hold(wanted, bits=header.bits, alpha=header.alpha):
+    if header.frames > 1:
+        holds = wanted in images.WRITTEN and BY_SUFFIX[wanted].frames
+        if not (holds and images.fits(wanted, width, height)):
+            wanted = ".webp" if images.fits(".webp", width, height) else ".png"
+            notes.append(f"as {BY_SUFFIX[wanted].name}, which holds all frames")
+    elif not images.can_hold(wanted, bits=header.bits, alpha=header.alpha):
         if options.format != "same":
             lost = "16 bits" if header.bits == 16 else "transparency"
             notes.append(f"as PNG, since {options.format} does not hold {lost}")

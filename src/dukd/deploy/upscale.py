@@ -22,6 +22,7 @@ from dukd.deploy.job import (
     one_by_one,
 )
 from dukd.deploy.model import Model
+from dukd.deploy.targets import Source, Target
 from dukd.deploy.workers import Workers
 from dukd.networks import tiles
 from dukd.networks.upscaler import SelfEnsemble, Upscaler
@@ -74,25 +75,14 @@ def upscale(
     options, out = options or UpscaleOptions(), Path(out)
     found = targets.find([Path(path) for path in inputs], out, options)
     named, clashes = targets.name_targets(found.sources, out, model.scale, options)
-    headers = {source.path: source.header for source in found.sources}
     skipped = [
         source
         for source, target in named.items()
         if options.skip_existing and _finished(source, target.path)
     ]
-    planned = SelfEnsemble(model) if options.self_ensemble else model
-    jobs = [
-        Job(
-            source,
-            target.path,
-            tiles.plan(planned, head.height, head.width, tile=options.tile or None).count,
-            target.note,
-        )
-        for source, target in named.items()
-        if source not in skipped
-        for head in (headers[source],)
-    ]
-    targets.check_place(out, [s for s in found.sources if s.path not in skipped])
+    wanted = [s for s in found.sources if s.path in named and s.path not in skipped]
+    jobs = [_job(source, named[source.path], model, options) for source in wanted]
+    targets.check_place(out, wanted)
     text = {"Comment": f"enlarged {model.scale} times by {model.name} with dukd"}
     engine = engine or (
         Workers(options.workers, options.ray_address) if options.workers else one_by_one
@@ -111,6 +101,13 @@ def upscale(
         ),
         passed_over=found.passed_over,
     )
+
+
+def _job(source: Source, target: Target, model: Upscaler, options: UpscaleOptions) -> Job:
+    planned = SelfEnsemble(model) if options.self_ensemble else model
+    head = source.header
+    tiling = tiles.plan(planned, head.height, head.width, tile=options.tile or None)
+    return Job(source.path, target.path, tiling.count * head.frames, target.note, head.frames)
 
 
 def _finished(source: Path, target: Path) -> bool:

@@ -336,7 +336,7 @@ def _join(ray: Any, address: str) -> None:  # noqa: ANN401  of Ray
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError) as error:
         raise ValueError(
-            f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}"
+            f"there is no Ray cluster at {address!r}: {str(error).splitlines()[0]}"
         ) from error
 
 
