@@ -20,15 +20,9 @@ from dukd.images.resize import imresize_uint8
 from dukd.networks import EDSRConfig, Network, SMFANetConfig
 from dukd.networks.files import weights
 from dukd.training.experiment import Evaluation
-from dukd.training.validation import (
-    Validation,
-    busiest,
-    open_sets,
-    set_name,
-    some,
-    try_teacher,
-    write_samples,
-)
+from dukd.training.samples import busiest, write_samples
+from dukd.training.trial import try_teacher
+from dukd.training.validation import Validation, open_sets, set_name, some
 from stand_ins import Nearest
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from dukd.networks import Network, NetworkConfig
 from dukd.networks.files import weights
 from dukd.runs import compare, report, results
 from dukd.training import validation
-from dukd.training.validation import UNSAID
+from dukd.training.trial import UNSAID
 
 
 @dataclass(frozen=True, kw_only=True)

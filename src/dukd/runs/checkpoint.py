@@ -104,7 +104,7 @@ def load(path: Path) -> dict[str, object]:
             if unsafe
             else torch.load(io.BytesIO(body), map_location=("cpu"), weights_only=True)
         )
-    # torch's reader answers hostile bytes with more than ten kinds of exceptions
+    # torch's reader raises, on hostile bytes, more than ten kinds of exceptions
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(

@@ -9,10 +9,11 @@ import os
 import socket
 import warnings
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from dukd.core import files
 from dukd.runs import log
@@ -129,8 +130,8 @@ class Run:
         """Keep other processes out, and clear away what a killed one left half written.
 
         The directory is made if it is missing. The kernel frees the lock when the process ends,
-        however it ends. Where there is no ``flock`` (Windows, some network file systems) the run
-        goes on without a lock, with a warning.
+        however it ends. Where there is no ``flock`` (Windows, some network file systems) there
+        is a warning in its place.
 
         Raises:
             CheckpointError: If another process holds the lock, which the message names, or nothing
@@ -141,32 +142,12 @@ class Run:
             file = (self.directory / "lock").open("a+", encoding="utf-8")
         except OSError as error:
             raise self._cannot_write(error) from error
-        with file, ExitStack() as stack:
+        with file, _held(file, self.directory):
             try:
-                held = stack.enter_context(files.lock(file, wait=False))
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read(500).strip() or "another process"
-                raise CheckpointError(
-                    f"{self.directory} is in use by {holder}: wait for it, or choose another name"
-                ) from None
-            if not held:
-                text = (
-                    f"{self.directory} is not locked, as this system cannot: run one process in it"
-                )
-                warnings.warn(text, RuntimeWarning, stacklevel=3)
-            try:
-                file.truncate(0)
-                since = datetime.now(UTC).astimezone().isoformat(sep=" ", timespec="seconds")
-                file.write(f"pid {os.getpid()} on host {socket.gethostname()} since {since}\n")
-                file.flush()
                 self._clear()
             except OSError as error:
                 raise self._cannot_write(error) from error
-            try:
-                yield
-            finally:
-                file.truncate(0)  # the file stays, since deleting it would race
+            yield
 
     def _clear(self) -> None:
         for folder in (self.directory, self._states):
@@ -235,6 +216,32 @@ class Run:
             CheckpointError: If a line was altered.
         """
         return log.records(self.log_file)
+
+
+@contextmanager
+def _held(file: IO[str], directory: Path) -> Generator[None, None, None]:
+    """Hold the lock of a run directory, and say in it who does."""
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(files.lock(file, wait=False))
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(500).strip() or "another process"
+            raise CheckpointError(
+                f"{directory} is in use by {holder}: wait for it, or choose another name"
+            ) from None
+        if not held:
+            text = f"{directory} is not locked, as this system cannot: run one process in it"
+            warnings.warn(text, RuntimeWarning, stacklevel=6)
+        since = datetime.now(UTC).astimezone().isoformat(sep=" ", timespec="seconds")
+        with suppress(OSError):  # the lock holds on a full disk too, it only has no name
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} on host {socket.gethostname()} since {since}\n")
+            file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)  # the file stays, since deleting it would race
 
 
 def _stray(entry: Path) -> bool:

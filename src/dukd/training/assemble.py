@@ -22,7 +22,8 @@ from dukd.training.nonfinite import NonFiniteGuard
 from dukd.training.objective import Objective, replaying
 from dukd.training.share import Share, memory_format
 from dukd.training.state import State
-from dukd.training.validation import Validation, set_name, try_teacher
+from dukd.training.trial import try_teacher
+from dukd.training.validation import Validation, set_name
 
 
 @dataclass
@@ -96,11 +97,12 @@ def assemble(
         size = patches.pack.pixels.size / 1e9
         notes.append(f"the training images, {size:.2f} GB, lie on {world.device}")
     share = Share(experiment, world, patches, source, channels_last)
-    asked = lowered(teacher) if taught and optimization.precision == "bfloat16" else teacher
-    plain = Objective(experiment, world.device, student, asked, extras)
+    lower = taught and optimization.precision == "bfloat16"
+    used = lowered(teacher) if lower else teacher
+    plain = Objective(experiment, world.device, student, used, extras)
     objective, more = replaying(plain, share, networks.teacher_sha256)
     if optimization.compile:
-        for network in (student, asked) if taught else (student,):
+        for network in (student, used) if taught else (student,):
             compiled(network, graphs=optimization.cuda_graphs)
     return Training(
         experiment=experiment,

@@ -13,9 +13,9 @@ from dukd.runs.directory import Run
 from dukd.training.assemble import Training
 from dukd.training.log import Logbook, Meter
 from dukd.training.memory import TooLittleMemoryError
+from dukd.training.samples import write_samples
 from dukd.training.saved import mend_best, save, write_student
 from dukd.training.step import settle
-from dukd.training.validation import write_samples
 
 _UNREADABLE = (ImageError, PairsError, FileNotFoundError, PermissionError)
 _FAILURES = 3

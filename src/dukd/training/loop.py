@@ -34,7 +34,7 @@ from dukd.training.step import NonFiniteError, advance, settle
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error: everything is saved
-    """Training stopped because it was asked to; the run can be resumed."""
+    """A signal stopped training; the run can be resumed."""
 
     def __init__(self, step: int, directory: Path, *, how: str = "--resume") -> None:
         super().__init__(
@@ -95,22 +95,29 @@ def train(
     with run.lock() if world.leads else nullcontext(), stopping(world) as stop:
         with world.leader_first():
             notes = _begin(training, run, experiment, resume=resume, source=source)
-        logbook = Logbook(
-            run,
-            observe,
-            tensorboard=experiment.evaluation.tensorboard,
-            mute=not world.leads,
-            step=training.state.step,
-        )
-        try:
-            for what, detail in notes:
-                logbook.event(training.state.step, what, detail)
-            _loop(training, run, logbook, stop)
-        except NonFiniteError as error:
-            raise _explained(error, run, logbook) if world.leads else error from None
-        finally:
-            logbook.close()
+        _train(training, run, observe, notes, stop)
     return run.student
+
+
+def _train(
+    training: Training,
+    run: Run,
+    observe: Observer,
+    notes: list[tuple[str, str]],
+    stop: threading.Event,
+) -> None:
+    """Train from the state that was begun with or restored; the log begins with notes."""
+    state, leads = training.state, training.world.leads
+    board = training.experiment.evaluation.tensorboard
+    logbook = Logbook(run, observe, tensorboard=board, mute=not leads, step=state.step)
+    try:
+        for what, detail in notes:
+            logbook.event(state.step, what, detail)
+        _loop(training, run, logbook, stop)
+    except NonFiniteError as error:
+        raise _explained(error, run, logbook) if leads else error from None
+    finally:
+        logbook.close()
 
 
 def _begin(
@@ -195,7 +202,7 @@ def _step(training: Training, lr: Tensor, hr: Tensor, logbook: Logbook, meter: M
 
 
 def _keep(training: Training, keeper: Keeper, meter: Meter, stop: threading.Event) -> None:
-    """Save and validate where it is time to, on all ranks alike; stop where one was asked to."""
+    """Save and validate where it is time to, on all ranks alike; stop where a signal said so."""
     last = training.state.step == training.experiment.optimization.steps
     mine = torch.tensor([stop.is_set(), keeper.due], dtype=torch.uint8)
     stopped, due = torch.stack(training.world.gather(mine)).any(0).tolist()

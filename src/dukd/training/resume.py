@@ -145,8 +145,8 @@ def continue_from(training: Training, source: Run) -> list[str]:
     steps = training.experiment.optimization.steps
     if loaded.step >= steps:
         raise ValueError(
-            f"{source.directory} has made {loaded.step} steps already: ask for more than that with "
-            f"--optimization.steps, which is {steps}"
+            f"{source.directory} has made {loaded.step} steps already: --optimization.steps, which "
+            f"is {steps}, has to be larger"
         )
     try:
         state.restore(loaded.step, loaded.state)

@@ -74,8 +74,8 @@ class Share:
 def memory_format(optimization: Optimization, device: torch.device) -> bool | None:
     """Whether to use channels_last; None if each network decides.
 
-    In float32 on a CPU the answer is no where nobody has decided: channels_last would be 6 to 10 %
-    faster, but fragments the heap, and the paper's step takes a quarter more memory
+    In float32 on a CPU it is off where nobody has decided: channels_last would be 6 to 10 %
+    faster, but it fragments the heap, and the paper's step takes a quarter more memory
     (docs/results/memory.md).
     """
     undecided = optimization.channels_last is None
