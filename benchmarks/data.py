@@ -1,4 +1,5 @@
-"""Patches per second of processor time: PNG files, an LMDB and HDF5 files as others use them, against a pack.
+"""Patches per second of processor time: PNG files, an LMDB and HDF5 files as others use them,
+against a pack.
 
     python benchmarks/data.py FOLDER_OF_IMAGES [--scale 2] [--images 26] [--out
     docs/results/input.md]
@@ -38,7 +39,8 @@ from torch import Tensor
 from dukd import recipes
 from dukd.core import files
 from dukd.data import Pack, Pairs, Patches, batches, find_pairs, load, prepare
-from dukd.data.patches import Batch, Sample
+from dukd.data.draw import Sample
+from dukd.data.source import Batch
 from dukd.evaluation.timing import interleaved
 from dukd.images.io import read_rgb8
 from dukd.testing import speed
@@ -112,7 +114,9 @@ def write_lmdb(pairs: Pairs, folder: Path) -> Path:
 
 
 def starts(length: int, scale: int) -> list[int]:
-    """Where sub-images begin along a side of lr: every half one, and one that ends with the image."""
+    """Where sub-images begin along a side of lr: every half one, and one that ends with the
+    image.
+    """
     side, step = SIDE // scale, STEP // scale
     regular = list(range(0, length - side + 1, step)) or [0]
     return regular if length - regular[-1] <= side else [*regular, length - side]
@@ -220,7 +224,9 @@ def sources(pairs: Pairs, patches: Patches, folder: Path) -> Mapping[str, Iterat
 
 
 def rates(ways: Mapping[str, Iterator[Batch]], *, seconds: float, rounds: int) -> list[Rate]:
-    """Measure in turns, after a batch that warms up; a way's turn lasts ``seconds`` of processor time, or one batch."""
+    """Measure in turns, after a batch that warms up; a way's turn lasts ``seconds`` of processor
+    time, or one batch.
+    """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-1, rounds):
         for name, way in ways.items():
@@ -315,9 +321,10 @@ def main() -> None:
         f"{asked.rounds}"
     )
     about = (
-        f"{len(pairs)} images, most of {statistics.mode(sides)}, x{asked.scale}, patches of {asked.patch}; one\n"
-        f"process, one thread, processor time, on {platform.machine()}. Packing takes {took:.1f} s once and "
-        f"{size / 1e6:.0f} MB, {size / pngs:.2f} times\nthe PNGs; opening a pack takes {1e3 * opened:.1f} ms. All ways "
+        f"{len(pairs)} images, most of {statistics.mode(sides)}, x{asked.scale}, patches of "
+        f"{asked.patch}; one\nprocess, one thread, processor time, on {platform.machine()}. "
+        f"Packing takes {took:.1f} s once and {size / 1e6:.0f} MB, {size / pngs:.2f} times\n"
+        f"the PNGs; opening a pack takes {1e3 * opened:.1f} ms. All ways "
         "give the same patches, which `tests/test_benchmarks.py` checks."
     )
     share = share_of_steps(by_way["pack"], scale=asked.scale, patch=asked.patch)

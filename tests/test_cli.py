@@ -18,7 +18,7 @@ from dukd.cli.info import field_texts
 from dukd.cli.terminal import Bar
 from dukd.cli.train import Train, parse
 from dukd.core.text import amount, duration
-from dukd.data.pack import prepare
+from dukd.data.packing import prepare
 from dukd.data.pairs import find_pairs
 from dukd.images import Image
 from dukd.methods import DUKD

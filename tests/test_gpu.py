@@ -13,7 +13,8 @@ from dukd.core import distributed
 from dukd.core.device import to_device
 from dukd.core.distributed import World
 from dukd.data import find_pairs
-from dukd.data.patches import Patches, Resident
+from dukd.data.patches import Patches
+from dukd.data.resident import Resident
 from dukd.deploy.image import upscale_image
 from dukd.evaluation.evaluate import Candidate, evaluate
 from dukd.images import Image

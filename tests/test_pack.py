@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dukd.data.pack as module
+import dukd.data.packing as module
 from dukd.data import (
     Pack,
     PackError,
@@ -23,10 +23,9 @@ from dukd.data import (
     find_pairs,
     join,
     load,
-    plan,
+    packed_bytes,
     prepare,
 )
-from dukd.images import ImageError
 
 SIZES = [(16, 12), (9, 31), (40, 8), (21, 22)]
 
@@ -91,10 +90,10 @@ def test_the_plan_is_the_size_but_for_the_index(pairs: Pairs, tmp_path: Path) ->
     """Images begin at multiples of 64 after 4096: 4*3*51 = 612, 2*7*51 = 714, 10*2*51 = 1020 and
     5*5*51 = 1275.
     """
-    assert plan(pairs) == 4096 + 640 + 768 + 1024 + 1275
+    assert packed_bytes(pairs) == 4096 + 640 + 768 + 1024 + 1275
     path = prepare(pairs, tmp_path / "pack").path
 
-    assert plan(pairs) < path.stat().st_size < plan(pairs) + 1024 * len(pairs)
+    assert packed_bytes(pairs) < path.stat().st_size < packed_bytes(pairs) + 1024 * len(pairs)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -272,7 +271,7 @@ def test_every_changed_byte_of_header_and_index_is_noticed(pairs: Pairs, tmp_pat
     path = prepare(pairs, tmp_path / "pack").path
     whole = path.read_bytes()
     end = len(whole)
-    for place in [*range(64), *range(plan(pairs), end, 97)]:
+    for place in [*range(64), *range(packed_bytes(pairs), end, 97)]:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(PackError):
             Pack.open(path)
@@ -313,19 +312,68 @@ def test_too_little_room_is_noticed_before_anything_is_written(
     assert not (tmp_path / "pack.partial").exists()
 
 
-def test_an_unreadable_image_keeps_what_was_finished(
+def test_unreadable_images_are_all_named_and_the_rest_is_kept(
     pairs: Pairs, folder: Path, tmp_path: Path
 ) -> None:
-    path = folder / "HR" / "p2.png"
-    good = path.read_bytes()
-    path.write_bytes(good[: len(good) // 2])
-    with pytest.raises(ImageError):
+    good = {name: (folder / "HR" / name).read_bytes() for name in ("p0.png", "p2.png")}
+    for name, content in good.items():
+        (folder / "HR" / name).write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(PairsError, match=r"2 problems(.|\n)*p0.png(.|\n)*p2.png(.|\n)*--skip-bad"):
         prepare(pairs, tmp_path / "pack", workers=1)
     assert not (tmp_path / "pack").exists()
 
+    for name, content in good.items():
+        (folder / "HR" / name).write_bytes(content)
+    assert count_decoded(pairs, tmp_path / "pack") == ["p0", "p2"]
+
+
+def test_a_pack_without_bad_images_names_them(pairs: Pairs, folder: Path, tmp_path: Path) -> None:
+    """What was left out is no change, as long as the file stays bad."""
+    path = folder / "HR" / "p2.png"
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+
+    pack = prepare(pairs, tmp_path / "pack", skip_bad=True)
+
+    assert pack.names == ("p0", "p1", "p3")
+    assert len(pack.left_out) == 1
+    assert "p2.png: is damaged" in pack.left_out[0]
+    pack.verify()
+    assert Pack.open(tmp_path / "pack").matches(pairs)
     path.write_bytes(good)
-    decoded = count_decoded(pairs, tmp_path / "pack")
-    assert decoded == ["p2", "p3"]
+    assert pack.differences(pairs) == ["1 added: p2"]
+    for name in ("p0", "p1", "p2", "p3"):
+        (folder / "HR" / f"{name}.png").write_bytes(good[:60])
+    with pytest.raises(PairsError, match="4 problems"):
+        prepare(pairs, tmp_path / "other", skip_bad=True)
+
+
+def test_no_flipped_bit_reaches_a_batch(pairs: Pairs, tmp_path: Path) -> None:
+    """Every image is compared with its digest when it is first touched, and only then."""
+    path = tmp_path / "pack"
+    pack = prepare(pairs, path)
+    data, end = path.read_bytes(), packed_bytes(pairs)
+    places = [r.offset + k for r in pack.records for k in range(0, r.height * r.width * 51, 61)]
+    assert max(places) < end
+    for place in places:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        opened = Pack.open(path)
+        touched = [i for i, r in enumerate(opened.records) if r.offset <= place][-1]
+        name = opened.names[touched]
+        with pytest.raises(PackError, match=rf"damaged: {name} has changed since it was packed"):
+            opened.lr(touched)
+        assert opened.hr((touched + 1) % 4).size
+
+
+def test_a_pack_of_the_old_version_is_refused_in_a_sentence(pairs: Pairs, tmp_path: Path) -> None:
+    prepare(pairs, tmp_path / "pack")
+    data = bytearray((tmp_path / "pack").read_bytes())
+    data[8] = 1
+    (tmp_path / "pack").write_bytes(data)
+
+    with pytest.raises(PackError, match="of version 1, this program reads version 2: prepare it"):
+        Pack.open(tmp_path / "pack")
 
 
 def test_a_image_of_another_size_than_its_header_had_is_named(

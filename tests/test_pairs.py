@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dukd.data import Pairs, PairsError, find_pairs, join, load
+from dukd.data.pairs import check_readable
 from dukd.images.resize import imresize_uint8
 
 HR_SIZE = (25, 17)  # width and height; at scale 4: 6 x 4
@@ -61,6 +62,68 @@ def test_layouts_of_the_field_are_found(tmp_path: Path, layout: str) -> None:
         Path(lr.format(n)).name for n in ("a", "b2", "b10")
     ]
     assert (pairs[0].width, pairs[0].height, pairs.scale, pairs.lr_source) == (6, 4, 4, "files")
+
+
+@pytest.mark.parametrize(
+    ("high", "low"),
+    [("_HR", "_LR"), ("_hr", "_lr"), ("_HR", "_LR4"), ("-gt", "-lq"), (".High", ".Low")],
+)
+def test_pairs_in_one_folder_are_never_both_truth(tmp_path: Path, high: str, low: str) -> None:
+    """RealSR's own layout, ``a_HR.png`` beside ``a_LR4.png``, and what people make of it."""
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}{high}.png")
+        write(tmp_path / f"{name}{low}.png", (6, 4))
+
+    pairs = find_pairs(tmp_path, scale=4)
+
+    assert [pair.name for pair in pairs] == ["a", "b"]
+    first = pairs[0]
+    assert (first.hr.name, first.lr and first.lr.name) == (f"a{high}.png", f"a{low}.png")
+    write(tmp_path / f"c{high}.png")
+    write(tmp_path / "d.png")
+    found = problems(lambda: find_pairs(tmp_path, scale=4))
+    assert any(problem.startswith(f"c{high}.png has no partner") for problem in found)
+    assert any(problem.startswith("d.png is called neither") for problem in found)
+
+
+def test_a_smaller_copy_beside_an_image_is_refused(tmp_path: Path) -> None:
+    for name, wh in (("a", (24, 16)), ("ax4", (6, 4)), ("b", (24, 16)), ("b_x2", (24, 16))):
+        write(tmp_path / f"{name}.png", wh)
+
+    (problem,) = problems(lambda: find_pairs(tmp_path, scale=4))
+
+    assert problem.startswith("ax4.png is a.png made 4 times smaller: move such images")
+
+
+def test_everything_wrong_is_listed_at_once_or_left_out(tmp_path: Path) -> None:
+    """Frames, CMYK and empty files stand in headers; what is torn is found by reading."""
+    write(tmp_path / "a.png")
+    still = Image.new("RGB", (24, 16))
+    still.save(tmp_path / "b.gif", save_all=True, append_images=[Image.new("RGB", (24, 16), "red")])
+    still.convert("CMYK").save(tmp_path / "c.jpg")
+    write(tmp_path / "d.png")
+    torn = (tmp_path / "d.png").read_bytes()
+    (tmp_path / "d.png").write_bytes(torn[: len(torn) // 2 + 20])
+    (tmp_path / "e.png").write_bytes(b"")
+    (tmp_path / "f.heif").mkdir()
+    (tmp_path / "g.jp2").write_bytes(b"")
+
+    refused = problems(lambda: find_pairs(tmp_path, scale=2))
+    pairs = find_pairs(tmp_path, scale=2, skip_bad=True)
+    listed = problems(lambda: check_readable(pairs))
+
+    assert [Path(problem.split(":")[0]).name for problem in refused] == ["b.gif", "c.jpg", "e.png"]
+    assert [pair.name for pair in pairs] == ["a", "d"]
+    assert pairs.left_out == refused
+    assert [Path(problem.split(":")[0]).name for problem in listed[:4]] == [
+        "b.gif",
+        "c.jpg",
+        "e.png",
+        "d.png",
+    ]
+    assert "check-data" in listed[4]
+    assert pairs.note == "passed over: 1 JPEG 2000, 1 folder (--recursive enters it)"
+    check_readable(find_pairs(tmp_path / "a.png", scale=2))
 
 
 @pytest.mark.parametrize("layout", ["DIV2K", "benchmark", "BasicSR", "SRF"])
@@ -300,7 +363,8 @@ def test_folders_below_are_searched_on_request_and_loops_end(tmp_path: Path) -> 
         "0002/a",
     ]
     assert problems(lambda: find_pairs(tmp_path / "set", scale=4)) == (
-        f"it holds no images: did you mean {tmp_path}/set/0001?",
+        f"it holds no images, but folders below it do (0001, 0002): dukd prepare {tmp_path}/set "
+        "--recursive packs them all, and training takes the pack",
     )
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from dukd.data import Pack, Patches, batches, find_pairs, prepare
-from dukd.data.patches import Sample, Stream, _Draw
+from dukd.data.draw import Draw, Sample
+from dukd.data.stream import Stream
 
 SCALE = 2
 
@@ -29,7 +30,9 @@ def place(h: int, w: int, image: int) -> np.ndarray:
 
 
 def make_pack(folder: Path, sizes: list[tuple[int, int]]) -> Pack:
-    """lr tells where it is; hr repeats each of its pixels: aligned patches are enlarged ones, exactly."""
+    """lr tells where it is; hr repeats each of its pixels: aligned patches are enlarged ones,
+    exactly.
+    """
     for i, (h, w) in enumerate(sizes):
         lr = place(h, w, i)
         write(folder / "LR" / f"p{i}x{SCALE}.png", lr)
@@ -95,7 +98,7 @@ def test_a_patch_shows_what_its_sample_says(pack: Pack) -> None:
 
 def test_patches_never_change() -> None:
     """Written down on the day they were first drawn: another answer breaks every resumed run."""
-    draw = _Draw(
+    draw = Draw(
         heights=(12, 8, 20, 10, 9),
         widths=(9, 8, 31, 40, 9),
         patch=5,
@@ -130,7 +133,9 @@ def test_patches_never_change() -> None:
 def test_orientations_are_equally_likely(
     pack: Pack, flips: bool, rotations: bool, expected: set[tuple[int, int, int]]
 ) -> None:
-    """2000 draws among at most 8: each share is within 0.05, six standard deviations, of its expectation."""
+    """2000 draws among at most 8: each share is within 0.05, six standard deviations, of its
+    expectation.
+    """
     samples = Patches(pack, patch=4, batch=2000, flips=flips, rotations=rotations).samples(0)
     counts = Counter((s.flip_rows, s.flip_columns, s.transpose) for s in samples)
 
@@ -139,7 +144,9 @@ def test_orientations_are_equally_likely(
 
 
 def test_rotations_without_flips_never_mirror(pack: Pack) -> None:
-    """A turned pair of axes keeps its handedness: the row and column steps of the patch have a determinant of 1."""
+    """A turned pair of axes keeps its handedness: the row and column steps of the patch have a
+    determinant of 1.
+    """
     patches = Patches(pack, patch=4, batch=64, flips=False)
     for patch in patches.batch(0)[0].int():
         down, across = patch[:2, 1, 0] - patch[:2, 0, 0], patch[:2, 0, 1] - patch[:2, 0, 0]
@@ -193,7 +200,9 @@ def test_patches_cut_on_a_device_are_the_same(pack: Pack, k: int, world: int) ->
 
 
 def test_areas_weigh_the_images(tmp_path: Path) -> None:
-    """Areas of 16, 48 and 64 pixels: an eighth, three eighths and a half; each epoch of 3 starts anew."""
+    """Areas of 16, 48 and 64 pixels: an eighth, three eighths and a half; each epoch of 3 starts
+    anew.
+    """
     pack = make_pack(tmp_path, [(4, 4), (4, 12), (8, 8)])
     counts = Counter(s.image for s in Patches(pack, patch=4, batch=3000, by_area=True).samples(0))
 
@@ -330,7 +339,9 @@ def test_a_gpu_gets_the_same_batches(pack: Pack) -> None:
 def test_threads_pin_memory_for_the_gpu_they_serve(
     pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread starts with the first GPU; one that pinned there would take memory from another process's."""
+    """A thread starts with the first GPU; one that pinned there would take memory from another
+    process's.
+    """
     chosen: list[tuple[str, torch.device]] = []
     monkeypatch.setattr(
         torch.cuda, "set_device", lambda device: chosen.append((current_thread().name[:7], device))

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from dukd.cli.terminal import Bar, say
+from dukd.cli.terminal import Bar, note, say
 from dukd.core.text import amount, shown
-from dukd.data.pack import Pack, plan, prepare
-from dukd.data.pairs import Pairs, PairsError, find_pairs, load
-from dukd.images import ImageError
+from dukd.data.pack import Pack
+from dukd.data.packing import packed_bytes, prepare
+from dukd.data.pairs import Pairs, check_readable, find_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +34,22 @@ class Prepare:
     """Folder of low-resolution images, where it does not lie beside the others."""
     recursive: bool = False
     """Whether folders below are searched too."""
+    skip_bad: bool = False
+    """Whether images that cannot be used are left out, and listed; otherwise all of them are named
+    and no pack is made."""
     verify: bool = False
     """Whether every pixel is read back and compared at the end."""
 
     def __call__(self) -> int:
-        pairs = find_pairs(self.source, scale=self.scale, lr=self.lr, recursive=self.recursive)
-        say(
-            f"{len(pairs)} images, low resolution: {pairs.lr_source}; the pack takes "
-            f"{amount(plan(pairs))}"
-        )
+        pairs = _found(self.source, self.scale, lr=self.lr, recursive=self.recursive)
         with Bar() as progress:
-            pack = prepare(pairs, self.out, progress=progress)
+            if pairs.left_out and not self.skip_bad:
+                check_readable(pairs, progress)
+            pack = prepare(pairs, self.out, progress=progress, skip_bad=self.skip_bad)
             if self.verify:
                 pack.verify(progress)
+        for reason in pack.left_out:
+            note(f"left out: {reason}")
         say(
             f"wrote {shown(self.out)}: {len(pack)} images, x{pack.scale}, digest {pack.digest[:16]}"
         )
@@ -77,13 +80,10 @@ class CheckData:
         if self.source.is_file():
             return self._pack()
         scale = 4 if self.scale is None else self.scale
-        pairs = find_pairs(self.source, scale=scale, lr=self.lr, recursive=self.recursive)
-        say(f"{len(pairs)} images for x{scale}, low resolution: {pairs.lr_source}")
-        if not self.headers_only and (problems := _unreadable(pairs)):
-            raise PairsError(
-                f"{shown(self.source)}: replace or delete what cannot be read", problems
-            )
-        say(f"nothing is wrong with them; a pack of them takes {amount(plan(pairs))}")
+        pairs = _found(self.source, scale, lr=self.lr, recursive=self.recursive)
+        with Bar() as progress:
+            check_readable(pairs, progress, headers_only=self.headers_only)
+        say("nothing is wrong with them")
         return 0
 
     def _pack(self) -> int:
@@ -108,14 +108,13 @@ class CheckData:
         return 0
 
 
-def _unreadable(pairs: Pairs) -> list[str]:
-    """One sentence for every pair that cannot be read."""
-    problems: list[str] = []
-    with Bar() as progress:
-        for done, pair in enumerate(pairs, start=1):
-            try:
-                load(pair)
-            except (ImageError, PairsError) as error:
-                problems.append(str(error))
-            progress(done, len(pairs), pair.name)
-    return problems
+def _found(source: Path, scale: int, *, lr: Path | None, recursive: bool) -> Pairs:
+    """Find pairs, with the bad ones beside them, and say what there is."""
+    pairs = find_pairs(source, scale=scale, lr=lr, recursive=recursive, skip_bad=True)
+    say(
+        f"{len(pairs)} images for x{scale}, low resolution: {pairs.lr_source}; a pack takes "
+        f"{amount(packed_bytes(pairs))}"
+    )
+    if pairs.note:
+        note(pairs.note)
+    return pairs

@@ -12,12 +12,17 @@ from dukd.data.datasets import (
     set14,
     urban100,
 )
-from dukd.data.pack import Pack, PackError, plan, prepare
+from dukd.data.pack import Pack, PackError
+from dukd.data.packing import packed_bytes, prepare
 from dukd.data.pairs import Pair, Pairs, PairsError, find_pairs, join, load
-from dukd.data.patches import Batches, Patches, Resident, Stream, batches
+from dukd.data.patches import Patches
+from dukd.data.resident import Resident
+from dukd.data.source import Batches, BatchSource
+from dukd.data.stream import Stream, batches
 
 __all__ = [
     "TEST_SETS",
+    "BatchSource",
     "Batches",
     "Pack",
     "PackError",
@@ -37,7 +42,7 @@ __all__ = [
     "join",
     "load",
     "manga109",
-    "plan",
+    "packed_bytes",
     "prepare",
     "set5",
     "set14",

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from dukd.data.pairs import Pairs, PairsError, find_pairs, join, shown, subfolder
+from dukd.core.text import shown
+from dukd.data.layouts import subfolder
+from dukd.data.pairs import Pairs, PairsError, find_pairs, join
 
 _BENCHMARKS: dict[str, tuple[int, tuple[str, ...]]] = {
     "Set5": (5, ("Set5",)),
@@ -72,7 +74,7 @@ def set14(root: Path | str, scale: int) -> Pairs:
 
 
 def bsd100(root: Path | str, scale: int) -> Pairs:
-    """BSD100: the validation images of BSDS500, so never train on those; Martin et al., ICCV 2001."""
+    """BSD100: validation images of BSDS500, so never train on those; Martin et al., ICCV 2001."""
     return benchmark(root, "BSD100", scale)
 
 

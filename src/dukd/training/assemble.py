@@ -10,9 +10,11 @@ from torch import nn
 from dukd.core.device import numbered
 from dukd.core.distributed import World
 from dukd.core.files import Progress, sha256, silent
-from dukd.data.pack import Pack, prepare
+from dukd.data.pack import Pack
+from dukd.data.packing import prepare
 from dukd.data.pairs import PairsError, find_pairs
-from dukd.data.patches import Patches, Resident
+from dukd.data.patches import Patches
+from dukd.data.resident import Resident
 from dukd.networks.base import Network, NoTeacher, set_memory_format
 from dukd.networks.compile import compiled, lowered
 from dukd.networks.files import weights

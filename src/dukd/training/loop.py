@@ -16,7 +16,7 @@ from torch import Tensor
 from dukd.core.device import is_out_of_memory, numbered
 from dukd.core.distributed import World
 from dukd.core.files import Progress, silent
-from dukd.data.patches import batches
+from dukd.data.stream import batches
 from dukd.runs import checkpoint, log
 from dukd.runs.directory import Run
 from dukd.training.assemble import Training, assemble

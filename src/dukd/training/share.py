@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dukd.core.distributed import World
-from dukd.data.patches import Patches, Resident
+from dukd.data.patches import Patches
+from dukd.data.resident import Resident
 from dukd.images.convert import from_levels
 from dukd.training.experiment import Experiment, Optimization
 from dukd.training.schedule import Draws, draws

@@ -1,0 +1,82 @@
+"""How low-resolution images come about: the seam, and the bicubic interpolation of the papers.
+
+A degradation that is ``fixed`` gives the same image every time and is packed once; any other is
+computed for every patch anew, from the patch and a random generator alone, so that a run resumes
+to the same bits with any number of workers and processes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from dukd.images.resize import imresize_uint8
+
+Levels = NDArray[np.uint8]
+"""``(h, w, 3)``, RGB."""
+
+
+class Degradation(ABC):
+    """Turns a high-resolution image into a low-resolution one."""
+
+    name: ClassVar[str]
+    """As options and files call it."""
+    fixed: ClassVar[bool]
+    """Whether it draws nothing, so that its result can be kept."""
+    margin: ClassVar[int] = 0
+    """Low-resolution pixels around a patch that are degraded with it and then cut off."""
+
+    @abstractmethod
+    def apply(self, hr: Levels, scale: int, rng: np.random.Generator) -> Levels:
+        """Degrade an image.
+
+        Args:
+            hr: ``(h * scale, w * scale, 3)``, RGB of 8 bits; it stays as it is.
+            scale: Factor by which the result is smaller.
+            rng: The only source of randomness.
+
+        Returns:
+            ``(h, w, 3)``, RGB of 8 bits.
+
+        Raises:
+            ValueError: If the image is no multiple of the scale, or too small.
+        """
+
+    def truth(self, hr: Levels) -> Levels:
+        """What a network is to give back for it: ``hr`` itself, unless a recipe sharpens it."""
+        return hr
+
+
+@dataclass(frozen=True)
+class Bicubic(Degradation):
+    """MATLAB's bicubic interpolation on 8 bits, which made the sets of the papers."""
+
+    name: ClassVar[str] = "bicubic"
+    fixed: ClassVar[bool] = True
+
+    @override
+    def apply(self, hr: Levels, scale: int, rng: np.random.Generator) -> Levels:
+        checked(hr, scale)
+        return imresize_uint8(hr, 1 / scale)
+
+
+def checked(hr: Levels, scale: int) -> None:
+    """Refuse what cannot be reduced by the scale.
+
+    Raises:
+        ValueError: With the shape, and what to do.
+    """
+    if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8:
+        raise ValueError(
+            f"a degradation takes RGB of 8 bits, (h, w, 3), but got {hr.shape} of {hr.dtype}: "
+            "repeat gray three times and leave alpha out"
+        )
+    h, w = hr.shape[:2]
+    if scale < 1 or not h or not w or h % scale or w % scale:
+        raise ValueError(
+            f"an image of {w} x {h} pixels is no multiple of the scale {scale}: cut it at the "
+            "bottom and the right"
+        )
