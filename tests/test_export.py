@@ -26,7 +26,6 @@ from dukd.networks import (
 )
 from dukd.networks.base import pad_to_multiple
 from dukd.networks.files import weights
-from dukd.networks.files.weights import Layout
 from dukd.networks.tracing import cell_maxima, enlarged, variance
 from dukd.networks.upscaler import UpscalerError
 from dukd.testing import check_runtime
@@ -283,7 +282,7 @@ def test_the_ending_names_the_runtime(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["basicsr", "official"])
 @pytest.mark.parametrize("name", ["edsr", "rcan", "swinir", "smfanet"])
-def test_weights_for_other_code_are_read_back(name: str, layout: Layout, tmp_path: Path) -> None:
+def test_weights_for_other_code_are_read_back(name: str, layout: str, tmp_path: Path) -> None:
     network = _network(NETWORKS[name])
 
     done = export(network, tmp_path / "net.pth", Weights(layout=layout))

@@ -31,7 +31,7 @@ from dukd.networks import (
     swinir_teacher,
 )
 from dukd.networks.base import set_memory_format
-from dukd.networks.swinir import relative_positions, shift_mask
+from dukd.networks.windows import relative_positions, shift_mask
 
 TINY: dict[str, NetworkConfig] = {
     "edsr": EDSRConfig(scale=2, width=8, blocks=2),
@@ -392,7 +392,7 @@ def test_smfanet_modulates_by_coarse_maxima() -> None:
     [
         (lambda: EDSRConfig(scale=5), "2, 3, 4, 8"),
         (lambda: EDSRConfig(scale=1), "but got 1"),
-        (lambda: EDSRConfig(scale=2, blocks=0), "blocks is at least 1"),
+        (lambda: EDSRConfig(scale=2, blocks=0), "blocks is a whole number from 1"),
         (lambda: EDSRConfig(scale=2, value_range=0.0), "value_range"),
         (lambda: EDSRConfig(scale=2, mean=(0.5,)), "mean"),
         (lambda: EDSRConfig(scale=2, skip="bicubic"), "bicubic"),

@@ -1,7 +1,7 @@
 """Commands that measure and compare: evaluate, compare, report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,11 +15,11 @@ from dukd.core.text import shown
 from dukd.data.pairs import Pairs, find_pairs
 from dukd.deploy.model import file_of
 from dukd.evaluation import evaluate
-from dukd.networks import Network, NetworkConfig
-from dukd.networks.files import weights
+from dukd.networks import Network
+from dukd.networks.files import guess
+from dukd.networks.files.opening import Contents
 from dukd.runs import compare, report, results
 from dukd.training import validation
-from dukd.training.trial import UNSAID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,45 +166,31 @@ def read_silent(
     residual_scale: float | None = None,
 ) -> Network:
     """Read a network; options count where its file says nothing; assumptions are reported."""
-    contents = weights.inspect(path)
-    silent = (
-        set[str]() if "config" in contents.metadata else {f.name for f in fields(contents.config)}
+    network, contents = guess.read_where_silent(
+        path, scale=scale, value_range=value_range, mean=mean, residual_scale=residual_scale
     )
-    notes: list[str] = []
-    network = weights.read(
-        path,
-        scale=scale,
-        value_range=value_range if "value_range" in silent else None,
-        mean=mean if "mean" in silent else None,
-        residual_scale=residual_scale if "residual_scale" in silent else None,
-        report=notes.append,
-    ).frozen()
-    tell(path, notes, network.config)
+    tell(contents)
     return network
 
 
-def tell(
-    path: Path, notes: Sequence[str], config: NetworkConfig, *, how: str = "try {options}"
-) -> None:
-    """Tell what had to be assumed of a network, and what to type if it is not so."""
-    for text in notes:
-        note(f"{shown(path)}: {text}")
-    if options := instead(notes, config):
+def tell(contents: Contents, *, how: str = "try {options}") -> None:
+    """Tell what had to be assumed of a file, and what to type if it is not so."""
+    for text in contents.notes:
+        note(f"{shown(contents.path)}: {text}")
+    if options := instead(contents):
         advice = how.format(options=options)
         note(
-            f"{shown(path)}: if its answers come out wrong (below bicubic, too dark or tinted), "
-            f"{advice}"
+            f"{shown(contents.path)}: if its outputs look wrong (below bicubic, too dark or "
+            f"tinted), {advice}"
         )
 
 
-def instead(notes: Sequence[str], config: NetworkConfig) -> str:
-    """Options for what had to be assumed of a network, with the field's other values."""
+def instead(contents: Contents) -> str:
+    """Options for what had to be assumed of a file, with the field's other values."""
     found: list[str] = []
-    for name, values in UNSAID.items():
-        if any(note.startswith(f"assumed {name} = ") for note in notes):
-            other = next(value for value in values if value != getattr(config, name))
-            text = " ".join(f"{v:g}" for v in other) if isinstance(other, tuple) else f"{other:g}"
-            found.append(f"--{name.replace('_', '-')} {text}")
+    for name, other in guess.others(contents.config, contents.assumed).items():
+        text = " ".join(f"{v:g}" for v in other) if isinstance(other, tuple) else f"{other:g}"
+        found.append(f"--{name.replace('_', '-')} {text}")
     return " or ".join(found)
 
 

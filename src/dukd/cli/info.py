@@ -100,7 +100,7 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
         "weights": f"{shown(path)}, {amount(path.stat().st_size)}",
         "network": f"{contents.network} x{network.scale}",
         "config": numbers(contents.config),
-        "layout": contents.layout + (f", under {contents.wrapper}" if contents.wrapper else ""),
+        "layout": contents.layout + (f", under {contents.key}" if contents.key else ""),
         "tensors": f"{contents.tensors}, {', '.join(contents.dtypes)}",
         "parameters": f"{contents.parameters:,}",
         "multiply-adds": f"{cost:.1f} G for {w} x {h} to {output}",

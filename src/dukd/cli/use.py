@@ -64,15 +64,14 @@ class Upscale(UpscaleOptions):
                 f"--out is a folder, but got {shown(self.out)}; the results are named after the "
                 "inputs"
             )
-        notes: list[str] = []
-        model = load(self.model, best=self.best, report=notes.append)
+        model = load(self.model, best=self.best)
         size = ""
         if isinstance(model.upscaler, Network):
             how = (
                 f"make a file that says so: dukd export {shown(self.model)} -o sure.safetensors "
                 "with {options}"
             )
-            tell(file_of(self.model, best=self.best), notes, model.network.config, how=how)
+            tell(weights.inspect(file_of(self.model, best=self.best)), how=how)
             size = f", {model.network.parameter_count():,} parameters"
         where = self.device if self.ray_address else by_name(self.device)
         workers = f", {self.workers} workers" if self.workers else ""
@@ -126,15 +125,14 @@ class Export:
 
     def __call__(self) -> int:
         path = file_of(self.student, best=self.best)
-        notes: list[str] = []
-        network = weights.read(
+        network, contents = weights.read_and_inspect(
             path,
             value_range=self.value_range,
             mean=self.mean,
             residual_scale=self.residual_scale,
-            report=notes.append,
-        ).frozen()
-        tell(path, notes, network.config)
+        )
+        network.frozen()
+        tell(contents)
         with Bar() as progress:
             done = export(network, self.out, self.runtime, progress=progress)
         say(

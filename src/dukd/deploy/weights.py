@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -22,9 +22,10 @@ class Weights(Runtime):
     name: ClassVar[str] = "weights"
     suffixes: ClassVar[tuple[str, ...]] = (".safetensors", ".pth", ".pt")
 
-    layout: Literal["auto", "dukd", "basicsr", "official"] = "auto"
-    """Whose names the tensors get; auto is dukd's own for .safetensors, which describe themselves,
-    and basicsr for .pth, which chaiNNer and the like open."""
+    layout: str = "auto"
+    """Whose names the tensors get, such as basicsr or official; auto is dukd's own for
+    .safetensors, which describe themselves, and the network's first published one for .pth, which
+    chaiNNer and the like open."""
 
     @property
     @override
@@ -35,7 +36,8 @@ class Weights(Runtime):
     def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
         layout = self.layout
         if layout == "auto":
-            layout = "dukd" if path.suffix.lower() == ".safetensors" else "basicsr"
+            names = [one.name for one in network.config.layouts()]
+            layout = names[0] if names and path.suffix.lower() != ".safetensors" else "dukd"
         more = {key: value for key, value in properties.items() if key not in _OURS}
         weights.write(path, network, layout=layout, metadata=more)
 

@@ -30,12 +30,76 @@ class NetworkConfig(ABC):
     name: ClassVar[str]
     """Name in files, recipes and messages, such as ``edsr``."""
 
+    unseen: ClassVar[frozenset[str]] = frozenset()
+    """Fields that no tensor of the network shows, such as ``value_range``."""
+
+    training_only: ClassVar[frozenset[str]] = frozenset()
+    """Those of ``unseen`` that have no effect outside training."""
+
     scale: int
     """Upscaling factor."""
 
     @abstractmethod
     def build(self) -> "Network":
         """Make the network, its weights drawn from torch's global generator."""
+
+    @classmethod
+    def layouts(cls) -> tuple["Layout", ...]:
+        """How published files of this network are laid out; none for a network of dukd alone.
+
+        With a layout a ``.pth`` of the network is recognized by its tensors, read, and written
+        (`dukd.networks.files.weights`).
+        """
+        return ()
+
+    def describe(self) -> str:
+        """What the network is in a few words, as in ``EDSR x2, 64 channels, 16 blocks``."""
+        return f"{self.name} x{self.scale}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognized:
+    """A network that fits the names and shapes of a file's tensors."""
+
+    config: NetworkConfig
+    tensors: Mapping[str, Tensor]
+    """Under the network's own names."""
+    shown: frozenset[str] = frozenset()
+    """Those of ``unseen`` that this file settles after all."""
+
+
+class Layout(ABC):
+    """One way in which a network's tensors are named in published files."""
+
+    name: ClassVar[str]
+    """Whose code uses it, such as ``basicsr``."""
+    signature: ClassVar[tuple[str, ...]]
+    """Patterns each of which is the name of a tensor in every such file."""
+    key: ClassVar[str | None] = "params"
+    """Key of a ``.pth`` under which the tensors stand; None for the whole file."""
+
+    @abstractmethod
+    def read(self, tensors: Mapping[str, Tensor]) -> Recognized:
+        """The network that the tensors make; its ``unseen`` fields as the field has them.
+
+        Raises:
+            ValueError: If they make none; what lacks or is too much need not be noticed here.
+        """
+
+    @abstractmethod
+    def write(
+        self, network: "Network", tensors: Mapping[str, Tensor], *, training_size: int
+    ) -> dict[str, Tensor]:
+        """Name a network's tensors as such files do, with all that the other code expects.
+
+        Args:
+            network: The network, for its numbers.
+            tensors: Its tensors, under its own names.
+            training_size: Pixels on a side for which companions such as SwinIR's masks are made.
+
+        Raises:
+            ValueError: If the other code could not do what the network does.
+        """
 
 
 class Output(NamedTuple):

@@ -4,14 +4,17 @@ Lim, Son, Kim, Nah, Lee, "Enhanced Deep Residual Networks for Single Image Super
 2017, arXiv:1707.02921. Parameters are named as in BasicSR.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
+from typing_extensions import override
 
-from dukd.networks.base import NetworkConfig, Staged
+from dukd.networks import layouts
+from dukd.networks.base import Layout, Network, NetworkConfig, Recognized, Staged
 from dukd.networks.layers import (
     DIV2K_MEAN,
     TAIL_RADIUS,
@@ -19,6 +22,8 @@ from dukd.networks.layers import (
     Range,
     Upsampler,
     check_numbers,
+    mean_convolutions,
+    mean_shift,
     upsampler_steps,
 )
 
@@ -28,6 +33,7 @@ class EDSRConfig(NetworkConfig):
     """The numbers of an EDSR; the defaults are the authors' baseline."""
 
     name: ClassVar[str] = "edsr"
+    unseen = frozenset({"value_range", "mean", "residual_scale", "skip"})
 
     width: int = 64
     """Channels of the features."""
@@ -51,9 +57,18 @@ class EDSRConfig(NetworkConfig):
         if self.skip not in {"none", "nearest"}:
             raise ValueError(f"EDSR: skip is none or nearest, but got {self.skip!r}")
 
+    @override
     def build(self) -> "EDSR":
-        """Make the network with freshly initialized weights."""
         return EDSR(self)
+
+    @classmethod
+    @override
+    def layouts(cls) -> tuple[Layout, ...]:
+        return (BasicSR(), Official(), MMagic())
+
+    @override
+    def describe(self) -> str:
+        return f"EDSR x{self.scale}, {self.width} channels, {self.blocks} blocks"
 
 
 def edsr_teacher(scale: int) -> EDSRConfig:
@@ -120,3 +135,113 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, width, h, w)`` to the same shape."""
         return x + self.conv2(F.relu(self.conv1(x))) * self.residual_scale
+
+
+ENDS = {
+    "head.0.{p}": "conv_first.{p}",
+    "tail.0.{n}.{p}": "upsample.{n}.{p}",
+    "tail.1.{p}": "conv_last.{p}",
+}
+"""Names of the first and last layers in the authors' code of EDSR and RCAN, and ours."""
+_OFFICIAL = ENDS | {
+    "body.{n}.body.0.{p}": "body.{n}.conv1.{p}",
+    "body.{n}.body.2.{p}": "body.{n}.conv2.{p}",
+    "body.{last}.{p}": "conv_after_body.{p}",
+}
+_TENSORS = Mapping[str, Tensor]
+_SHOWN = frozenset({"skip"})
+"""No other code's EDSR has a skip."""
+
+
+def _config(tensors: _TENSORS) -> EDSRConfig:
+    """The wide and the deep EDSRs scale their branches by 0.1, which no tensor shows."""
+    width = layouts.shape(tensors, "conv_first.weight", 4)[0]
+    blocks = layouts.count(tensors, r"body\.(\d+)\.conv1\.weight")
+    return EDSRConfig(
+        scale=layouts.upsampler_scale(tensors),
+        width=width,
+        blocks=blocks,
+        residual_scale=0.1 if blocks >= 32 or width >= 256 else 1.0,
+    )
+
+
+def _without_skip(network: Network, whose: str) -> EDSRConfig:
+    config = cast("EDSRConfig", network.config)
+    if config.skip != "none":
+        raise layouts.LayoutError(f"{whose} EDSR {layouts.LACKS_SKIP}")
+    return config
+
+
+class BasicSR(Layout):
+    """BasicSR's names, which are ours."""
+
+    name = "basicsr"
+    signature = (r"body\.\d+\.conv1\.weight", r"upsample\.0\.weight", r"conv_last\.weight")
+
+    @override
+    def read(self, tensors: _TENSORS) -> Recognized:
+        return Recognized(config=_config(tensors), tensors=tensors, shown=_SHOWN)
+
+    @override
+    def write(
+        self, network: Network, tensors: _TENSORS, *, training_size: int
+    ) -> dict[str, Tensor]:
+        _without_skip(network, "BasicSR's")
+        return dict(tensors)
+
+
+class Official(Layout):
+    """The authors' names, bare; range and mean stand in two convolutions."""
+
+    name = "official"
+    signature = (r"body\.\d+\.body\.0\.weight", r"tail\.1\.weight")
+    key = None
+
+    @override
+    def read(self, tensors: _TENSORS) -> Recognized:
+        rest, value_range, mean, shown = mean_shift(tensors)
+        renamed = layouts.ours(rest, _OFFICIAL)
+        config = replace(_config(renamed), value_range=value_range, mean=mean)
+        return Recognized(config=config, tensors=renamed, shown=shown | _SHOWN)
+
+    @override
+    def write(
+        self, network: Network, tensors: _TENSORS, *, training_size: int
+    ) -> dict[str, Tensor]:
+        config = _without_skip(network, "the authors'")
+        renamed = layouts.theirs(tensors, _OFFICIAL, {"last": config.blocks})
+        return mean_convolutions(config.value_range, config.mean) | renamed
+
+
+class MMagic(Layout):
+    """MMEditing's and MMagic's names: BasicSR's, but for the upsampler."""
+
+    name = "mmagic"
+    signature = (r"body\.\d+\.conv1\.weight", r"upsample\.0\.upsample_conv\.weight")
+    key = "state_dict"
+
+    @override
+    def read(self, tensors: _TENSORS) -> Recognized:
+        renamed = {
+            re.sub(
+                r"^upsample\.(\d{1,2})\.upsample_conv\.",
+                lambda found: f"upsample.{2 * int(found[1])}.",
+                name,
+            ): tensor
+            for name, tensor in tensors.items()
+        }
+        return Recognized(config=_config(renamed), tensors=renamed, shown=_SHOWN)
+
+    @override
+    def write(
+        self, network: Network, tensors: _TENSORS, *, training_size: int
+    ) -> dict[str, Tensor]:
+        _without_skip(network, "MMagic's")
+        return {
+            re.sub(
+                r"^upsample\.(\d+)\.",
+                lambda found: f"upsample.{int(found[1]) // 2}.upsample_conv.",
+                name,
+            ): tensor
+            for name, tensor in tensors.items()
+        }

@@ -1,6 +1,7 @@
 """What the convolutional networks share: the sub-pixel upsampler, the range of values, its mean."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ DIV2K_MEAN: Mean = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K's images, as EDSR, RCAN and SwinIR subtract it."""
 
 TAIL_RADIUS = 2
-"""Pixels of the low resolution that ``Upsampler`` and one 3x3 convolution behind it reach, at any of its scales.
+"""Pixels of the low resolution that ``Upsampler`` and one 3x3 convolution behind it reach.
 
 The last convolution reaches one pixel into the neighbor's block of outputs, and the first one a
 pixel further.
@@ -18,7 +19,7 @@ pixel further.
 
 
 class Upsampler(nn.Sequential):
-    """Sub-pixel convolutions: one of factor 3, or as many of factor 2 as the scale needs (Shi et al., CVPR 2016)."""
+    """Sub-pixel convolutions (Shi et al., CVPR 2016): one of factor 3, or as many of factor 2."""
 
     def __init__(self, scale: int, width: int) -> None:
         layers: list[nn.Module] = []
@@ -45,7 +46,7 @@ def upsampler_steps(scale: int) -> tuple[int, ...]:
 
 
 class Range(nn.Module):
-    """The range of values inside a network: ``enter`` takes images in [0, 1] there, ``leave`` brings them back.
+    """The range of values inside a network: ``enter`` takes images in [0, 1] there, ``leave`` back.
 
     The mean is no entry of the state dict, as in BasicSR.
     """
@@ -69,20 +70,71 @@ class Range(nn.Module):
 
 
 def check_numbers(
-    owner: str, *, counts: dict[str, int], value_range: float, mean: Sequence[float]
+    owner: str,
+    *,
+    counts: dict[str, int],
+    value_range: float = 1.0,
+    mean: Sequence[float] = (0, 0, 0),
 ) -> None:
     """Refuse a network of no size, or a range that cannot be undone.
 
     Raises:
-        ValueError: If a count is below 1, the range is not above 0, or the mean has not three
-            values.
+        ValueError: If a count is not a whole number from 1 on, the range is not above 0, or the
+            mean has not three values.
     """
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{owner}: {name} is at least 1, but got {count}")
-    if not value_range > 0:
+        if type(count) is not int or count < 1:
+            raise ValueError(f"{owner}: {name} is a whole number from 1 on, but got {count!r}")
+    if not 0 < value_range < math.inf:
         raise ValueError(f"{owner}: value_range is above 0, but got {value_range}")
-    if len(mean) != 3:
+    if len(mean) != 3 or not all(map(math.isfinite, mean)):
         raise ValueError(
             f"{owner}: mean holds one value for each of R, G and B, but got {tuple(mean)}"
         )
+
+
+def mean_shift(
+    tensors: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], float, Mean, frozenset[str]]:
+    """Take the authors' ``sub_mean`` and ``add_mean`` out of a file of EDSR or RCAN.
+
+    Returns:
+        What is left, the range, the mean, and the fields that are settled so: none where there are
+        no such convolutions and the field's habit has to do.
+
+    Raises:
+        ValueError: If they do not undo each other, or scale the colors.
+    """
+    if "sub_mean.bias" not in tensors:
+        return dict(tensors), 255.0, DIV2K_MEAN, frozenset()
+    subtracted, added = (tensors[f"{which}_mean.bias"].double() for which in ("sub", "add"))
+    for which in ("sub", "add"):
+        weight = tensors[f"{which}_mean.weight"]
+        if weight.shape != (3, 3, 1, 1) or not torch.equal(
+            weight.reshape(3, 3).double(), torch.eye(3).double()
+        ):
+            raise ValueError(
+                f"{which}_mean.weight divides by a deviation, which dukd's networks do not"
+            )
+    if subtracted.shape != (3,) or not torch.equal(subtracted, -added):
+        raise ValueError("sub_mean and add_mean do not undo each other")
+    value_range = 255.0 if added.abs().max() > 1 else 1.0
+    exact = [float(value) / value_range for value in added]
+    # 0.4488 instead of 0.44880001 where float32 cannot tell them apart
+    tidy = torch.tensor([round(value, 4) for value in exact], dtype=torch.float64)
+    same = torch.allclose(tidy * value_range, added, rtol=1e-6, atol=0)
+    r, g, b = tidy.tolist() if same else exact
+    rest = {n: t for n, t in tensors.items() if not n.startswith(("sub_mean.", "add_mean."))}
+    return rest, value_range, (r, g, b), frozenset({"value_range", "mean"})
+
+
+def mean_convolutions(value_range: float, mean: Mean) -> dict[str, Tensor]:
+    """Undo `mean_shift`: the convolutions that the authors' EDSR and RCAN begin and end with."""
+    shift = (torch.tensor(mean, dtype=torch.float64) * value_range).float()
+    identity = torch.eye(3).reshape(3, 3, 1, 1)
+    return {
+        "sub_mean.weight": identity,
+        "sub_mean.bias": -shift,
+        "add_mean.weight": identity.clone(),
+        "add_mean.bias": shift,
+    }

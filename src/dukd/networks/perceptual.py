@@ -44,7 +44,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Features ``(n, c_i, h / 2**i, w / 2**i)`` of padded RGB in [0, 1], for levels ``i`` from 0 to 4."""
+        """Features ``(n, c_i, h / 2**i, w / 2**i)`` of padded RGB in [0, 1], ``i`` from 0 to 4."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Compare-ready features, one per level, of ``(n, 3, h, w)`` RGB in [0, 1]."""
@@ -62,7 +62,7 @@ class Encoder(nn.Module, ABC):
 
 
 class CodedEncoder(Encoder):
-    """An encoder whose last feature, at a sixteenth of the size, is compared with a book of codes."""
+    """An encoder whose last feature, at a sixteenth of the size, is compared with codes."""
 
     codes: Tensor
     """``(k, d)``."""
@@ -72,7 +72,7 @@ class CodedEncoder(Encoder):
         """``(n, d, h / 16, w / 16)`` of padded RGB in [0, 1]."""
 
     def distances(self, x: Tensor) -> Tensor:
-        """Squared distances of each latent position to each code: ``(n, 3, h, w)`` to ``(n, positions, k)``."""
+        """Squared distances of latents to codes: ``(n, 3, h, w)`` to ``(n, positions, k)``."""
         with torch.autocast(x.device.type, enabled=False):
             z = self.latent(self.prepared(x)).flatten(2).mT  # (n, positions, d)
             return (
@@ -81,7 +81,7 @@ class CodedEncoder(Encoder):
 
 
 def as_constants(module: nn.Module) -> None:
-    """Turn every parameter and buffer of a module into a buffer that is in no checkpoint and takes no gradient."""
+    """Turn parameters and buffers into buffers that are in no checkpoint and take no gradient."""
     for part in list(module.modules()):
         for name, p in list(part.named_parameters(recurse=False)):
             delattr(part, name)
@@ -108,7 +108,7 @@ class VGG19(Encoder):
     std: Tensor
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """Take weights by torchvision's names, ``features.0.weight`` and so on; what comes later is ignored.
+        """Take weights by torchvision's names, ``features.0.weight`` and so on; ignore later ones.
 
         Raises:
             ValueError: If a tensor is missing, has another shape, or holds what no trained network
@@ -154,7 +154,7 @@ class VQGAN(CodedEncoder):
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """Take weights by taming-transformers' names; the decoder and the training losses are ignored.
+        """Take weights by taming-transformers' names; ignore the decoder and the losses.
 
         Width, number of codes and their size are read off the tensors; five levels of relative
         width 1, 1, 2, 2, 4 with two residual blocks each, attention at the last, are the f16
@@ -292,7 +292,7 @@ def _norm(width: int) -> nn.GroupNorm:
 
 
 class Filters(CodedEncoder):
-    """Stands in where no trained encoder is named: random rectified convolutions, the same on every machine.
+    """Stands in where no trained encoder is named: fixed random rectified convolutions.
 
     Five levels of 3x3 convolutions whose weights come from a fixed seed, scaled to keep the
     variance (He et al., arXiv:1502.01852), halved in between by averaging. Its codes are latents of
@@ -383,7 +383,7 @@ def vgg19(path: Path | None, sha256: str = "") -> Encoder:
 
 
 def vqgan(path: Path | None, sha256: str = "", *, codes: int = 1024) -> CodedEncoder:
-    """VQGAN's encoder with the weights of a file, or what stands in for it with ``codes`` codes; see `vgg19`."""
+    """VQGAN's encoder with the weights of a file, or a stand-in of ``codes`` codes; see `vgg19`."""
     return Filters(codes=codes) if path is None else VQGAN(read_tensors(path, sha256))
 
 

@@ -5,13 +5,25 @@ Networks", ECCV 2018, arXiv:1807.02758. Parameters are named as in BasicSR.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
+from typing_extensions import override
 
-from dukd.networks.base import NetworkConfig, Staged
-from dukd.networks.layers import DIV2K_MEAN, Mean, Range, Upsampler, check_numbers, upsampler_steps
+from dukd.networks import layouts
+from dukd.networks.base import Layout, Network, NetworkConfig, Recognized, Staged
+from dukd.networks.edsr import ENDS
+from dukd.networks.layers import (
+    DIV2K_MEAN,
+    Mean,
+    Range,
+    Upsampler,
+    check_numbers,
+    mean_convolutions,
+    mean_shift,
+    upsampler_steps,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +31,7 @@ class RCANConfig(NetworkConfig):
     """The numbers of an RCAN; the defaults are its paper's."""
 
     name: ClassVar[str] = "rcan"
+    unseen = frozenset({"value_range", "mean"})
 
     width: int = 64
     """Channels of the features."""
@@ -48,9 +61,19 @@ class RCANConfig(NetworkConfig):
                 f"RCAN: squeeze is at most the width {self.width}, but got {self.squeeze}"
             )
 
+    @override
     def build(self) -> "RCAN":
-        """Make the network with freshly initialized weights."""
         return RCAN(self)
+
+    @classmethod
+    @override
+    def layouts(cls) -> tuple[Layout, ...]:
+        return (BasicSR(), Official())
+
+    @override
+    def describe(self) -> str:
+        size = f"{self.width} channels, {self.groups} groups of {self.blocks} blocks"
+        return f"RCAN x{self.scale}, {size}"
 
 
 def rcan_teacher(scale: int) -> RCANConfig:
@@ -146,3 +169,67 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, width, h, w)`` to the same shape."""
         return x * self.attention(x)
+
+
+_OFFICIAL = ENDS | {
+    "body.{g}.body.{n}.body.0.{p}": "body.{g}.residual_group.{n}.rcab.0.{p}",
+    "body.{g}.body.{n}.body.2.{p}": "body.{g}.residual_group.{n}.rcab.2.{p}",
+    "body.{g}.body.{n}.body.3.conv_du.0.{p}": "body.{g}.residual_group.{n}.rcab.3.attention.1.{p}",
+    "body.{g}.body.{n}.body.3.conv_du.2.{p}": "body.{g}.residual_group.{n}.rcab.3.attention.3.{p}",
+    "body.{g}.body.{inner}.{p}": "body.{g}.conv.{p}",
+    "body.{last}.{p}": "conv_after_body.{p}",
+}
+_TENSORS = Mapping[str, Tensor]
+
+
+def _config(tensors: _TENSORS) -> RCANConfig:
+    width = layouts.shape(tensors, "conv_first.weight", 4)[0]
+    narrow = layouts.shape(tensors, "body.0.residual_group.0.rcab.3.attention.1.weight", 4)[0]
+    return RCANConfig(
+        scale=layouts.upsampler_scale(tensors),
+        width=width,
+        groups=layouts.count(tensors, r"body\.(\d+)\.residual_group\."),
+        blocks=layouts.count(tensors, r"body\.0\.residual_group\.(\d+)\.rcab\.0\.weight"),
+        squeeze=width // narrow,
+    )
+
+
+class BasicSR(Layout):
+    """BasicSR's names, which are ours."""
+
+    name = "basicsr"
+    signature = (r"body\.\d+\.residual_group\.\d+\.rcab\.0\.weight",)
+
+    @override
+    def read(self, tensors: _TENSORS) -> Recognized:
+        return Recognized(config=_config(tensors), tensors=tensors)
+
+    @override
+    def write(
+        self, network: Network, tensors: _TENSORS, *, training_size: int
+    ) -> dict[str, Tensor]:
+        return dict(tensors)
+
+
+class Official(Layout):
+    """The authors' names, bare; range and mean stand in two convolutions."""
+
+    name = "official"
+    signature = (r"body\.\d+\.body\.\d+\.body\.0\.weight",)
+    key = None
+
+    @override
+    def read(self, tensors: _TENSORS) -> Recognized:
+        rest, value_range, mean, shown = mean_shift(tensors)
+        renamed = layouts.ours(rest, _OFFICIAL)
+        config = replace(_config(renamed), value_range=value_range, mean=mean)
+        return Recognized(config=config, tensors=renamed, shown=shown)
+
+    @override
+    def write(
+        self, network: Network, tensors: _TENSORS, *, training_size: int
+    ) -> dict[str, Tensor]:
+        config = cast("RCANConfig", network.config)
+        numbers = {"last": config.groups, "inner": config.blocks}
+        renamed = layouts.theirs(tensors, _OFFICIAL, numbers)
+        return mean_convolutions(config.value_range, config.mean) | renamed

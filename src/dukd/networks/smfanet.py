@@ -12,8 +12,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
+from typing_extensions import override
 
-from dukd.networks.base import NetworkConfig, Staged
+from dukd.networks import layouts
+from dukd.networks.base import Layout, Network, NetworkConfig, Recognized, Staged
 from dukd.networks.layers import check_numbers
 from dukd.networks.tracing import cell_maxima, enlarged, variance
 
@@ -43,9 +45,18 @@ class SMFANetConfig(NetworkConfig):
         counts["channels of the partial convolution"] = int(self.width * self.expansion) // 4
         check_numbers("SMFANet", counts=counts, value_range=1.0, mean=(0.0, 0.0, 0.0))
 
+    @override
     def build(self) -> "SMFANet":
-        """Make the network with freshly initialized weights."""
         return SMFANet(self)
+
+    @classmethod
+    @override
+    def layouts(cls) -> tuple[Layout, ...]:
+        return (Official(), BasicSR())
+
+    @override
+    def describe(self) -> str:
+        return f"SMFANet x{self.scale}, {self.width} channels, {self.blocks} blocks"
 
 
 def smfanet_plus(scale: int) -> SMFANetConfig:
@@ -169,3 +180,34 @@ class PartialFeedForward(nn.Module):
         """``(n, width, h, w)`` to the same shape."""
         around, alone = F.gelu(self.conv_0(x)).split(self.split, dim=1)
         return self.conv_2(torch.cat((F.gelu(self.conv_1(around)), alone), dim=1))
+
+
+class Official(Layout):
+    """The authors' names, which are ours."""
+
+    name = "official"
+    signature = (r"feats\.\d+\.smfa\.alpha", r"to_feat\.weight")
+
+    @override
+    def read(self, tensors: Mapping[str, Tensor]) -> Recognized:
+        width = layouts.shape(tensors, "to_feat.weight", 4)[0]
+        channels = layouts.shape(tensors, "to_img.0.weight", 4)[0]
+        config = SMFANetConfig(
+            scale=layouts.shuffle_factor(channels, 3),
+            width=width,
+            blocks=layouts.count(tensors, r"feats\.(\d+)\.smfa\.alpha"),
+            expansion=layouts.shape(tensors, "feats.0.pcfn.conv_0.weight", 4)[0] / width,
+        )
+        return Recognized(config=config, tensors=tensors)
+
+    @override
+    def write(
+        self, network: Network, tensors: Mapping[str, Tensor], *, training_size: int
+    ) -> dict[str, Tensor]:
+        return dict(tensors)
+
+
+class BasicSR(Official):
+    """The same names under BasicSR's, whose trainer the authors use."""
+
+    name = "basicsr"

@@ -7,15 +7,18 @@ input's size at each call, so that a model trained on 48 pixels reads one traine
 D11), and an exported graph takes any size.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
+from typing_extensions import override
 
-from dukd.networks.base import NetworkConfig, Staged
+from dukd.networks import layouts
+from dukd.networks.base import Layout, Network, NetworkConfig, Recognized, Staged
 from dukd.networks.layers import (
     DIV2K_MEAN,
     TAIL_RADIUS,
@@ -25,12 +28,21 @@ from dukd.networks.layers import (
     check_numbers,
     upsampler_steps,
 )
+from dukd.networks.windows import (
+    Closing,
+    FirstGroup,
+    Group,
+    TokenNorm,
+    relative_positions,
+    shift_mask,
+)
 
+_LARGEST_WINDOW = 64
 TAIL_WIDTH = 64
 """Channels of the upsampler, whatever the width of the network."""
-_APART = -100.0
-"""Added to the logits of pixels that are neighbors only because the shift wrapped around; its
-exponential is 4e-44."""
+
+
+SwinIRUpsampler = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +50,8 @@ class SwinIRConfig(NetworkConfig):
     """The numbers of a SwinIR; the defaults are the classical model's."""
 
     name: ClassVar[str] = "swinir"
+    unseen = frozenset({"value_range", "mean", "stochastic_depth"})
+    training_only = frozenset({"stochastic_depth"})
 
     width: int = 180
     """Channels of the features."""
@@ -49,8 +63,9 @@ class SwinIRConfig(NetworkConfig):
     """Pixels on a side of a window, an even number; images are padded to a multiple of it."""
     mlp_ratio: float = 2.0
     """Channels inside the feed-forward networks, as a multiple of the width."""
-    upsampler: Literal["pixelshuffle", "pixelshuffledirect"] = "pixelshuffle"
-    """``pixelshuffledirect`` is the light model's single convolution."""
+    upsampler: SwinIRUpsampler = "pixelshuffle"
+    """``pixelshuffledirect`` is the light model's single convolution, ``nearest+conv`` that of the
+    models for real photographs, ``none`` of those that restore at scale 1."""
     value_range: float = 1.0
     """White inside the network."""
     mean: Mean = DIV2K_MEAN
@@ -61,13 +76,19 @@ class SwinIRConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no network."""
-        if self.upsampler not in {"pixelshuffle", "pixelshuffledirect"}:
+        if self.upsampler not in get_args(SwinIRUpsampler):
             raise ValueError(
-                "SwinIR: upsampler is pixelshuffle or pixelshuffledirect, but got "
+                f"SwinIR: upsampler is one of {', '.join(get_args(SwinIRUpsampler))}, but got "
                 f"{self.upsampler!r}"
             )
         if self.upsampler == "pixelshuffle":
             upsampler_steps(self.scale)
+        fixed = {"nearest+conv": (2, 4, 8), "none": (1,)}.get(self.upsampler)
+        if fixed is not None and self.scale not in fixed:
+            raise ValueError(
+                f"SwinIR: the upsampler {self.upsampler} makes the scales {fixed}, but got "
+                f"{self.scale}"
+            )
         counts = {
             "scale": self.scale,
             "width": self.width,
@@ -89,18 +110,29 @@ class SwinIRConfig(NetworkConfig):
             raise ValueError(
                 f"SwinIR: the width {self.width} is no multiple of the heads {self.heads}"
             )
-        if self.window % 2:
+        if self.window % 2 or self.window > _LARGEST_WINDOW:
             raise ValueError(
-                f"SwinIR: window is even, since layers shift it by half, but got {self.window}"
+                f"SwinIR: window is even, since layers shift it by half, and at most "
+                f"{_LARGEST_WINDOW}, but got {self.window}"
             )
         if not 0 <= self.stochastic_depth < 1:
             raise ValueError(
                 f"SwinIR: stochastic_depth lies in [0, 1), but got {self.stochastic_depth}"
             )
 
+    @override
     def build(self) -> "SwinIR":
-        """Make the network with freshly initialized weights."""
         return SwinIR(self)
+
+    @classmethod
+    @override
+    def layouts(cls) -> tuple[Layout, ...]:
+        return (Official(), BasicSR())
+
+    @override
+    def describe(self) -> str:
+        size = f"{self.width} channels, layers {'+'.join(map(str, self.depths))}"
+        return f"SwinIR x{self.scale}, {size}, window {self.window}, {self.upsampler}"
 
 
 def swinir_teacher(scale: int) -> SwinIRConfig:
@@ -153,17 +185,8 @@ class SwinIR(Staged):
         )
         self.norm = nn.LayerNorm(width)
         self.conv_after_body = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_before_upsample: nn.Module = nn.Identity()
-        self.conv_last: nn.Module = nn.Identity()
-        if config.upsampler == "pixelshuffledirect":
-            last = nn.Conv2d(width, 3 * config.scale**2, 3, padding=1)
-            self.upsample = nn.Sequential(last, nn.PixelShuffle(config.scale))
-        else:
-            self.conv_before_upsample = nn.Sequential(
-                nn.Conv2d(width, TAIL_WIDTH, 3, padding=1), nn.LeakyReLU()
-            )
-            self.upsample = Upsampler(config.scale, TAIL_WIDTH)
-            self.conv_last = nn.Conv2d(TAIL_WIDTH, 3, 3, padding=1)
+        self.upsampler = config.upsampler
+        self._build_tail(config)
         # A row of stages in a tuple: their parameters are registered above, under the names other
         # people's files have.
         first, *others = self.layers
@@ -177,261 +200,51 @@ class SwinIR(Staged):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    @property
-    def stages(self) -> Sequence[nn.Module]:
-        """Groups, the first behind the norm of the embedding.
+    def _build_tail(self, config: SwinIRConfig) -> None:
+        self.conv_before_upsample: nn.Module = nn.Identity()
+        self.upsample: nn.Module = nn.Identity()
+        self.conv_last: nn.Module = nn.Identity()
+        if config.upsampler == "pixelshuffledirect":
+            last = nn.Conv2d(config.width, 3 * config.scale**2, 3, padding=1)
+            self.upsample = nn.Sequential(last, nn.PixelShuffle(config.scale))
+            return
+        if config.upsampler == "none":
+            self.conv_last = nn.Conv2d(config.width, 3, 3, padding=1)
+            return
+        self.conv_before_upsample = nn.Sequential(
+            nn.Conv2d(config.width, TAIL_WIDTH, 3, padding=1), nn.LeakyReLU()
+        )
+        if config.upsampler == "pixelshuffle":
+            self.upsample = Upsampler(config.scale, TAIL_WIDTH)
+        else:
+            for number in range(1, config.scale.bit_length()):
+                conv = nn.Conv2d(TAIL_WIDTH, TAIL_WIDTH, 3, padding=1)
+                self.add_module(f"conv_up{number}", conv)
+            self.conv_hr = nn.Conv2d(TAIL_WIDTH, TAIL_WIDTH, 3, padding=1)
+        self.conv_last = nn.Conv2d(TAIL_WIDTH, 3, 3, padding=1)
 
-        Then the norm and convolution that close the body.
-        """
+    @property
+    @override
+    def stages(self) -> Sequence[nn.Module]:
+        """Groups, the first behind the embedding's norm; then what closes the body."""
         return self.row
 
+    @override
     def head(self, lr: Tensor) -> Tensor:
-        """Subtract the mean, take the first convolution."""
         return self.conv_first(self.range.enter(lr))
 
+    @override
     def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
-        """Add the kept[0] x, upsample, add the mean."""
-        del lr
-        return self.range.leave(
-            self.conv_last(self.upsample(self.conv_before_upsample(x + kept[0])))
-        )
-
-
-class TokenNorm(nn.Module):
-    """The norm behind the embedding, under the name it has in other people's files."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, width, h, w)`` to the same shape."""
-        return _channels_first(self.norm(_channels_last(x)))
-
-
-class FirstGroup(nn.Module):
-    """The first group behind the norm of the embedding; the network's skip starts before both."""
-
-    def __init__(self, norm: nn.Module, group: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-        self.group = group
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, width, h, w)`` to the same shape."""
-        return self.group(self.norm(x))
-
-
-class Closing(nn.Module):
-    """The last norm and the convolution that closes the body."""
-
-    def __init__(self, norm: nn.Module, conv: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, width, h, w)`` to the same shape."""
-        return self.conv(_channels_first(self.norm(_channels_last(x))))
-
-
-class Group(nn.Module):
-    """Layers and a convolution, beside the identity."""
-
-    def __init__(
-        self, width: int, heads: int, window: int, inner: int, drop: Sequence[float]
-    ) -> None:
-        super().__init__()
-        self.residual_group = Layers(width, heads, window, inner, drop)
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, width, h, w)``, multiples of the window, to the same shape."""
-        return x + self.conv(_channels_first(self.residual_group(_channels_last(x))))
-
-
-class Layers(nn.Module):
-    """A row of layers, every second one shifted by half a window."""
-
-    def __init__(
-        self, width: int, heads: int, window: int, inner: int, drop: Sequence[float]
-    ) -> None:
-        super().__init__()
-        self.window = window
-        self.blocks = nn.ModuleList(
-            Layer(width, heads, window, shift=number % 2 * (window // 2), inner=inner, drop=chance)
-            for number, chance in enumerate(drop)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, h, w, width)`` to the same shape."""
-        apart = _apart(x, self.window)
-        for block in self.blocks:
-            x = block(x, apart)
-        return x
-
-
-class Layer(nn.Module):
-    """Attention inside windows and a feed-forward network, each behind a norm, with skips."""
-
-    def __init__(
-        self, width: int, heads: int, window: int, *, shift: int, inner: int, drop: float
-    ) -> None:
-        super().__init__()
-        self.window = window
-        self.shift = shift
-        self.drop = drop
-        self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(width, heads, window)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = FeedForward(width, inner)
-
-    def forward(self, x: Tensor, apart: Tensor) -> Tensor:
-        """``(n, h, w, width)`` to the same shape.
-
-        ``apart`` is used where the windows are shifted.
-        """
-        x = x + self._sometimes(self._attend(self.norm1(x), apart))
-        return x + self._sometimes(self.mlp(self.norm2(x)))
-
-    def _attend(self, x: Tensor, apart: Tensor) -> Tensor:
-        rows, columns = x.shape[1] // self.window, x.shape[2] // self.window
-        if self.shift == 0:
-            return _join(
-                self.attn(_split(x, rows, columns, self.window), None), rows, columns, self.window
-            )
-        x = x.roll((-self.shift, -self.shift), (1, 2))
-        x = _join(
-            self.attn(_split(x, rows, columns, self.window), apart), rows, columns, self.window
-        )
-        return x.roll((self.shift, self.shift), (1, 2))
-
-    def _sometimes(self, branch: Tensor) -> Tensor:
-        """Leave the branch out for some images of the batch, while training.
-
-        Draws from the global generator.
-        """
-        if not self.training or self.drop == 0:
-            return branch
-        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop
-        return branch * kept / (1 - self.drop)
-
-
-class Attention(nn.Module):
-    """Multi-head attention among a window's pixels, with a learnt bias per relative position."""
-
-    relative_position_index: Tensor
-
-    def __init__(self, width: int, heads: int, window: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.factor = (width // heads) ** -0.5
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer(
-            "relative_position_index", relative_positions(window), persistent=False
-        )
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, apart: Tensor | None) -> Tensor:
-        """``(n * windows, pixels, width)`` to the same shape.
-
-        ``apart`` is ``(windows, pixels, pixels)``.
-        """
-        pixels, width = x.shape[1:]
-        qkv = self.qkv(x).reshape(-1, pixels, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(
-            0
-        )  # (n * windows, heads, pixels, width / heads)
-        logits = (query * self.factor) @ key.transpose(
-            -2, -1
-        )  # the older ONNX exporter knows no ``mT``
-        bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
-        logits = logits + bias.reshape(pixels, pixels, self.heads).permute(2, 0, 1)
-        if apart is not None:
-            logits = logits.reshape(-1, apart.shape[0], self.heads, pixels, pixels) + apart[:, None]
-            logits = logits.reshape(-1, self.heads, pixels, pixels)
-        answer = logits.softmax(-1) @ value
-        return self.proj(answer.transpose(1, 2).reshape(-1, pixels, width))
-
-
-class FeedForward(nn.Module):
-    """Two linear layers for each pixel."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, inner)
-        self.fc2 = nn.Linear(inner, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, h, w, width)`` to the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-def relative_positions(window: int) -> Tensor:
-    """Row of the bias table for each pair of pixels in a window, ``(window**2, window**2)``.
-
-    Example:
-        >>> relative_positions(2)[0]
-        tensor([4, 3, 1, 0])
-    """
-    y, x = (
-        grid.flatten()
-        for grid in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
-    )
-    down, right = (place[:, None] - place[None] + window - 1 for place in (y, x))
-    return down * (2 * window - 1) + right
-
-
-def shift_mask(h: int, w: int, window: int, like: Tensor) -> Tensor:
-    """What to add to the logits in shifted windows.
-
-    Nothing, or -100 between pixels of different regions.
-
-    A shift wraps around, and brings pixels of opposite edges into one window: the last row and
-    column of windows hold what came from the other side behind what was there, and pixels attend
-    within their own part.
-
-    Args:
-        h: Rows, a multiple of the window.
-        w: Columns likewise.
-        window: Pixels on a side of a window.
-        like: Gives kind and device.
-
-    Returns:
-        ``(windows, window**2, window**2)``.
-    """
-    rows, columns = (
-        torch.arange(size, device=like.device) >= size - window // 2 for size in (h, w)
-    )
-    regions = (2 * rows.long()[:, None] + columns.long()[None])[None, :, :, None]
-    regions = _split(regions, h // window, w // window, window).squeeze(-1)  # (windows, window**2)
-    return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * _APART
-
-
-def _apart(x: Tensor, window: int) -> Tensor:
-    return shift_mask(x.shape[1], x.shape[2], window, x)
-
-
-def _split(x: Tensor, rows: int, columns: int, window: int) -> Tensor:
-    """``(n, h, w, c)`` to ``(n * rows * columns, window**2, c)``."""
-    x = x.reshape(-1, rows, window, columns, window, x.shape[-1])
-    return x.transpose(2, 3).reshape(-1, window * window, x.shape[-1])
-
-
-def _join(x: Tensor, rows: int, columns: int, window: int) -> Tensor:
-    """Undo ``_split``."""
-    x = x.reshape(-1, rows, columns, window, window, x.shape[-1])
-    return x.transpose(2, 3).reshape(-1, rows * window, columns * window, x.shape[-1])
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1)
-
-
-def _channels_first(x: Tensor) -> Tensor:
-    return x.permute(0, 3, 1, 2)
+        x = x + kept[0]
+        if self.upsampler == "none":
+            return self.range.leave(self.range.enter(lr) + self.conv_last(x))
+        x = self.conv_before_upsample(x)
+        if self.upsampler == "nearest+conv":
+            for number in range(1, self.scale.bit_length()):
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+                x = F.leaky_relu(self.get_submodule(f"conv_up{number}")(x), 0.2)
+            x = F.leaky_relu(self.conv_hr(x), 0.2)
+        return self.range.leave(self.conv_last(self.upsample(x)))
 
 
 def _radius(config: SwinIRConfig) -> int:
@@ -439,7 +252,7 @@ def _radius(config: SwinIRConfig) -> int:
     window, reach = config.window, 0
     for place in range(window):
         first = last = place
-        tail = 1 if config.upsampler == "pixelshuffledirect" else 1 + TAIL_RADIUS
+        tail = 1 if config.upsampler in {"pixelshuffledirect", "none"} else 1 + TAIL_RADIUS
         first, last = first - tail - 1, last + tail + 1
         for depth in reversed(config.depths):
             first, last = first - 1, last + 1
@@ -449,3 +262,91 @@ def _radius(config: SwinIRConfig) -> int:
                 last = (last - shift) // window * window + shift + window - 1
         reach = max(reach, place - first + 1, last - place + 1)
     return reach
+
+
+_FOLLOWED = ("attn_mask", "relative_position_index")
+"""Endings of tensors that follow from sizes, so that they are made anew."""
+_OTHERS = {
+    "layers.0.conv.0.weight": "SwinIR's closing of groups by three convolutions",
+    "absolute_pos_embed": "SwinIR's absolute position embedding",
+}
+
+
+class Official(Layout):
+    """The authors' names, which are ours, with masks for one training size."""
+
+    name = "official"
+    signature = (
+        r"layers\.\d+\.residual_group\.blocks\.\d+\.attn\.qkv\.weight",
+        r"conv_after_body\.weight",
+    )
+
+    @override
+    def read(self, tensors: Mapping[str, Tensor]) -> Recognized:
+        kept = {name: t for name, t in tensors.items() if not name.endswith(_FOLLOWED)}
+        for name, what in _OTHERS.items():
+            if name in kept:
+                raise layouts.LayoutError(f"{what} is not among what dukd has")
+        block = "residual_group.blocks.0"
+        tables = [
+            layouts.shape(kept, f"layers.{group}.{block}.attn.relative_position_bias_table", 2)
+            for group in range(layouts.count(kept, r"layers\.(\d+)\."))
+        ]
+        width = layouts.shape(kept, "conv_first.weight", 4)[0]
+        upsampler, scale = _tail(kept)
+        config = SwinIRConfig(
+            scale=scale,
+            width=width,
+            depths=tuple(
+                layouts.count(kept, rf"layers\.{group}\.residual_group\.blocks\.(\d+)\.")
+                for group in range(len(tables))
+            ),
+            heads=tuple(table[1] for table in tables),
+            window=(math.isqrt(tables[0][0]) + 1) // 2,
+            mlp_ratio=layouts.shape(kept, f"layers.0.{block}.mlp.fc1.weight", 2)[0] / width,
+            upsampler=upsampler,
+        )
+        return Recognized(config=config, tensors=kept)
+
+    @override
+    def write(
+        self, network: Network, tensors: Mapping[str, Tensor], *, training_size: int
+    ) -> dict[str, Tensor]:
+        config = cast("SwinIRConfig", network.config)
+        return dict(tensors) | _buffers(config, training_size)
+
+
+class BasicSR(Official):
+    """The same names, which BasicSR's code has too."""
+
+    name = "basicsr"
+
+
+def _tail(tensors: Mapping[str, Tensor]) -> tuple[SwinIRUpsampler, int]:
+    """The upsampler and the scale that the tensors after the body make."""
+    if "conv_up1.weight" in tensors:
+        steps = layouts.count(tensors, r"conv_up(\d)\.weight")
+        return "nearest+conv", 1 << min(steps, layouts.LARGEST_SCALE.bit_length())
+    if "upsample.0.weight" not in tensors:
+        return "none", 1
+    if "conv_last.weight" in tensors:
+        return "pixelshuffle", layouts.upsampler_scale(tensors)
+    channels = layouts.shape(tensors, "upsample.0.weight", 4)[0]
+    return "pixelshuffledirect", layouts.shuffle_factor(channels, 3)
+
+
+def _buffers(config: SwinIRConfig, size: int) -> dict[str, Tensor]:
+    if size <= config.window or size % config.window:
+        raise layouts.LayoutError(
+            "SwinIR's masks need a training size that is a multiple of the window "
+            f"{config.window} and above it, but got {size}"
+        )
+    buffers: dict[str, Tensor] = {}
+    for group, depth in enumerate(config.depths):
+        for number in range(depth):
+            block = f"layers.{group}.residual_group.blocks.{number}"
+            buffers[f"{block}.attn.relative_position_index"] = relative_positions(config.window)
+            if number % 2:
+                like = torch.zeros(())
+                buffers[f"{block}.attn_mask"] = shift_mask(size, size, config.window, like)
+    return buffers

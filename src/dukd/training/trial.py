@@ -1,23 +1,17 @@
 """Try a teacher before hours are spent on it: against bicubic, and read otherwise."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import fields, replace
-from itertools import product
-from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from typing_extensions import override
 
 from dukd.data.pairs import load
 from dukd.evaluation import metrics
 from dukd.evaluation.evaluate import answer
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
-from dukd.networks.base import Network, Wrapped
-from dukd.networks.layers import DIV2K_MEAN
+from dukd.networks.base import Network
+from dukd.networks.files import guess
 from dukd.training.validation import Validation, some
 
 
@@ -46,7 +40,7 @@ def try_teacher(teacher: Network, validation: Validation, count: int) -> str:
     crops = [_crop(lr, hr, validation.scale) for lr, hr in loaded[:_TRIALS]]
     as_read = _mean_psnr(teacher, crops, validation)
     beaten = ours > bicubic
-    others = _read_otherwise(teacher, changes=1 if beaten else len(UNSAID) + 1)
+    others = _read_otherwise(teacher, changes=1 if beaten else len(guess.HABITS) + 1)
     measured = [
         (_mean_psnr(other, crops, validation), count, what) for count, what, other in others
     ]
@@ -114,49 +108,19 @@ def _read_otherwise(
     teacher: Network, changes: int
 ) -> Generator[tuple[int, str, Network], None, None]:
     """The same weights with other numbers that a file may not say, and as BGR."""
-    config, tensors = teacher.config, teacher.state_dict()
-    there = {f.name: getattr(config, f.name) for f in fields(config) if f.name in UNSAID}
-    alternatives = [
-        [value, *(v for v in UNSAID[name] if v != value)] for name, value in there.items()
-    ]
-    for values in product(*alternatives):
-        changed = {n: v for n, v in zip(there, values, strict=True) if v != there[n]}
-        options = " ".join(
-            f"--teacher.{n.replace('_', '-')} {_shown(v)}" for n, v in changed.items()
-        )
-        if len(changed) > changes:
-            continue
-        other = teacher
-        if changed:
-            with torch.random.fork_rng(devices=[]):
-                other = replace(config, **changed).build()
-            other.load_state_dict(tensors)
-            other.to(next(teacher.parameters()).device)
-            yield len(changed), options, other.frozen()
-        if len(changed) < changes:
-            yield len(changed) + 1, f"{options} and {_BGR}" if options else _BGR, _Exchanged(other)
+    for reading in guess.readings(teacher, changes):
+        words = [
+            f"--teacher.{name.replace('_', '-')} {_shown(value)}"
+            for name, value in reading.changed.items()
+        ]
+        text = " ".join(words)
+        if reading.exchanged:
+            text = f"{text} and {_BGR}" if text else _BGR
+        yield reading.changes, text, reading.network
 
 
 _BGR = "blue and red exchanged (its first and last layers are for BGR: convert the file)"
-UNSAID: dict[str, tuple[float | tuple[float, float, float], ...]] = {
-    "value_range": (1.0, 255.0),
-    "mean": ((0.0, 0.0, 0.0), DIV2K_MEAN),
-    "residual_scale": (1.0, 0.1),
-}
-"""What files often do not say of their networks, and what it usually is."""
 
 
-def _shown(value: object) -> str:
-    return (
-        " ".join(map(str, cast("tuple[float, ...]", value)))
-        if isinstance(value, tuple)
-        else str(value)
-    )
-
-
-class _Exchanged(Wrapped):
-    """A network that is shown blue for red, and whose output is turned back."""
-
-    @override
-    def forward(self, lr: Tensor) -> Tensor:
-        return self.network(lr.flip(1)).flip(1)
+def _shown(value: guess.Number) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Files of tensors from anywhere: read without running anything in them, and without trusting their sizes.
+"""Files of tensors from anywhere: read without running anything, and without trusting sizes.
 
 The order of the checks is the point: the size of the file, the members of the archive, the globals
 its pickle asks for, the sizes it declares (on tensors without storage), and only then torch's safe
@@ -8,7 +8,7 @@ loader. There is no other loader to fall back to.
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -30,11 +30,9 @@ MAX_TENSORS = 100_000
 """Most tensors in a file."""
 MAX_RANK = 8
 """Most dimensions of a tensor."""
+_DEEPEST = 12
+"""Containers in containers in which tensors are looked for."""
 
-WRAPPERS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model")
-"""Keys under which a file keeps its weights, the averaged ones first."""
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net_g.")
-_NOT_WEIGHTS = frozenset({"n_averaged"})  # the counter of torch's AveragedModel
 _MEMBER = re.compile(
     r"[^/]*/(data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+)"
 )
@@ -49,14 +47,8 @@ class TensorFile:
 
     kind: Kind
     """How the file is made."""
-    tensors: Mapping[str, Tensor]
-    """On the CPU, by name without prefixes."""
-    wrapper: str | None
-    """Key under which they stood, or None."""
-    others: tuple[str, ...]
-    """Other keys under which weights stand, which were not chosen."""
-    prefix: str
-    """What was taken off every name."""
+    content: Mapping[object, object]
+    """Tensors by name on the CPU, or what a checkpoint holds beside them."""
     metadata: Mapping[str, str]
     """Strings beside the tensors."""
 
@@ -114,46 +106,77 @@ def _load_safetensors(path: Path) -> TensorFile:
         ) from error
     if not tensors:
         raise WeightsError(f"{path} holds no tensors")
-    names, prefix = _without_prefix(tensors)
-    return TensorFile(
-        kind="safetensors", tensors=names, wrapper=None, others=(), prefix=prefix, metadata=metadata
-    )
+    _check_sizes(path, tensors, path.stat().st_size)
+    content = cast("Mapping[object, object]", tensors)
+    return TensorFile(kind="safetensors", content=content, metadata=metadata)
 
 
 def _load_torch(path: Path, size: int) -> TensorFile:
+    with torch.serialization.safe_globals(_INERT):
+        loaded = _loaded_safely(path, size)
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{path} holds a {type(loaded).__name__}, not weights by name")
+    content = cast("Mapping[object, object]", loaded)
+    strings = content.get("dukd")
+    pairs = cast("Mapping[object, object]", strings) if isinstance(strings, Mapping) else {}
+    metadata = {str(k): v for k, v in pairs.items() if isinstance(v, str)}
+    return TensorFile(kind="torch", content=content, metadata=metadata)
+
+
+def _loaded_safely(path: Path, size: int) -> object:
     if zipfile.is_zipfile(path):
         _check_archive(path, size)
         unsafe = get_unsafe_globals_in_checkpoint(path)
         if unsafe:
             raise _refusal(path, sorted(unsafe))
     try:
-        with (
-            FakeTensorMode()
-        ):  # no storage is made: a file that lies about its sizes is found out for free
-            declared = torch.load(path, map_location="cpu", weights_only=True)
-        _check_sizes(path, _pick(path, declared)[0], size)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # No storage is made: a file that lies about its sizes is found out for free.
+        with FakeTensorMode():
+            declared: object = torch.load(path, map_location="cpu", weights_only=True)
+        _check_sizes(path, dict(_tensors_in(declared, _DEEPEST)), size)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         found = _GLOBAL.search(str(error))
         if found:
             raise _refusal(path, [found[1]]) from error
         raise
-    tensors, wrapper, others = _pick(path, loaded)
-    names, prefix = _without_prefix(tensors)
-    strings = loaded.get("dukd")
-    metadata = (
-        {str(k): v for k, v in strings.items() if isinstance(v, str)}
-        if isinstance(strings, dict)
-        else {}
+
+
+class _Inert:
+    """Stands for what trainers keep beside weights, such as a score; nothing of it is run."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+_INERT: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+    (_Inert, name)
+    for name in (
+        *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"),
+        *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+        *("numpy.ndarray", "argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath"),
+        *("pathlib.PurePosixPath", "datetime.datetime", "datetime.timedelta"),
+        *(f"numpy.dtypes.{kind}DType" for kind in ("Float64", "Float32", "Int64", "Int32", "Bool")),
     )
-    return TensorFile(
-        kind="torch",
-        tensors=names,
-        wrapper=wrapper,
-        others=others,
-        prefix=prefix,
-        metadata=metadata,
-    )
+]
+"""Names in a checkpoint that are read as nothing."""
+
+
+def _tensors_in(value: object, depth: int, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested containers, with where it stands."""
+    if isinstance(value, Tensor):
+        yield name, value
+        return
+    if depth == 0:
+        return
+    inner: Iterable[tuple[object, object]] = ()
+    if isinstance(value, Mapping):
+        inner = cast("Mapping[object, object]", value).items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(cast("Sequence[object]", value))
+    for key, one in inner:
+        yield from _tensors_in(one, depth - 1, f"{name}.{key}" if name else str(key))
 
 
 def _refusal(path: Path, names: list[str]) -> WeightsError:
@@ -203,53 +226,7 @@ def _check_sizes(path: Path, tensors: Mapping[str, Tensor], size: int) -> None:
             )
 
 
-def _is_state_dict(value: object) -> bool:
-    return isinstance(value, Mapping) and any(
-        isinstance(v, Tensor) for v in cast("Mapping[object, object]", value).values()
-    )
-
-
-def _pick(path: Path, loaded: object) -> tuple[dict[str, Tensor], str | None, tuple[str, ...]]:
-    """Choose the weights among what a file holds."""
-    if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{path} holds a {type(loaded).__name__}, not weights by name")
-    content = cast("Mapping[object, object]", loaded)
-    present = [key for key in WRAPPERS if _is_state_dict(content.get(key))]
-    wrapper = present[0] if present else None
-    chosen = cast("Mapping[object, object]", content[wrapper]) if wrapper else content
-    tensors = {str(name): value for name, value in chosen.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise WeightsError(
-            f"{path} holds no weights; its keys are {_some([repr(k) for k in content])}"
-        )
-    return tensors, wrapper, tuple(present[1:])
-
-
-def _without_prefix(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Take off what training wrappers put before every name, in whatever order they were nested."""
-    kept = {name: tensor for name, tensor in tensors.items() if name not in _NOT_WEIGHTS}
-    taken = ""
-    while prefix := next(_common(kept), None):
-        kept = {name.removeprefix(prefix): tensor for name, tensor in kept.items()}
-        taken += prefix
-    return kept, taken
-
-
-def _common(tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    return (
-        prefix
-        for prefix in _PREFIXES
-        if tensors and all(len(n) > len(prefix) and n.startswith(prefix) for n in tensors)
-    )
-
-
-def _some(names: list[str], count: int = 5) -> str:
-    return ", ".join(names[:count]) + (
-        f" and {len(names) - count} more" if len(names) > count else ""
-    )
-
-
 def _first_line(error: Exception) -> str:
-    """The error's class and first line; of torch's advice to load without its safe loader, nothing."""
+    """The error's class and first line, without torch's advice to load without its safe loader."""
     lines = str(error).split("Weights only load failed.")[0].splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

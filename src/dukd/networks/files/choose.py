@@ -1,0 +1,127 @@
+"""Which of the tensors in a file are the network's weights: trainers wrap, prefix and count.
+
+A checkpoint may hold a network under a key, under a prefix of every name, beside its moving
+average, a discriminator and an optimizer. `candidates` finds what may be weights, the averaged ones
+first; whoever asks takes the first that is a known network, and tells what was left.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor
+
+_DEEPEST = 4
+_MOST = 64
+"""Groups of tensors that are looked at."""
+_KEYS = (
+    *("params", "state_dict", "model_state_dict", "model", "net_g", "netg", "generator", "g"),
+    *("net", "network", "weights"),
+)
+"""Keys of weights that are not averaged, the usual ones first."""
+_PREFIXES = (
+    *("module.", "_orig_mod.", "model.", "net.", "net_g.", "netG.", "generator.", "g."),
+    *("network.", "ema_model.", "generator_ema.", "model_ema.", "net_g_ema.", "g_ema.", "ema."),
+    *("online_model.", "student."),
+)
+_AVERAGED = frozenset({"ema", "swa", "averaged", "average", "avg", "shadow"})
+_OTHERS = frozenset(
+    {
+        *("optim", "optimizer", "optimizers", "scheduler", "schedulers", "scaler", "rng"),
+        *("d", "netd", "disc", "discriminator", "perceptual", "criterion", "loss", "losses"),
+    }
+)
+"""Words of keys that hold no network that upscales."""
+LEFTOVERS = frozenset(
+    {"total_ops", "total_params", "num_batches_tracked", "n_averaged", "step", "steps"}
+    | {"step_counter", "initted", "iter", "epoch"}
+)
+"""Last parts of names that trainers and counters leave among weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Tensors that may be the weights of a network."""
+
+    key: str | None
+    """Where they stand in the file, such as ``state_dict.generator_ema``; None for the top."""
+    prefix: str
+    """What was taken off every name."""
+    averaged: bool
+    """Whether they are a moving average over training steps."""
+    tensors: Mapping[str, Tensor]
+
+
+def candidates(content: Mapping[object, object]) -> list[Candidate]:
+    """What may be weights in a file's content, the most likely first.
+
+    Each group of tensors appears with as many prefixes taken off as it has, from none on.
+    """
+    found: list[Candidate] = []
+    for path, tensors in _groups(content, (), _DEEPEST):
+        averaged = bool(_words(*path) & _AVERAGED) or "n_averaged" in tensors
+        found += _stripped(".".join(path) or None, tensors, averaged=averaged)
+        found += _parts(path, tensors)
+        if len(found) > _MOST:
+            break
+    return sorted(found, key=lambda c: (not c.averaged, _rank(c.key)))
+
+
+def leftover(name: str) -> bool:
+    """Whether a tensor of this name counts or times something, and is no weight."""
+    return name.rpartition(".")[2] in LEFTOVERS
+
+
+def _groups(
+    content: Mapping[object, object], path: tuple[str, ...], depth: int
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if any(not leftover(name) for name in tensors):
+        yield path, tensors
+    for key, value in content.items() if depth else ():
+        if isinstance(value, Mapping) and isinstance(key, str) and not _words(key) & _OTHERS:
+            yield from _groups(cast("Mapping[object, object]", value), (*path, key), depth - 1)
+
+
+def _parts(path: tuple[str, ...], tensors: Mapping[str, Tensor]) -> list[Candidate]:
+    """Networks beside each other in one group, under prefixes such as ``generator_ema.``."""
+    present = {name.partition(".")[0] + "." for name in tensors if "." in name}
+    found: list[Candidate] = []
+    for prefix in _PREFIXES if len(present) > 1 else ():
+        part = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        if part:
+            key = ".".join((*path, prefix.removesuffix(".")))
+            averaged = bool(_words(prefix, *path) & _AVERAGED)
+            found += _stripped(key, part, averaged=averaged, prefix=prefix)
+    return found
+
+
+def _stripped(
+    key: str | None, tensors: Mapping[str, Tensor], *, averaged: bool, prefix: str = ""
+) -> list[Candidate]:
+    """The group as it is, and without one prefix of every name after the other."""
+    found = [Candidate(key=key, prefix=prefix, averaged=averaged, tensors=tensors)]
+    while len(found) <= len(_PREFIXES):
+        names = [name for name in tensors if not leftover(name)]
+        common = next((p for p in _PREFIXES if all(_inside(n, p) for n in names)), None)
+        if common is None:
+            break
+        tensors = {name.removeprefix(common): tensor for name, tensor in tensors.items()}
+        prefix += common
+        averaged = averaged or bool(_words(common) & _AVERAGED)
+        found.append(Candidate(key=key, prefix=prefix, averaged=averaged, tensors=tensors))
+    return found
+
+
+def _inside(name: str, prefix: str) -> bool:
+    return len(name) > len(prefix) and name.startswith(prefix)
+
+
+def _words(*keys: str) -> set[str]:
+    return {word for key in keys for word in re.split(r"[._\-\s]+", key.lower()) if word}
+
+
+def _rank(key: str | None) -> int:
+    last = (key or "").rpartition(".")[2].lower()
+    return _KEYS.index(last) if last in _KEYS else len(_KEYS)
