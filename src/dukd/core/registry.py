@@ -1,6 +1,16 @@
-"""Classes found by name: every concrete subclass that has been imported, ours or a user's."""
+"""Classes found by name: every concrete subclass that has been imported, ours or a user's.
 
+Installed packages add theirs by an entry point of the group ``dukd.plugins``, whose module is
+imported when classes are first looked for.
+"""
+
+import warnings
+from importlib.metadata import entry_points
 from typing import Any
+
+GROUP = "dukd.plugins"
+"""Entry points whose modules define networks, methods and other classes."""
+_loaded: set[str] = set()
 
 
 def known(base: type[Any]) -> dict[str, type[Any]]:
@@ -13,6 +23,7 @@ def known(base: type[Any]) -> dict[str, type[Any]]:
     Raises:
         ValueError: If a class has no name, or two have the same.
     """
+    load_plugins()
     found: dict[str, type[Any]] = {}
     waiting = [base]
     while waiting:
@@ -29,6 +40,24 @@ def known(base: type[Any]) -> dict[str, type[Any]]:
                 )
             found[name] = kind
     return dict(sorted(found.items()))
+
+
+def load_plugins() -> None:
+    """Import the modules of installed plug-ins, once; one that fails is told and left out."""
+    for plugin in entry_points(group=GROUP):
+        if plugin.value in _loaded:
+            continue
+        _loaded.add(plugin.value)
+        try:
+            plugin.load()
+        except Exception as error:  # noqa: BLE001  another's code fails as it likes
+            package = plugin.dist.name if plugin.dist else "an unknown package"
+            warnings.warn(
+                f"the plug-in {plugin.name!r} of {package} ({plugin.value}) cannot be imported and "
+                f"is left out: {type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def _place(kind: type[Any]) -> str:
