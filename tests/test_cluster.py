@@ -347,6 +347,37 @@ def test_without_images_left_nothing_is_started(network, tmp_path, monkeypatch):
     assert again.skipped == (photo,)
 
 
+class _Failing:
+    """Starts a process, and then fails, as Ray does where ports or memory are short."""
+
+    exceptions = type("exceptions", (), {"RayError": type("RayError", (Exception,), {})})
+
+    def __init__(self) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, *, _temp_dir: str, **_: object) -> None:
+        command = [sys.executable, "-c", "import time; time.sleep(600)", _temp_dir]
+        self.started.append(subprocess.Popen(command))
+        raise RuntimeError("the raylet has gone\nwith more lines")
+
+    def shutdown(self) -> None: ...
+
+
+def test_a_ray_that_does_not_start_leaves_nothing_behind():
+    failing = _Failing()
+
+    with (
+        pytest.raises(ValueError, match="Ray did not start on this machine: the raylet has gone;"),
+        workers._connected(failing, None, 2),
+    ):
+        pytest.fail("it is connected")
+
+    assert failing.started[0].wait(timeout=60) == -signal.SIGKILL
+
+
 def test_without_the_extra_it_is_named(network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
 

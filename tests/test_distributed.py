@@ -91,12 +91,12 @@ def processes(jobs, out, world, timeout=60.0) -> list[subprocess.Popen]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = os.environ | {
-        "PYTHONPATH": str(Path(loop.__file__).parents[1]),
+        "PYTHONPATH": str(Path(loop.__file__).parents[2]),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
         "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
     }
     command = [
         sys.executable,
@@ -349,7 +349,7 @@ def test_torchrun_starts_the_command(folder, runs, tmp_path):
     ]
     command = ["train", str(root / "exact.yaml"), "--out", str(tmp_path / "run"), "--device", "cpu"]
     environment = os.environ | {
-        "PYTHONPATH": str(Path(loop.__file__).parents[1]),
+        "PYTHONPATH": str(Path(loop.__file__).parents[2]),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
@@ -460,3 +460,45 @@ def test_a_fingerprint_sees_one_bit():
 
     b.bias.data[0] = torch.nextafter(b.bias.data[0], torch.tensor(9.0))
     assert fingerprint(a) != fingerprint(b)
+
+
+LISTENING = """
+import os
+from pathlib import Path
+import torch
+from dukd.core.distributed import join
+with join(torch.device("cpu")) as world:
+    world.wait()
+    mine = {os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, address, _, state, *_, = words = line.split()
+            if state == "0A" and f"socket:[{words[9]}]" in mine:
+                print(table, address.split(":")[0])
+    world.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets are looked up in /proc")
+def test_on_one_machine_nobody_outside_can_connect():
+    """torch's own store listens on all interfaces, and knows no password."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    here = os.environ | {"PYTHONPATH": str(Path(loop.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    here |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    here |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", LISTENING],
+            env=here | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=100)[0] for rank in ranks]
+
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert "tcp 0100007F" in said[0]
+    assert set("".join(said).split("\n")) == {"tcp 0100007F", ""}

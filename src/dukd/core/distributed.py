@@ -9,6 +9,7 @@ number of processes leaves no trace in the weights.
 import hashlib
 import math
 import os
+import socket
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -208,7 +209,8 @@ def join(
         device = numbered(torch.device("cuda", local))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _talking(rank, size):
-        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+        store = _loopback_store(environment, rank, size, timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
         with _talking(rank, size):
             patient = dist.new_group(backend="gloo", timeout=patience)
@@ -220,6 +222,35 @@ def join(
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _loopback_store(
+    environment: Mapping[str, str], rank: int, size: int, timeout: timedelta
+) -> "dist.TCPStore | None":  # pyright: ignore[reportPrivateImportUsage]
+    """Where ranks on one machine meet: nobody outside can connect; None leaves it to torch.
+
+    torch's own store listens on all interfaces and knows no password. torchrun's agent may have
+    opened one already, which ranks then use.
+    """
+    if environment.get("LOCAL_WORLD_SIZE") != str(size):
+        return None
+    loopback = next((name for _, name in socket.if_nameindex() if name in {"lo", "lo0"}), None)
+    if loopback is not None:
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, loopback)
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return None
+    port, listening = int(environment["MASTER_PORT"]), -1
+    if rank == 0:
+        listening = socket.create_server(("127.0.0.1", port)).detach()  # the store closes it
+    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+        "127.0.0.1",
+        port,
+        size,
+        rank == 0,
+        timeout,
+        master_listen_fd=listening if rank == 0 else None,
+    )
 
 
 class InOrder:

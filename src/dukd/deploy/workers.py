@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import pickle
+import signal
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -275,7 +276,8 @@ def _package(*, local: bool) -> Any:  # noqa: ANN401  a module that may be missi
         return importlib.import_module("ray")
     except ImportError as error:
         raise ValueError(
-            f"upscaling with workers needs {error.name}: pip install 'dukd[ray]'"
+            f"upscaling with workers needs {(error.name or 'ray').split('.')[0]}: pip install "
+            "'dukd[ray]'"
         ) from None
 
 
@@ -325,10 +327,26 @@ def _start(ray: Any, count: int, store: int, folder: str) -> None:  # noqa: ANN4
             logging_level=logging.ERROR,
             _temp_dir=folder,
         )
+    except Exception as error:
+        ray.shutdown()
+        _end_processes(folder)  # what had started does not know that the rest did not
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"Ray did not start on this machine: {why}; --workers 0 does without it"
+        ) from error
     finally:
         del os.environ["PYTHONPATH"]
         if before is not None:
             os.environ["PYTHONPATH"] = before
+
+
+def _end_processes(folder: str) -> None:
+    """End the processes that work in a folder of ours, which their command lines name."""
+    for process in Path("/proc").glob("[0-9]*"):  # elsewhere than on Linux there is none
+        with suppress(OSError):  # it has just ended, or is somebody else's
+            words = (process / "cmdline").read_bytes()
+            if os.fsencode(folder) in words and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _join(ray: Any, address: str) -> None:  # noqa: ANN401  of Ray
