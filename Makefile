@@ -13,7 +13,7 @@ DEV := $(VENV)/.dev-installed
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check clean
+.PHONY: help demo test soak lint check clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -24,6 +24,9 @@ demo: $(DEMO) ## Distil a small network three ways in about five minutes, and wr
 
 test: $(DEV) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup $(ARGS)
+
+soak: $(DEV) ## Stop runs at every operation on the disk, an hour or so
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tests/soak/soak_runs.py
 
 lint: $(DEV) ## Check style, layout and types
 	$(BIN)/ruff check .

@@ -114,11 +114,10 @@ def _save_png(file: IO[bytes], image: Image, text: Mapping[str, str]) -> None:
         return
     with io.BytesIO() as plain:
         pillow(image).save(plain, format="PNG")
-        content = plain.getbuffer()
-        file.write(content[:33])  # signature and header
-        file.write(front)
-        file.write(content[33:])
-        content.release()
+        content = memoryview(plain.getvalue())  # not its buffer: a full disk would be a BufferError
+    file.write(content[:33])  # signature and header
+    file.write(front)
+    file.write(content[33:])
 
 
 def _save(file: IO[bytes], image: Image, kind: Format, quality: int) -> None:
