@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from dukd import images
-from dukd.cli import COMMANDS, run, terminal
+from dukd.cli import COMMANDS, commands, run, terminal
 from dukd.cli.info import field_texts
 from dukd.cli.terminal import Bar
 from dukd.cli.train import Train, parse
+from dukd.core.registry import known
 from dukd.core.text import amount, duration
 from dukd.data.packing import prepare
 from dukd.data.pairs import find_pairs
 from dukd.images import Image
-from dukd.methods import DUKD
+from dukd.methods import DUKD, Method
 from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig
 from dukd.networks.files import weights
 from dukd.training.loop import Interrupted
@@ -339,10 +340,35 @@ def test_upscale_does_what_it_can_and_lists_the_rest(world, folder, tmp_path):
 
 def test_help_is_given_for_every_command(world):
     said = world.works("--help")
-    for name, kind in COMMANDS.items():
+    for name, command in COMMANDS.items():
         assert f"  {name} " in said
-        assert "Example: dukd " in (kind.__doc__ or "")
+        text = command.load().__doc__ or ""
+        assert command.summary == text.splitlines()[0]
+        assert "Example: dukd " in text
         assert f"usage: dukd {name}" in world.works(f"{name} --help")
+
+
+@pytest.mark.parametrize("line", ["--help", "--version", "methods", "mehods"])
+def test_lists_do_not_wait_for_torch(line):
+    """Its import takes seconds; whoever mistypes a command is not to wait for it either."""
+    program = (
+        f"import sys; from dukd.cli import run; run([{line!r}]); print('torch' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(images.__file__).parents[2])}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_methods_are_listed_from_the_sources_as_they_are():
+    assert list(commands.methods().items()) == [
+        (name, (method.__doc__ or "").splitlines()[0])
+        for name, method in known(Method).items()
+        if method.__module__.startswith("dukd.")
+    ]
 
 
 def test_the_help_of_train_knows_the_experiment(world):

@@ -5,6 +5,7 @@ code; tyro makes the parser and the help of it. What is made goes to standard ou
 complaints go to standard error.
 """
 
-from dukd.cli.program import COMMANDS, main, run
+from dukd.cli.commands import COMMANDS
+from dukd.cli.program import main, run
 
 __all__ = ["COMMANDS", "main", "run"]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 import tyro
 
 from dukd import recipes
+from dukd.cli.commands import ABOUT_METHODS
 from dukd.cli.terminal import facts, out, say, table
 from dukd.core import files
 from dukd.core.config import nearest
@@ -237,10 +238,7 @@ class Methods:
             table(
                 ("method", "what it does"), ((name, summary(kind)) for name, kind in kinds.items())
             )
-            say(
-                "\n`dukd methods NAME` lists a method's options; any can stand in a recipe's "
-                "name: edsr-x4-NAME."
-            )
+            say(f"\n{ABOUT_METHODS}")
             return 0
         if self.name not in kinds:
             near = nearest(self.name, kinds)

@@ -11,59 +11,16 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from importlib.metadata import entry_points, version
+from typing import NoReturn
 
-import torch
-import tyro
 from rich.markup import escape
 
 from dukd._version import __version__
-from dukd.cli import train, use
-from dukd.cli.bench import Bench, Cache
-from dukd.cli.data import CheckData, Prepare
-from dukd.cli.demo import Demo
-from dukd.cli.ensemble import Ensemble
-from dukd.cli.evaluate import Compare, Evaluate, Report
-from dukd.cli.info import Info, Methods, Recipes
-from dukd.cli.terminal import err, say
-from dukd.cli.train import Train
-from dukd.cli.use import Export, Upscale
-from dukd.core.config import nearest
+from dukd.cli import commands
+from dukd.cli.commands import COMMANDS
+from dukd.cli.terminal import err, say, table
 from dukd.core.text import shown
-from dukd.data.pack import PackError
-from dukd.data.pairs import PairsError
-from dukd.images import ImageError
-from dukd.networks.files.weights import WeightsError
-from dukd.runs.checkpoint import CheckpointError, DiskFullError
-from dukd.training import loop
-
-
-class Command(Protocol):
-    """Options that were read; calling it does the work."""
-
-    def __call__(self) -> int:
-        """Do it, and return the exit code."""
-        ...
-
-
-COMMANDS: dict[str, type[Command]] = {
-    "prepare": Prepare,
-    "check-data": CheckData,
-    "train": Train,
-    "evaluate": Evaluate,
-    "compare": Compare,
-    "report": Report,
-    "export": Export,
-    "upscale": Upscale,
-    "info": Info,
-    "recipes": Recipes,
-    "methods": Methods,
-    "demo": Demo,
-    "ensemble": Ensemble,
-    "cache": Cache,
-    "bench": Bench,
-}
-"""The commands by name, in the order in which they are used."""
 
 PARTIAL, USAGE, BAD_DATA, INTERNAL, CANNOT_WRITE, IO_ERROR, RESUME, INTERRUPTED = (
     1,
@@ -104,9 +61,6 @@ def run(arguments: Sequence[str]) -> int:
         return _command([a for a in arguments if a != "--debug"])
     except SystemExit as left:  # tyro has shown help, or complained
         return left.code if isinstance(left.code, int) else USAGE
-    except loop.Interrupted as stopped:
-        err.print(f"dukd: {escape(str(stopped))}")
-        return RESUME
     except KeyboardInterrupt:
         err.print("dukd: interrupted")
         return INTERRUPTED
@@ -123,13 +77,21 @@ def _command(arguments: list[str]) -> int:
     if name in {"-h", "--help"}:
         return _help()
     if name in {"-V", "--version"}:
-        say(f"dukd {__version__}, torch {torch.__version__}")
+        say(f"dukd {__version__}, torch {version('torch')}")
         return 0
     if name not in COMMANDS:
+        from dukd.core.config import nearest  # noqa: PLC0415  see commands.py
+
         raise ValueError(
             f"there is no command {name!r}{nearest(name, COMMANDS)}; `dukd --help` lists them"
         )
-    return parse(name, train.with_plugins(rest))()
+    if name == "methods" and not rest and not entry_points(group="dukd.plugins"):
+        return _methods()
+    if "--import" in rest:
+        from dukd.cli.train import with_plugins  # noqa: PLC0415  likewise
+
+        rest = with_plugins(rest)
+    return parse(name, rest)()
 
 
 def parse(name: str, arguments: Sequence[str]) -> Callable[[], int]:
@@ -138,21 +100,36 @@ def parse(name: str, arguments: Sequence[str]) -> Callable[[], int]:
     Raises:
         ValueError: If an argument names a thing that is not there.
     """
+    import tyro  # noqa: PLC0415  a list of commands does not need it
+
     if name == "train":
+        from dukd.cli import train  # noqa: PLC0415  see commands.py
+
         return train.parse(arguments)
     if name == "export":
+        from dukd.cli import use  # noqa: PLC0415  likewise
+
         return use.parse_export(arguments)
-    if name == "upscale":  # Real-ESRGAN has a flag before its inputs
+    if name == "upscale":
+        from dukd.cli import use  # noqa: PLC0415  likewise
+
+        # Real-ESRGAN has a flag before its inputs.
         arguments = [use.SHORT.get(a, a) for a in arguments if a not in {"-i", "--input"}]
-    return tyro.cli(COMMANDS[name], prog=f"dukd {name}", args=list(arguments))
+    return tyro.cli(COMMANDS[name].load(), prog=f"dukd {name}", args=list(arguments))
+
+
+def _methods() -> int:
+    table(("method", "what it does"), commands.methods().items())
+    say(f"\n{commands.ABOUT_METHODS}")
+    return 0
 
 
 def _help() -> int:
     say("usage: dukd COMMAND [options]\n")
     say("Turn a large super-resolution network into a small, fast one that looks the same.\n")
     width = max(map(len, COMMANDS)) + 2
-    for name, kind in COMMANDS.items():
-        say(f"  {name:{width}}{(kind.__doc__ or '').splitlines()[0]}")
+    for name, command in COMMANDS.items():
+        say(f"  {name:{width}}{command.summary}")
     say(
         "\n`dukd COMMAND --help` lists a command's options; --debug shows where an error came from."
     )
@@ -171,7 +148,11 @@ def _complain(error: Exception) -> int:
             f"this should not have happened: {text}\n"
             "Please run it again with --debug and report what it prints."
         )
-    err.print("[bold red]dukd:[/] " + "\n".join(escape(shown(line)) for line in text.splitlines()))
+    lines = "\n".join(shown(line) for line in text.splitlines())
+    if code == RESUME:
+        err.print(f"dukd: {escape(lines)}")
+    else:
+        err.print(f"[bold red]dukd:[/] {escape(lines)}")
     return code
 
 
@@ -179,10 +160,11 @@ def _judged(error: Exception) -> tuple[int, str]:
     """The exit code for an error, and what to say about it."""
     cause = error if isinstance(error, OSError) else error.__cause__
     cannot_write = isinstance(cause, OSError) and cause.errno in _NO_WRITING
-    code, text = INTERNAL, f"{type(error).__name__}: {error}"
+    if type(error).__module__.startswith("dukd."):  # so that torch is there already
+        code = _own(error)
+        if code is not None:
+            return CANNOT_WRITE if code == BAD_DATA and cannot_write else code, str(error)
     match error:
-        case DiskFullError():
-            code, text = CANNOT_WRITE, str(error)
         case OSError():
             where = "" if error.filename is None else f"{error.filename}: "
             said = error.strerror or str(error)
@@ -191,13 +173,33 @@ def _judged(error: Exception) -> tuple[int, str]:
             if cannot_write:
                 code = CANNOT_WRITE
                 text += "" if "make room" in text else "; make room, or choose another place"
-        case ImageError() | PairsError() | PackError() | CheckpointError() | WeightsError():
-            code, text = CANNOT_WRITE if cannot_write else BAD_DATA, str(error)
-        case ValueError() | loop.NonFiniteError() | MemoryError():
-            code, text = USAGE, str(error) or "not enough memory"
+            return code, text
+        case ValueError() | MemoryError():
+            return USAGE, str(error) or "not enough memory"
         case _:
-            pass
-    return code, text
+            return INTERNAL, f"{type(error).__name__}: {error}"
+
+
+def _own(error: Exception) -> int | None:
+    """The exit code for an error of dukd's own; None if it is judged as its base class."""
+    from dukd.data.pack import PackError  # noqa: PLC0415  see commands.py
+    from dukd.data.pairs import PairsError  # noqa: PLC0415  likewise
+    from dukd.images import ImageError  # noqa: PLC0415  likewise
+    from dukd.networks.files.weights import WeightsError  # noqa: PLC0415  likewise
+    from dukd.runs.checkpoint import CheckpointError, DiskFullError  # noqa: PLC0415  likewise
+    from dukd.training.loop import Interrupted, NonFiniteError  # noqa: PLC0415  likewise
+
+    match error:
+        case Interrupted():
+            return RESUME
+        case DiskFullError():
+            return CANNOT_WRITE
+        case ImageError() | PairsError() | PackError() | CheckpointError() | WeightsError():
+            return BAD_DATA
+        case NonFiniteError():
+            return USAGE
+        case _:
+            return None
 
 
 def _reader_left() -> int:
