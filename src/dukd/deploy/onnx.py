@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from dukd._version import __version__
-from dukd.deploy.runtime import SIZES, ExportError, Runtime, Size
+from dukd.deploy import qdq
+from dukd.deploy.runtime import SIZES, ExportError, Runtime, Size, Verified
 from dukd.networks import Network, Staged
-from dukd.networks.upscaler import UpscalerError
+from dukd.networks.quantize.integer import IntegerReference
+from dukd.networks.quantized import Quantized
+from dukd.networks.upscaler import Upscaler, UpscalerError
 
 _PROBE = 32  # pixels on a side of the image that shows an unknown graph's scale
 
@@ -63,12 +66,24 @@ class ONNX(Runtime):
         return 1e-2 if self.half else 1e-4
 
     @override
+    def reference(self, network: Network) -> Upscaler:
+        """A quantized network is compared with integers: simulated ones round otherwise."""
+        return IntegerReference(network) if isinstance(network, Quantized) else network
+
+    @override
+    def accepts(self, verified: Verified, network: Network) -> bool:
+        if isinstance(network, Quantized):  # a level that rounds otherwise spreads from there
+            return verified.psnr >= qdq.LEAST_PSNR
+        return super().accepts(verified, network)
+
+    @override
     def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
+        qdq.check_exportable(network)
         if self.half and not network.fp16_safe:
             raise ExportError(f"{network.name} overflows in float16: leave --half out")
         onnx, _ = packages()
         module = Traceable(network.half() if self.half else network).eval()
-        model: Any = onnx.load_from_string(self._traced(module))
+        model: Any = qdq.with_integers(onnx.load_from_string(self._traced(module)))
         model.producer_name, model.producer_version = "dukd", __version__
         onnx.helper.set_model_props(model, dict(properties))
         onnx.checker.check_model(model)
@@ -145,6 +160,8 @@ class Session:
         options: Any = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what is wrong is raised too
+        for name, value in qdq.SESSION.items():
+            options.add_session_config_entry(name, value)
         self.path = Path(path)
         try:
             self._session: Any = runtime.InferenceSession(

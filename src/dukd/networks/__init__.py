@@ -5,6 +5,7 @@ from dukd.networks.cost import macs
 from dukd.networks.edsr import EDSR, EDSRConfig, edsr_baseline, edsr_student, edsr_teacher
 from dukd.networks.ensemble import Ensemble, EnsembleConfig, Member, gather
 from dukd.networks.opaque import Opaque
+from dukd.networks.quantized import Quantized, QuantizedConfig, as_quantized
 from dukd.networks.rcan import RCAN, RCANConfig, rcan_student, rcan_teacher
 from dukd.networks.smfanet import SMFANet, SMFANetConfig, smfanet_plus, smfanet_small
 from dukd.networks.swinir import SwinIR, SwinIRConfig, swinir_light, swinir_student, swinir_teacher
@@ -20,12 +21,15 @@ __all__ = [
     "NetworkConfig",
     "Opaque",
     "Output",
+    "Quantized",
+    "QuantizedConfig",
     "RCANConfig",
     "SMFANet",
     "SMFANetConfig",
     "Staged",
     "SwinIR",
     "SwinIRConfig",
+    "as_quantized",
     "edsr_baseline",
     "edsr_student",
     "edsr_teacher",

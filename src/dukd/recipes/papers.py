@@ -18,6 +18,7 @@ from dukd.methods import DUKD, Combined, Logits, Method, ReleasedDUKD, Scratch
 from dukd.networks import EDSRConfig, NetworkConfig
 from dukd.networks.base import SCALES
 from dukd.recipes.ablations import CONTROLS
+from dukd.recipes.int8 import in_int8, int8_ending
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
 
 Maker = Callable[[int, Method], Experiment]
@@ -32,7 +33,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True, kw_only=True)
 class _Released:
-    """What the released configurations give each pair of networks by itself: methods.md section 3.2."""
+    """What the released configurations give each pair of networks: methods.md section 3.2."""
 
     reconstruction: float
     """Weight of the ground truth, beside 1 for the teacher."""
@@ -55,7 +56,7 @@ _SWINIR = {scale: _Released(reconstruction=5, zoom_out=False) for scale in (2, 3
 
 
 def edsr(scale: int, method: Method) -> Experiment:
-    """EDSR 64 x 32 from EDSR-L 256 x 32 (DUKD, AugKD: EDSR rows); 250k steps of 16 patches on DIV2K."""
+    """EDSR 64 x 32 from EDSR-L 256 x 32 (DUKD, AugKD: EDSR rows); 250k steps on DIV2K."""
     digest = {2: "be38e77d", 3: "3660f70d", 4: "76ee1c8f"}.get(scale, "")
     weights = WEIGHTS / f"EDSR_Lx{scale}_f256b32_DIV2K_official-{digest}.pth"
     return _paper(
@@ -64,7 +65,7 @@ def edsr(scale: int, method: Method) -> Experiment:
 
 
 def edsr_warm(scale: int, method: Method) -> Experiment:
-    """EDSR 64 x 32 at x4 that starts from the x2 student of the same method, as DUKD's tables have it."""
+    """EDSR 64 x 32 at x4, started from the x2 student of the same method, as in DUKD's tables."""
     cold = edsr(scale, method)
     start = RUNS / f"edsr-x2-{name_of(method)}" / "student.safetensors"
     return replace(cold, optimization=replace(cold.optimization, warm_start=start))
@@ -128,7 +129,7 @@ def small(scale: int, method: Method) -> Experiment:
 
 
 def tiny(scale: int, method: Method) -> Experiment:
-    """EDSR 32 x 4 from SMFANet+, half a million parameters and as good as EDSR-L: for a computer without a GPU."""
+    """EDSR 32 x 4 from SMFANet+, which is as good as EDSR-L: for a computer without a GPU."""
     teacher = Teacher(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
     return _quick(
         EDSRConfig(scale=scale, width=32, blocks=4, value_range=1.0, skip="nearest"),
@@ -151,7 +152,10 @@ def _quick(student: NetworkConfig, teacher: Teacher, method: Method) -> Experime
 
 
 def edsr_teacher(scale: int, method: Method) -> Experiment:
-    """EDSR-L 256 x 32 itself, from nothing: how a teacher is made (methods other than scratch make little sense)."""
+    """EDSR-L 256 x 32 itself, from nothing: how a teacher is made.
+
+    Methods other than scratch make little sense.
+    """
     return replace(edsr(scale, method), student=networks.edsr_teacher(scale))
 
 
@@ -176,7 +180,9 @@ _HOLDS: dict[str, Callable[[int], NetworkConfig]] = {
 
 
 def config_of(teacher: Teacher, scale: int) -> NetworkConfig | None:
-    """The network that a recipe's teacher is, told by its file's name, for where the file itself is not at hand.
+    """The network that a recipe's teacher is, told by its file's name.
+
+    It serves where the file itself is not at hand.
 
     Args:
         teacher: The teacher of a recipe.
@@ -250,7 +256,9 @@ class Recipe:
 
 
 def method_named(name: str) -> Method:
-    """Make a method with its defaults, such as ``dukd``, or one with DUKD's upcycled inputs, such as ``fakd+dukd``.
+    """Make a method with its defaults, such as ``dukd``.
+
+    ``fakd+dukd`` is one with DUKD's upcycled inputs.
 
     Raises:
         ValueError: If there is none of that name; the nearest is offered.
@@ -286,6 +294,10 @@ def recipe(name: str) -> Recipe:
     Raises:
         ValueError: If there is none; the nearest is offered.
     """
+    if (ending := int8_ending(name)) is not None:
+        whole, target = recipe(ending[0]), ending[1]
+        about = f"{whole.about} Its student computes in 8 bits, for {target}."
+        return Recipe(name, about, lambda: in_int8(whole.make(), target))
     match = re.fullmatch(r"(?P<family>.+)-x(?P<scale>\d+)-(?P<method>.+)", name)
     if match is None:
         near = nearest(name, names())
@@ -316,7 +328,7 @@ def recipe(name: str) -> Recipe:
 
 
 def names() -> list[str]:
-    """The recipes that have a place in a table; every other method can stand at the end of a name too."""
+    """The recipes that have a place in a table; any method can stand at the end of a name."""
     ends = [Scratch.name, Logits.name, DUKD.name]
     return [
         f"{family}-x{scale}-{end}"

@@ -18,6 +18,7 @@ from dukd.data.resident import Resident
 from dukd.networks.base import Network, NoTeacher, set_memory_format
 from dukd.networks.compile import compiled, lowered
 from dukd.networks.files import weights
+from dukd.training import quantizing
 from dukd.training.experiment import Data, Experiment, Optimization
 from dukd.training.log import tensorboard_writer
 from dukd.training.nonfinite import NonFiniteGuard
@@ -89,6 +90,7 @@ def assemble(
     with world.leader_first():
         patches = _patches(experiment, progress, prepared=not world.leads)
     channels_last = _place(networks, optimization, world.device)
+    notes += quantizing.calibrated(networks.student, experiment, patches)
     student, teacher, extras = networks.student, networks.teacher, networks.extras
     taught = bool(networks.teacher_sha256)
     if taught and experiment.evaluation.teacher_images and validation.sets:
@@ -137,7 +139,7 @@ def _networks(experiment: Experiment) -> _Networks:
         torch.manual_seed(optimization.seed)
         student = experiment.student.build()
         if optimization.warm_start is not None:
-            notes.append(weights.warm_start(student, optimization.warm_start))
+            notes.append(quantizing.warm_start(student, optimization.warm_start))
         teacher, digest = _teacher(experiment, notes)
         extras = experiment.method.extras(student, teacher)
     return _Networks(student, teacher, digest, extras, notes)

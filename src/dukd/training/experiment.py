@@ -11,7 +11,7 @@ from dukd.core.registry import known
 from dukd.data.patches import Residence
 from dukd.images.invertible import Operation
 from dukd.methods import Method, Scratch
-from dukd.networks import NetworkConfig
+from dukd.networks import NetworkConfig, QuantizedConfig
 from dukd.training.turned import TURNS
 
 REGISTRY: config.Registry = {
@@ -284,6 +284,11 @@ class Experiment:
             raise ValueError(
                 f"a batch of {self.data.batch} does not divide into "
                 f"{self.optimization.accumulate} (accumulate)"
+            )
+        if isinstance(self.student, QuantizedConfig) and self.optimization.precision != "float32":
+            raise ValueError(
+                "a quantized student computes in float32, in which its integers are simulated: "
+                "leave optimization.precision at float32"
             )
 
     def to_yaml(self) -> str:

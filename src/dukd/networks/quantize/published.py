@@ -1,0 +1,109 @@
+"""Two quantizers of the literature, for its tables; no runtime computes so.
+
+DAQ: Hong, Kim, Baik, Oh, Lee, "DAQ: Channel-Wise Distribution-Aware Quantization for Deep Image
+Super-Resolution Networks", WACV 2022, arXiv:2012.11230, as in Cheeun/DAQ-pytorch. PAMS: Li et al.,
+"PAMS: Quantized Super-Resolution via Parameterized Max Scale", ECCV 2020, arXiv:2011.04212, as in
+colorjam/PAMS.
+"""
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from dukd.networks.quantize.layers import QuantizedConv2d, straight_through_round
+
+STEPS = {1: 1.596, 2: 0.996, 3: 0.586, 4: 0.335, 5: 0.188, 6: 0.104, 7: 0.057, 8: 0.031}
+"""Steps of the best uniform quantizers of a normal distribution, by bits. The authors' code reads
+the one of a bit less, and so do we."""
+PAMS_GAIN = 100.0
+"""PAMS learns its largest values at 1e-2, its weights at 1e-4."""
+
+
+def daq_activations(x: Tensor, bits: int) -> Tensor:
+    """Round every channel of every image by its own mean and deviation.
+
+    Behind a rectifier (no value of the tensor is below 0) the statistics are those of the positive
+    values, and nothing is clipped above, as in the authors' code.
+
+    Args:
+        x: ``(n, c, h, w)``.
+        bits: 2 to 8.
+    """
+    half = 2**bits / 2 - 0.5
+    with torch.no_grad():
+        rectified = bool(x.min() == 0)
+        if rectified:
+            count = (x > 0).sum((2, 3), keepdim=True) + 1
+            mean = x.sum((2, 3), keepdim=True) / count
+            squares = ((x - mean).square() * (x > 0)).sum((2, 3), keepdim=True) / count
+            step = STEPS[bits - 1] * squares.sqrt()
+            offset = half * step
+        else:
+            step = STEPS[bits - 1] * x.std((2, 3), keepdim=True)
+            offset = x.mean((2, 3), keepdim=True)
+        step = torch.where(step > 0, step, torch.ones_like(step))
+    levels = straight_through_round((x - offset) / step + 0.5) - 0.5
+    return (levels if rectified else levels.clamp(-half, half)) * step + offset
+
+
+def daq_weights(weight: Tensor, bits: int) -> Tensor:
+    """Round weights by the deviation of the whole tensor, about a mean of 0."""
+    half = 2**bits / 2 - 0.5
+    step = STEPS[bits - 1] * weight.detach().std()
+    step = torch.where(step > 0, step, torch.ones_like(step))
+    return (straight_through_round(weight / step + 0.5) - 0.5).clamp(-half, half) * step
+
+
+def pams(x: Tensor, largest: Tensor, bits: int) -> Tensor:
+    """Clip at ``largest`` on both sides and round to ``2**bits - 1`` levels; both get gradients."""
+    top = 2 ** (bits - 1) - 1
+    return straight_through_round(x.clamp(-largest, largest) / largest * top) / top * largest
+
+
+class DAQuantizer(nn.Module):
+    """DAQ of activations: nothing is learned."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.enabled = True
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return daq_activations(x, self.bits) if self.enabled else x
+
+
+class PAMSQuantizer(nn.Module):
+    """PAMS of activations: the largest value is learned, from 10 where nothing is known."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.enabled = True
+        self.bound = nn.Parameter(torch.tensor(10.0 / PAMS_GAIN))
+
+    @torch.no_grad()
+    def set_range(self, low: float, high: float) -> None:
+        """Take the larger of two ends."""
+        self.bound.fill_((max(-low, high) or 1.0) / PAMS_GAIN)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return pams(x, (self.bound * PAMS_GAIN).abs(), self.bits) if self.enabled else x
+
+
+class DAQConv2d(QuantizedConv2d):
+    """A convolution with DAQ's weights."""
+
+    @override
+    def rounded(self) -> Tensor:
+        return daq_weights(self.weight, self.bits)
+
+
+class PAMSConv2d(QuantizedConv2d):
+    """A convolution with PAMS's weights: one scale for the whole tensor, of its largest value."""
+
+    @override
+    def rounded(self) -> Tensor:
+        largest = self.weight.detach().abs().max()
+        return pams(self.weight, torch.where(largest > 0, largest, 1.0), self.bits)

@@ -1,0 +1,51 @@
+"""How a quantized student begins: with the weights of its float self, and ranges of its patches."""
+
+from pathlib import Path
+
+from dukd.data.patches import Patches
+from dukd.images.convert import from_levels
+from dukd.networks.base import Network
+from dukd.networks.files import weights
+from dukd.networks.quantize.calibrate import calibrate
+from dukd.networks.quantized import Quantized, QuantizedConfig
+from dukd.training.experiment import Experiment
+
+
+def warm_start(student: Network, path: Path) -> str:
+    """Start a student from a file of weights, a quantized one also from its float self.
+
+    Returns:
+        A sentence that says how much was taken.
+
+    Raises:
+        ValueError: If hardly anything fits.
+    """
+    if not isinstance(student, Quantized) or isinstance(
+        weights.inspect(path).config, QuantizedConfig
+    ):
+        return weights.warm_start(student, path)
+    inside = student.network_config.build()
+    said = weights.warm_start(inside, path)
+    student.take(inside.state_dict())
+    return said
+
+
+_PATCHES = 64
+"""Patches from which the ranges of a quantized student are set before it trains."""
+
+
+def calibrated(student: Network, experiment: Experiment, patches: Patches) -> list[str]:
+    """Set the ranges of a quantized student, unless it brings its own.
+
+    Returns:
+        What is quantized, and what should be known of the ranges; nothing for a float student.
+    """
+    if not isinstance(student, Quantized):
+        return []
+    start = experiment.optimization.warm_start
+    if start is not None and isinstance(weights.inspect(start).config, QuantizedConfig):
+        return student.describe()
+    device = next(student.parameters()).device
+    batches = range(-(-_PATCHES // experiment.data.batch))
+    images = [from_levels(patches.batch(k)[0].to(device)) for k in batches]
+    return [*student.describe(), *calibrate(student, images)]

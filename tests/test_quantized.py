@@ -1,0 +1,488 @@
+"""Quantized networks: grids, placement, calibration, integers, files, export and training."""
+
+import copy
+import os
+import pickle
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from dukd import images
+from dukd.deploy.runtime import export
+from dukd.networks import (
+    EDSR,
+    EDSRConfig,
+    Quantized,
+    QuantizedConfig,
+    RCANConfig,
+    SMFANetConfig,
+    as_quantized,
+    swinir_light,
+)
+from dukd.networks.files import weights
+from dukd.networks.quantize.calibrate import (
+    CHOICES,
+    Seen,
+    calibrate,
+    chosen_range,
+    in_float,
+    only,
+    rows,
+    sensitivity,
+)
+from dukd.networks.quantize.integer import integer_forward
+from dukd.networks.quantize.layers import QuantizedConv2d, Quantizer
+from dukd.networks.quantize.published import (
+    DAQuantizer,
+    PAMSQuantizer,
+    daq_activations,
+    daq_weights,
+    pams,
+)
+from dukd.recipes import recipe
+from dukd.training import loop
+from dukd.training.assemble import assemble
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization
+from dukd.training.log import Record
+
+SMALL = EDSRConfig(scale=2, width=8, blocks=2, mean=(0.0, 0.0, 0.0))
+
+
+def photograph(n: int = 1, h: int = 20, w: int = 23) -> Tensor:
+    """Levels of 8 bits, from 0 to 1."""
+    return torch.rand(n, 3, h, w).mul(255).round().div(255)
+
+
+def calibrated(target: str = "onnxruntime", **choices: object) -> tuple[EDSR, Quantized]:
+    network = SMALL.build()
+    made = as_quantized(network, target=target, **choices)
+    calibrate(made, [photograph(4)], "min-max")
+    return network, made
+
+
+def quantizer_at(network: Quantized, number: int) -> Quantizer:
+    found = network.quantizer(network.sites[number])
+    assert isinstance(found, Quantizer)
+    return found
+
+
+# Grids
+
+
+def test_a_grid_has_its_zero_at_an_integer_inside() -> None:
+    quantizer = Quantizer((0, 255))
+    quantizer.set_range(-30.2, 225.0)
+    scale, zero = quantizer.grid()
+    assert scale.item() == pytest.approx(255.2 / 255)
+    assert zero.item() == 30
+    quantizer.set_range(3.0, 5.0)
+    assert quantizer.grid().zero.item() == 0, "the range is widened to hold 0"
+    quantizer.set_range(-5.0, -3.0)
+    assert quantizer.grid().zero.item() == 255
+    assert quantizer(torch.zeros(1)).item() == 0
+
+
+def test_values_are_rounded_half_to_even_and_clipped() -> None:
+    quantizer = Quantizer((0, 15))
+    quantizer.set_range(-2.5, 5.0)
+    x = torch.tensor([-9.0, -0.25, 0.2, 0.25, 0.75, 4.9, 9.0])
+    assert quantizer(x).tolist() == [-2.5, 0.0, 0.0, 0.0, 1.0, 5.0, 5.0]
+    assert quantizer.integers(x).tolist() == [0, 5, 5, 5, 7, 15, 15]
+
+
+def test_behind_a_rectifier_the_smallest_integer_is_zero_whatever_is_learned() -> None:
+    quantizer = Quantizer((-128, 127), positive=True)
+    quantizer.set_range(-3.0, 2.55)
+    assert quantizer.grid().zero.item() == -128
+    assert quantizer.grid().scale.item() == pytest.approx(0.01)
+
+
+def test_a_symmetric_grid_has_its_zero_at_zero() -> None:
+    quantizer = Quantizer((-127, 127), symmetric=True)
+    quantizer.set_range(-1.0, 2.54)
+    assert [v.item() for v in quantizer.grid()] == pytest.approx([0.02, 0.0])
+
+
+def test_gradients_are_those_of_the_identity_inside_and_of_the_ends_outside() -> None:
+    quantizer = Quantizer((0, 4))
+    quantizer.set_range(-2.0, 2.0)
+    x = torch.tensor([-5.0, -0.7, 1.0, 7.0, 8.0], requires_grad=True)
+    quantizer(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 1, 1, 0, 0]
+    assert quantizer.bounds.grad is not None
+    low, high = (quantizer.bounds.grad / (quantizer.unit * 16)).tolist()
+    # Clipped below: 1 for the low end. Clipped above: 2 for the high end. Inside: the rounding
+    # error of -0.7, -0.3 steps, through the step, which is a quarter of the range.
+    assert low == pytest.approx(1 + 0.3 / 4)
+    assert high == pytest.approx(2 - 0.3 / 4)
+
+
+def test_a_channel_of_zeros_and_a_range_without_extent_are_safe() -> None:
+    conv = QuantizedConv2d.of(nn.Conv2d(2, 3, 3), 8)
+    with torch.no_grad():
+        conv.weight[1] = 0
+    integers, scale = conv.quantized()
+    assert scale[1].item() == 1
+    assert integers[1].abs().max() == 0
+    assert integers[0].abs().max() == 127
+    quantizer = Quantizer((0, 255))
+    quantizer.set_range(0.0, 0.0)
+    assert torch.isfinite(quantizer(torch.randn(5))).all()
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_weights_have_a_scale_per_channel_and_so_many_levels(bits: int) -> None:
+    conv = QuantizedConv2d.of(nn.Conv2d(8, 4, 3), bits)
+    integers, scale = conv.quantized()
+    assert scale.shape == (4,)
+    assert integers.abs().amax((1, 2, 3)).tolist() == [2 ** (bits - 1) - 1] * 4
+    error = (conv.rounded() - conv.weight).abs().amax((1, 2, 3))
+    assert (error <= scale * 0.5001).all()
+
+
+# The literature
+
+
+def test_daq_rounds_each_channel_by_its_own_statistics() -> None:
+    x = torch.tensor([[[[-1.0, 0.0, 1.0, 2.0]], [[-10.0, 0.0, 10.0, 20.0]]]])
+    y = daq_activations(x, 4)
+    # Channel 0: mean 0.5, deviation sqrt(5/3); the step is that of 3 bits, 0.586 of it.
+    step = 0.586 * (5 / 3) ** 0.5
+    assert y[0, 0, 0].tolist() == pytest.approx(
+        [0.5 + step * level for level in (-2.5 + 0.5, -1.5 + 0.5 + 0.5, 0.5, 1.5 + 0.5)], abs=step
+    )
+    assert torch.allclose(y[0, 1], 10 * y[0, 0])
+    levels = (y[0, 0, 0] - 0.5) / step - 0.5
+    assert torch.allclose(levels, levels.round(), atol=1e-5)
+
+
+def test_daq_behind_a_rectifier_takes_positive_values_and_clips_nothing() -> None:
+    x = torch.tensor([[[[0.0, 0.0, 3.0, 100.0]]]])
+    y = daq_activations(x, 2)
+    mean = 103 / 3
+    deviation = (((3 - mean) ** 2 + (100 - mean) ** 2) / 3) ** 0.5
+    step = 1.596 * deviation
+    assert y[0, 0, 0, 3].item() == pytest.approx(step * round(100 / step), rel=1e-5)
+    assert y[0, 0, 0, 0].item() == pytest.approx(0, abs=1e-4)
+
+
+def test_daq_weights_and_pams_by_hand() -> None:
+    weight = torch.tensor([-2.0, -0.1, 0.1, 2.0])
+    step = 0.996 * weight.std()
+    assert torch.allclose(daq_weights(weight, 3), step * torch.tensor([-1.5, -0.5, 0.5, 1.5]))
+    x = torch.tensor([-3.0, -0.4, 0.1, 0.9])
+    assert torch.allclose(
+        pams(x, torch.tensor(1.4), 4), torch.tensor([-1.4, -0.4, 0.0, 0.8]) * 1.0, atol=0.11
+    )
+    assert pams(x, torch.tensor(1.4), 4)[0].item() == pytest.approx(-1.4)
+
+
+def test_the_literature_keeps_all_but_blocks_in_float() -> None:
+    for target, kind in (("daq", DAQuantizer), ("pams", PAMSQuantizer)):
+        _, made = calibrated(target, bits=4)
+        assert made.quantized == tuple(f"body.{b}.conv{c}" for b in (0, 1) for c in (1, 2))
+        assert all(isinstance(made.quantizer(site), kind) for site in made.sites)
+        assert len(made.sites) == {"daq": 4, "pams": 6}[target], "PAMS also rounds what is added"
+
+
+# Placement
+
+
+def test_what_is_rounded_follows_from_the_target() -> None:
+    _, made = calibrated("openvino")
+    assert made.quantized == (
+        *(f"body.{b}.conv{c}" for b in (0, 1) for c in (1, 2)),
+        "conv_after_body",
+    )
+    assert [site.name for site in made.sites] == ["x", "relu", "x", "relu", "x"]
+    _, made = calibrated("onnxruntime")
+    assert made.quantized == made.convolutions
+    assert made.sites[0].role == "image"
+    assert made.sites[-1].role == "output"
+    assert sum(site.layer == "" for site in made.sites) == 3, "two blocks add, and the long skip"
+    assert made.describe() == [
+        "8 of 8 convolutions in 8 bits for onnxruntime, the residual stream too"
+    ]
+
+
+def test_images_go_in_and_come_out_on_a_grid_of_gray_levels() -> None:
+    _, made = calibrated("onnxruntime")
+    for site in made.sites:
+        quantizer = made.quantizer(site)
+        assert isinstance(quantizer, Quantizer)
+        if site.role != "inner":
+            assert [v.item() for v in quantizer.grid()] == [1.0, 0.0]
+            assert not quantizer.bounds.requires_grad
+    levels = made.eval()(photograph()) * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["openvino", "onnxruntime", "litert", "ncnn", "pams", "daq"])
+def test_in_float_a_quantized_network_is_the_network(target: str) -> None:
+    for config in (SMALL, RCANConfig(scale=2, width=8, groups=1, blocks=1, squeeze=2)):
+        network = config.build()
+        made = as_quantized(network, target=target)
+        lr = photograph()
+        with in_float(made):
+            assert torch.equal(made(lr), network(lr))
+        assert made.floats().keys() == network.state_dict().keys()
+
+
+def test_its_parts_run_by_themselves_and_features_are_read() -> None:
+    _, made = calibrated("onnxruntime")
+    lr = photograph()
+    output = made.observe(lr, (0.5, 1.0))
+    assert torch.equal(output.sr, made(lr))
+    assert [f.shape for f in output.features] == [(1, 8, 20, 23)] * 2
+    levels = output.features[0] / quantizer_at(made, 7).grid().scale
+    assert torch.allclose(levels, levels.round(), atol=1e-3), "the stream is an integer"
+
+
+def test_what_cannot_be_quantized_is_named() -> None:
+    made = as_quantized(RCANConfig(scale=2, width=8, groups=1, blocks=1, squeeze=2).build())
+    assert "rcab.3.attention cannot be quantized" in made.describe()[-1]
+    made = as_quantized(SMFANetConfig(scale=2, width=8, blocks=1).build())
+    assert "feats.0.smfa cannot be quantized" in made.describe()[-1]
+    with pytest.raises(ValueError, match="swinir cannot be quantized"):
+        as_quantized(swinir_light(2).build())
+
+
+def test_layers_are_kept_by_name_and_a_wrong_one_is_refused() -> None:
+    _, made = calibrated("openvino", keep=("body.0.conv1",))
+    assert "body.0.conv1" not in made.quantized
+    assert "conv_first" in made.quantized
+    with pytest.raises(ValueError, match=r"no layer 'conv_frist'.*did you mean conv_first"):
+        calibrated("openvino", keep=("conv_frist",))
+    with pytest.raises(ValueError, match="no convolution that could be quantized"):
+        calibrated("openvino", keep=("ends", "outside-blocks", *calibrated()[1].convolutions))
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"target": "opnvino"}, "no target 'opnvino'; did you mean openvino"),
+        ({"bits": 5}, "bits are 4, 6 or 8, but got 5"),
+        ({"scale": 3}, "has the scale of the one inside, 2, but got 3"),
+        ({"network": QuantizedConfig(network=SMALL)}, "quantized already"),
+    ],
+)
+def test_wrong_numbers_are_refused(choices: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        QuantizedConfig(**({"network": SMALL} | choices))  # pyright: ignore[reportArgumentType]
+
+
+def test_16_bits_and_integers_are_never_mixed() -> None:
+    _, made = calibrated()
+    with pytest.raises(ValueError, match="not in 16 bits"), torch.autocast("cpu", torch.bfloat16):
+        made(photograph())
+    with pytest.raises(ValueError, match="not in 16 bits"):
+        copy.deepcopy(made).bfloat16()(photograph().bfloat16())
+
+
+def test_it_is_copied_pickled_and_counted() -> None:
+    _, made = calibrated()
+    lr = photograph()
+    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert torch.equal(other(lr), made(lr))
+        with torch.no_grad():
+            next(other.parameters()).add_(1)
+        assert not torch.equal(other(lr), made(lr))
+    with torch.device("meta"):  # as multiply-adds are counted
+        assert made.config.build()(torch.empty(1, 3, 8, 9)).shape == (1, 3, 16, 18)
+
+
+# Calibration
+
+
+def test_ranges_by_three_choices() -> None:
+    counts = torch.zeros(100)
+    counts[:10], counts[99] = 1e5, 1
+    seen = Seen(0.0, 100.0, counts)
+    assert chosen_range(seen, "min-max", (0, 255)) == (0.0, 100.0)
+    assert chosen_range(seen, "percentile", (0, 255)) == (0.0, 10.0)
+    low, high = chosen_range(seen, "mse", (0, 15))
+    assert low == 0
+    assert 9 <= high <= 12, "the one value at 100 is worth less than the error of the others"
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_calibration_keeps_a_network_close_to_itself(choice: str) -> None:
+    network = SMALL.build()
+    made = as_quantized(network, target="onnxruntime")
+    lr = photograph(4)
+    assert calibrate(made, [lr], choice) == []  # pyright: ignore[reportArgumentType]
+    with torch.no_grad(), in_float(made):
+        features = made.observe(lr, (1.0,)).features[0]
+    found = made.observe(lr, (1.0,)).features[0]
+    assert (features - found).std() < 0.03 * features.std()
+
+
+def test_bad_images_are_sentences() -> None:
+    made = as_quantized(SMALL.build())
+    with pytest.raises(ValueError, match="calibration needs images, and got none"):
+        calibrate(made, [])
+    with pytest.raises(ValueError, match="one value throughout"):
+        calibrate(made, [torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 3, 8, 8)])
+    (note,) = calibrate(made, [photograph()])
+    assert "of one image" in note
+
+
+def test_dead_channels_are_noted_and_harmless() -> None:
+    network = SMALL.build()
+    with torch.no_grad():
+        state = network.state_dict()
+        state["body.0.conv1.weight"].zero_()
+        state["body.0.conv1.bias"].fill_(-1)
+    made = as_quantized(network)
+    notes = " ".join(calibrate(made, [photograph(2)]))
+    assert "relu had one value throughout" in notes
+    assert "8 of 8 channels of body.0.conv1 have no weight but 0" in notes
+    assert torch.isfinite(made(photograph())).all()
+
+
+def test_sensitivity_rounds_one_layer_at_a_time() -> None:
+    network, made = calibrated("onnxruntime")
+    lr = photograph()
+    with only(made, "body.0.conv1"):
+        convolutions = [made.convolution(f"body.0.conv{k}") for k in (1, 2)]
+        assert [c.enabled for c in convolutions if isinstance(c, QuantizedConv2d)] == [True, False]
+    with torch.no_grad():
+        right = network(lr)
+        losses = sensitivity(made, lambda n: -(n(lr) - right).square().mean().item())
+    assert list(losses) == rows(made)
+    assert all(loss < 0 for name, loss in losses.items() if name != "conv_first")
+    assert made.convolution("conv_last").enabled, "all round again"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# Integers
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert", "openvino", "ncnn"])
+def test_integers_give_what_is_simulated_but_for_rounding_of_halves(target: str) -> None:
+    _, made = calibrated(target, keep=())
+    lr = photograph()
+    difference = (integer_forward(made, lr) - made(lr)).abs() * 255
+    assert difference.mean() < 0.2
+
+
+def test_the_literature_has_no_integers() -> None:
+    with pytest.raises(ValueError, match="target of the literature"):
+        integer_forward(calibrated("daq")[1], photograph())
+
+
+@pytest.mark.parametrize("residual_scale", [1.0, 0.1])
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_onnxruntime_computes_the_reference(
+    tmp_path: Path, target: str, residual_scale: float
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs dukd[onnx]")
+    pytest.importorskip("onnxruntime", reason="needs dukd[onnx]")
+    network = EDSRConfig(
+        scale=2, width=16, blocks=2, mean=(0.0, 0.0, 0.0), residual_scale=residual_scale
+    ).build()
+    made = as_quantized(network, target=target)
+    calibrate(made, [photograph(4)], "min-max")
+    done = export(made, tmp_path / "student.onnx")
+    assert done.verified is not None
+    assert done.verified.psnr > 50
+    from dukd.deploy.onnx import Session  # noqa: PLC0415
+
+    lr = photograph(2, 40, 33)
+    found = Session(done.path)(lr)
+    levels = (found - integer_forward(made, lr)).abs() * 255
+    if target == "onnxruntime":  # which computes some layers of the others in float
+        assert levels.max() < 1.01
+        assert (levels > 0.5).float().mean() <= 5e-3, "a half that rounds otherwise spreads"
+    graph = onnx.load(done.path).graph
+    assert "DepthToSpace" in {node.op_type for node in graph.node}
+    stored = {i.name: i.data_type for i in graph.initializer}
+    int8, int32 = onnx.TensorProto.INT8, onnx.TensorProto.INT32
+    assert sum(t == int8 and n.endswith("_int8") for n, t in stored.items()) == 8
+    assert sum(t == int32 and n.endswith("_int32") for n, t in stored.items()) == 8
+
+
+def test_fewer_bits_and_symmetric_grids_are_not_exported(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs dukd[onnx]")
+    for choices, message in (
+        ({"bits": 4}, "4 bits are for simulation alone"),
+        ({"target": "ncnn"}, "quantized for ncnn has no ONNX graph"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export(calibrated(**choices)[1], tmp_path / "student.onnx")  # pyright: ignore[reportArgumentType]
+
+
+# Files
+
+
+def test_a_file_describes_itself_and_comes_back_equal(tmp_path: Path) -> None:
+    _, made = calibrated("onnxruntime", keep=("conv_last",), bits=6)
+    path = tmp_path / "student.safetensors"
+    weights.write(path, made)
+    again = weights.read(path)
+    assert again.config == made.config
+    lr = photograph()
+    assert torch.equal(again(lr), made(lr))
+
+
+# Training
+
+
+def test_a_recipe_ends_in_int8() -> None:
+    plain, made = recipe("small-x2-dukd").make(), recipe("small-x2-dukd-int8").make()
+    assert made.student == QuantizedConfig(network=plain.student, target="openvino")
+    assert made.method == plain.method
+    assert made.optimization.precision == "float32"
+    made = recipe("small-x2-logits-int8-onnxruntime").make()
+    assert made.student == QuantizedConfig(network=plain.student, target="onnxruntime")
+    assert Experiment.from_yaml(made.to_yaml()) == made
+    with pytest.raises(ValueError, match=r"leave optimization.precision at float32"):
+        replace(made, optimization=replace(made.optimization, precision="bfloat16"))
+
+
+def plan(folder: Path) -> Experiment:
+    """Four steps of a quantized student that starts from a float one."""
+    pixels = torch.randint(0, 256, (24, 24, 3), dtype=torch.uint8).numpy()
+    images.write(folder / "hr" / "a.png", images.Image(pixels=pixels))
+    weights.write(folder / "float.safetensors", SMALL.build())
+    return Experiment(
+        student=QuantizedConfig(network=SMALL, target="onnxruntime"),
+        data=Data(train=folder / "hr", packs=folder, patch=8, batch=4, workers=0),
+        optimization=Optimization(steps=4, warm_start=folder / "float.safetensors", ema=0.5),
+        evaluation=Evaluation(every=4, log_every=2),
+    )
+
+
+def test_it_starts_from_its_float_self_with_ranges_of_its_patches(tmp_path: Path) -> None:
+    training = assemble(plan(tmp_path))
+    student = training.state.student
+    assert isinstance(student, Quantized)
+    original = weights.read(tmp_path / "float.safetensors").state_dict()
+    assert all(torch.equal(value, original[name]) for name, value in student.floats().items())
+    assert any("8 of 8 convolutions" in note for note in training.notes)
+    units = [float(quantizer_at(student, k).unit) for k in range(len(student.sites))]
+    assert units[0] == units[-1] == 255, "of images"
+    assert 1.0 not in units
+
+
+def test_it_is_resumed_to_equal_bits_and_learns_its_ranges(tmp_path: Path) -> None:
+    whole = plan(tmp_path)
+    before = assemble(whole).state.student.state_dict()
+    straight = loop.train(whole, tmp_path / "whole")
+
+    def stop_at_two(record: Record) -> None:
+        if record["kind"] == "step" and record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(loop.Interrupted):
+        loop.train(whole, tmp_path / "cut", observe=stop_at_two)
+    resumed = loop.train(whole, tmp_path / "cut", resume=True)
+    assert straight.read_bytes() == resumed.read_bytes()
+    after = safetensors.torch.load_file(straight)
+    bounds = [name for name in after if name.endswith("bounds")]
+    assert sum(not torch.equal(after[n], before[n]) for n in bounds) == len(bounds) - 2
