@@ -22,6 +22,8 @@ from dukd.networks.base import Network
 from dukd.training.experiment import Evaluation
 
 _SSIM_WINDOW = 11
+_MANY = 20
+"""Images from which on decoding them takes long enough to be shown."""
 
 
 class ValidationRecord(TypedDict):
@@ -141,7 +143,8 @@ def check_images(sets: Mapping[str, Pairs], scale: int, progress: Progress = sil
     least = _SSIM_WINDOW + 2 * scale
     total = sum(map(len, sets.values()))
     for done, pair in enumerate(chain.from_iterable(sets.values())):
-        progress(done, total, "checking the images that judge the student")
+        if total >= _MANY:
+            progress(done, total, "checking the images that judge the student")
         width, height = pair.width * scale, pair.height * scale
         if min(width, height) < least:
             problems.append(
