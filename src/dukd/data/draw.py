@@ -53,6 +53,15 @@ class Draw:
         Raises:
             ValueError: If a number is out of range.
         """
+        first = self.first(k, rank, world)
+        return [self.sample(g) for g in range(first, first + self.batch // world)]
+
+    def first(self, k: int, rank: int, world: int) -> int:
+        """Number of the first sample in the share of a process.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
         if k < 0:
             raise ValueError(f"batches are numbered from 0, but got {k}")
         if world < 1 or self.batch % world:
@@ -62,9 +71,8 @@ class Draw:
             )
         if not 0 <= rank < world:
             raise ValueError(f"a rank lies in 0 to {world - 1}, but got {rank}")
-        share = self.batch // world
-        first = (k % self.period if self.period else k) * self.batch + rank * share
-        return [self.sample(g) for g in range(first, first + share)]
+        number = k % self.period if self.period else k
+        return number * self.batch + rank * (self.batch // world)
 
     def sample(self, g: int) -> Sample:
         """What sample ``g`` of the run shows."""

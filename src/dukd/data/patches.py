@@ -4,6 +4,8 @@ So a resumed run, another number of workers and another number of processes see 
 and seeking costs nothing (see ``dukd.data.draw``).
 """
 
+import hashlib
+from dataclasses import replace
 from typing import Literal, final
 
 import numpy as np
@@ -16,6 +18,7 @@ from dukd.data.names import size
 from dukd.data.pack import Pack
 from dukd.data.resident import Resident
 from dukd.data.source import Batch
+from dukd.images.degrade import Degradation
 
 _SHOWN = 20
 
@@ -36,6 +39,9 @@ class Patches:
         rotations: Turn the patches by multiples of 90 degrees, all equally likely.
         period: Number of different batches, after which they repeat; 0 for no end. What a teacher
             gives for them can be kept.
+        degradation: What makes the low-resolution patches; none leaves them as they were packed.
+            Sample ``g`` draws from ``default_rng([seed, g, 2])``, and surroundings as wide as the
+            degradation's margin are degraded with the patch.
         by_area: Show each image in proportion to its area, in place of once per epoch (which is
             what papers do).
 
@@ -55,6 +61,7 @@ class Patches:
         rotations: bool = True,
         period: int = 0,
         by_area: bool = False,
+        degradation: Degradation | None = None,
     ) -> None:
         for name, value, least in (
             ("patch", patch, 1),
@@ -78,6 +85,7 @@ class Patches:
                 "out"
             )
         self.pack = pack
+        self.degradation = None if degradation is None or degradation.fixed else degradation
         self.patch = patch
         self._draw = Draw(
             heights=tuple(record.height for record in pack.records),
@@ -93,8 +101,16 @@ class Patches:
 
     @property
     def digest(self) -> str:
-        """The pack's: equal for equal images."""
-        return self.pack.digest
+        """The pack's: equal for equal images; another one where they are degraded anew."""
+        if self.degradation is None:
+            return self.pack.digest
+        content = f"{self.pack.digest} {self.degradation!r}"
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def lr_source(self) -> str:
+        """Where the low-resolution patches come from, in words."""
+        return self.pack.lr_source if self.degradation is None else self.degradation.name
 
     def samples(self, k: int, rank: int = 0, world: int = 1) -> list[Sample]:
         """What the patches of batch ``k`` show, in order."""
@@ -120,11 +136,15 @@ class Patches:
             ValueError: If a number is out of range.
         """
         samples = self.samples(k, rank, world)
+        first = self._draw.first(k, rank, world)
         p, s = self.patch, self.pack.scale
         lr = np.empty((len(samples), 3, p, p), np.uint8)
         hr = np.empty((len(samples), 3, p * s, p * s), np.uint8)
         for i, sample in enumerate(samples):
             try:
+                if self.degradation is not None:
+                    self._degrade(self.degradation, sample, first + i, lr[i], hr[i])
+                    continue
                 _cut(self.pack.lr(sample.image), sample, p, 1, lr[i])
                 _cut(self.pack.hr(sample.image), sample, p, s, hr[i])
             except Exception as error:
@@ -134,6 +154,29 @@ class Patches:
                 )
                 raise
         return torch.from_numpy(lr), torch.from_numpy(hr)
+
+    def _degrade(
+        self,
+        degradation: Degradation,
+        sample: Sample,
+        g: int,
+        lr: NDArray[np.uint8],
+        hr: NDArray[np.uint8],
+    ) -> None:
+        """Degrade a window with its surroundings, and cut the patch out of both."""
+        s, p = self.pack.scale, self.patch
+        record = self.pack.records[sample.image]
+        tops, lefts = (
+            (max(0, at - degradation.margin), min(length, at + p + degradation.margin))
+            for at, length in ((sample.top, record.height), (sample.left, record.width))
+        )
+        image = self.pack.hr(sample.image)
+        window = np.ascontiguousarray(image[tops[0] * s : tops[1] * s, lefts[0] * s : lefts[1] * s])
+        truth = degradation.truth(window)
+        low = degradation.apply(truth, s, np.random.default_rng([self._draw.seed, g, 2]))
+        within = replace(sample, top=sample.top - tops[0], left=sample.left - lefts[0])
+        _cut(low, within, p, 1, lr)
+        _cut(truth, within, p, s, hr)
 
     def near(self, device: torch.device, residence: Residence) -> "Patches | Resident":
         """Decide where patches are cut.
@@ -146,6 +189,13 @@ class Patches:
         Raises:
             ValueError: If they are always to be copied and do not fit.
         """
+        if self.degradation is not None:
+            if residence == "always":
+                raise ValueError(
+                    f"the degradation {self.degradation.name} is computed on the processor: leave "
+                    "data.resident at auto"
+                )
+            return self
         if residence == "auto":
             fits = (
                 device.type == "cuda"

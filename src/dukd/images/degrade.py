@@ -5,6 +5,7 @@ computed for every patch anew, from the patch and a random generator alone, so t
 to the same bits with any number of workers and processes.
 """
 
+import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from dukd.core.registry import known
 from dukd.images.resize import imresize_uint8
 
 Levels = NDArray[np.uint8]
@@ -63,8 +65,13 @@ class Bicubic(Degradation):
         return imresize_uint8(hr, 1 / scale)
 
 
-def checked(hr: Levels, scale: int) -> None:
-    """Refuse what cannot be reduced by the scale.
+def checked(hr: Levels, scale: int, *, least: int = 1) -> None:
+    """Refuse what cannot be degraded.
+
+    Args:
+        hr: The image.
+        scale: Factor by which it is reduced.
+        least: Smallest side: that of the largest blur kernel.
 
     Raises:
         ValueError: With the shape, and what to do.
@@ -80,3 +87,27 @@ def checked(hr: Levels, scale: int) -> None:
             f"an image of {w} x {h} pixels is no multiple of the scale {scale}: cut it at the "
             "bottom and the right"
         )
+    if min(h, w) < least:
+        raise ValueError(
+            f"an image of {w} x {h} pixels is smaller than the largest blur kernel, {least}: take "
+            "larger images, or smaller kernels"
+        )
+
+
+def presets() -> dict[str, type[Degradation]]:
+    """Every degradation by its name, a plug-in's too; each is made with its defaults."""
+    for module in ("bsrgan", "two_stage"):
+        importlib.import_module(f"dukd.images.{module}")
+    return known(Degradation)
+
+
+def preset(name: str) -> Degradation:
+    """The degradation of a name, with its own numbers.
+
+    Raises:
+        ValueError: If there is none, naming all.
+    """
+    found = presets()
+    if name not in found:
+        raise ValueError(f"there is no degradation {name!r}; there are {', '.join(found)}")
+    return found[name]()

@@ -15,6 +15,7 @@ from dukd.data.packing import prepare
 from dukd.data.pairs import PairsError, find_pairs
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
+from dukd.images.degrade import preset
 from dukd.networks.base import Network, NoTeacher, set_memory_format
 from dukd.networks.compile import compiled, lowered
 from dukd.networks.files import weights
@@ -186,6 +187,7 @@ def _patches(experiment: Experiment, progress: Progress, *, prepared: bool) -> P
         rotations=data.rotations,
         period=data.period,
         by_area=data.by_area,
+        degradation=preset(data.degradation),
     )
 
 
@@ -217,10 +219,13 @@ def open_pack(
     if prepared:
         return Pack.open(path)
     try:
-        pairs = find_pairs(data.train, scale=scale, lr=data.lr)
+        pairs = find_pairs(data.train, scale=scale, lr=data.lr, skip_bad=data.skip_bad)
     except PairsError as error:
         raise error.with_hint("name the training images with --data.train") from None
     label = f"packing {set_name(data.train)}"
     return prepare(
-        pairs, path, progress=lambda done, total, what: progress(done, total, f"{label}: {what}")
+        pairs,
+        path,
+        progress=lambda done, total, what: progress(done, total, f"{label}: {what}"),
+        skip_bad=data.skip_bad,
     )

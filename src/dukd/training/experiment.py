@@ -9,6 +9,7 @@ from typing import Literal, cast
 from dukd.core import config
 from dukd.core.registry import known
 from dukd.data.patches import Residence
+from dukd.images.degrade import presets
 from dukd.images.invertible import Operation
 from dukd.methods import Method, Scratch
 from dukd.networks import NetworkConfig, QuantizedConfig
@@ -90,6 +91,11 @@ class Data:
     """Folder of low-resolution images, where it does not lie beside the others."""
     packs: Path = Path("packs")
     """Folder for packs that training makes from folders."""
+    degradation: str = "bicubic"
+    """What makes low-resolution patches: bicubic (or the files that lie beside), or one that is
+    drawn anew for every patch: real-esrgan, bsrgan, adcsr, redux, jpeg."""
+    skip_bad: bool = False
+    """Whether images that cannot be used are left out, and listed, when a folder is packed."""
     patch: int = 48
     """Side of the training crop of lr, in pixels."""
     batch: int = 16
@@ -116,6 +122,7 @@ class Data:
         check("period", self.period, least=0)
         check("workers", self.workers, least=0)
         check_word("resident", self.resident, ("auto", "always", "never"))
+        check_word("degradation", self.degradation, tuple(presets()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -230,7 +230,7 @@ def _agree(training: Training) -> None:
         return
     common = (
         training.experiment.to_yaml(),
-        training.share.patches.pack.digest,
+        training.share.patches.digest,
         training.teacher_sha256,
         torch.__version__,
     )

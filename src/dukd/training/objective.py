@@ -194,7 +194,7 @@ def _source(experiment: Experiment, share: Share, teacher_sha256: str) -> Source
         how = f" {teacher.value_range} {teacher.mean} {teacher.residual_scale}"
     return Source(
         teacher=teacher_sha256 + how,
-        data=share.patches.pack.digest,
+        data=share.patches.digest,
         scale=experiment.student.scale,
         patch=data.patch,
         batch=data.batch,

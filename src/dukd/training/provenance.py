@@ -36,9 +36,9 @@ def facts(training: Training, directory: Path) -> dict[str, object]:
         "method": experiment.method.name,
         "scale": student.scale,
         "steps": experiment.optimization.steps,
-        "data_digest": pack.digest,
+        "data_digest": training.share.patches.digest,
         "data_images": len(pack),
-        "lr_source": pack.lr_source,
+        "lr_source": training.share.patches.lr_source,
         "teacher_sha256": training.teacher_sha256,
         "warm_start_sha256": warm_start_sha256(experiment),
         "student_parameters": student.parameter_count(),
@@ -58,5 +58,5 @@ def origin(training: Training, step: int) -> dict[str, str]:
         "step": str(step),
         "method": training.experiment.method.name,
         "teacher_sha256": training.teacher_sha256,
-        "data_digest": training.share.patches.pack.digest,
+        "data_digest": training.share.patches.digest,
     }

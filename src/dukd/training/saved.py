@@ -34,7 +34,7 @@ def save(training: Training, run: Run, *, seconds: float, meter: Mapping[str, ob
 def digests(training: Training) -> dict[str, str]:
     """What tells the images and the teacher of a run from others, wherever their files are."""
     return {
-        "data_digest": training.share.patches.pack.digest,
+        "data_digest": training.share.patches.digest,
         "teacher_sha256": training.teacher_sha256,
     }
 
