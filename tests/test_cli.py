@@ -1,5 +1,6 @@
 """What the command line promises: commands work, and a mistake gets a sentence and a code."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -178,6 +179,30 @@ def test_export_goes_by_the_ending(world, folder, tmp_path):
         f"export {folder}/teacher.safetensors -o {tmp_path}/b.pth --layout official"
     )
     assert "under params" in world.works(f"info {tmp_path}/a.pth")
+
+
+def test_a_card_says_what_the_run_knows_and_no_more(world, trained, tmp_path):
+    """The fields are those of OpenModelDB's schema; the id begins with the scale."""
+    said = world.works(f"model-card {trained} -o {tmp_path} --author me --license CC-BY-4.0")
+
+    assert said.splitlines() == [f"wrote {tmp_path}/2x-dukd.json", f"wrote {tmp_path}/2x-dukd.md"]
+    card = json.loads((tmp_path / "2x-dukd.json").read_text())
+    assert {"name", "author", "license", "tags", "description", "date", "resources"} <= card.keys()
+    assert (card["architecture"], card["scale"], card["size"]) == ("edsr", 2, ["8nf", "1nb"])
+    assert (card["trainingIterations"], card["trainingBatchSize"]) == (20, 2)
+    assert (card["trainingHRSize"], card["datasetSize"]) == (24, 3)
+    student = trained / "student.safetensors"
+    (resource,) = card["resources"]
+    assert resource["sha256"] == hashlib.sha256(student.read_bytes()).hexdigest()
+    assert resource["size"] == student.stat().st_size
+    assert "Its teacher is teacher.safetensors" in card["description"]
+    assert "license unknown" in card["description"]
+    text = (tmp_path / "2x-dukd.md").read_text()
+    assert text.startswith("---\nlicense: CC-BY-4.0\n")
+    figures = json.loads((trained / "evaluation.json").read_text())
+    for row in figures["rows"]:
+        assert f"| {row['label']} | {row['sets']['images']['psnr_y']:.2f} / " in text
+    assert "](samples/" in text
 
 
 def test_each_run_keeps_its_own_student_when_two_are_evaluated_together(world, trained, folder):

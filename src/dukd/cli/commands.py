@@ -50,6 +50,7 @@ COMMANDS = {
     "report": Command("evaluate", "Report"),
     "export": Command("use", "Export"),
     "upscale": Command("use", "Upscale"),
+    "model-card": Command("card", "ModelCard"),
     "info": Command("info", "Info"),
     "recipes": Command("info", "Recipes"),
     "methods": Command("info", "Methods"),
