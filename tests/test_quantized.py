@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dukd import images
+from dukd.cli.program import run
 from dukd.deploy.runtime import export
 from dukd.networks import (
     EDSR,
@@ -486,3 +487,45 @@ def test_it_is_resumed_to_equal_bits_and_learns_its_ranges(tmp_path: Path) -> No
     after = safetensors.torch.load_file(straight)
     bounds = [name for name in after if name.endswith("bounds")]
     assert sum(not torch.equal(after[n], before[n]) for n in bounds) == len(bounds) - 2
+
+
+# The command
+
+
+def photographs(folder: Path, count: int = 2) -> Path:
+    """A folder of smooth images."""
+    for k in range(count):
+        waves = torch.sin(torch.arange(48) / (3 + k)) * 60 + 128
+        pixels = (waves[:, None] + waves / 2)[..., None].expand(48, 48, 3) - 30
+        made = pixels.clamp(0, 255).to(torch.uint8).numpy()
+        images.write(folder / f"{k}.png", images.Image(pixels=made))
+    return folder
+
+
+def test_the_command_says_what_each_choice_loses_and_writes_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights.write(tmp_path / "float.safetensors", SMALL.build())
+    folder, out = photographs(tmp_path / "photos"), tmp_path / "int8.safetensors"
+    command = ["quantize", str(tmp_path / "float.safetensors"), "--images", str(folder)]
+    rest = ["--target", "onnxruntime", "--sensitivity", "-o", str(out)]
+    assert run([*command, *rest]) == 0
+    said = capsys.readouterr()
+    assert all(word in said.out for word in ("float", "min-max", "percentile", "mse", "conv_last"))
+    assert "8 of 8 convolutions in 8 bits for onnxruntime" in said.err
+    assert isinstance(weights.read(out), Quantized)
+    assert run(["info", str(out)]) == 0
+    assert "the residual stream too" in capsys.readouterr().out
+    again = ["quantize", str(out), "--images", str(folder), "-o", str(tmp_path / "b.safetensors")]
+    assert run(again) == 2
+    assert "quantized already" in capsys.readouterr().err
+
+
+def test_a_quantized_student_starts_from_another_and_keeps_its_ranges(tmp_path: Path) -> None:
+    whole = plan(tmp_path)
+    made = as_quantized(SMALL.build(), target="onnxruntime")
+    calibrate(made, [photograph(4)], "min-max")
+    weights.write(tmp_path / "int8.safetensors", made)
+    start = replace(whole.optimization, warm_start=tmp_path / "int8.safetensors")
+    student = assemble(replace(whole, optimization=start)).state.student
+    assert all(torch.equal(v, student.state_dict()[n]) for n, v in made.state_dict().items())

@@ -48,6 +48,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "Evaluate"),
     "compare": Command("evaluate", "Compare"),
     "report": Command("evaluate", "Report"),
+    "quantize": Command("quantize", "Quantize"),
     "export": Command("use", "Export"),
     "upscale": Command("use", "Upscale"),
     "model-card": Command("card", "ModelCard"),

@@ -22,7 +22,7 @@ from dukd.data.pack import Pack
 from dukd.deploy.onnx import onnx_metadata
 from dukd.images import EXTENSIONS
 from dukd.methods import Method
-from dukd.networks import NetworkConfig, macs
+from dukd.networks import NetworkConfig, Quantized, macs
 from dukd.networks.files import weights
 from dukd.recipes.ablations import CONTROLS
 from dukd.runs import compare
@@ -110,6 +110,7 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
         else f"{radius} pixels around each",
         "float16": "safe" if network.fp16_safe else "overflows: use bfloat16 or float32",
         "metadata": named_lines(metadata),
+        "quantized": named_lines(network.describe()) if isinstance(network, Quantized) else None,
         "notes": named_lines(contents.notes),
     }
 

@@ -1,0 +1,81 @@
+"""The command that quantizes a trained student."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dukd.cli.evaluate import tell
+from dukd.cli.terminal import note, say, table
+from dukd.core.text import shown
+from dukd.data.pairs import find_pairs
+from dukd.deploy.model import file_of
+from dukd.deploy.quantize import Options, losses, middles, quantize
+from dukd.networks.files import weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Options):
+    """Quantize a student for a runtime without training it, and say what each choice loses.
+
+    Every choice of ranges is measured, and the best is written. Training from the float student
+    loses less: dukd train ...-int8 --optimization.warm-start STUDENT.
+
+    Example: dukd quantize student.safetensors --images photos/ --valid valid/ -o int8.safetensors
+    """
+
+    student: tyro.conf.Positional[Path]
+    """File of weights, or a run directory."""
+    images: Path
+    """Folder of photographs that set the ranges, in any layout the field uses."""
+    valid: Path | None = None
+    """Folder on which the quality is measured; the photographs themselves if left out."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("student-int8.safetensors")
+    """File to write, safetensors."""
+    count: int = 16
+    """Images used of each folder, evenly spaced; of each its middle."""
+    sensitivity: bool = False
+    """Whether the loss of every layer by itself is listed too."""
+    value_range: float | None = None
+    """Largest value the network computes with, 1 or 255, where the file does not say."""
+    mean: tuple[float, float, float] | None = None
+    """RGB mean in [0, 1] that the network subtracts, where the file does not say."""
+    residual_scale: float | None = None
+    """Factor of each residual block, where the file does not say."""
+
+    def __call__(self) -> int:
+        if self.out.suffix != ".safetensors":
+            raise ValueError(f"--out ends in .safetensors, but got {shown(self.out)}")
+        path = file_of(self.student)
+        numbers = {
+            "value_range": self.value_range,
+            "mean": self.mean,
+            "residual_scale": self.residual_scale,
+        }
+        tell(weights.inspect(path, **numbers))  # pyright: ignore[reportArgumentType]  its own three
+        network = weights.read(path, **numbers).frozen()  # pyright: ignore[reportArgumentType]  likewise
+        photographs = middles(find_pairs(self.images, scale=network.scale), self.count)
+        judged = photographs
+        if self.valid is not None:
+            judged = middles(find_pairs(self.valid, scale=network.scale), self.count)
+        else:
+            note("measured on the images that set the ranges: name others with --valid")
+        result = quantize(network, photographs, judged, self)
+        for text in result.notes:
+            note(text)
+        rows = [("float", f"{result.float_psnr:.3f}", "")]
+        for choice, psnr in result.psnr.items():
+            rows.append((choice, f"{psnr:.3f}", f"{psnr - result.float_psnr:+.3f}"))
+        table(("ranges", "PSNR-Y dB", "loss dB"), rows, right=True)
+        if self.sensitivity:
+            say("")
+            by_layer = losses(result, judged).items()
+            table(
+                ("layer", "loss dB by itself"),
+                ((name, f"{loss:+.3f}") for name, loss in by_layer),
+                right=True,
+            )
+        weights.write(self.out, result.network, metadata={"ranges": result.choice})
+        say(f"wrote {shown(self.out)}: {network.name} x{network.scale}, ranges by {result.choice}")
+        return 0
