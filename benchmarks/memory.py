@@ -39,7 +39,6 @@ from dukd.networks import NetworkConfig
 from dukd.testing import speed
 from dukd.training.assemble import assemble
 from dukd.training.experiment import Optimization
-from dukd.training.objective import fill
 from dukd.training.step import advance
 
 PAPER = 16
@@ -111,8 +110,8 @@ def measured(asked: Asked) -> int:
             if way.step == "released"
             else partial(advance, training, lr, hr)
         )
-        if training.objective.bank is not None:
-            fill(training.objective, training.share)
+        if training.objective.cache is not None:
+            training.objective.fill()
         before = restart(device)
         run()
         return peak(device) - before

@@ -18,8 +18,8 @@ from torch.optim import Adam
 
 from dukd.images import invertible
 from dukd.images.resize import downscale
-from dukd.methods import DUKD
-from dukd.methods.dukd import shared_tiles
+from dukd.methods import DUKD, Logits, ZoomIn
+from dukd.methods.upcycling import shared_tiles
 from dukd.networks import Network, SwinIRConfig
 from dukd.training.assemble import Training
 
@@ -28,6 +28,9 @@ def released_step(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], ob
     """A step on copies of the networks in training; ``lr`` and ``hr`` are uint8."""
     method = training.experiment.method
     assert isinstance(method, DUKD)
+    assert isinstance(method.base, Logits)
+    weight, (zoom_in, *zoom_out) = method.base.reconstruction, method.upcyclings
+    assert isinstance(zoom_in, ZoomIn)
     student, teacher = as_released(training.state.student), as_released(training.teacher)
     averaged = copy.deepcopy(student).requires_grad_(False)
     optimizer = Adam(student.parameters(), lr=1e-6, betas=(0.9, 0.99), foreach=False, fused=False)
@@ -37,22 +40,20 @@ def released_step(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], ob
         images, truth = (x.float().contiguous() / 255 for x in (lr, hr))
         optimizer.zero_grad()
         sr = student(images)
-        (method.reconstruction * l1_loss(sr, truth) + l1_loss(sr, teacher(images))).backward()
+        (weight * l1_loss(sr, truth) + l1_loss(sr, teacher(images))).backward()
         optimizer.step()
 
         tiles = shared_tiles(
-            truth, (images.shape[-2], images.shape[-1]), count=method.windows, rng=rng
+            truth, (images.shape[-2], images.shape[-1]), count=zoom_in.windows, rng=rng
         )
         change = invertible.draw(tiles.shape, probability=method.consistency, rng=rng)
         total = l1_loss(change.invert(student(change.apply(tiles))), teacher(tiles))
-        if method.zoom_out:
+        if zoom_out:
             small = torch.cat([downscale(image[None].cpu(), scale) for image in images]).to(
                 images.device
             )
             sr = student(small)
-            total = (
-                total + method.reconstruction * l1_loss(sr, images) + l1_loss(sr, teacher(small))
-            )
+            total = total + weight * l1_loss(sr, images) + l1_loss(sr, teacher(small))
         total.backward()
         optimizer.step()
         with torch.no_grad():

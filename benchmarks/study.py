@@ -37,7 +37,6 @@ from dukd.methods import (
     LSFD,
     MTKD,
     Aggregation,
-    Combined,
     CrossKD,
     Frequency,
     FrugalDUKD,
@@ -45,11 +44,14 @@ from dukd.methods import (
     Logits,
     Method,
     Scratch,
+    ZoomIn,
+    ZoomOut,
 )
+from dukd.methods.base import needs_teacher
 from dukd.networks import EDSRConfig, Network, gather
 from dukd.networks.base import set_memory_format
 from dukd.networks.files import weights
-from dukd.recipes.ablations import CONTROLS
+from dukd.recipes.ablations import ABLATIONS
 from dukd.training import loop
 from dukd.training.experiment import (
     Data,
@@ -71,9 +73,8 @@ PERIOD = 200
 """Batches that come again where the teacher's answers are replayed at equal time."""
 SECOND = "weights/smfanet_plus_df2k_x2.pth"
 """MTKD's second teacher, another architecture."""
-LEFT_OUT = {"mtkd-aggregation", "combined", "dukd-released", "dukd-frugal", "late"}
-"""Methods that the plain list leaves out: MTKD's first stage, a combination, or what belongs to
-another group."""
+LEFT_OUT = {"mtkd-aggregation", "dukd-released", "dukd-frugal", "late"}
+"""Methods that the plain list leaves out: MTKD's first stage, or what belongs to another group."""
 STARTING: dict[str, Method] = {
     "crosskd": CrossKD(cross=1),
     "frequency": Frequency(bands=0.1, similarity=1),
@@ -126,9 +127,9 @@ def plain() -> dict[str, Method]:
     } | STARTING
     first = {name: made.pop(name) for name in ("scratch", "logits", "dukd")}
     combined = {
-        "fakd+dukd": Combined(base=FAKD()),
-        "dckd+dukd": Combined(base=DCKD()),
-        "at+dukd": Combined(base=AT()),
+        "fakd+dukd": DUKD(base=FAKD()),
+        "dckd+dukd": DUKD(base=DCKD()),
+        "at+dukd": DUKD(base=AT()),
     }
     return first | made | combined
 
@@ -158,16 +159,19 @@ def tuned() -> dict[str, Method]:
             for name in ("lsfd", "crosskd", "mcir")
         },
         **{f"lsfd x {factor}": times("lsfd", factor) for factor in (30, 100)},
-        **{f"{name}+dukd": Combined(base=made[name]) for name in ("lsfd", "crosskd")},
-        "lsfd x 10+dukd": Combined(base=times("lsfd", 10)),
+        **{f"{name}+dukd": DUKD(base=made[name]) for name in ("lsfd", "crosskd")},
+        "lsfd x 10+dukd": DUKD(base=times("lsfd", 10)),
         "lsfd x 10, imitation": replace(times("lsfd", 10), imitation=1),
-        "lsfd x 10, imitation+dukd": Combined(base=replace(times("lsfd", 10), imitation=1)),
-        "dukd, all stronger": DUKD(reconstruction=1 / 3, consistency=0.5),
+        "lsfd x 10, imitation+dukd": DUKD(base=replace(times("lsfd", 10), imitation=1)),
+        "dukd, all stronger": DUKD(base=Logits(reconstruction=1 / 3), consistency=0.5),
     }
 
 
-windows = partial(FrugalDUKD, zoom_in=1, zoom_out=0, zoom_out_reconstruction=0)
+windows = partial(FrugalDUKD, upcyclings=(ZoomIn(),))
 """A share of the batch shown as windows of hr."""
+OUT = (ZoomOut(),)
+TRUTHS = {"base": Logits(imitation=0), "upcyclings": (ZoomOut(imitation=0),)}
+THREE = {"base": Logits(imitation=3), "upcyclings": (ZoomOut(imitation=3),)}
 
 
 def shares() -> dict[str, Method]:
@@ -176,19 +180,19 @@ def shares() -> dict[str, Method]:
         "scratch": Scratch(),
         "logits": Logits(),
         "dukd": DUKD(),
-        "dukd zoom in": DUKD(zoom_out=0, zoom_out_reconstruction=0),
-        "dukd zoom out": DUKD(zoom_in=0),
+        "dukd zoom in": DUKD(upcyclings=(ZoomIn(),)),
+        "dukd zoom out": DUKD(upcyclings=OUT),
         "lsfd": STARTING["lsfd"],
         "share 1/8": windows(share=0.125),
         "share 1/4": windows(share=0.25),
         "share 1/2": windows(share=0.5),
-        "share 1/8, whole hr": windows(share=0.125, window=2),
+        "share 1/8, whole hr": windows(share=0.125, upcyclings=(ZoomIn(window=2),)),
         "share 1/4, late": windows(share=0.25, late=1),
         "share 1/4, early": windows(share=0.25, until=1),
-        "share 1/4, with zoom out": FrugalDUKD(share=0.25, zoom_in=1),
+        "share 1/4, with zoom out": FrugalDUKD(share=0.25, upcyclings=(ZoomIn(), ZoomOut())),
         "share 1/4, no consistency": windows(share=0.25, consistency=0),
-        "share 1/4, weight 3": windows(share=0.25, zoom_in=3),
-        "share 1/4, pair without teacher": windows(share=0.25, imitation=0),
+        "share 1/4, weight 3": windows(share=0.25, upcyclings=(ZoomIn(imitation=3),)),
+        "share 1/4, pair without teacher": windows(share=0.25, base=Logits(imitation=0)),
     }
 
 
@@ -216,16 +220,18 @@ def cheap() -> dict[str, Cheap]:
         "dukd": Cheap(DUKD(), 2.25, 2.25),
         "share 1/4": Cheap(windows(share=0.25)),
         "logits x 3": Cheap(Logits(imitation=3)),
-        "zoom out": Cheap(DUKD(zoom_in=0), 1.25, 1.25),
-        "zoom out x 3": Cheap(DUKD(zoom_in=0, imitation=3, zoom_out=3), 1.25, 1.25),
+        "zoom out": Cheap(DUKD(upcyclings=OUT), 1.25, 1.25),
+        "zoom out x 3": Cheap(DUKD(**THREE), 1.25, 1.25),
         "share 1/8": Cheap(windows(share=0.125)),
         "share 1/4, consistency 1/2": Cheap(windows(share=0.25, consistency=0.5)),
-        "share 1/4 x 3": Cheap(windows(share=0.25, imitation=3, zoom_in=3)),
+        "share 1/4 x 3": Cheap(
+            windows(share=0.25, base=Logits(imitation=3), upcyclings=(ZoomIn(imitation=3),))
+        ),
         "1/4 zoomed out": Cheap(replace(small, share=0.25), 1.0, 0.81),
         "1/2 zoomed out": Cheap(small, 0.85, 0.63),
-        "1/2 zoomed out x 3": Cheap(replace(small, imitation=3, zoom_out=3), 0.85, 0.63),
-        "1/2 zoomed out, no teacher": Cheap(replace(small, imitation=0, zoom_out=0), 0.72),
-        "zoom out, no teacher": Cheap(DUKD(imitation=0, zoom_in=0, zoom_out=0), 1.32),
+        "1/2 zoomed out x 3": Cheap(replace(small, **THREE), 0.85, 0.63),
+        "1/2 zoomed out, no teacher": Cheap(replace(small, **TRUTHS), 0.72),
+        "zoom out, no teacher": Cheap(DUKD(**TRUTHS), 1.32),
         "scratch, 5 patches": Cheap(Scratch(), 0.64, batch=5),
         "logits, 5 patches": Cheap(Logits(), 0.70, 0.63, batch=5),
         "local features": Cheap(features, 1.37),
@@ -292,12 +298,12 @@ def group(name: str, steps: int, seconds: float, images: Path, out: Path) -> dic
         return reused(steps)
     if name == "controls":
         made: dict[str, Entry] = {}
-        for n, control in CONTROLS.items():
+        for n, control in ABLATIONS.items():
             changed = control.of(experiment(Entry(control.start, steps), 1, images, out))
             if changed.data.period:  # belongs to equal time
                 continue
             made[n] = Entry(
-                changed.method, changed.optimization.steps, replay=changed.method.needs_teacher
+                changed.method, changed.optimization.steps, replay=needs_teacher(changed.method, 2)
             )
         return made
     return {f"{n} for {seconds:.0f} s": entry for n, entry in at_equal_time(out, seconds).items()}
@@ -314,7 +320,7 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
     )
     for n, form in cheap().items():
         asking = costs.get(n, {"seconds": form.price * student + form.pixels * teacher})["seconds"]
-        if not form.method.needs_teacher:
+        if not needs_teacher(form.method, 2):
             made[n] = Entry(form.method, round(seconds / (student * form.price)), batch=form.batch)
         elif seconds > (first := PERIOD * asking):
             some = PERIOD + round((seconds - first) / (student * form.price))
@@ -329,7 +335,7 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
 def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
     # nobody else's answers make its time shorter
-    own = f"{entry.method.name}-{entry.steps}-{entry.period}-{entry.batch}"
+    own = f"{entry.method.label}-{entry.steps}-{entry.period}-{entry.batch}"
     teacher = Teacher(
         weights=images / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0
     )
@@ -340,7 +346,7 @@ def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
         cached = TeacherCache(bits=16, symmetries=(), folder=out / "cache")
     return Experiment(
         student=EDSRConfig(scale=2, width=32, blocks=4, value_range=1.0, skip="nearest"),
-        teacher=teacher if entry.method.needs_teacher else None,
+        teacher=teacher if needs_teacher(entry.method, 2) else None,
         method=entry.method,
         data=Data(
             train=images / "train/CID22",

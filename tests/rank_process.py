@@ -35,8 +35,8 @@ def disturbed(job, rank):
                     Validation.measure = lambda *a: time.sleep(job["seconds"]) or measure(*a)
                 case "loss":
                     losses = training.objective.losses
-                    training.objective.losses = lambda *a: {
-                        n: v * math.inf for n, v in losses(*a).items()
+                    training.objective.losses = lambda *a, **k: {
+                        n: v * math.inf for n, v in losses(*a, **k).items()
                     }
                 case name:
                     os.kill(os.getpid(), getattr(signal, name))

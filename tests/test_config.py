@@ -5,7 +5,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dukd.core import config
 from dukd.core.config import ConfigError
 from dukd.core.registry import known
-from dukd.methods import DUKD, Combined, Method
+from dukd.methods import DUKD, FAKD, Method
 from dukd.recipes.papers import names, recipe
 from dukd.training.experiment import Experiment
 
@@ -346,21 +346,24 @@ def test_what_is_written_says_everything_and_is_plain() -> None:
 
     plain: dict[str, Any] = yaml.safe_load(text)
     assert plain["student"]["type"] == "edsr"
-    assert plain["method"]["upcycling"] == {"type": "dukd"} | {
-        k: list(v) if isinstance(v, tuple) else v
-        for k, v in vars(replace(DUKD(), reconstruction=5, zoom_out_reconstruction=5)).items()
+    method = plain["method"]
+    assert method["base"] == {"type": "fakd"} | {
+        k: list(v) if isinstance(v, tuple) else v for k, v in vars(FAKD()).items()
     }
+    assert [u["type"] for u in method["upcyclings"]] == ["zoom_in", "zoom_out"]
+    assert method["upcyclings"][1]["reconstruction"] == 5
     assert "!" not in text
 
 
-def test_a_method_that_upcycles_cannot_be_another_one() -> None:
+def test_an_upcycling_cannot_be_a_method() -> None:
     text = recipe("edsr-x4-fakd+dukd").make().to_yaml()
-    assert isinstance(recipe("edsr-x4-fakd+dukd").make().method, Combined)
-    wrong = text.replace("    type: dukd\n", "    type: logits\n")
+    assert isinstance(recipe("edsr-x4-fakd+dukd").make().method, DUKD)
+    wrong = text.replace("- type: zoom_out\n", "- type: logits\n")
     assert wrong != text
 
     with pytest.raises(
-        ConfigError, match=r"experiment\.method\.upcycling\.type is 'logits'.*known are dukd"
+        ConfigError,
+        match=r"method\.upcyclings\[1\]\.type is 'logits'.*known are cutblur, mixup, zoom_in",
     ):
         Experiment.from_yaml(wrong)
 

@@ -1,7 +1,4 @@
-"""CSD, MCIR, DCKD, CrossKD, MiPKD and MTKD.
-
-Losses by hand, promises, and the published faults they avoid.
-"""
+"""CSD, MCIR, DCKD, CrossKD, MiPKD, MTKD: losses by hand, promises, and published faults."""
 
 import math
 
@@ -11,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
+from distilling import losses_of
 from dukd.images.resize import upscale
 from dukd.methods import (
     CSD,
@@ -25,14 +23,13 @@ from dukd.methods import (
     MiPKD,
     SlimmableCSD,
 )
-from dukd.methods.crosskd import cascades
 from dukd.methods.csd import contrast, contrast_with_others
 from dukd.methods.dckd import code_cross_entropy
-from dukd.methods.inner import front
+from dukd.methods.haar import band_distance, haar
+from dukd.methods.inner import block, cascades, front
 from dukd.methods.mcir import repulsion
-from dukd.methods.mipkd import Mixer, block, random_mask, relative_distance
-from dukd.methods.mtkd import haar, wavelet_distance
-from dukd.methods.slimmable import Around, with_corners
+from dukd.methods.mipkd import Mixer, random_mask, relative_distance
+from dukd.methods.slimmable import Wider, with_corners
 from dukd.networks import EDSRConfig, Network, SwinIRConfig
 from dukd.networks.perceptual import Filters
 
@@ -70,11 +67,8 @@ def run(
     n: int = 2,
     extras: nn.Module | None = None,
 ) -> Losses:
-    lr, hr = torch.rand(n, 3, 16, 16), torch.rand(n, 3, 32, 32)
-    extras = method.extras(student, teacher) if extras is None else extras
-    return method.losses(
-        student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=generator(0)
-    )
+    pair = torch.rand(n, 3, 16, 16), torch.rand(n, 3, 32, 32)
+    return losses_of(method, student, teacher, pair, extras)
 
 
 # CSD
@@ -140,7 +134,7 @@ def test_fewer_negatives_than_the_batch_offers_are_distinct() -> None:
 
 
 def test_negatives_are_the_enlarged_inputs_of_others() -> None:
-    """A student that gives another image's enlargement lies on its negative: a huge quotient."""
+    """Giving another image's enlargement is lying on a negative: the quotient explodes."""
     lr = torch.rand(2, 3, 16, 16)
     encoder, target = Filters(), torch.rand(2, 3, 32, 32)
     near_negative = contrast_with_others(encoder, upscale(lr, 2).flip(0), target, lr, [1])
@@ -150,10 +144,7 @@ def test_negatives_are_the_enlarged_inputs_of_others() -> None:
 
 
 def test_the_quotient_does_not_grow_as_the_batch_shrinks() -> None:
-    """With one negative instead of ten the sum below the line is a tenth.
-
-    The loss makes up for it.
-    """
+    """With one negative, not ten, the sum below the line is a tenth; the loss makes up for it."""
     sr, target, lr = torch.rand(11, 3, 16, 16), torch.rand(11, 3, 16, 16), torch.rand(11, 3, 8, 8)
     one = contrast_with_others(Filters(), sr, target, lr, [1])
     ten = contrast_with_others(Filters(), sr, target, lr, list(range(1, 11)))
@@ -173,8 +164,8 @@ def test_csd_says_what_a_batch_of_one_lacks() -> None:
 
 def test_the_student_is_the_first_channels_of_the_wide_network() -> None:
     student = edsr()
-    around = SlimmableCSD(widening=2).extras(student, student).get_submodule("around")
-    assert isinstance(around, Around)
+    around = SlimmableCSD(widening=2).state(student, student).get_submodule("wider")
+    assert isinstance(around, Wider)
     wide, narrow = (dict(network.named_parameters()) for network in (around.network, student))
     made = with_corners(wide, narrow)
 
@@ -184,9 +175,9 @@ def test_the_student_is_the_first_channels_of_the_wide_network() -> None:
 
 
 def test_a_wide_network_of_nothing_else_is_the_student() -> None:
-    """With zeros around the student's weights the wide network gives the student's outputs."""
+    """With zeros around the student's weights the wide network gives what the student gives."""
     student = edsr()
-    around = Around(student, 2)
+    around = Wider(student, 2)
     with torch.no_grad():
         for p in around.parameters():
             p.zero_()
@@ -198,11 +189,11 @@ def test_a_wide_network_of_nothing_else_is_the_student() -> None:
 def test_the_wide_network_teaches_the_shared_weights_and_the_quotient_does_not_teach_it() -> None:
     student = edsr()
     method = SlimmableCSD(widening=2)
-    extras = method.extras(student, student)
+    extras = method.state(student, student)
     losses = run(method, student, student, extras=extras)
     shared, around = (
         student.get_parameter("conv_first.weight"),
-        list(extras.get_submodule("around").parameters()),
+        list(extras.get_submodule("wider").parameters()),
     )
 
     assert torch.autograd.grad(losses["wide"], shared, retain_graph=True)[0].abs().sum() > 0
@@ -215,7 +206,7 @@ def test_networks_of_more_than_convolutions_are_told_what_would_serve_them() -> 
     student = SwinIRConfig(scale=2, width=12, depths=(1,), heads=(2,), window=4).build()
 
     with pytest.raises(ValueError, match="csd takes a frozen teacher"):
-        SlimmableCSD().extras(student, student)
+        SlimmableCSD().state(student, student)
 
 
 # MCIR
@@ -239,7 +230,7 @@ def test_the_repulsion_has_the_gradient_it_says() -> None:
 def test_mcir_lowers_its_loss_by_moving_away_from_the_past() -> None:
     student = edsr()
     method = MCIR(reconstruction=0)
-    extras = method.extras(student, student)
+    extras = method.state(student, student)
     near = run(method, student, student, extras=extras)["repulsion"]
     with torch.no_grad():
         for p in student.parameters():
@@ -252,21 +243,21 @@ def test_mcir_lowers_its_loss_by_moving_away_from_the_past() -> None:
 def test_the_past_becomes_the_student_and_then_follows_it() -> None:
     student = edsr()
     method = MCIR(update_step=10, keep=0.75)
-    extras = method.extras(student, student)
+    extras = method.state(student, student)
     past = extras.get_submodule("past.network")
 
-    method.after_step(student=student, extras=extras, step=9)
+    method.after_step(student, extras, 9)
     assert not torch.equal(
         past.get_parameter("conv_first.weight"), student.get_parameter("conv_first.weight")
     )
 
-    method.after_step(student=student, extras=extras, step=10)
+    method.after_step(student, extras, 10)
     before = student.get_parameter("conv_first.weight").detach().clone()
     assert_close(past.get_parameter("conv_first.weight"), before, rtol=0, atol=0)
 
     with torch.no_grad():
         student.get_parameter("conv_first.weight").add_(4)
-    method.after_step(student=student, extras=extras, step=20)
+    method.after_step(student, extras, 20)
     assert_close(past.get_parameter("conv_first.weight"), before + 1)
 
 
@@ -290,7 +281,7 @@ def test_the_nearest_code_is_the_likeliest() -> None:
 
 
 def test_certain_agreement_costs_nothing() -> None:
-    """methods.md D27: log_softmax of a softmax over 1,024 codes stays near ln 1024 = 6.9."""
+    """methods.md D27: log_softmax of a softmax of 1,024 stays near 6.9 and teaches nothing."""
     d = torch.full((1, 4, 1024), 50.0)
     d[..., 7] = 0
     wrong = d.roll(1, 2).requires_grad_()
@@ -319,7 +310,7 @@ def test_history_keeps_a_tenth_every_thousand_steps_then_less_often() -> None:
     """methods.md D30: 1,000, 2,000 and 3,000 steps in phases of 100,000, a tenth kept."""
     student = edsr()
     method = DCKD()
-    extras = method.extras(student, student)
+    extras = method.state(student, student)
     history = extras.get_submodule("history.network").get_parameter("conv_first.weight")
     before = history.clone()
     with torch.no_grad():
@@ -327,7 +318,7 @@ def test_history_keeps_a_tenth_every_thousand_steps_then_less_often() -> None:
     moved: list[int] = []
     for step in (999, 1000, 101_000, 102_000, 201_000, 202_000, 203_000, 204_000, 999_000):
         history.copy_(before)
-        method.after_step(student=student, extras=extras, step=step)
+        method.after_step(student, extras, step)
         if not torch.equal(history, before):
             moved.append(step)
             assert_close(history, before + 0.9)
@@ -367,8 +358,8 @@ def test_the_teachers_own_features_give_the_teachers_own_answer() -> None:
 
 
 def test_networks_of_equal_width_need_no_adapter() -> None:
-    assert not list(CrossKD().extras(edsr(), edsr()).parameters())
-    assert [p.shape for p in CrossKD().extras(edsr(), edsr(12, 6)).parameters()] == [
+    assert not list(CrossKD().state(edsr(), edsr()).parameters())
+    assert [p.shape for p in CrossKD().state(edsr(), edsr(12, 6)).parameters()] == [
         (12, 8, 1, 1),
         (12,),
     ]
@@ -462,14 +453,14 @@ def test_a_constant_difference_is_all_in_the_approximation() -> None:
 
     for count in (1, 2):
         assert_close(
-            wavelet_distance(x + 0.1, x, levels=count), torch.tensor(0.1 * 2**count).double()
+            band_distance(x + 0.1, x, (1.0,) * (count + 1)), torch.tensor(0.1 * 2**count).double()
         )
 
 
 def test_the_wavelet_distance_has_the_gradient_it_says() -> None:
     x = torch.rand(1, 1, 5, 7, dtype=torch.float64, requires_grad=True)
 
-    assert gradcheck(lambda v: wavelet_distance(v, torch.full_like(v, 3), levels=2), (x,))
+    assert gradcheck(lambda v: band_distance(v, torch.full_like(v, 3), (1.0, 1.0, 1.0)), (x,))
 
 
 def test_mtkd_leans_on_the_ensemble_ten_times_more_than_on_the_truth() -> None:
@@ -489,7 +480,7 @@ def test_mtkd_leans_on_the_ensemble_ten_times_more_than_on_the_truth() -> None:
 @pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
 def test_bfloat16_gives_nearly_the_same_losses(method: Method) -> None:
     student, teacher = edsr(), edsr(12, 6).frozen()
-    extras = method.extras(student, teacher)
+    extras = method.state(student, teacher)
     torch.manual_seed(1)
     exact = run(method, student, teacher, extras=extras)
     torch.manual_seed(1)
@@ -504,7 +495,7 @@ def test_bfloat16_gives_nearly_the_same_losses(method: Method) -> None:
 @pytest.mark.parametrize("method", ALL, ids=lambda m: m.name)
 def test_only_what_trains_takes_gradients_and_only_what_changed_is_saved(method: Method) -> None:
     student, teacher = edsr(), edsr(12, 6).frozen()
-    extras = method.extras(student, teacher)
+    extras = method.state(student, teacher)
     extras.train()
     saved = extras.state_dict()
 
@@ -513,7 +504,7 @@ def test_only_what_trains_takes_gradients_and_only_what_changed_is_saved(method:
         if name.startswith(("encoder", "past", "history")):
             assert not part.training
             assert not any(p.requires_grad for p in part.parameters())
-    method.extras(student, teacher).load_state_dict(saved)
+    method.state(student, teacher).load_state_dict(saved)
 
 
 @pytest.mark.parametrize("method", NOTED, ids=lambda m: m.name)

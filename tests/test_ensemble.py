@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import pixel_shuffle
 from torch.testing import assert_close
 
+from distilling import losses_of
 from dukd.core import config as configuration
 from dukd.core.registry import known
 from dukd.methods import MTKD, Aggregation
@@ -160,18 +161,14 @@ def test_both_stages_learn() -> None:
     lr = torch.rand(4, 3, 8, 8)
     with torch.no_grad():
         hr = made(lr) + 0.2  # the members are too dark
-    rng = torch.Generator().manual_seed(0)
 
     def train(
         method: Aggregation | MTKD, student: Network, teacher: Network, steps: int
     ) -> list[float]:
-        extras = method.extras(student, teacher)
         optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], 1e-2)
         totals: list[float] = []
         for _ in range(steps):
-            losses = method.losses(
-                student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng
-            )
+            losses = losses_of(method, student, teacher, (lr, hr))
             total = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad()
             total.backward()

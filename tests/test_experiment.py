@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dukd.core.config import ConfigError
-from dukd.methods import DUKD, Logits
+from dukd.methods import DUKD, Logits, Scratch, ZoomOut
 from dukd.networks import EDSRConfig
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher, check
 
@@ -98,12 +98,12 @@ def test_a_number_is_checked_against_every_bound() -> None:
             check("x", 1.0, **bounds)
 
 
-def test_a_method_that_asks_a_teacher_needs_one() -> None:
+def test_a_method_with_a_teacher_needs_one() -> None:
     with pytest.raises(
         ValueError, match=r"method logits needs a teacher: name its file \(teacher.weights\)"
     ):
         Experiment(student=STUDENT, data=DATA, method=Logits())
-    alone = DUKD(imitation=0, zoom_in=0, zoom_out=0)
+    alone = DUKD(base=Scratch(), upcyclings=(ZoomOut(imitation=0),))
     assert Experiment(student=STUDENT, data=DATA, method=alone).teacher is None
 
 

@@ -1,10 +1,6 @@
-"""Methods that read features.
-
-Values by hand, gradients, what each formula leaves unchanged, published faults.
-"""
+"""Methods that read features: values by hand, gradients, invariances, published faults."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Literal
 
@@ -14,33 +10,37 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
+from distilling import Made, batch, losses_of, match
 from dukd.core.registry import known
 from dukd.methods import (
     AT,
     CRD,
+    DUKD,
     FAKD,
     FSP,
     LSFD,
     RKD,
     SRKD,
     VID,
-    Combined,
     FitNet,
     Frequency,
     Method,
 )
 from dukd.methods.at import energy
+from dukd.methods.base import needs_teacher
 from dukd.methods.crd import contrast, places
 from dukd.methods.fakd import affinity, affinity_distance
-from dukd.methods.features import FeatureMethod, Seen, in_own_units, unit
-from dukd.methods.frequency import band_distance, haar
+from dukd.methods.features import Adapter, FeatureMethod, in_own_units, unit
 from dukd.methods.fsp import flows
-from dukd.methods.inner import Adapter
+from dukd.methods.haar import band_distance, haar
 from dukd.methods.lsfd import attention, local
 from dukd.methods.rkd import cosines, distances, items, relative
 from dukd.methods.srkd import Statistic, over_channels
 from dukd.methods.vid import gaussian, laplace
-from dukd.networks import EDSRConfig, Network, SMFANetConfig, Staged, SwinIRConfig
+from dukd.networks import EDSRConfig, Network, SMFANetConfig, SwinIRConfig
+from dukd.networks.base import staged
+from dukd.training.distiller import Distiller
+from dukd.training.observe import observe
 
 METHODS: tuple[FeatureMethod, ...] = (
     AT(),
@@ -94,19 +94,6 @@ def pair() -> tuple[Tensor, Tensor]:
     return torch.rand(2, 3, 16, 16), torch.rand(2, 3, 32, 32)
 
 
-def losses_of(
-    method: FeatureMethod,
-    student: Network,
-    teacher: Network,
-    pair: tuple[Tensor, Tensor],
-    extras: nn.Module,
-) -> dict[str, Tensor]:
-    lr, hr = pair
-    return method.losses(
-        student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=torch.Generator()
-    )
-
-
 def maps(*sizes: int, seed: int = 0) -> Tensor:
     return torch.randn(sizes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -119,14 +106,14 @@ def rotation(size: int) -> Tensor:
 def own_terms(method: FeatureMethod) -> set[str]:
     """Names of the losses that the method adds to those on the output."""
     features = [maps(2, 4, 6, 6, seed=i) for i in range(len(method.depths))]
-    seen = Seen(maps(2, 3, 12, 12), features)
-    return set(method.compare(extras_for(method, 4, 4), seen, seen))
+    seen = Made(maps(2, 3, 12, 12), features)
+    return set(match(method, extras_for(method, 4, 4), seen, seen))
 
 
 def extras_for(method: FeatureMethod, width: int, target: int) -> nn.Module:
     pupil = EDSRConfig(scale=2, width=width, blocks=1).build()
     master = EDSRConfig(scale=2, width=target, blocks=1).build()
-    return method.extras(pupil, master).double()
+    return method.state(pupil, master).double()
 
 
 # Every method.
@@ -137,18 +124,20 @@ def test_every_term_teaches_every_stage_before_it(
     method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
     """methods.md D16: a loss rebuilt with `torch.tensor` has no gradient; the log falls anyway."""
-    extras = method.extras(student, teacher)
+    extras = method.state(student, teacher)
     for loss in losses_of(method, student, teacher, pair, extras).values():
         assert loss.shape == ()
         assert torch.isfinite(loss)
-        gradient = torch.autograd.grad(loss, student.stages[0].parameters(), retain_graph=True)
+        gradient = torch.autograd.grad(
+            loss, staged(student).stages[0].parameters(), retain_graph=True
+        )
         assert all(g.isfinite().all() and g.abs().sum() > 0 for g in gradient)
     assert all(p.grad is None for p in teacher.parameters())
 
 
 @every_method
 def test_gradients_are_right(method: FeatureMethod) -> None:
-    theirs = Seen(
+    theirs = Made(
         maps(2, 3, 8, 8, seed=9), [maps(2, 5, 4, 4, seed=20 + i) for i in range(len(method.depths))]
     )
     extras = extras_for(method, 3, 5)
@@ -156,7 +145,7 @@ def test_gradients_are_right(method: FeatureMethod) -> None:
 
     def total(*features: Tensor) -> Tensor:
         return torch.stack(
-            list(method.compare(extras, Seen(sr, list(features)), theirs).values())
+            list(match(method, extras, Made(sr, list(features)), theirs).values())
         ).sum()
 
     ours = [maps(2, 3, 4, 4, seed=10 + i).requires_grad_() for i in range(len(method.depths))]
@@ -167,7 +156,7 @@ def test_gradients_are_right(method: FeatureMethod) -> None:
 def test_nothing_is_learnt_from_oneself(
     method: FeatureMethod, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    losses = losses_of(method, teacher, teacher, pair, method.extras(teacher, teacher))
+    losses = losses_of(method, teacher, teacher, pair, method.state(teacher, teacher))
 
     assert all(losses[name] < 1e-10 for name in own_terms(method))
 
@@ -178,8 +167,8 @@ def test_features_of_zeros_are_safe(method: FeatureMethod) -> None:
     ours = [torch.zeros(2, 3, 6, 6, dtype=torch.float64, requires_grad=True) for _ in method.depths]
     theirs = [torch.zeros(2, 5, 6, 6, dtype=torch.float64) for _ in method.depths]
     images = torch.zeros(2, 3, 12, 12, dtype=torch.float64, requires_grad=True)
-    terms = method.compare(
-        extras_for(method, 3, 5), Seen(images, ours), Seen(images.detach(), theirs)
+    terms = match(
+        method, extras_for(method, 3, 5), Made(images, ours), Made(images.detach(), theirs)
     )
 
     total = torch.stack(list(terms.values())).sum()
@@ -194,18 +183,18 @@ def test_one_forward_pass_each(
 ) -> None:
     calls: list[Network] = []
     for network in (student, teacher):
-        network.stages[0].register_forward_hook(lambda module, *_: calls.append(module))
-    losses_of(method, student, teacher, pair, method.extras(student, teacher))
+        staged(network).stages[0].register_forward_hook(lambda module, *_: calls.append(module))
+    losses_of(method, student, teacher, pair, method.state(student, teacher))
 
-    assert calls == [teacher.stages[0], student.stages[0]]
+    assert calls == [staged(teacher).stages[0], staged(student).stages[0]]
 
 
 @every_method
 def test_half_precision_decides_nothing(
     method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    """Under autocast networks give bfloat16, but affinities and statistics are of float32."""
-    extras = method.extras(student, teacher)
+    """Under autocast the networks give bfloat16, but affinities and statistics are of float32."""
+    extras = method.state(student, teacher)
     exact = losses_of(method, student, teacher, pair, extras)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = losses_of(method, student, teacher, pair, extras)
@@ -222,7 +211,7 @@ def test_networks_that_pad_differently_meet_at_the_common_size(
     """SMFANet pads to multiples of 8: 16 x 16 features against EDSR's 11 x 13."""
     teacher = SMFANetConfig(scale=2, width=12, blocks=2).build().frozen()
     pair = torch.rand(2, 3, 11, 13), torch.rand(2, 3, 22, 26)
-    losses = losses_of(method, student, teacher, pair, method.extras(student, teacher))
+    losses = losses_of(method, student, teacher, pair, method.state(student, teacher))
 
     assert all(loss.isfinite() for loss in losses.values())
 
@@ -237,10 +226,10 @@ def test_without_weights_there_is_no_teacher(
         if f.type is float and f.name not in NO_WEIGHTS | {"reconstruction"}
     }
     plain = replace(method, **weights)
-    losses = losses_of(plain, student, NotToBeAsked(), pair, nn.Module())
+    losses = Distiller(plain, student)(*pair)
 
-    assert not plain.needs_teacher
-    assert plain.taps == ()
+    assert not needs_teacher(plain, 2)
+    assert not plain.read
     assert set(losses) == {"reconstruction"}
 
 
@@ -248,7 +237,7 @@ def test_without_weights_there_is_no_teacher(
 def test_a_weight_is_a_factor(
     method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    extras = method.extras(student, teacher)
+    extras = method.state(student, teacher)
     names = [f.name for f in fields(method) if f.type is float and f.name not in NO_WEIGHTS]
     once = losses_of(method, student, teacher, pair, extras)
     twice = losses_of(
@@ -266,16 +255,13 @@ def test_a_weight_is_a_factor(
 def test_combines_with_upcycled_inputs(
     method: FeatureMethod, student: Network, teacher: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    both = Combined(base=method)
-    lr, hr = pair
-    extras = both.extras(student, teacher)
-    rng = torch.Generator().manual_seed(1)
-    losses = both.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
+    extras = method.state(student, teacher)
+    losses = losses_of(DUKD(base=method), student, teacher, pair, extras, seed=1)
     alone = losses_of(method, student, teacher, pair, extras)
 
     # The pair travels with upcycled images in one batch, whose convolutions may round differently.
     assert_close({name: losses[name] for name in alone}, alone, rtol=1e-3, atol=1e-6)
-    assert {"zoom_in", "zoom_out"} <= set(losses)
+    assert {"zoom_in_imitation", "zoom_out_imitation"} <= set(losses)
 
 
 def test_methods_are_known_and_their_abstract_part_is_not() -> None:
@@ -298,15 +284,15 @@ def test_depths_are_fractions(method: FeatureMethod, depths: tuple[float, ...]) 
 def test_adapters_are_made_where_widths_differ(
     method: FeatureMethod, student: Network, teacher: Network
 ) -> None:
-    assert isinstance(method.extras(student, teacher), Adapter)
-    assert not list(method.extras(teacher, teacher).parameters())
+    assert isinstance(method.state(student, teacher), Adapter)
+    assert not list(method.state(teacher, teacher).parameters())
 
 
 @pytest.mark.parametrize("method", [AT(), FAKD(), RKD(), SRKD(), Frequency()], ids=label)
 def test_nothing_trains_beside_the_student(
     method: FeatureMethod, student: Network, teacher: Network
 ) -> None:
-    assert not list(method.extras(student, teacher).parameters())
+    assert not list(method.state(student, teacher).parameters())
 
 
 @pytest.mark.parametrize(
@@ -331,29 +317,14 @@ def test_the_range_inside_a_network_does_not_matter(method: FeatureMethod) -> No
         [maps(2, 5, 6, 6, seed=s + i) for i in range(len(method.depths))] for s in (0, 50)
     )
     sr, extras = maps(2, 3, 12, 12), extras_for(method, 5, 5)
-    here = method.compare(extras, Seen(sr, ours), Seen(-sr, theirs))
-    there = method.compare(
-        extras, Seen(sr, [255 * f for f in ours]), Seen(-sr, [7 * f for f in theirs])
+    here = match(method, extras, Made(sr, ours), Made(-sr, theirs))
+    there = match(
+        method, extras, Made(sr, [255 * f for f in ours]), Made(-sr, [7 * f for f in theirs])
     )
 
     assert_close(
         there, here, rtol=1e-6, atol=1e-9
     )  # the guard against division by zero shows at 1e-8
-
-
-class NotToBeAsked(Staged):
-    def __init__(self) -> None:
-        super().__init__(EDSRConfig(scale=2, width=8, blocks=1), width=8, radius=0)
-
-    @property
-    def stages(self) -> list[nn.Module]:
-        raise AssertionError
-
-    def head(self, lr: Tensor) -> Tensor:
-        raise AssertionError
-
-    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
-        raise AssertionError
 
 
 # What they share.
@@ -383,9 +354,9 @@ def test_hint_is_the_mean_square_per_depth() -> None:
     """Differences of 1 at one depth and of 3 at the other: (1 + 9) / 2."""
     method = FitNet(hint=2.0, relative=False, depths=(0.5, 1.0))
     zero = torch.zeros(1, 2, 3, 3)
-    ours, theirs = Seen(zero, [zero, zero]), Seen(zero, [zero + 1, zero - 3])
+    ours, theirs = Made(zero, [zero, zero]), Made(zero, [zero + 1, zero - 3])
 
-    assert_close(method.compare(nn.Identity(), ours, theirs)["hint"], torch.tensor(10.0))
+    assert_close(match(method, nn.Identity(), ours, theirs)["hint"], torch.tensor(10.0))
 
 
 def test_hint_sees_more_than_the_mean_over_channels() -> None:
@@ -394,18 +365,15 @@ def test_hint_sees_more_than_the_mean_over_channels() -> None:
 
     assert_close(ours.mean(1), (-ours).mean(1))
     assert (
-        FitNet(hint=1.0).compare(nn.Identity(), Seen(ours, [ours]), Seen(ours, [-ours]))["hint"] > 1
+        match(FitNet(hint=1.0), nn.Identity(), Made(ours, [ours]), Made(ours, [-ours]))["hint"] > 1
     )
 
 
 def test_a_regressor_undoes_a_linear_map() -> None:
-    """methods.md D32: equal widths are not asked for.
-
-    The regressor finds what is linear in the student's features.
-    """
+    """methods.md D32: widths may differ; the regressor finds what is linear in the features."""
     student, teacher = (EDSRConfig(scale=2, width=w, blocks=1).build() for w in (4, 2))
     method = FitNet(relative=False)
-    extras = method.extras(student, teacher)
+    extras = method.state(student, teacher)
     weight = torch.randn(2, 4, 1, 1)
     with torch.no_grad():
         extras[0].weight.copy_(weight)
@@ -413,7 +381,7 @@ def test_a_regressor_undoes_a_linear_map() -> None:
     ours = torch.randn(2, 4, 5, 5)
     theirs = torch.nn.functional.conv2d(ours, weight)
 
-    assert method.compare(extras, Seen(ours, [ours]), Seen(ours, [theirs]))["hint"] < 1e-10
+    assert match(method, extras, Made(ours, [ours]), Made(ours, [theirs]))["hint"] < 1e-10
 
 
 # Attention transfer.
@@ -430,20 +398,17 @@ def test_energy_of_two_pixels() -> None:
 def test_attention_is_half_the_squared_distance() -> None:
     """Energies (1, 0) and (0, 1) differ by 1 at both pixels: 1000 / 2 per depth."""
     x = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
-    ours, theirs = Seen(x, [x, x]), Seen(x, [x.flip(-1), x.flip(-1)])
+    ours, theirs = Made(x, [x, x]), Made(x, [x.flip(-1), x.flip(-1)])
 
-    assert_close(AT().compare(nn.Module(), ours, theirs)["attention"], torch.tensor(1000.0))
+    assert_close(match(AT(), nn.Module(), ours, theirs)["attention"], torch.tensor(1000.0))
 
 
 def test_attention_is_squared() -> None:
-    """methods.md D32: the published code takes the absolute difference.
-
-    Half of a small difference is a quarter.
-    """
+    """methods.md D32: published code takes differences. Half of a small one is a quarter."""
     x = torch.ones(1, 1, 1, 2, dtype=torch.float64)
     step = torch.tensor([1e-4, -1e-4], dtype=torch.float64)
     full, half = (
-        AT().compare(nn.Module(), Seen(x, [x]), Seen(x, [x + s * step]))["attention"]
+        match(AT(), nn.Module(), Made(x, [x]), Made(x, [x + s * step]))["attention"]
         for s in (1.0, 0.5)
     )
 
@@ -491,7 +456,7 @@ def test_flow_is_averaged_over_pairs() -> None:
     method = FSP(relative=False, flow=3.0)
 
     # Flows 1 and 1 against 2 and 4: (1 + 9) / 2.
-    terms = method.compare(nn.Identity(), Seen(one, [one] * 3), Seen(one, [one, 2 * one, 2 * one]))
+    terms = match(method, nn.Identity(), Made(one, [one] * 3), Made(one, [one, 2 * one, 2 * one]))
     assert_close(terms["flow"], torch.tensor(15.0))
 
 
@@ -579,9 +544,7 @@ def test_statistics_are_summed_over_depths() -> None:
     """Squares of means 1 and 4 differ by 3, at three depths: 27."""
     one = torch.ones(1, 2, 2, 2)
 
-    terms = SRKD(relative=False).compare(
-        nn.Module(), Seen(one, [one] * 3), Seen(one, [2 * one] * 3)
-    )
+    terms = match(SRKD(relative=False), nn.Module(), Made(one, [one] * 3), Made(one, [2 * one] * 3))
     assert_close(terms["statistics"], torch.tensor(27.0))
 
 
@@ -613,7 +576,7 @@ def test_laplace_is_torchs_without_a_gaussian_constant() -> None:
 
 
 def test_variance_starts_at_five(student: Network, teacher: Network) -> None:
-    (first, *_) = VID().extras(student, teacher)
+    (first, *_) = VID().state(student, teacher)
     spread = torch.nn.functional.softplus(first.raw) + 1e-5
 
     assert_close(spread, torch.full((12,), 5.0))
@@ -624,7 +587,7 @@ def test_gaussian_has_a_variance_per_channel_and_laplace_a_spread_per_pixel(
 ) -> None:
     ours = torch.rand(1, 8, 4, 4)
     (bell, *_), (peak, *_) = (
-        VID(distribution=d).extras(student, teacher) for d in ("gaussian", "laplace")
+        VID(distribution=d).state(student, teacher) for d in ("gaussian", "laplace")
     )
 
     assert bell.raw.shape == (12,)
@@ -637,11 +600,11 @@ def test_what_is_predictable_is_learnt(distribution: Literal["gaussian", "laplac
     method = VID(distribution=distribution, depths=(1.0,))
     extras = extras_for(method, 3, 2)
     ours = maps(2, 3, 8, 8)
-    seen, wanted = Seen(ours, [ours]), Seen(ours, [ours[:, :2] - ours[:, 1:]])
+    seen, wanted = Made(ours, [ours]), Made(ours, [ours[:, :2] - ours[:, 1:]])
     optimizer = torch.optim.Adam(extras.parameters(), 0.03)
     for _ in range(300):
         optimizer.zero_grad()
-        loss = method.compare(extras, seen, wanted)["information"]
+        loss = match(method, extras, seen, wanted)["information"]
         loss.backward()
         optimizer.step()
 
@@ -667,7 +630,7 @@ def test_affinity_is_summed_over_depths() -> None:
     alike = torch.ones(1, 1, 1, 2, dtype=torch.float64)
     opposite = torch.tensor([1.0, -1.0]).double().reshape(1, 1, 1, 2)
 
-    terms = FAKD().compare(nn.Module(), Seen(alike, [alike] * 3), Seen(alike, [opposite] * 3))
+    terms = match(FAKD(), nn.Module(), Made(alike, [alike] * 3), Made(alike, [opposite] * 3))
     assert_close(terms["affinity"], torch.tensor(30.0).double(), rtol=1e-7, atol=0)
 
 
@@ -703,7 +666,7 @@ def test_weights_are_those_of_the_published_code(
 ) -> None:
     """10, 0.5 and 0.5, and unlike there the first one teaches (methods.md D16)."""
     method = FAKD()
-    losses = losses_of(method, student, teacher, pair, method.extras(student, teacher))
+    losses = losses_of(method, student, teacher, pair, method.state(student, teacher))
     lr, hr = pair
 
     assert (method.affinity, method.reconstruction, method.imitation) == (10.0, 0.5, 0.5)
@@ -715,15 +678,12 @@ def test_weights_are_those_of_the_published_code(
 def test_the_last_depth_is_read_before_the_global_skip(
     student: Network, pair: tuple[Tensor, Tensor]
 ) -> None:
-    """methods.md D19, D31: `res += x` in place turns a kept feature into another.
-
-    Here it stays the body's output.
-    """
+    """methods.md D19, D31: `res += x` in place changes a kept feature; here it stays as it was."""
     lr, _ = pair
-    x = student.head(lr)
-    for stage in student.stages:
+    x = staged(student).head(lr)
+    for stage in staged(student).stages:
         x = stage(x)
-    _, (last,), _ = student.observe(lr, (1.0,))
+    (last,) = student.observe(lr, (1.0,)).features
 
     assert_close(last, x, rtol=0, atol=0)
 
@@ -767,15 +727,12 @@ def test_attention_carries_no_gradient() -> None:
 
 
 def test_attention_weighs_each_pixel() -> None:
-    """Outputs and features differ in one corner, whose attention is 16.
-
-    Three quarters of it are local.
-    """
+    """Outputs and features differ in one corner, of attention 16; three quarters are local."""
     method = LSFD(local=1.0, relative=False, window=3, sharpness=1.0, depths=(1.0,))
     zero = torch.zeros(1, 1, 4, 4)
     bump = zero.clone()
     bump[..., 0, 0] = 1.0
-    attended = method.compare(nn.Identity(), Seen(zero, [zero]), Seen(bump, [bump]))["local"]
+    attended = match(method, nn.Identity(), Made(zero, [zero]), Made(bump, [bump]))["local"]
     assert_close(attended, torch.tensor(16 * 0.75**2 / 16))  # a mean over 16 pixels
 
 
@@ -791,10 +748,7 @@ def test_window_is_odd() -> None:
 
 
 def test_contrast_of_two_pairs() -> None:
-    """One negative each.
-
-    R is 2 e / (e + 1) for alike and 2 / (e + 1) for orthogonal vectors, at temperature 1.
-    """
+    """One negative each; at temperature 1 r is 2 e / (e + 1) for alike, 2 / (e + 1) for others."""
     eye = torch.eye(2, dtype=torch.float64)
     alike, other = 2 * math.e / (math.e + 1), 2 / (math.e + 1)
     expected = -math.log(alike / (alike + 1)) - math.log(1 - other / (other + 1))
@@ -871,7 +825,7 @@ def test_a_constant_difference_is_in_the_approximation_alone() -> None:
 
 
 def test_the_finest_weight_is_for_the_finest_details() -> None:
-    """A checkerboard of +1 and -1 is a diagonal detail of 2, at the first level only."""
+    """A checkerboard of +1 and -1 is a detail across both directions, of 2, at level 1 only."""
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)[None, None]
 
     assert band_distance(board, torch.zeros_like(board), (5.0, 3.0, 1.0)) == 2
@@ -883,7 +837,7 @@ def test_similarity_ignores_rotations_of_channels() -> None:
     ours, theirs, sr = maps(1, 4, 6, 6), maps(1, 3, 6, 6, seed=1), maps(1, 3, 12, 12)
     turned = torch.einsum("ij,njhw->nihw", rotation(4), ours)
     here, there = (
-        method.compare(nn.Module(), Seen(sr, [f] * 3), Seen(sr, [theirs] * 3))["similarity"]
+        match(method, nn.Module(), Made(sr, [f] * 3), Made(sr, [theirs] * 3))["similarity"]
         for f in (ours, turned)
     )
 
@@ -891,29 +845,18 @@ def test_similarity_ignores_rotations_of_channels() -> None:
 
 
 def test_bands_alone_read_no_features() -> None:
-    assert Frequency(similarity=0.0).taps == ()
-    assert Frequency(similarity=0.0).needs_teacher
+    assert not Frequency(similarity=0.0).read
+    assert needs_teacher(Frequency(similarity=0.0), 2)
     with pytest.raises(ValueError, match="band_weights"):
         Frequency(band_weights=(1.0,))
 
 
-def test_what_a_network_has_padded_is_not_compared(monkeypatch):
-    """A student that pads 6 x 10 to 8 x 16 is compared on 6 x 10, like LSFD's attention."""
+def test_what_a_network_has_padded_is_not_compared() -> None:
+    """A student that pads 6 x 10 to 8 x 16 is compared on 6 x 10, as the attention of LSFD is."""
     student = SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=8).build()
     teacher = EDSRConfig(scale=2, width=8, blocks=2).build().frozen()
-    shown: list[Seen] = []
-    monkeypatch.setattr(
-        AT, "compare", lambda _, __, ours, theirs: shown.extend((ours, theirs)) or {}
-    )
-    AT().losses(
-        student=student,
-        teacher=teacher,
-        extras=nn.Module(),
-        lr=torch.rand(1, 3, 6, 10),
-        hr=torch.rand(1, 3, 12, 20),
-        rng=torch.Generator(),
-    )
+    pair = torch.rand(1, 3, 6, 10), torch.rand(1, 3, 12, 20)
+    (seen,) = observe(AT(), student, teacher, batch(*pair))
 
-    assert {f.shape[-2:] for seen in shown for f in seen.features} == {(6, 10)}
-    _, whole, _ = student.observe(torch.rand(1, 3, 6, 10), (1.0,))
-    assert whole[0].shape[-2:] == (8, 16)
+    assert {f.shape[-2:] for features in seen.features() for f in features} == {(6, 10)}
+    assert seen.student.features[0].shape[-2:] == (8, 16)

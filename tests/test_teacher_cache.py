@@ -15,7 +15,6 @@ from dukd.cli.train import parse
 from dukd.methods import (
     DUKD,
     LSFD,
-    Combined,
     CrossKD,
     FitNet,
     FrugalDUKD,
@@ -32,7 +31,6 @@ from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training import loop
 from dukd.training.assemble import Training, assemble
-from dukd.training.cache import BankError
 from dukd.training.experiment import (
     Data,
     Evaluation,
@@ -41,7 +39,7 @@ from dukd.training.experiment import (
     Teacher,
     TeacherCache,
 )
-from dukd.training.objective import fill
+from dukd.training.records import CacheError
 from dukd.training.resume import recorded
 from dukd.training.step import advance
 
@@ -100,65 +98,67 @@ def trained(training: Training, steps: int) -> list[torch.Tensor]:
     return [p.detach().clone() for p in training.state.student.parameters()]
 
 
+def computed(training: Training) -> int:
+    """Micro-batches on which the teacher itself ran."""
+    assert training.objective.cache is not None
+    return training.objective.cache.computed
+
+
 def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-ASKED = [
+TAUGHT = [
     Logits(),
     DUKD(),
     ReleasedDUKD(),
     FrugalDUKD(),
     Late(start=4),
     LSFD(),
-    Combined(base=FitNet()),
+    DUKD(base=FitNet()),
 ]
 
 
-@pytest.mark.parametrize("method", ASKED, ids=lambda m: m.name)
-def test_weights_are_those_of_a_teacher_that_is_asked_every_time(
+@pytest.mark.parametrize("method", TAUGHT, ids=lambda m: m.name)
+def test_weights_are_those_of_a_teacher_that_runs_every_time(
     folder: Path, tmp_path: Path, method: Method
 ) -> None:
-    """Exact storage, nothing turned: not one bit differs, over three periods."""
+    """Exact storage, no symmetries: not one bit differs, over three periods."""
     exact = experiment(folder, tmp_path, method=method, bits=32, symmetries=())
-    asking = replace(exact, teacher_cache=TeacherCache(enabled=False))
+    live = replace(exact, teacher_cache=TeacherCache(enabled=False))
 
-    assert equal(trained(prepared(exact), 9), trained(prepared(asking), 9))
+    assert equal(trained(prepared(exact), 9), trained(prepared(live), 9))
 
 
-def test_the_teacher_is_asked_once_per_batch_of_the_period(folder: Path, tmp_path: Path) -> None:
+def test_the_teacher_runs_once_per_batch_of_the_period(folder: Path, tmp_path: Path) -> None:
     training = prepared(experiment(folder, tmp_path))
     trained(training, 9)
 
-    assert training.objective.bank is not None
-    assert training.objective.bank.asked == 3
+    assert computed(training) == 3
     again = prepared(experiment(folder, tmp_path))
     trained(again, 9)
-    assert again.objective.bank is not None
-    assert again.objective.bank.asked == 0
+    assert computed(again) == 0
 
 
-def test_a_late_start_asks_once_per_batch_too(folder: Path, tmp_path: Path) -> None:
+def test_after_a_late_start_it_runs_once_per_batch_too(folder: Path, tmp_path: Path) -> None:
     """Steps 5 to 9 need batches 1, 2 and 0; a cache that is filled beforehand has them all."""
     late = experiment(folder, tmp_path, method=Late(base=Logits(), start=4))
     training = prepared(late)
     trained(training, 4)
-    assert training.objective.bank is not None
-    assert training.objective.bank.asked == 0
+    assert computed(training) == 0
     trained(training, 5)
-    assert training.objective.bank.asked == 3
+    assert computed(training) == 3
 
     filled = prepared(
         replace(late, teacher_cache=replace(late.teacher_cache, folder=tmp_path / "other"))
     )
-    assert filled.objective.bank is not None
-    assert fill(filled.objective, filled.share) == 3
-    assert filled.objective.bank.bank.missing() == []
+    assert filled.objective.fill() == 3
+    assert filled.objective.fill() == 0
     trained(filled, 9)
-    assert filled.objective.bank.asked == 3  # all of them by `fill`
+    assert computed(filled) == 3  # all of them by `fill`
 
 
-def test_a_run_does_not_depend_on_who_filled_the_bank(folder: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_depend_on_who_filled_the_cache(folder: Path, tmp_path: Path) -> None:
     first = trained(prepared(experiment(folder, tmp_path)), 7)
 
     assert equal(trained(prepared(experiment(folder, tmp_path)), 7), first)
@@ -171,7 +171,7 @@ def test_eight_bits_change_the_losses_by_less_than_a_gray_level(
     eight, exact = (prepared(experiment(folder, tmp_path, bits=bits)) for bits in (8, 32))
     losses = [advance(s, *s.share.patches.batch(0)) for s in (eight, exact)]
 
-    for name in ("imitation", "zoom_in", "zoom_out"):
+    for name in ("imitation", "zoom_in_imitation", "zoom_out_imitation"):
         assert float((losses[0][name] - losses[1][name]).abs()) < 0.5 / 224
 
 
@@ -179,7 +179,7 @@ def test_eight_bits_change_the_losses_by_less_than_a_gray_level(
 def test_an_interrupted_run_continues_to_the_same_bits(
     folder: Path, tmp_path: Path, stop: int
 ) -> None:
-    """Also within the first period, where the bank knows more batches than the checkpoint."""
+    """Also within the first period, where the cache knows more batches than the checkpoint."""
     whole = experiment(folder, tmp_path / "cache")
     loop.train(whole, tmp_path / "whole")
 
@@ -200,65 +200,63 @@ def test_replayed_images_are_seen_differently_every_time(folder: Path, tmp_path:
     """With a learning rate of almost 0, losses of a batch differ by their symmetry alone."""
     whole = experiment(folder, tmp_path, method=Logits())
     whole = replace(whole, optimization=replace(whole.optimization, learning_rate=1e-30))
-    for turns, kinds in ((whole.teacher_cache.symmetries, 3), ((), 1)):
+    for symmetries, ways in ((whole.teacher_cache.symmetries, 3), ((), 1)):
         training = prepared(
-            replace(whole, teacher_cache=replace(whole.teacher_cache, symmetries=turns))
+            replace(whole, teacher_cache=replace(whole.teacher_cache, symmetries=symmetries))
         )
         losses = [
             float(advance(training, *training.share.patches.batch(k))["imitation"])
             for k in (0, 1, 2) * 3
         ]
-        assert len(set(losses[::3])) == kinds
+        assert len(set(losses[::3])) == ways
 
 
 def test_methods_that_compare_features_see_images_as_they_are(folder: Path, tmp_path: Path) -> None:
-    """A feature that points up points right in the transposed image: only outputs turn with it."""
-    for method, turns in (
+    """A feature that points up points right in the transposed image: only outputs flip with it."""
+    for method, flips in (
         (LSFD(), False),
-        (Combined(base=FitNet()), False),
+        (DUKD(base=FitNet()), False),
         (LSFD(local=0, imitation=1), True),
     ):
         training = prepared(experiment(folder, tmp_path, method=method))
-        assert (training.objective.turned is not None) == turns
-        assert any("do not turn with an image" in note for note in training.notes) != turns
+        assert any("do not flip with an image" in note for note in training.notes) != flips
 
 
-def test_without_a_period_nothing_is_kept_or_turned(folder: Path, tmp_path: Path) -> None:
+def test_without_a_period_nothing_is_kept(folder: Path, tmp_path: Path) -> None:
     training = prepared(experiment(folder, tmp_path / "cache", period=0))
 
-    assert training.objective.bank is None
-    assert training.objective.turned is None
+    assert training.objective.cache is None
+    assert training.objective.replay(training.share.first()) is None
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_method_without_a_teacher_is_turned_and_has_no_bank(folder: Path, tmp_path: Path) -> None:
+def test_a_method_without_a_teacher_has_symmetries_and_no_cache(
+    folder: Path, tmp_path: Path
+) -> None:
     training = prepared(experiment(folder, tmp_path / "cache", method=Scratch()))
 
-    assert training.objective.bank is None
-    assert training.objective.turned is not None
+    assert training.objective.cache is None
+    assert training.objective.replay(training.share.first()) is not None
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        (
-            CrossKD(),
-            r"crosskd runs parts of the teacher .*: switch the cache off \(--teacher-cache off\)",
-        ),
-        (Combined(base=MiPKD()), "combined runs parts of the teacher"),
-        (FrugalDUKD(late=4), "what dukd-frugal asks its teacher changes with time"),
-    ],
+    ("method", "runs"),
+    [(CrossKD(), 3), (DUKD(base=MiPKD()), 3), (FrugalDUKD(late=4), 6)],
     ids=["crosskd", "mipkd", "late"],
 )
-def test_methods_whose_answers_cannot_be_replayed_are_refused_before_anything_is_written(
-    folder: Path, tmp_path: Path, method: Method, message: str
+def test_methods_that_run_parts_of_the_teacher_or_change_with_time_are_replayed(
+    folder: Path, tmp_path: Path, method: Method, runs: int
 ) -> None:
-    with pytest.raises(BankError, match=message):
-        loop.train(experiment(folder, tmp_path / "cache", method=method), tmp_path / "run")
+    """T(lr) comes from the cache while a cascade runs live; what changes has two files."""
+    exact = experiment(folder, tmp_path, method=method, bits=32, symmetries=())
+    kept, live = (
+        prepared(exact),
+        prepared(replace(exact, teacher_cache=TeacherCache(enabled=False))),
+    )
 
-    assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "cache").exists()
+    assert equal(trained(kept, 12), trained(live, 12))
+    assert computed(kept) == runs
 
 
 def test_the_same_methods_train_where_the_cache_is_off(folder: Path, tmp_path: Path) -> None:
@@ -274,8 +272,12 @@ def test_the_size_is_told_and_limited(folder: Path, tmp_path: Path) -> None:
         for note in notes
     )
 
-    with pytest.raises(BankError, match="a period of at most"):
-        prepared(experiment(folder, tmp_path, period=10_000))
+    tight = prepared(experiment(folder, tmp_path, period=10_000))
+    assert any("a period of at most" in note for note in tight.notes)
+    trained(tight, 2)
+    assert computed(tight) == 2
+    with pytest.raises(CacheError, match=r"raise --teacher-cache\.limit-gb"):
+        prepared(experiment(folder, tmp_path, period=10_000)).objective.fill()
 
 
 def test_the_cache_belongs_to_the_experiment_but_for_its_folder(
@@ -298,7 +300,7 @@ def test_the_cache_belongs_to_the_experiment_but_for_its_folder(
         )
 
 
-def test_a_bank_filled_beforehand_serves_training(
+def test_a_cache_filled_beforehand_serves_training(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command computes what is missing, nothing twice; the run is as without it."""
@@ -307,19 +309,18 @@ def test_a_bank_filled_beforehand_serves_training(
     advance(one := prepared(whole), *one.share.patches.batch(0))
     (tmp_path / "e.yaml").write_text(whole.to_yaml(), encoding="utf-8")
 
-    for asked in (2, 0):
+    for count in (2, 0):
         assert run(["cache", str(tmp_path / "e.yaml"), "--device", "cpu"]) == 0
-        assert f"{asked} of 3 batches were computed now" in capsys.readouterr().out
+        assert f"{count} of 3 batches computed now" in capsys.readouterr().out
     training = prepared(whole)
     assert equal(trained(training, 4), by_itself)
-    assert training.objective.bank is not None
-    assert training.objective.bank.asked == 0
+    assert computed(training) == 0
 
 
-def test_without_a_period_there_is_no_bank_to_fill(folder: Path, tmp_path: Path) -> None:
+def test_without_a_period_there_is_nothing_to_fill(folder: Path, tmp_path: Path) -> None:
     training = prepared(experiment(folder, tmp_path, period=0))
-    with pytest.raises(ValueError, match=r"keeps no outputs: .* data.period above 0"):
-        fill(training.objective, training.share)
+    with pytest.raises(ValueError, match=r"keeps no teacher outputs: .* data.period above 0"):
+        training.objective.fill()
 
 
 def test_a_limit_of_nothing_is_refused() -> None:

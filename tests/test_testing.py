@@ -9,17 +9,23 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
-from dukd import testing
-from dukd.methods import Logits
+from dukd.methods import Logits, View
 from dukd.networks import (
     EDSRConfig,
     NetworkConfig,
     RCANConfig,
     SMFANetConfig,
-    Staged,
     SwinIRConfig,
 )
-from dukd.testing.methods import PAIRS, check_method, check_network
+from dukd.networks.base import Staged
+from dukd.testing.methods import (
+    PAIRS,
+    Pair,
+    check_method,
+    is_a_frozen_value,
+    is_the_same_from_the_cache,
+)
+from dukd.testing.networks import check_network
 
 EDSRS = PAIRS["edsr-edsr"]
 
@@ -32,146 +38,178 @@ class _Broken(Logits):
 
 
 class _CutFromTheGraph(_Broken):
-    def losses(self, **given):
-        return {name: torch.tensor(loss.item()) for name, loss in super().losses(**given).items()}
+    def losses(self, *given):
+        return {name: torch.tensor(loss.item()) for name, loss in super().losses(*given).items()}
 
 
 class _NoScalar(_Broken):
-    def losses(self, **given):
-        return {name: loss.expand(2) for name, loss in super().losses(**given).items()}
+    def losses(self, *given):
+        return {name: loss.expand(2) for name, loss in super().losses(*given).items()}
 
 
 class _TrainsTheTeacher(_Broken):
-    def losses(self, **given):
-        given["teacher"].train()
-        return super().losses(**given)
+    def losses(self, seen, *given):
+        seen[0].teacher.network.train()
+        return super().losses(seen, *given)
 
 
 class _OwnDice(_Broken):
-    def losses(self, **given):
-        return {name: loss * torch.rand(()) for name, loss in super().losses(**given).items()}
+    def losses(self, *given):
+        return {name: loss * torch.rand(()) for name, loss in super().losses(*given).items()}
 
 
 class _InPlace(_Broken):
-    def losses(self, **given):
-        given["hr"].mul_(0.5)
-        return super().losses(**given)
+    def losses(self, seen, *given):
+        seen[0].view.truth.mul_(0.5)
+        return super().losses(seen, *given)
+
+
+class _OutputInPlace(_Broken):
+    def losses(self, seen, *given):
+        seen[0].teacher.sr.mul_(0.5)
+        return super().losses(seen, *given)
 
 
 class _Square(_Broken):
-    def losses(self, *, lr, hr, **given):
-        n, side = lr.shape[0], lr.shape[-1]
-        return super().losses(lr=lr.reshape(n, 3, side, side), hr=hr, **given)
+    def compare(self, seen, batch, state):
+        side = seen[0].view.image.shape[-1]
+        return {"square": seen[0].student.sr.reshape(2, 3, 2 * side, 2 * side).abs().mean()}
 
 
-class _CountsNames(_Broken):
-    def losses(self, *, student, **given):
-        longest = max(len(name) for name, _ in student.named_parameters())
-        return {
-            name: longest * loss for name, loss in super().losses(student=student, **given).items()
-        }
+class _OtherDiceInViews(_Broken):
+    def views(self, batch):
+        (pair,) = super().views(batch)
+        return [pair, View(name="noise", image=torch.rand_like(batch.lr), imitation=1.0)]
+
+
+class _TwiceTheName(_Broken):
+    def views(self, batch):
+        return [*super().views(batch), View(name="pair", image=batch.lr, imitation=1.0)]
+
+
+class _WrongTruth(_Broken):
+    def views(self, batch):
+        (pair,) = super().views(batch)
+        own = View(name="own", image=batch.lr, truth=batch.lr, imitation=1.0)
+        return [pair, own]
 
 
 class _Infinite(_Broken):
-    def losses(self, **given):
-        return {name: loss / 0 for name, loss in super().losses(**given).items()}
+    def losses(self, *given):
+        return {name: loss / 0 for name, loss in super().losses(*given).items()}
 
 
 class _Rough(_Broken):
-    def losses(self, **given):
-        losses = super().losses(**given)
+    def losses(self, *given):
         factor = 2 if torch.is_autocast_enabled("cpu") else 1
-        return {name: factor * loss for name, loss in losses.items()}
+        return {name: factor * loss for name, loss in super().losses(*given).items()}
 
 
 class _Idle(_Broken):
-    def extras(self, student, teacher):
+    def state(self, student, teacher):
         return torch.nn.Linear(2, 2)
 
 
 class _Ascends(_Broken):
-    def losses(self, **given):
-        return {name: 2 * loss.detach() - loss for name, loss in super().losses(**given).items()}
+    def losses(self, *given):
+        return {name: 2 * loss.detach() - loss for name, loss in super().losses(*given).items()}
 
 
 class _KeepsItElsewhere(_Broken):
-    def extras(self, student, teacher):
+    def state(self, student, teacher):
         made = torch.nn.Module()
         made.factor = 1.0
         return made
 
-    def after_step(self, *, student, extras, step):
-        extras.factor = 2.0
+    def after_step(self, student, state, step):
+        state.factor = 2.0
 
-    def losses(self, *, extras, **given):
-        return {
-            name: extras.factor * loss
-            for name, loss in super().losses(extras=extras, **given).items()
-        }
+    def losses(self, seen, batch, state):
+        return {n: state.factor * loss for n, loss in super().losses(seen, batch, state).items()}
 
 
-class _SilentReader(_Broken):
-    def losses(self, *, student, lr, **given):
-        _, (features,), _ = student.observe(lr, (0.5,))
-        return super().losses(student=student, lr=lr, **given) | {"size": features.abs().mean()}
+class _ComparesWhatIsPadded(_Broken):
+    def views(self, batch):
+        return [self.pair(batch, depths=(1.0,))]
+
+    def compare(self, seen, batch, state):
+        ours, theirs = seen[0].student.features[0], seen[0].target.features[0]
+        return {"magnitude": ours.abs().mean() * theirs.numel()}
 
 
-class _SaysItNeedsNone(_Broken):
-    @property
-    def needs_teacher(self):
-        return False
+class _TakesATeacherItDoesNotShow(_Broken):
+    def views(self, batch):
+        return [View.pair(batch, reconstruction=1.0)]
+
+    def compare(self, seen, batch, state):
+        return {"imitation": (seen[0].student.sr - seen[0].target.sr).abs().mean()}
 
 
 class _Refuses(_Broken):
-    def extras(self, student, teacher):
+    def state(self, student, teacher):
         raise ValueError(
-            "this method serves networks of another kind only: take one that has no parameters"
+            "this method serves networks of another sort only: take one that has no parameters"
         )
 
 
 class _RefusesCurtly(_Broken):
-    def extras(self, student, teacher):
+    def state(self, student, teacher):
         raise ValueError("no")
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class _Thawed:
-    """No method, but all of one that the promise looks at."""
+    """Not a method, but all of one that the promise looks at."""
 
     name: ClassVar[str] = "thawed"
     weight: float = 1.0
+
+
+PADDED = Pair(
+    EDSRS.student,
+    lambda s: SwinIRConfig(scale=s, width=8, depths=(1,), heads=(2,), window=6),
+)
+"""A teacher that pads 16 pixels to 18."""
 
 
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
         (_CutFromTheGraph, "cut from the graph"),
-        (_NoScalar, "no scalar"),
+        (_NoScalar, "not a scalar"),
         (_TrainsTheTeacher, "training mode"),
         (_OwnDice, "elsewhere than rng"),
         (_InPlace, "changes hr in place"),
+        (_OutputInPlace, "changes in place what the networks made"),
         (_Square, "invalid for input of size"),
-        (_CountsNames, "is another for a wrapped student"),
+        (_OtherDiceInViews, "view noise of broken follows from more than the batch"),
+        (_TwiceTheName, "two views of one name"),
+        (_WrongTruth, "a truth that is not 2 times as large"),
         (_Infinite, "is inf"),
         (_Rough, "in bfloat16"),
         (_Ascends, "20 steps take broken from"),
-        (_Idle, "trains none of its extras"),
+        (_Idle, "trains nothing of its state"),
         (_KeepsItElsewhere, "do not hold"),
-        (_SilentReader, "taps"),
-        (_SaysItNeedsNone, "needs no teacher, but asks one"),
+        (_TakesATeacherItDoesNotShow, "the teacher does not see view pair"),
         (_Refuses, "serves no pair"),
         (_RefusesCurtly, "a refusal says why"),
     ],
 )
 def test_a_broken_promise_is_named(broken, complaint):
     broken.__doc__ = _Broken.__doc__
-    with pytest.raises((AssertionError, RuntimeError), match=complaint):
+    with pytest.raises((AssertionError, RuntimeError, ValueError), match=complaint):
         check_method(broken(), scales=(2,))
 
 
-def test_a_method_that_can_be_changed_is_no_value():
+def test_a_method_that_compares_what_the_teacher_padded_is_named():
+    """What comes from the cache has no padding; only on inputs that are padded does it differ."""
+    with pytest.raises(AssertionError, match="is another where the teacher's outputs come from"):
+        is_the_same_from_the_cache(_ComparesWhatIsPadded(), PADDED)
+
+
+def test_a_method_that_can_be_changed_is_not_a_value():
     with pytest.raises(AssertionError, match="lets its weight be changed"):
-        testing.is_a_frozen_value(_Thawed(), EDSRS)
+        is_a_frozen_value(_Thawed(), EDSRS)
 
 
 def test_a_check_on_nothing_is_refused():

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dukd.methods import DCKD, DUKD, FAKD, Combined, FitNet, Logits, Method, ReleasedDUKD, Scratch
+from dukd.methods import DCKD, DUKD, FAKD, FitNet, Logits, Method, ReleasedDUKD, Scratch
 from dukd.networks import EDSRConfig, SwinIRConfig
 from dukd.networks.files import weights
 from dukd.runs import checkpoint
@@ -86,7 +86,7 @@ def test_the_same_experiment_gives_the_same_bits(folder, tmp_path):
 
 @pytest.mark.parametrize(
     "method",
-    [Scratch(), DUKD(consistency=0.5), Combined(base=FAKD()), DCKD(), FitNet(), ReleasedDUKD()],
+    [Scratch(), DUKD(consistency=0.5), DUKD(base=FAKD()), DCKD(), FitNet(), ReleasedDUKD()],
     ids=lambda m: m.name,
 )
 def test_an_interrupted_run_continues_to_the_same_bits(folder, tmp_path, method):
@@ -186,10 +186,10 @@ def test_another_experiment_cannot_go_on_with_a_run(folder, tmp_path):
 
     with pytest.raises(
         CheckpointError,
-        match=r"method.zoom_in was 1.0, is 2.0; optimization.learning_rate was 0.001",
+        match=r"method.consistency was 0.3, is 0.5; optimization.learning_rate was 0.001",
     ):
         loop.train(
-            experiment(folder, method__zoom_in=2.0, optimization__learning_rate=0.1),
+            experiment(folder, method__consistency=0.5, optimization__learning_rate=0.1),
             tmp_path / "run",
             resume=True,
         )
@@ -481,15 +481,15 @@ def test_a_method_stays_a_value(folder):
     assert isinstance(experiment(folder).method, Method)
 
 
-def test_the_teacher_is_asked_with_lowered_weights_and_scored_with_its_own(folder):
+def test_the_teacher_runs_with_lowered_weights_and_scored_with_its_own(folder):
     training = opened(folder, optimization__precision="bfloat16")
-    own, asked = training.teacher.state_dict(), training.objective.teacher.state_dict()
+    own, shown = training.teacher.state_dict(), training.objective.distiller.teacher.state_dict()
 
     assert {v.dtype for v in own.values() if v.is_floating_point()} == {torch.float32}
-    assert torch.bfloat16 in {v.dtype for v in asked.values()}
-    assert training.teacher is not training.objective.teacher
+    assert torch.bfloat16 in {v.dtype for v in shown.values()}
+    assert training.teacher is not training.objective.distiller.teacher
     in_full = opened(folder)
-    assert in_full.objective.teacher is in_full.teacher
+    assert in_full.objective.distiller.teacher is in_full.teacher
 
 
 @pytest.mark.parametrize(("precision", "together"), [("float32", False), ("bfloat16", True)])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dukd.data.pairs import find_pairs
     from dukd.deploy import ONNX, Model, UpscaleOptions, Weights, export, load, upscale
     from dukd.evaluation.evaluate import Candidate, evaluate
-    from dukd.methods import DUKD, Combined, Logits, Method, Scratch
+    from dukd.methods import DUKD, Logits, Method, Scratch
     from dukd.networks import (
         EDSRConfig,
         Network,
@@ -62,7 +62,7 @@ _HOMES = {
     "dukd.data.pairs": ("find_pairs",),
     "dukd.deploy": ("ONNX", "Model", "UpscaleOptions", "Weights", "export", "load", "upscale"),
     "dukd.evaluation.evaluate": ("Candidate", "evaluate"),
-    "dukd.methods": ("DUKD", "Combined", "Logits", "Method", "Scratch"),
+    "dukd.methods": ("DUKD", "Logits", "Method", "Scratch"),
     "dukd.networks": (
         "EDSRConfig",
         "NetworkConfig",
@@ -92,7 +92,6 @@ __all__ = [
     "DUKD",
     "ONNX",
     "Candidate",
-    "Combined",
     "Data",
     "EDSRConfig",
     "Evaluation",

@@ -22,6 +22,7 @@ from PIL import Image
 
 from dukd.core.registry import known
 from dukd.methods import Method
+from dukd.methods.base import needs_teacher
 from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
 from dukd.recipes import FAMILIES, method_named, recipe, scales_of
@@ -87,7 +88,7 @@ def small(folder: Path, method: Method, scale: int, seed: int, way: str) -> Expe
     return Experiment(
         student=EDSRConfig(scale=scale, width=8, blocks=3),
         teacher=Teacher(weights=folder / f"teacher-x{scale}.safetensors")
-        if method.needs_teacher
+        if needs_teacher(method, scale)
         else None,
         method=method,
         data=Data(

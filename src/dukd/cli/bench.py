@@ -19,7 +19,6 @@ from dukd.networks import NetworkConfig
 from dukd.testing import speed
 from dukd.training.assemble import assemble
 from dukd.training.experiment import Experiment, Teacher
-from dukd.training.objective import fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +138,10 @@ class Cache:
         with Bar() as progress:
             world = World(device=by_name(self.device))
             training = assemble(experiment_of(str(self.experiment)), world, progress)
-            computed = fill(training.objective, training.share, progress)
-        kept = training.objective.bank
-        assert kept is not None
-        period = kept.bank.source.period
-        say(f"{shown(kept.bank.path)}: {computed} of {period} batches were computed now")
+            computed = training.objective.fill(progress)
+        cache = training.objective.cache
+        assert cache is not None
+        for text in [*training.notes, *cache.notes()]:
+            say(text)
+        say(f"{shown(cache.folder)}: {computed} of {cache.source.records} batches computed now")
         return 0

@@ -24,7 +24,7 @@ from dukd.images import EXTENSIONS
 from dukd.methods import Method
 from dukd.networks import NetworkConfig, Quantized, macs
 from dukd.networks.files import weights
-from dukd.recipes.ablations import CONTROLS
+from dukd.recipes.ablations import ABLATIONS
 from dukd.runs import compare
 from dukd.runs.directory import Run
 
@@ -320,9 +320,9 @@ class Recipes:
             "\nMETHOD is any of `dukd methods`, alone or as METHOD+dukd; scratch is training "
             "without a teacher."
         )
-        say("Or one of the controls, each a change to a recipe:\n")
+        say("Or one of the ablations, each a change to a recipe:\n")
         table(
-            ("control", "what is changed"),
-            ((name, control.about) for name, control in CONTROLS.items()),
+            ("ablation", "what is changed"),
+            ((name, ablation.about) for name, ablation in ABLATIONS.items()),
         )
         return 0

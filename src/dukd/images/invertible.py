@@ -50,6 +50,9 @@ class _SelfInverse(Invertible):
 Operation = Literal["invert", "flip_rows", "flip_columns", "transpose"]
 OPERATIONS: tuple[Operation, ...] = ("invert", "flip_rows", "flip_columns", "transpose")
 """What a composition is drawn from; with transposition the two flips make every rotation."""
+SYMMETRIES: tuple[Operation, ...] = ("flip_rows", "flip_columns", "transpose")
+"""Those that leave colors as they are. Each with even chances, all eight symmetries of the square
+are equally likely."""
 
 INVERT = _SelfInverse("invert")
 FLIP_ROWS = _SelfInverse("flip_rows")

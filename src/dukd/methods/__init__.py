@@ -1,8 +1,7 @@
 """Methods of distillation: one file each."""
 
 from dukd.methods.at import AT
-from dukd.methods.base import Losses, Method
-from dukd.methods.combined import Combined
+from dukd.methods.base import Batch, Losses, Method, Seen, View, weighted_l1
 from dukd.methods.crd import CRD
 from dukd.methods.crosskd import CrossKD
 from dukd.methods.csd import CSD
@@ -24,6 +23,7 @@ from dukd.methods.rkd import RKD
 from dukd.methods.scratch import Scratch
 from dukd.methods.slimmable import SlimmableCSD
 from dukd.methods.srkd import SRKD
+from dukd.methods.upcycling import CutBlur, Mixup, Upcycling, ZoomIn, ZoomOut
 from dukd.methods.vid import VID
 
 __all__ = [
@@ -41,8 +41,9 @@ __all__ = [
     "SRKD",
     "VID",
     "Aggregation",
-    "Combined",
+    "Batch",
     "CrossKD",
+    "CutBlur",
     "FitNet",
     "Frequency",
     "FrugalDUKD",
@@ -51,7 +52,14 @@ __all__ = [
     "Losses",
     "Method",
     "MiPKD",
+    "Mixup",
     "ReleasedDUKD",
     "Scratch",
+    "Seen",
     "SlimmableCSD",
+    "Upcycling",
+    "View",
+    "ZoomIn",
+    "ZoomOut",
+    "weighted_l1",
 ]

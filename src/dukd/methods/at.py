@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,9 @@ class AT(FeatureMethod):
     """Where to read both networks, as fractions of their depth, in (0, 1]."""
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        distances = [
-            mse_loss(energy(s), energy(t))
-            for s, t in zip(ours.features, theirs.features, strict=True)
-        ]
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        ours, theirs = pair.features()
+        distances = [mse_loss(energy(s), energy(t)) for s, t in zip(ours, theirs, strict=True)]
         return {"attention": self.attention / 2 * torch.stack(distances).sum()}
 
     @property

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, softplus
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen, in_own_units, unit
-from dukd.networks.base import Network
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod, Widths, in_own_units, unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,24 +60,23 @@ class CRD(FeatureMethod):
             )
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        assert isinstance(extras, nn.ModuleList)
-        own = in_own_units(ours.features, relative=self.relative)
-        wanted = in_own_units(theirs.features, relative=self.relative)
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        ours, theirs = pair.features()
+        assert isinstance(state, nn.ModuleList)
+        own = in_own_units(ours, relative=self.relative)
+        wanted = in_own_units(theirs, relative=self.relative)
         terms = [
             contrast(
                 *heads(places(s, cells=self.cells), places(t, cells=self.cells)),
                 temperature=self.temperature,
             )
-            for heads, s, t in zip(extras, own, wanted, strict=True)
+            for heads, s, t in zip(state, own, wanted, strict=True)
         ]
         return {"contrast": self.contrast * torch.stack(terms).mean()}
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        return nn.ModuleList(
-            Heads(student.width, teacher.width, self.dimensions) for _ in self.depths
-        )
+    def learnt(self, widths: Widths) -> nn.Module:
+        return nn.ModuleList(Heads(ours, theirs, self.dimensions) for ours, theirs in widths)
 
     @property
     @override

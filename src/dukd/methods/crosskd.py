@@ -11,29 +11,26 @@ where widths differ. The gradient flows through the teacher, whose weights stay 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import nn
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods.base import Losses, Method
-from dukd.methods.inner import Adapter, Cut, front, rest
-from dukd.networks.base import Network, pad_to_multiple
+from dukd.methods.base import Batch, Losses, Seen, View
+from dukd.methods.features import adapter, widths_at
+from dukd.methods.inner import cascades
+from dukd.methods.logits import Logits
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossKD(Method):
+class CrossKD(Logits):
     """Match ground truth and teacher, also by the student's front and the teacher's rest."""
 
     name: ClassVar[str] = "crosskd"
 
-    reconstruction: float = 1.0
-    """Weight of the mean absolute difference to the ground truth."""
-    imitation: float = 1.0
-    """Weight of the mean absolute difference to the teacher's output."""
     cross: float = 0.1
     """Weight of the cascades' mean absolute difference to the ground truth."""
     depths: tuple[float, ...] = (0.5,)
@@ -46,77 +43,20 @@ class CrossKD(Method):
             raise ValueError("CrossKD cuts the networks at one depth or more, but depths is empty")
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        sr, ours, _ = student.observe(lr, self.taps)
-        losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if self.imitation:
-            losses["imitation"] = self.imitation * l1_loss(sr, teacher(lr))
-        if self.cross:
-            adapted = extras(ours) if isinstance(extras, Adapter) else ours
-            distances = [l1_loss(x, hr) for x in cascades(teacher, lr, adapted, self.depths)]
-            losses["cross"] = self.cross * torch.stack(distances).mean()
-        return losses
+    def views(self, batch: Batch) -> list[View]:
+        pair = self.pair(batch, teacher=bool(self.cross))
+        return [replace(pair, student_depths=self.depths if self.cross else ())]
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        if not self.cross or student.width == teacher.width:
-            return nn.Module()
-        return Adapter(student, teacher, self.depths)
+    def compare(self, seen: Sequence[Seen], batch: Batch, state: nn.Module) -> Losses:
+        if not self.cross:
+            return {}
+        (pair,) = seen
+        hr, adapted = pair.view.truth, state(pair.student.features)
+        assert hr is not None
+        made = cascades(pair.target.network, pair.view.image, adapted, self.depths)
+        return {"cross": self.cross * torch.stack([l1_loss(x, hr) for x in made]).mean()}
 
-    @property
     @override
-    def needs_teacher(self) -> bool:
-        return self.imitation != 0 or self.cross != 0
-
-    @property
-    @override
-    def runs_teacher(self) -> bool:
-        return self.cross != 0
-
-    @property
-    @override
-    def taps(self) -> tuple[float, ...]:
-        return self.depths if self.cross else ()
-
-
-def cascades(
-    network: Network, lr: Tensor, features: Sequence[Tensor], depths: Sequence[float]
-) -> list[Tensor]:
-    """Go on in a network from features that another one has made.
-
-    Args:
-        network: The network whose rest runs; its own head is run once.
-        lr: ``(n, 3, h, w)``, what both networks were shown.
-        features: One ``(n, network.width, h' >= h, w' >= w)`` per depth.
-        depths: Where they are taken to stand.
-
-    Returns:
-        For each depth, ``(n, 3, h * scale, w * scale)``, unclamped.
-    """
-    start = front(network, lr, 0)
-    return [
-        rest(network, entering(network, start, f), depth)
-        for f, depth in zip(features, depths, strict=True)
-    ]
-
-
-def entering(network: Network, start: Cut, features: Tensor) -> Cut:
-    """Put other features ``(n, width, h', w')`` in a cut, padded as ``network`` pads."""
-    h, w = start.size
-    return Cut(
-        pad_to_multiple(features[..., :h, :w], network.size_multiple),
-        start.kept,
-        start.padded,
-        start.size,
-    )
+    def state(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        return adapter(widths_at(student, teacher, self.depths)) if self.cross else nn.Module()

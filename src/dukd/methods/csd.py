@@ -23,8 +23,7 @@ from torch.nn.functional import l1_loss
 from typing_extensions import override
 
 from dukd.images.resize import upscale
-from dukd.methods.base import Losses, Method
-from dukd.networks.base import Network
+from dukd.methods.base import Batch, Losses, Method, Seen, View
 from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
 
 EPSILON = 1e-7
@@ -62,26 +61,21 @@ class CSD(Method):
             )
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        target = teacher(lr) if self.contrast else hr  # before the student's graph needs memory too
-        sr = student(lr)
-        losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if self.contrast:
-            losses["contrast"] = self.contrast * contrast_with_others(
-                encoder_of(extras), sr, target, lr, self.others(lr, rng)
-            )
-        return losses
+    def views(self, batch: Batch) -> list[View]:
+        weight, teacher = self.reconstruction, bool(self.contrast)
+        return [View.pair(batch, reconstruction=weight, teacher=teacher)]
+
+    @override
+    def compare(self, seen: Sequence[Seen], batch: Batch, state: nn.Module) -> Losses:
+        if not self.contrast:
+            return {}
+        return {"contrast": self.quotient(seen[0], seen[0].target.sr, batch, state)}
+
+    def quotient(self, pair: Seen, target: Tensor, batch: Batch, state: nn.Module) -> Tensor:
+        """The weighted quotient of the student's output, with ``target`` as its positive."""
+        encoder, image = encoder_of(state), pair.view.image
+        others = self.others(image, batch.rng)
+        return self.contrast * contrast_with_others(encoder, pair.student.sr, target, image, others)
 
     def others(self, lr: Tensor, rng: Generator) -> list[int]:
         """Draw how far along the batch each image's negatives lie.
@@ -100,23 +94,17 @@ class CSD(Method):
         return (1 + torch.randperm(n - 1, generator=rng)[: self.negatives]).tolist()
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        del student, teacher
+    def state(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         return nn.ModuleDict({"encoder": vgg19(self.vgg19, self.vgg19_sha256)})
 
     @override
     def notes(self) -> tuple[str, ...]:
         return encoder_notes(self.vgg19, "VGG19") if self.contrast else ()
 
-    @property
-    @override
-    def needs_teacher(self) -> bool:
-        return self.contrast != 0
 
-
-def encoder_of(extras: nn.Module) -> Encoder:
-    """The encoder among a method's extras."""
-    encoder = extras.get_submodule("encoder")
+def encoder_of(state: nn.Module) -> Encoder:
+    """The encoder that a method keeps beside the student."""
+    encoder = state.get_submodule("encoder")
     assert isinstance(encoder, Encoder)
     return encoder
 
@@ -124,11 +112,11 @@ def encoder_of(extras: nn.Module) -> Encoder:
 def contrast_with_others(
     encoder: Encoder, sr: Tensor, target: Tensor, lr: Tensor, others: Sequence[int]
 ) -> Tensor:
-    """Hold answers to the target's and against enlargements of other images of the batch.
+    """Hold outputs to the target's and against enlargements of other images of the batch.
 
     Args:
         encoder: Where images are compared.
-        sr: ``(n, 3, h * scale, w * scale)``, the student's answers.
+        sr: ``(n, 3, h * scale, w * scale)``, the student's outputs.
         target: Likewise, the teacher's; carries no gradient.
         lr: ``(n, 3, h, w)``.
         others: How far along the batch the negatives of each image lie. The sum over them is scaled

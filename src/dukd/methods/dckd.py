@@ -8,46 +8,43 @@ Zhou et al., "Dynamic Contrastive Knowledge Distillation for Efficient Image Res
       + w_ce  mean over positions of  - sum_k p_T(k) log p_S(k),      p(k) = softmax_k(-|z - c_k|^2)
 
 with f_i the five levels of a VQGAN encoder, z its latent at a position, c_k its codes, and the
-negatives n_j the answers of a slow copy of the student to lr and to noisy copies of lr. Near codes
+negatives n_j the outputs of a slow copy of the student to lr and to noisy copies of lr. Near codes
 are likely codes, and the logarithm is taken of one softmax; the paper's equation 8 has the sign the
 other way round (methods.md D28), the released code takes softmax twice (D27), shows the encoder [0,
 1] (D29) and adds a label-consistency term the paper's method has not (D26).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import l1_loss, log_softmax, softmax
+from torch.nn.functional import log_softmax, softmax
 from typing_extensions import override
 
 from dukd.core.device import to_device
-from dukd.methods.base import Losses, Method
+from dukd.methods.base import Batch, Losses, Seen, View
 from dukd.methods.csd import contrast
 from dukd.methods.history import Past
-from dukd.networks.base import Network
+from dukd.methods.logits import Logits
 from dukd.networks.perceptual import CodedEncoder, encoder_notes, vqgan
 
 
 @dataclass(frozen=True, kw_only=True)
-class DCKD(Method):
+class DCKD(Logits):
     """Match ground truth, teacher and its codes, away from the student's history."""
 
     name: ClassVar[str] = "dckd"
 
-    reconstruction: float = 1.0
-    """Weight of the mean absolute difference to the ground truth."""
-    imitation: float = 1.0
-    """Weight of the mean absolute difference to the teacher's output."""
     contrast: float = 0.1
     """Weight of the contrastive quotient."""
     distribution: float = 0.001
     """Weight of the cross-entropy between the teacher's and the student's distributions over
     codes."""
     noisy: int = 4
-    """Noisy copies of lr whose answers are negatives, beside the answer to lr itself."""
+    """Noisy copies of lr whose outputs are negatives, beside that of lr itself."""
     noise: tuple[float, float] = (1.0, 30.0)
     """Least and greatest standard deviation of the noise, in gray levels of 255; drawn per
     image."""
@@ -84,41 +81,28 @@ class DCKD(Method):
             )
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        target = (
-            teacher(lr) if self.needs_teacher else hr
-        )  # before the student's graph needs memory too
-        sr = student(lr)
+    def views(self, batch: Batch) -> list[View]:
+        return [self.pair(batch, teacher=bool(self.contrast or self.distribution))]
+
+    @override
+    def compare(self, seen: Sequence[Seen], batch: Batch, state: nn.Module) -> Losses:
         losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if self.imitation:
-            losses["imitation"] = self.imitation * l1_loss(sr, target)
+        if not isinstance(state, _Beside):
+            return losses
+        (pair,), encoder = seen, state.encoder
+        lr, sr, target = pair.view.image, pair.student.sr, pair.target.sr
         if self.contrast:
-            assert isinstance(extras, _Beside)
-            shown = [lr, *(self.noised(lr, rng) for _ in range(self.noisy))]
+            shown = [lr, *(self.noised(lr, batch.rng) for _ in range(self.noisy))]
             with torch.no_grad():
-                negatives = [
-                    f.chunk(len(shown)) for f in extras.encoder(extras.history(torch.cat(shown)))
-                ]
-                positive = extras.encoder(target)
-            losses["contrast"] = self.contrast * contrast(extras.encoder(sr), positive, negatives)
+                features = encoder(state.history(torch.cat(shown)))
+                positive = encoder(target)
+            negatives = [f.chunk(len(shown)) for f in features]
+            losses["contrast"] = self.contrast * contrast(encoder(sr), positive, negatives)
         if self.distribution:
-            assert isinstance(extras, _Beside)
             with torch.no_grad():
-                theirs = extras.encoder.distances(target)
-            losses["distribution"] = self.distribution * code_cross_entropy(
-                extras.encoder.distances(sr), theirs
-            )
+                theirs = encoder.distances(target)
+            entropy = code_cross_entropy(encoder.distances(sr), theirs)
+            losses["distribution"] = self.distribution * entropy
         return losses
 
     def noised(self, lr: Tensor, rng: Generator) -> Tensor:
@@ -132,30 +116,24 @@ class DCKD(Method):
         return (lr + to_device(noise, lr.device).to(lr.dtype)).clamp(0, 1)
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        del teacher
+    def state(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         if not (self.contrast or self.distribution):
             return nn.Module()
         return _Beside(vqgan(self.vqgan, self.vqgan_sha256), student)
 
     @override
-    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
+    def after_step(self, student: nn.Module, state: nn.Module, step: int) -> None:
         every = self.update_steps[min((step - 1) // self.phase, len(self.update_steps) - 1)]
-        if isinstance(extras, _Beside) and step % every == 0:
-            extras.history.follow(student, keep=self.keep)
+        if isinstance(state, _Beside) and step % every == 0:
+            state.history.follow(student, keep=self.keep)
 
     @override
     def notes(self) -> tuple[str, ...]:
         return encoder_notes(self.vqgan, "VQGAN") if self.contrast or self.distribution else ()
 
-    @property
-    @override
-    def needs_teacher(self) -> bool:
-        return any((self.imitation, self.contrast, self.distribution))
-
 
 class _Beside(nn.Module):
-    def __init__(self, encoder: CodedEncoder, student: Network) -> None:
+    def __init__(self, encoder: CodedEncoder, student: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.history = Past(student)

@@ -21,8 +21,8 @@ from torch.nn.functional import avg_pool2d, l1_loss
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen, unit
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod, unit
 
 _ENTRIES = 1 << 24
 """Of all the affinity matrices that are held at a time: 64 MB in float32."""
@@ -51,10 +51,10 @@ class FAKD(FeatureMethod):
             raise ValueError(f"fakd pools squares of at least one pixel, but pool is {self.pool}")
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        ours, theirs = pair.features()
         distances = [
-            affinity_distance(s, t, pool=self.pool)
-            for s, t in zip(ours.features, theirs.features, strict=True)
+            affinity_distance(s, t, pool=self.pool) for s, t in zip(ours, theirs, strict=True)
         ]
         return {"affinity": self.affinity * torch.stack(distances).sum()}
 
@@ -85,7 +85,9 @@ def _summed(ours: Tensor, theirs: Tensor, pool: int) -> Tensor:
 
 
 def affinity(features: Tensor, *, pool: int = 1) -> Tensor:
-    """Cosine between the feature vectors of every two places: ``(n, c, h, w)`` to ``(n, h * w, h * w)``.
+    """Cosine between the feature vectors of every two places.
+
+    ``(n, c, h, w)`` to ``(n, h * w, h * w)``.
 
     Args:
         features: Of any width.

@@ -1,34 +1,20 @@
-"""What methods that read features share.
-
-One forward pass per network, maps of equal size, full precision.
-"""
+"""What methods that read features share: maps of equal size, in full precision, of known widths."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
-from torch import Generator, Tensor, nn
-from torch.nn.functional import l1_loss
+from torch import Tensor, nn
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.inner import Adapter
+from dukd.methods.base import Batch, Losses, Seen, View, float32
 from dukd.methods.logits import Logits
 from dukd.networks.base import Network, stage_number
 
 THIRDS = (1 / 3, 2 / 3, 1.0)
 """Where FAKD reads, and the methods that do not say."""
-
-
-class Seen(NamedTuple):
-    """What a network made of a batch."""
-
-    sr: Tensor
-    """``(n, 3, h * scale, w * scale)``, unclamped."""
-    features: list[Tensor]
-    """``(n, width, h, w)`` per depth, without what the network padded."""
+Widths = Sequence[tuple[int, int]]
+"""The student's and the teacher's number of channels per depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,80 +33,78 @@ class FeatureMethod(Logits, ABC):
                 f"{self.name} reads features, but depths names none: give fractions in (0, 1]"
             )
         for depth in self.depths:
-            stage_number(depth, 1)  # refuses what is no depth
+            stage_number(depth, 1)  # refuses what is not a depth
 
     @abstractmethod
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        """Compare what the networks saw, in float32 at least and outside autocast.
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        """Compare what the networks made of the pair, in float32 at least and outside autocast.
 
-        Args:
-            extras: What ``self.extras`` made.
-            ours: The student's.
-            theirs: The teacher's, which carries no graph.
-
-        Returns:
-            Scalars by name, weighted; called only where ``compares`` holds.
+        Called only where ``compares`` holds.
         """
 
     @property
     @abstractmethod
     def compares(self) -> bool:
-        """Whether any of the weights that ``compare`` applies differs from 0."""
-
-    @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        # The teacher first, before the student's graph needs memory too.
-        answer, theirs = teacher.observe(lr, self.taps)[:2] if self.needs_teacher else (hr, [])
-        sr, ours, _ = student.observe(lr, self.taps)
-        losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if self.imitation:
-            losses["imitation"] = self.imitation * l1_loss(sr, answer)
-        if self.compares:
-            # Statistics and affinities lose their meaning in half precision; autocast would cast
-            # matmul down again.
-            with torch.autocast(lr.device.type, enabled=False):
-                h, w = lr.shape[-2:]  # what a network has padded is no part of the image
-                seen = (
-                    Seen(precise(output), [precise(f[..., :h, :w]) for f in features])
-                    for output, features in ((sr, ours), (answer, theirs))
-                )
-                losses |= self.compare(extras, *seen)
-        return losses
+        """Whether any of the weights that ``match`` applies differs from 0."""
 
     @property
-    @override
-    def needs_teacher(self) -> bool:
-        return self.imitation != 0 or self.compares
-
-    @property
-    @override
-    def taps(self) -> tuple[float, ...]:
+    def read(self) -> tuple[float, ...]:
+        """The depths that ``match`` needs."""
         return self.depths if self.compares else ()
 
+    def learnt(self, widths: Widths) -> nn.Module:
+        """Make what trains beside the student, of the widths at each depth."""
+        del widths
+        return nn.Module()
 
-def precise(x: Tensor) -> Tensor:
-    """Raise half precision to float32; leave float32 and float64 as they are."""
-    return x.float() if x.dtype in {torch.bfloat16, torch.float16} else x
+    @override
+    def views(self, batch: Batch) -> list[View]:
+        return [self.pair(batch, depths=self.read, teacher=self.compares)]
+
+    @override
+    def compare(self, seen: Sequence[Seen], batch: Batch, state: nn.Module) -> Losses:
+        if not self.compares:
+            return {}
+        with float32(seen) as (pair,):
+            return self.match(pair, state)
+
+    @override
+    def state(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        return self.learnt(widths_at(student, teacher, self.read)) if self.read else nn.Module()
 
 
-def adapter(student: Network, teacher: Network, method: FeatureMethod) -> nn.Module:
-    """Make one 1x1 convolution per depth where the widths differ, else an identity."""
-    return (
-        nn.Identity()
-        if student.width == teacher.width
-        else Adapter(student, teacher, method.depths)
-    )
+def widths_at(student: nn.Module, teacher: nn.Module | None, depths: Sequence[float]) -> Widths:
+    """Channels of both networks' features at each depth.
+
+    Raises:
+        ValueError: If the features of one cannot be read.
+    """
+    for who, network in (("student", student), ("teacher", teacher)):
+        if not isinstance(network, Network):
+            raise ValueError(  # noqa: TRY004  one type for what a caller can mend
+                f"this method reads features, and the {who} is {type(network).__name__}, which "
+                "does not say where: Opaque(module, taps=('body.3', ...)) names its submodules"
+            )
+    assert isinstance(student, Network)
+    assert isinstance(teacher, Network)
+    return [(student.width_at(depth), teacher.width_at(depth)) for depth in depths]
+
+
+class Adapter(nn.ModuleList):
+    """One 1x1 convolution per depth, from the student's width to the teacher's."""
+
+    def __init__(self, widths: Widths) -> None:
+        """Make the convolutions, drawn from torch's global generator."""
+        super().__init__(nn.Conv2d(ours, theirs, 1) for ours, theirs in widths)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Map features ``(n, width, h, w)``, one per depth, to the teacher's width."""
+        return [convolution(f) for convolution, f in zip(self, features, strict=True)]
+
+
+def adapter(widths: Widths) -> nn.Module:
+    """An `Adapter` where widths differ, and what changes nothing where they agree."""
+    return nn.Identity() if all(a == b for a, b in widths) else Adapter(widths)
 
 
 def in_own_units(features: Sequence[Tensor], *, relative: bool) -> list[Tensor]:
@@ -142,8 +126,7 @@ def average(x: Tensor) -> Tensor:
 def unit(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     """Scale the vectors along dimension 1 to length 1.
 
-    The root of ``eps`` is the length below which they shrink to 0.
-
-    ``eps`` stands under the root: a vector of zeros has a finite gradient.
+    The root of ``eps`` is the length below which they shrink to 0. It stands under the root, so
+    that a vector of zeros has a finite gradient.
     """
     return x * (x.square().sum(1, keepdim=True) + eps).rsqrt()

@@ -14,9 +14,8 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen, adapter, in_own_units
-from dukd.networks.base import Network
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod, Widths, adapter, in_own_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +34,16 @@ class FitNet(FeatureMethod):
     """Where to read both networks, as fractions of their depth; the original reads the middle."""
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        regressed = extras(in_own_units(ours.features, relative=self.relative))
-        hints = in_own_units(theirs.features, relative=self.relative)
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        ours, theirs = pair.features()
+        regressed = state(in_own_units(ours, relative=self.relative))
+        hints = in_own_units(theirs, relative=self.relative)
         distances = [mse_loss(s, t) for s, t in zip(regressed, hints, strict=True)]
         return {"hint": self.hint * torch.stack(distances).mean()}
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        return adapter(student, teacher, self)
+    def learnt(self, widths: Widths) -> nn.Module:
+        return adapter(widths)
 
     @property
     @override

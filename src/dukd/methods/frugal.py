@@ -1,6 +1,6 @@
 """Frugal DUKD: upcycled inputs take a share of the batch in place of enlarging it.
 
-DUKD asks both networks for every pair, for a window and for a reduced image of each: at x2 that is
+DUKD shows both networks every pair, and a window and a reduced image of each: at x2 that is
 2.25 times the pixels of logits distillation per step (methods.md 3.4). Where training is short, the
 same time is better spent on more steps. Here half of the batch is shown reduced once more by the
 scale, which has a ground truth and is cheaper than what it replaces, so that a step costs less than
@@ -18,13 +18,11 @@ were found stands in docs/results/study.md.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from dukd.methods.base import Counted, Losses
-from dukd.methods.dukd import DUKD, asked, upcycled_losses
-from dukd.methods.logits import Logits
-from dukd.networks.base import Network
+from dukd.methods.base import Batch, View
+from dukd.methods.dukd import DUKD
+from dukd.methods.upcycling import Upcycling, ZoomOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +31,14 @@ class FrugalDUKD(DUKD):
 
     name: ClassVar[str] = "dukd-frugal"
 
+    upcyclings: tuple[Upcycling, ...] = (ZoomOut(),)
+    """The inputs that take the place of a share of the batch."""
     share: float = 0.5
     """Share of the batch, in (0, 1), whose images are shown upcycled in place of as they are."""
     late: int = 0
-    """Steps at the start that are logits distillation on the whole batch."""
+    """Steps at the start that are the base method on the whole batch."""
     until: int = 0
-    """Step at which upcycling ends and the rest is logits distillation again; 0 for never."""
-    zoom_in: float = 0.0
-    """Weight of the distance to the teacher on windows of hr; 0 leaves zoom in out."""
+    """Step at which upcycling ends and the rest is the base method again; 0 for never."""
 
     @override
     def __post_init__(self) -> None:
@@ -55,39 +53,17 @@ class FrugalDUKD(DUKD):
             )
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        return Counted()
-
-    @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        assert isinstance(extras, Counted)
-        pair = Logits(reconstruction=self.reconstruction, imitation=self.imitation)
-        if extras.steps < self.late or 0 < self.until <= extras.steps:
-            return pair.losses(
-                student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng
-            )
-        cut = max(1, round(self.share * lr.shape[0]))
-        if cut == lr.shape[0]:
+    def views(self, batch: Batch) -> list[View]:
+        if batch.step < self.late or 0 < self.until <= batch.step:
+            return self.base.views(batch)
+        n = batch.lr.shape[0]
+        cut = max(1, round(self.share * n))
+        if cut == n:
             raise ValueError(
-                f"a batch of {lr.shape[0]} cannot be shared: use at least 2 images, in each part "
-                "where accumulate or several ranks divide the batch, or dukd"
+                f"a batch of {n} cannot be shared: use at least 2 images, in each part where "
+                "accumulate or several ranks divide the batch, or dukd"
             )
-        upcycled = self.upcycle(lr[:cut], hr[:cut], rng)
-        lr, hr = lr[cut:], hr[cut:]
-        student, teacher = asked(student, teacher, lr, upcycled, imitates=self.imitation != 0)
-        losses = pair.losses(student=student, teacher=teacher, extras=extras, lr=lr, hr=hr, rng=rng)
-        return losses | upcycled_losses(student, teacher, upcycled)
-
-    @override
-    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
-        assert isinstance(extras, Counted)
-        extras.steps = step
+        return [
+            *self.base.views(batch.part(slice(cut, None))),
+            *self.upcycled(batch.part(slice(cut))),
+        ]

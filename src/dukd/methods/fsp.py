@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen, adapter, in_own_units
-from dukd.networks.base import Network
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod, Widths, adapter, in_own_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +44,16 @@ class FSP(FeatureMethod):
             )
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        own = flows(extras(in_own_units(ours.features, relative=self.relative)))
-        wanted = flows(in_own_units(theirs.features, relative=self.relative))
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        ours, theirs = pair.features()
+        own = flows(state(in_own_units(ours, relative=self.relative)))
+        wanted = flows(in_own_units(theirs, relative=self.relative))
         distances = [mse_loss(s, t) for s, t in zip(own, wanted, strict=True)]
         return {"flow": self.flow * torch.stack(distances).mean()}
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        return adapter(student, teacher, self)
+    def learnt(self, widths: Widths) -> nn.Module:
+        return adapter(widths)
 
     @property
     @override

@@ -7,21 +7,18 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from dukd.networks.base import Network
-
 
 class Past(nn.Module):
     """A copy of a network as it was.
 
-    It takes no gradient and is in eval mode whatever happens around it.
-
-    Its weights are saved with a checkpoint, since nothing else could bring them back.
+    It takes no gradient and is in eval mode whatever happens around it. Its weights are saved with
+    a checkpoint, since nothing else could bring them back.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: nn.Module) -> None:
         """Copy ``network`` as it is now."""
         super().__init__()
-        self.network = copy.deepcopy(network).frozen()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     @override
     def train(self, mode: bool = True) -> Self:
@@ -30,11 +27,11 @@ class Past(nn.Module):
 
     @torch.no_grad()
     def forward(self, lr: Tensor) -> Tensor:
-        """Upscale ``(n, 3, h, w)``; the answer carries no graph."""
+        """Upscale ``(n, 3, h, w)``; the output carries no graph."""
         return self.network(lr)
 
     @torch.no_grad()
-    def follow(self, network: Network, *, keep: float) -> None:
+    def follow(self, network: nn.Module, *, keep: float) -> None:
         """Move towards ``network``: every parameter becomes ``keep * own + (1 - keep) * its``.
 
         Buffers are copied.

@@ -1,88 +1,16 @@
-"""Read or replace features by relative depth, and ask a network several images at once.
+"""Parts of networks: run one up to a depth, or from there on with another one's features.
 
-Every network is a head, a row of stages and a tail (`dukd.networks`), so reading at a depth,
-cutting there and going on from other features are plain calls: no hooks, no names of layers.
+What was seen holds the network that made it (``Output.network``), so that a method can run its
+parts, also where the teacher's outputs come from the cache. It takes `dukd.networks.base.Staged`
+networks; reading at a depth, cutting there and going on are plain calls.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
-from dukd.networks.base import (
-    Network,
-    Output,
-    Staged,
-    Wrapped,
-    pad_to_multiple,
-    stage_number,
-    staged,
-)
-
-Answer = tuple[Tensor, list[Tensor]]
-"""A network's output, and its features at the depths that were asked for."""
-
-
-def forward_merged(
-    network: Network, inputs: Sequence[Tensor], depths: Sequence[float] = ()
-) -> list[Answer]:
-    """Upscale several batches, those of equal image size in one forward pass.
-
-    Args:
-        network: The network to ask.
-        inputs: Batches ``(n_i, 3, h_i, w_i)``, RGB in [0, 1].
-        depths: Where to read features, as fractions of the depth.
-
-    Returns:
-        One answer per input, in the order of the inputs.
-    """
-    groups: dict[torch.Size, list[int]] = {}
-    for i, x in enumerate(inputs):
-        groups.setdefault(x.shape[1:], []).append(i)
-    answers: dict[int, Answer] = {}
-    for members in groups.values():
-        counts = [inputs[i].shape[0] for i in members]
-        joined = (
-            inputs[members[0]] if len(members) == 1 else torch.cat([inputs[i] for i in members])
-        )
-        sr, features, _ = network.observe(joined, depths)
-        parts = [sr.split(counts), *(f.split(counts) for f in features)]
-        answers |= {
-            i: (own[0], list(own[1:]))
-            for i, own in zip(members, zip(*parts, strict=True), strict=True)
-        }
-    return [answers[i] for i in range(len(inputs))]
-
-
-class Recorded(Wrapped):
-    """A network that computes its answer to each input once and remembers it.
-
-    Methods that are combined ask for the same images; with this they need not know of each other.
-    An input is recognized by being the same tensor object.
-    """
-
-    def __init__(self, network: Network, depths: Sequence[float] = ()) -> None:
-        """Remember answers of ``network``, with its features at ``depths``."""
-        super().__init__(network)
-        self.depths = tuple(depths)
-        self._memory: dict[int, tuple[Tensor, Answer]] = {}
-
-    def ask(self, inputs: Sequence[Tensor]) -> None:
-        """Compute the answers to several batches now, equal sizes merged."""
-        for x, answer in zip(
-            inputs, forward_merged(self.network, inputs, self.depths), strict=True
-        ):
-            self._memory[id(x)] = (x, answer)
-
-    @override
-    def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:
-        _, (sr, features) = self._memory.get(id(lr), (lr, (lr, [])))
-        known = dict(zip(self.depths, features, strict=False))
-        if id(lr) not in self._memory or not set(depths) <= known.keys():
-            return self.network.observe(lr, depths)
-        return Output(sr, [known[depth] for depth in depths], self)
+from dukd.networks.base import Staged, pad_to_multiple, stage_number, staged
 
 
 @dataclass(frozen=True)
@@ -91,15 +19,15 @@ class Cut:
 
     features: Tensor
     """``(n, width, h', w')``, what the next stage would see."""
-    kept: dict[int, Tensor]
-    """Outputs by stage number that the tail reads; 0 is the head's."""
+    kept: Mapping[int, Tensor]
+    """What the tail reads beside the last stage: outputs by stage number, 0 the head's."""
     padded: Tensor
     """``(n, 3, h', w')``, the input padded to the network's ``size_multiple``."""
     size: tuple[int, int]
     """``h, w`` of the input before padding."""
 
 
-def front(network: Network, lr: Tensor, depth: float) -> Cut:
+def front(network: nn.Module, lr: Tensor, depth: float) -> Cut:
     """Run a network's head and its stages up to a depth; depth 0 is the head alone.
 
     Args:
@@ -108,64 +36,90 @@ def front(network: Network, lr: Tensor, depth: float) -> Cut:
         depth: Fraction of the depth, in [0, 1].
 
     Raises:
-        ValueError: If the depth lies outside [0, 1].
+        ValueError: If the depth lies outside [0, 1], or the network is one piece.
     """
-    whole = staged(network)
+    network = staged(network)
+    return _front(network, lr, _number(network, depth))
+
+
+def beginning(network: nn.Module, lr: Tensor, depth: float) -> Cut:
+    """Run what a network needs of itself to go on from other features; see `entering`."""
+    network = staged(network)
+    last = _number(network, depth)
+    return _front(
+        network, lr, max((number for number in network.keeps if number <= last), default=0)
+    )
+
+
+def _front(network: Staged, lr: Tensor, last: int) -> Cut:
     h, w = lr.shape[-2:]
-    padded = pad_to_multiple(lr, whole.size_multiple)
-    features = whole.head(padded)
+    padded = pad_to_multiple(lr, network.size_multiple)
+    features = network.head(padded)
     kept = {0: features}
-    for number, stage in enumerate(whole.stages[: _number(whole, depth)], start=1):
+    for number, stage in enumerate(network.stages[:last], start=1):
         features = stage(features)
-        if number in whole.keeps:
+        if number in network.keeps:
             kept[number] = features
     return Cut(features, kept, padded, (h, w))
 
 
-def rest(network: Network, cut: Cut, depth: float) -> Tensor:
-    """Run a network's stages after a depth and its tail, from anybody's features.
+def entering(network: nn.Module, start: Cut, features: Tensor) -> Cut:
+    """Put other features ``(n, width, h', w')`` in a cut, padded as ``network`` pads."""
+    h, w = start.size
+    multiple = staged(network).size_multiple
+    return replace(start, features=pad_to_multiple(features[..., :h, :w], multiple))
+
+
+def rest(network: nn.Module, cut: Cut, depth: float) -> Tensor:
+    """Run a network's stages after a depth and its tail, from features of any network.
 
     Args:
         network: The network to run.
-        cut: Features of this network's width, with what this network's own head kept and its own
-            padded input. Kept outputs of stages before the cut are computed where they lack.
+        cut: Features of this network's width, with what this network itself keeps, and its padded
+            input.
         depth: Fraction of the depth at which ``cut.features`` are taken to stand, in [0, 1].
 
     Returns:
         ``(n, 3, h * scale, w * scale)``, unclamped.
     """
-    whole = staged(network)
-    first, kept = _number(whole, depth), dict(cut.kept)
-    own = kept[0]
-    for number, stage in enumerate(whole.stages[:first], start=1):
-        if all(k in kept or k > first for k in whole.keeps):
-            break
-        own = stage(own)
-        if number in whole.keeps:
-            kept[number] = own
-    features = cut.features
-    for number, stage in enumerate(whole.stages[first:], start=first + 1):
+    network = staged(network)
+    features, kept, first = cut.features, dict(cut.kept), _number(network, depth)
+    for number, stage in enumerate(network.stages[first:], start=first + 1):
         features = stage(features)
-        if number in whole.keeps:
+        if number in network.keeps:
             kept[number] = features
-    sr = whole.tail(features, kept, cut.padded)
+    sr = network.tail(features, kept, cut.padded)
     return sr[..., : cut.size[0] * network.scale, : cut.size[1] * network.scale]
+
+
+def block(network: nn.Module, features: Tensor, start: float, end: float) -> Tensor:
+    """Run a network's stages between two depths."""
+    network = staged(network)
+    for stage in network.stages[_number(network, start) : _number(network, end)]:
+        features = stage(features)
+    return features
+
+
+def cascades(
+    network: nn.Module, lr: Tensor, features: Sequence[Tensor], depths: Sequence[float]
+) -> list[Tensor]:
+    """Go on in a network from features that another one has made.
+
+    Args:
+        network: The network whose rest runs; what it needs of its own front is run once.
+        lr: ``(n, 3, h, w)``, what both networks were shown.
+        features: One ``(n, network.width, h' >= h, w' >= w)`` per depth.
+        depths: Where they are taken to stand.
+
+    Returns:
+        For each depth, ``(n, 3, h * scale, w * scale)``, unclamped.
+    """
+    start = beginning(network, lr, max(depths))
+    return [
+        rest(network, entering(network, start, f), depth)
+        for f, depth in zip(features, depths, strict=True)
+    ]
 
 
 def _number(network: Staged, depth: float) -> int:
     return 0 if depth == 0 else stage_number(depth, len(network.stages))
-
-
-class Adapter(nn.ModuleList):
-    """One 1x1 convolution per depth, from the student's width to the teacher's.
-
-    How unlike networks compare.
-    """
-
-    def __init__(self, student: Network, teacher: Network, depths: Sequence[float]) -> None:
-        """Make the convolutions, drawn from torch's global generator."""
-        super().__init__(nn.Conv2d(student.width, teacher.width, 1) for _ in depths)
-
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Map the student's ``(n, width, h, w)``, one per depth, to the teacher's width."""
-        return [convolution(f) for convolution, f in zip(self, features, strict=True)]

@@ -7,12 +7,9 @@ mean absolute difference that super-resolution uses; the "KD" rows of the papers
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator, Tensor, nn
-from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods.base import Losses, Method
-from dukd.networks.base import Network
+from dukd.methods.base import Batch, Method, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,28 +24,15 @@ class Logits(Method):
     """Weight of the mean absolute difference to the teacher's output."""
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        target = (
-            teacher(lr) if self.imitation else None
-        )  # before the student's graph needs memory too
-        sr = student(lr)
-        losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if target is not None:
-            losses["imitation"] = self.imitation * l1_loss(sr, target)
-        return losses
+    def views(self, batch: Batch) -> list[View]:
+        return [self.pair(batch)] if self.reconstruction or self.imitation else []
 
-    @property
-    @override
-    def needs_teacher(self) -> bool:
-        return self.imitation != 0
+    def pair(self, batch: Batch, *, depths: tuple[float, ...] = (), teacher: bool = False) -> View:
+        """The training pair with the weights of this method."""
+        return View.pair(
+            batch,
+            reconstruction=self.reconstruction,
+            imitation=self.imitation,
+            depths=depths,
+            teacher=teacher,
+        )

@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen, adapter, average, in_own_units
-from dukd.networks.base import Network
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod, Widths, adapter, average, in_own_units
 
 
 @dataclass(frozen=True, kw_only=True)
 class LSFD(FeatureMethod):
-    """Match the ground truth and the teacher's local features (our reading of the paper)."""
+    """Match ground truth and the teacher's local features, where it matters (our reading)."""
 
     name: ClassVar[str] = "lsfd"
 
@@ -59,22 +58,22 @@ class LSFD(FeatureMethod):
             raise ValueError(f"lsfd takes a sharpness of at least 0, but got {self.sharpness}")
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        regressed: list[Tensor] = extras(in_own_units(ours.features, relative=self.relative))
-        wanted = in_own_units(theirs.features, relative=self.relative)
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        ours, theirs = pair.features()
+        regressed: list[Tensor] = state(in_own_units(ours, relative=self.relative))
+        wanted = in_own_units(theirs, relative=self.relative)
         terms: list[Tensor] = []
         for s, t in zip(regressed, wanted, strict=True):
-            a = attention(
-                ours.sr, theirs.sr, size=(t.shape[-2], t.shape[-1]), sharpness=self.sharpness
-            )
+            size = (t.shape[-2], t.shape[-1])
+            a = attention(pair.student.sr, pair.target.sr, size=size, sharpness=self.sharpness)
             # `local` is linear: once for both. With the root inside, gradients lie in memory as the
             # features do.
             terms.append(average((local(s - t, self.window) * a.sqrt()).square()))
         return {"local": self.local * torch.stack(terms).mean()}
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        return adapter(student, teacher, self)
+    def learnt(self, widths: Widths) -> nn.Module:
+        return adapter(widths)
 
     @property
     @override
@@ -85,7 +84,7 @@ class LSFD(FeatureMethod):
 def local(features: Tensor, window: int) -> Tensor:
     """Take the mean over a window around each pixel out of ``(n, c, h, w)``.
 
-    At borders over what there is of it.
+    At borders it is the mean over what there is of the window.
     """
     return features - avg_pool2d(
         features, window, stride=1, padding=window // 2, count_include_pad=False

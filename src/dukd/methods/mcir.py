@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn.functional import l1_loss
+from torch import Tensor, nn
 from typing_extensions import override
 
-from dukd.methods.base import Losses, Method
+from dukd.methods.base import Batch, Losses, Method, Seen, View
 from dukd.methods.history import Past
 from dukd.networks.base import Network
 from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
@@ -29,14 +28,14 @@ from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg1
 
 @dataclass(frozen=True, kw_only=True)
 class MCIR(Method):
-    """Match the ground truth, away from the answers of the student's own past."""
+    """Match the ground truth, away from the outputs of the student's own past."""
 
     name: ClassVar[str] = "mcir"
 
     reconstruction: float = 1.0
     """Weight of the mean absolute difference to the ground truth."""
     repulsion: float = 0.1
-    """Weight of the distance, in a perceptual encoder's features, to the past's answer; it is
+    """Weight of the distance, in a perceptual encoder's features, to the past's output; it is
     subtracted."""
     margin: float = 0.1
     """Feature distance at which the past's push has fallen to a quarter; a level counts less than
@@ -63,58 +62,45 @@ class MCIR(Method):
             )
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        sr = student(lr)
-        losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if self.repulsion:
-            assert isinstance(extras, _Beside)
-            with torch.no_grad():
-                past = extras.encoder(extras.past(lr))
-            losses["repulsion"] = -self.repulsion * repulsion(
-                extras.encoder(sr), past, margin=self.margin
-            )
-        return losses
+    def views(self, batch: Batch) -> list[View]:
+        return [View.pair(batch, reconstruction=self.reconstruction)]
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        del teacher
-        return (
-            _Beside(vgg19(self.vgg19, self.vgg19_sha256), student)
-            if self.repulsion
-            else nn.Module()
-        )
+    def compare(self, seen: Sequence[Seen], batch: Batch, state: nn.Module) -> Losses:
+        if not isinstance(state, _Beside):
+            return {}
+        (pair,) = seen
+        with torch.no_grad():
+            past = state.encoder(state.past(pair.view.image))
+        away = repulsion(state.encoder(pair.student.sr), past, margin=self.margin)
+        return {"repulsion": -self.repulsion * away}
 
     @override
-    def after_step(self, *, student: Network, extras: nn.Module, step: int) -> None:
-        if isinstance(extras, _Beside) and step % self.update_step == 0:
-            extras.past.follow(student, keep=0 if step == self.update_step else self.keep)
+    def state(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        if not self.repulsion:
+            return nn.Module()
+        return _Beside(vgg19(self.vgg19, self.vgg19_sha256), student)
+
+    @override
+    def after_step(self, student: nn.Module, state: nn.Module, step: int) -> None:
+        if isinstance(state, _Beside) and step % self.update_step == 0:
+            state.past.follow(student, keep=0 if step == self.update_step else self.keep)
 
     @override
     def notes(self) -> tuple[str, ...]:
         return encoder_notes(self.vgg19, "VGG19") if self.repulsion else ()
 
-    @property
-    @override
-    def needs_teacher(self) -> bool:
-        return False
-
 
 class _Beside(nn.Module):
-    def __init__(self, encoder: Encoder, student: Network) -> None:
+    def __init__(self, encoder: Encoder, student: nn.Module) -> None:
         super().__init__()
+        if not isinstance(student, Network):
+            raise ValueError(  # noqa: TRY004  one type for what a caller can mend
+                "mcir begins with an untrained network of the student's kind, which dukd cannot "
+                f"build for {type(student).__name__}: write a NetworkConfig for it, or take dckd"
+            )
         self.encoder = encoder
-        # A copy of the student as it is now would answer as it does, and where both agree nothing
+        # A copy of the student as it is now gives what it gives, and where both agree nothing
         # repels.
         self.past = Past(student.config.build())
 
@@ -126,7 +112,7 @@ def repulsion(features: Sequence[Tensor], past: Sequence[Tensor], *, margin: flo
 
     Args:
         features: ``(n, c_i, h_i, w_i)`` of the five levels, from fine to coarse.
-        past: Likewise, of the past's answers.
+        past: Likewise, of the past's outputs.
         margin: What the count of a level tends to.
 
     Returns:

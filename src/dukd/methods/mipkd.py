@@ -1,4 +1,4 @@
-"""MiPKD: mix both networks' features at random, and let either go on from the mixture.
+"""MiPKD: mix both networks' features at random, and let either network go on from the mixture.
 
 Li et al., "Knowledge Distillation with Multi-granularity Mixture of Priors for Image
 Super-Resolution", ICLR 2025, arXiv:2404.02573. There is no public code; this follows the published
@@ -31,22 +31,18 @@ from torch.nn.functional import l1_loss
 from typing_extensions import override
 
 from dukd.core.device import to_device
-from dukd.methods.base import Losses, Method
-from dukd.methods.crosskd import entering
-from dukd.methods.inner import Cut, front, rest
-from dukd.networks.base import Network, stage_number, staged
+from dukd.methods.base import Batch, Losses, Seen, View
+from dukd.methods.features import widths_at
+from dukd.methods.inner import Cut, beginning, block, entering, rest
+from dukd.methods.logits import Logits
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiPKD(Method):
+class MiPKD(Logits):
     """Match the ground truth and the teacher; mix both networks' features and blocks at random."""
 
     name: ClassVar[str] = "mipkd"
 
-    reconstruction: float = 1.0
-    """Weight of the mean absolute difference to the ground truth."""
-    imitation: float = 1.0
-    """Weight of the mean absolute difference to the teacher's output."""
     features: float = 1.0
     """Weight of the feature prior mixer, whose distances are relative to the teacher's
     magnitude."""
@@ -70,35 +66,19 @@ class MiPKD(Method):
                 raise ValueError(f"{name} is a probability in [0, 1], but got {value}")
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        # The teacher first, before the student's graph needs memory too.
-        target, theirs = teacher.observe(lr, self.taps)[:2] if self.needs_teacher else (hr, [])
-        sr, ours, _ = student.observe(lr, self.taps)
+    def views(self, batch: Batch) -> list[View]:
+        return [self.pair(batch, depths=self.depths if self.features or self.block else ())]
+
+    @override
+    def compare(self, seen: Sequence[Seen], batch: Batch, state: nn.Module) -> Losses:
         losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
-        if not self.needs_teacher:
+        if not (self.features or self.block):
             return losses
-        if self.imitation:
-            losses["imitation"] = self.imitation * l1_loss(sr, target)
-        if not self.taps:
-            return losses
-        h, w = lr.shape[-2:]
-        ours, theirs = [f[..., :h, :w] for f in ours], [f[..., :h, :w] for f in theirs]
-        mixers = cast("Sequence[Mixer]", list(extras.children()))
-        masks = [
-            to_device(random_mask((lr.shape[0], self.width, h, w), self.share, rng), lr.device)
-            for _ in mixers
-        ]
+        (pair,) = seen
+        ours, theirs = pair.features()
+        image, mixers = pair.view.image, cast("Sequence[Mixer]", list(state.children()))
+        shape = (image.shape[0], self.width, *image.shape[-2:])
+        masks = [to_device(random_mask(shape, self.share, batch.rng), image.device) for _ in mixers]
         if self.features:
             distances = [
                 mixer.distance(s, t, m)
@@ -106,19 +86,15 @@ class MiPKD(Method):
             ]
             losses["features"] = self.features * torch.stack(distances).mean()
         if self.block:
-            by_teacher = (torch.rand(len(mixers), generator=rng) < self.teacher_block).tolist()
-            path = self.mixed_path(
-                student, teacher, mixers, lr, (ours[0], theirs), masks, by_teacher
-            )
-            losses["block"] = self.block * l1_loss(path, target)
+            drawn = torch.rand(len(mixers), generator=batch.rng) < self.teacher_block
+            path = self.mixed_path(pair, mixers, (ours[0], theirs), masks, drawn.tolist())
+            losses["block"] = self.block * l1_loss(path, pair.target.sr)
         return losses
 
     def mixed_path(
         self,
-        student: Network,
-        teacher: Network,
+        pair: Seen,
         mixers: "Sequence[Mixer]",
-        lr: Tensor,
         features: tuple[Tensor, Sequence[Tensor]],
         masks: Sequence[Tensor],
         by_teacher: Sequence[bool],
@@ -126,10 +102,8 @@ class MiPKD(Method):
         """Run one path through blocks of both networks.
 
         Args:
-            student: The network whose front the path starts with.
-            teacher: The frozen one.
+            pair: What was shown, and both networks; the path starts with the student's front.
             mixers: One per cut.
-            lr: ``(n, 3, h, w)``.
             features: The student's at the first cut, and the teacher's at all of them.
             masks: ``(n, width, h, w)`` per cut; true where the path's own element stays.
             by_teacher: Per cut, whether the teacher's block follows.
@@ -137,8 +111,9 @@ class MiPKD(Method):
         Returns:
             ``(n, 3, h * scale, w * scale)``, unclamped.
         """
-        starts: dict[Network, Cut] = {}
-        running, owner = features[0], student
+        student, teacher = pair.student.network, pair.target.network
+        starts: dict[nn.Module, Cut] = {}
+        running, owner, lr = features[0], student, pair.view.image
         h, w = lr.shape[-2:]
         ends = [*self.depths[1:], None]
         for mixer, theirs, mask, chosen, depth, end in zip(
@@ -147,7 +122,7 @@ class MiPKD(Method):
             mixed = mixer.mix(running, theirs, mask, by_teacher=owner is teacher)
             owner = teacher if chosen else student
             if owner not in starts:
-                starts[owner] = front(owner, lr, 0)
+                starts[owner] = beginning(owner, lr, self.depths[-1])
             cut = entering(owner, starts[owner], mixer.decode(mixed, for_teacher=chosen))
             if end is None:
                 return rest(owner, cut, depth)
@@ -155,38 +130,15 @@ class MiPKD(Method):
         raise AssertionError("the last cut returns")
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        if not self.taps:
+    def state(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        if not (self.features or self.block):
             return nn.Module()
-        return nn.ModuleList(Mixer(student.width, teacher.width, self.width) for _ in self.depths)
-
-    @property
-    @override
-    def needs_teacher(self) -> bool:
-        return any((self.imitation, self.features, self.block))
-
-    @property
-    @override
-    def runs_teacher(self) -> bool:
-        return self.block != 0
-
-    @property
-    @override
-    def taps(self) -> tuple[float, ...]:
-        return self.depths if self.features or self.block else ()
-
-
-def block(network: Network, features: Tensor, start: float, end: float) -> Tensor:
-    """Run a network's stages between two depths."""
-    stages = staged(network).stages
-    count = len(stages)
-    for stage in stages[stage_number(start, count) : stage_number(end, count)]:
-        features = stage(features)
-    return features
+        widths = widths_at(student, teacher, self.depths)
+        return nn.ModuleList(Mixer(ours, theirs, self.width) for ours, theirs in widths)
 
 
 def random_mask(shape: Sequence[int], share: float, rng: Generator) -> Tensor:
-    """A mask ``(n, c, h, w)`` whose elements are true with probability ``share``."""
+    """A mask ``(n, c, h, w)``, each of whose elements is true with probability ``share``."""
     return torch.rand(tuple(shape), generator=rng) < share
 
 
@@ -220,7 +172,10 @@ class Mixer(nn.Module):
         return self.teacher_decoder(mixed) if for_teacher else self.student_decoder(mixed)
 
     def distance(self, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
-        """How far the decoded mixture and the teacher's own way through are from the teacher."""
+        """How far the decoded mixture is from the teacher's features.
+
+        The teacher's own, encoded and decoded, count as well.
+        """
         mixed = self.decode(self.mix(ours, theirs, mask), for_teacher=True)
         alone = self.decode(self.teacher_encoder(theirs), for_teacher=True)
         return relative_distance(mixed, theirs) + relative_distance(alone, theirs)

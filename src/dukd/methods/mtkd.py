@@ -15,17 +15,16 @@ teachers to the two stages in different orders (D48); an ensemble keeps its memb
 so that the order is part of the network.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F  # noqa: N812  the name everybody knows
+from torch import nn
 from typing_extensions import override
 
-from dukd.methods.base import Losses, Method
+from dukd.methods.base import Batch, Losses, Method, Seen, View
+from dukd.methods.haar import band_distance
 from dukd.methods.logits import Logits
-from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +52,17 @@ class Aggregation(Method):
             )
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        sr = student(lr)
-        losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * F.l1_loss(sr, hr)
-        if self.wavelet:
-            losses["wavelet"] = self.wavelet * wavelet_distance(sr, hr, levels=self.levels)
-        return losses
+    def views(self, batch: Batch) -> list[View]:
+        return [View.pair(batch, reconstruction=self.reconstruction)]
 
-    @property
     @override
-    def needs_teacher(self) -> bool:
-        return False
+    def compare(self, seen: Sequence[Seen], batch: Batch, state: nn.Module) -> Losses:
+        if not self.wavelet:
+            return {}
+        (pair,) = seen
+        assert pair.view.truth is not None
+        bands = (1.0,) * (self.levels + 1)
+        return {"wavelet": self.wavelet * band_distance(pair.student.sr, pair.view.truth, bands)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,38 +78,3 @@ class MTKD(Logits):
     """Weight of the mean absolute difference to the ground truth."""
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
-
-
-def wavelet_distance(x: Tensor, y: Tensor, *, levels: int) -> Tensor:
-    """Mean absolute difference of each detail band and the coarsest approximation, summed.
-
-    Args:
-        x: ``(n, c, h, w)``.
-        y: Same shape.
-        levels: Times the approximation is transformed again, 1 or more.
-
-    Returns:
-        A scalar.
-    """
-    # The transform is linear: that of the difference is the difference of the transforms.
-    rest = (x - y).float() if x.dtype != torch.float64 else x - y
-    bands: list[Tensor] = []
-    for _ in range(levels):
-        rest, *details = haar(rest)
-        bands += details
-    return torch.stack([band.abs().mean() for band in (*bands, rest)]).sum()
-
-
-def haar(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One level of the orthonormal Haar transform.
-
-    ``(n, c, h, w)`` to four ``(n, c, ceil(h / 2), ceil(w / 2))``.
-
-    Returns:
-        Approximation, and the differences along the width, along the height, and along both. Odd
-        sizes repeat the edge.
-    """
-    x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode="replicate")
-    a, b = x[..., ::2, ::2], x[..., ::2, 1::2]
-    c, d = x[..., 1::2, ::2], x[..., 1::2, 1::2]
-    return (a + b + c + d) / 2, (a - b + c - d) / 2, (a + b - c - d) / 2, (a - b - c + d) / 2

@@ -9,21 +9,20 @@ the default. It is here to be measured against, never as a way to train a studen
 - tiles shared by the batch (D5, ``placement``), label consistency on zoom in only (``consistent``).
 
 Not reproduced: the teacher's autograd graph (D1), which costs time and changes nothing, and a
-teacher left in training mode (D4), whose answers are random where it has stochastic depth.
+teacher left in training mode (D4), whose outputs are random where it has stochastic depth.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from torch import Generator, Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from dukd.images import invertible
-from dukd.methods.base import Losses, Method
-from dukd.methods.dukd import DUKD, Upcycled, upcycled_losses
+from dukd.methods.base import Batch, Method, View
+from dukd.methods.dukd import DUKD
 from dukd.methods.logits import Logits
-from dukd.networks.base import Network
+from dukd.methods.upcycling import Upcycling, ZoomIn, ZoomOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +31,8 @@ class ReleasedDUKD(DUKD):
 
     name: ClassVar[str] = "dukd-released"
 
-    placement: Literal["uniform", "tiles"] = "tiles"
-    """Where windows lie; see `DUKD`."""
-    consistent: tuple[Literal["zoom_in", "zoom_out"], ...] = ("zoom_in",)
-    """The upcycled inputs on which label consistency acts."""
+    upcyclings: tuple[Upcycling, ...] = (ZoomIn(placement="tiles"), ZoomOut(consistent=False))
+    """The further inputs; one whose weights are all 0 is left out."""
     two_steps: bool = True
     """Whether the optimizer steps twice per batch, the second time on the sum of both gradients."""
     wrong_inverse: bool = True
@@ -43,39 +40,17 @@ class ReleasedDUKD(DUKD):
 
     @property
     @override
-    def parts(self) -> tuple[Method, ...]:
+    def phases(self) -> tuple[Method, ...]:
         if not self.two_steps:
             return (self,)
-        pair = Logits(reconstruction=self.reconstruction, imitation=self.imitation)
-        return pair, _SecondStep(**{f.name: getattr(self, f.name) for f in fields(self)})
+        nothing = Logits(reconstruction=0, imitation=0)
+        return self.base, replace(self, base=nothing, two_steps=False)
 
     @override
-    def upcycle(self, lr: Tensor, hr: Tensor, rng: Generator) -> list[Upcycled]:
-        upcycled = super().upcycle(lr, hr, rng)
-        if not self.wrong_inverse:
-            return upcycled
-        return [replace(u, augmentation=_AppliedAgain(u.augmentation)) for u in upcycled]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SecondStep(ReleasedDUKD):
-    """The upcycled losses alone."""
-
-    name: ClassVar[str] = "dukd-released-second-step"
-
-    @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        upcycled: Sequence[Upcycled] = self.upcycle(lr, hr, rng)
-        return upcycled_losses(student, teacher, upcycled)
+    def changed(self, upcycling: Upcycling, view: View, batch: Batch) -> View:
+        view = super().changed(upcycling, view, batch)
+        assert view.change is not None
+        return replace(view, change=_AppliedAgain(view.change)) if self.wrong_inverse else view
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,10 @@ class RKD(FeatureMethod):
             )
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        own = [distances(items(f, cells=self.cells)) for f in ours.features]
-        wanted = [distances(items(f, cells=self.cells)) for f in theirs.features]
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        ours, theirs = pair.features()
+        own = [distances(items(f, cells=self.cells)) for f in ours]
+        wanted = [distances(items(f, cells=self.cells)) for f in theirs]
         losses: Losses = {}
         for name, weight, relation in (
             ("distance", self.distance, relative),
@@ -72,7 +73,9 @@ class RKD(FeatureMethod):
 
 
 def items(features: Tensor, *, cells: int) -> Tensor:
-    """Cut maps into cells and flatten each: ``(n, c, h, w)`` to ``(n * cells^2, c * (h // cells) * (w // cells))``.
+    """Cut maps into cells and flatten each.
+
+    ``(n, c, h, w)`` to ``(n * cells^2, c * (h // cells) * (w // cells))``.
 
     Raises:
         ValueError: If a cell would be empty, or if fewer than three items come out: two have no
@@ -90,7 +93,7 @@ def items(features: Tensor, *, cells: int) -> Tensor:
 
 
 def distances(x: Tensor) -> Tensor:
-    """Euclidean distance between every two items: ``(m, d)`` to ``(m, m)``; exact where they coincide."""
+    """Euclidean distance between every two items, ``(m, d)`` to ``(m, m)``; exact at 0."""
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -100,9 +103,9 @@ def relative(d: Tensor) -> Tensor:
 
 
 def cosines(d: Tensor) -> Tensor:
-    """Cosine of the angle at item j between i and k, by the law of cosines: ``(m, m)`` to ``(m, m, m)`` as [j, i, k].
+    """Cosine of the angle at item j between i and k, by the law of cosines.
 
-    It is 0 where a side has no length.
+    ``(m, m)`` to ``(m, m, m)`` as [j, i, k]. It is 0 where a side has no length.
     """
     sides = d[:, :, None] * d[:, None, :]
     twice = d.square()[:, :, None] + d.square()[:, None, :] - d.square()[None]

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Generator, Tensor, nn
-from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods.base import Losses, Method
-from dukd.networks.base import Network
+from dukd.methods.base import Batch, Method, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +18,5 @@ class Scratch(Method):
     """Weight of the mean absolute difference to the ground truth."""
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        return {"reconstruction": self.reconstruction * l1_loss(student(lr), hr)}
-
-    @property
-    @override
-    def needs_teacher(self) -> bool:
-        return False
+    def views(self, batch: Batch) -> list[View]:
+        return [View.pair(batch, reconstruction=self.reconstruction)]

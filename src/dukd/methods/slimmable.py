@@ -1,6 +1,4 @@
-"""CSD as published.
-
-The teacher is the student with more channels, shares its weights, and learns beside it.
+"""CSD as published: the teacher is a wider student, shares its weights, and learns beside it.
 
 Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation",
 IJCAI 2021, arXiv:2105.11683.
@@ -14,25 +12,25 @@ live beside the student and are thrown away at the end. In the quotient W is det
 same loss with a frozen teacher of any kind.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, cast
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.csd import CSD, contrast_with_others, encoder_of
-from dukd.networks.base import Network, unwrapped
+from dukd.methods.base import Batch, Losses, Seen, View
+from dukd.methods.csd import CSD
+from dukd.networks.base import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlimmableCSD(CSD):
     """Match the ground truth, also by a wider network around the student.
 
-    Lie near it, far from other images.
+    Lie near it, and far from other images.
     """
 
     name: ClassVar[str] = "csd-slimmable"
@@ -53,55 +51,47 @@ class SlimmableCSD(CSD):
             )
 
     @override
-    def losses(
-        self,
-        *,
-        student: Network,
-        teacher: Network,
-        extras: nn.Module,
-        lr: Tensor,
-        hr: Tensor,
-        rng: Generator,
-    ) -> Losses:
-        sr = student(lr)
+    def views(self, batch: Batch) -> list[View]:
+        return [View.pair(batch, reconstruction=self.reconstruction)]
+
+    @override
+    def compare(self, seen: Sequence[Seen], batch: Batch, state: nn.Module) -> Losses:
         losses: Losses = {}
-        if self.reconstruction:
-            losses["reconstruction"] = self.reconstruction * l1_loss(sr, hr)
         if not (self.contrast or self.wide):
             return losses
-        around = extras.get_submodule("around")
-        assert isinstance(around, Around)
-        target = around(student, lr)
+        (pair,) = seen
+        wider, hr = state.get_submodule("wider"), pair.view.truth
+        assert isinstance(wider, Wider)
+        assert hr is not None
+        target = wider(pair.student.network, pair.view.image)
         if self.contrast:
-            others = self.others(lr, rng)
-            quotient = contrast_with_others(encoder_of(extras), sr, target.detach(), lr, others)
-            losses["contrast"] = self.contrast * quotient
+            losses["contrast"] = self.quotient(pair, target.detach(), batch, state)
         if self.wide:
             losses["wide"] = self.wide * l1_loss(target, hr)
         return losses
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        made = super().extras(student, teacher)
-        made.add_module("around", Around(student, self.widening))
+    def state(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
+        made = super().state(student, teacher)
+        made.add_module("wider", Wider(student, self.widening))
         return made
 
-    @property
-    @override
-    def needs_teacher(self) -> bool:
-        return False
 
-
-class Around(nn.Module):
+class Wider(nn.Module):
     """A network wider than the student, the first channels of whose weights are the student's."""
 
-    def __init__(self, student: Network, widening: int) -> None:
+    def __init__(self, student: nn.Module, widening: int) -> None:
         """Draw the weights around the student's from torch's global generator.
 
         Raises:
             ValueError: If the student's weights cannot be the first channels of others.
         """
         super().__init__()
+        if not isinstance(student, Network):
+            raise ValueError(  # noqa: TRY004  one type for what a caller can mend
+                f"csd-slimmable builds a wider network of the student's kind, which dukd cannot do "
+                f"for {type(student).__name__}; csd takes a frozen teacher and serves any network"
+            )
         config = student.config
         shared = {name for name, _ in student.named_parameters()}
         parts = student.named_modules()
@@ -116,14 +106,12 @@ class Around(nn.Module):
                 f"csd-slimmable shares the first channels of convolutions, but {config.name} has "
                 "other weights; csd takes a frozen teacher and serves any network"
             )
-        self.network = cast(
-            "Network", replace(cast("Any", config), width=student.width * widening).build()
-        )
+        self.network: Network = replace(cast("Any", config), width=student.width * widening).build()
 
-    def forward(self, student: Network, lr: Tensor) -> Tensor:
+    def forward(self, student: nn.Module, lr: Tensor) -> Tensor:
         """Upscale with the wide network: ``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``."""
         weights = with_corners(
-            dict(self.network.named_parameters()), dict(unwrapped(student).named_parameters())
+            dict(self.network.named_parameters()), dict(student.named_parameters())
         )
         return cast("Tensor", functional_call(self.network, weights, (lr,)))
 

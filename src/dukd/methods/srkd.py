@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen, in_own_units
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod, in_own_units
 
 Statistic = Literal["mean_power", "power_mean", "max", "min"]
 """A power of the mean over channels, the mean of powers, the greatest value, the least."""
@@ -44,13 +44,13 @@ class SRKD(FeatureMethod):
             raise ValueError(f"srkd takes a power of at least 1, but got {self.power}")
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
         own, wanted = (
             [
                 over_channels(f, self.statistic, self.power)
-                for f in in_own_units(seen.features, relative=self.relative)
+                for f in in_own_units(features, relative=self.relative)
             ]
-            for seen in (ours, theirs)
+            for features in pair.features()
         )
         distances = [mse_loss(s, t) for s, t in zip(own, wanted, strict=True)]
         return {"statistics": self.statistics * torch.stack(distances).sum()}

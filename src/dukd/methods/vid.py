@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import override
 
-from dukd.methods.base import Losses
-from dukd.methods.features import FeatureMethod, Seen, average, in_own_units
-from dukd.networks.base import Network
+from dukd.methods.base import Losses, Seen
+from dukd.methods.features import FeatureMethod, Widths, average, in_own_units
 
 _LEAST_VARIANCE = 1e-5
 _FIRST_VARIANCE = 5.0
@@ -49,19 +48,20 @@ class VID(FeatureMethod):
     """Where to read both networks, as fractions of their depth, in (0, 1]."""
 
     @override
-    def compare(self, extras: nn.Module, ours: Seen, theirs: Seen) -> Losses:
-        assert isinstance(extras, nn.ModuleList)
-        given = in_own_units(ours.features, relative=self.relative)
-        wanted = in_own_units(theirs.features, relative=self.relative)
+    def match(self, pair: Seen, state: nn.Module) -> Losses:
+        ours, theirs = pair.features()
+        assert isinstance(state, nn.ModuleList)
+        given = in_own_units(ours, relative=self.relative)
+        wanted = in_own_units(theirs, relative=self.relative)
         terms = [
-            average(predictor(s, t)) for predictor, s, t in zip(extras, given, wanted, strict=True)
+            average(predictor(s, t)) for predictor, s, t in zip(state, given, wanted, strict=True)
         ]
         return {"information": self.information * torch.stack(terms).mean()}
 
     @override
-    def extras(self, student: Network, teacher: Network) -> nn.Module:
-        kind = Gaussian if self.distribution == "gaussian" else Laplace
-        return nn.ModuleList(kind(student.width, teacher.width) for _ in self.depths)
+    def learnt(self, widths: Widths) -> nn.Module:
+        shape = Gaussian if self.distribution == "gaussian" else Laplace
+        return nn.ModuleList(shape(*both) for both in widths)
 
     @property
     @override
@@ -72,7 +72,7 @@ class VID(FeatureMethod):
 class Gaussian(nn.Module):
     """Predicts features with a normal distribution.
 
-    Mean from three 1x1 convolutions, one variance per channel.
+    The mean comes from three 1x1 convolutions; there is one variance per channel.
     """
 
     def __init__(self, width: int, target: int) -> None:
@@ -90,7 +90,10 @@ class Gaussian(nn.Module):
         )
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """Negative log-likelihood per element: ``(n, target, h, w)`` by ``(n, width, h, w)``."""
+        """Negative log-likelihood of ``theirs`` by ``ours``, per element.
+
+        ``(n, target, h, w)`` by ``(n, width, h, w)``.
+        """
         variance = softplus(self.raw) + _LEAST_VARIANCE
         return gaussian(theirs, mean=self.mean(ours), variance=variance[:, None, None])
 
@@ -98,7 +101,7 @@ class Gaussian(nn.Module):
 class Laplace(nn.Module):
     """Predicts features with a Laplace distribution.
 
-    Mean and spread per element from two 1x1 convolutions each.
+    Mean and spread per element come from two 1x1 convolutions each.
     """
 
     def __init__(self, width: int, target: int) -> None:
@@ -108,7 +111,10 @@ class Laplace(nn.Module):
         self.raw = _two_layers(width, target)
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """Negative log-likelihood per element: ``(n, target, h, w)`` by ``(n, width, h, w)``."""
+        """Negative log-likelihood of ``theirs`` by ``ours``, per element.
+
+        ``(n, target, h, w)`` by ``(n, width, h, w)``.
+        """
         spread = 0.1 * softplus(self.raw(ours)) + _LEAST_SPREAD
         return laplace(theirs, mean=self.mean(ours), spread=spread)
 

@@ -354,35 +354,3 @@ class Wrapped(Staged):
     @override
     def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
         return staged(self.network).tail(x, kept, lr)
-
-
-def unwrapped(network: Network) -> Network:
-    """The network inside all its wrappings: the one that has the weights."""
-    while isinstance(network, Wrapped):
-        network = network.network
-    return network
-
-
-class NoTeacher(Staged):
-    """Stands where a method that needs no teacher has none; running it is an error."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config, width=0, radius=0)
-
-    @property
-    @override
-    def stages(self) -> Sequence[nn.Module]:
-        return ()
-
-    @override
-    def head(self, lr: Tensor) -> Tensor:
-        del lr
-        raise ValueError(
-            "this method compares with a teacher, but the experiment has none: name its weights "
-            "as the teacher"
-        )
-
-    @override
-    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
-        del x, kept
-        return self.head(lr)

@@ -1,68 +1,126 @@
-"""Controls: what a reviewer asks of DUKD's tables, each one change away from a recipe.
+"""Ablations: what a reviewer asks of DUKD's tables, each one change away from a recipe.
 
 Is it the teacher or the further inputs? Which of the augmentations? How much hangs on a weight?
 Does the released code gain by its method or by its second optimizer step? What do baselines reach
-in the same time? A control stands at the end of a recipe's name, where a method stands:
+in the same time? An ablation stands at the end of a recipe's name, where a method stands:
 ``small-x2-dukd-no-teacher``. Seeds are ``--optimization.seed``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dukd.images import invertible
-from dukd.methods import DUKD, FrugalDUKD, Late, Logits, Method, ReleasedDUKD
+from dukd.methods import (
+    DUKD,
+    CutBlur,
+    FrugalDUKD,
+    Late,
+    Logits,
+    Method,
+    Mixup,
+    ReleasedDUKD,
+    Upcycling,
+    ZoomIn,
+    ZoomOut,
+)
+from dukd.methods.base import needs_teacher
 from dukd.training.experiment import Experiment
 
 HIGH, LOW = 3.0, 1 / 3
 """Factors by which weights are changed."""
 TENTH = 0.1
-"""Share of the steps after which batches come again in controls whose teacher is asked but once
-about each: it costs no quality that can be measured, see docs/results/reuse.md."""
+"""Share of the steps after which batches come again in ablations whose teacher runs but once on
+each: it costs no quality that can be measured, see docs/results/reuse.md."""
+
+Change = Callable[[Method], Method]
+"""Makes another method of a recipe's."""
 
 
 @dataclass(frozen=True)
-class Control:
+class Ablation:
     """A method to set beside DUKD, and what for."""
 
     about: str
     """What is changed, in a line."""
     start: Method = DUKD()  # noqa: RUF009 - frozen
     """The method whose recipe is changed."""
-    change: Callable[[Method], Method] = lambda method: method
-    """Makes the control of that recipe's method."""
+    change: Change = lambda method: method
+    """Makes the ablation's method of that recipe's."""
     steps: Callable[[int], float] = lambda _: 1.0
     """Given the scale: its steps as a share of the recipe's."""
     late: float = 0.0
     """Share of the steps that are made without a teacher before it; see `dukd.methods.late`."""
     period: float = 0.0
-    """Share of the steps after which the same batches come again, with the teacher's answers
+    """Share of the steps after which the same batches come again, with the teacher's outputs
     replayed; 0 for the recipe's own period."""
 
     def of(self, experiment: Experiment) -> Experiment:
-        """Make the control of an experiment with ``start`` as its method."""
+        """Make the ablation of an experiment with ``start`` as its method."""
         method = self.change(experiment.method)
-        steps = round(self.steps(experiment.student.scale) * experiment.optimization.steps)
+        scale, optimization = experiment.student.scale, experiment.optimization
+        steps = round(self.steps(scale) * optimization.steps)
         if self.late:
             method = Late(base=method, start=round(self.late * steps))
+        period = round(self.period * steps) or experiment.data.period
         return replace(
             experiment,
             method=method,
-            teacher=experiment.teacher if method.needs_teacher else None,
-            data=replace(
-                experiment.data, period=round(self.period * steps) or experiment.data.period
-            ),
-            optimization=replace(experiment.optimization, steps=steps),
+            teacher=experiment.teacher if needs_teacher(method, scale) else None,
+            data=replace(experiment.data, period=period),
+            optimization=replace(optimization, steps=steps),
         )
 
 
-def _with(**changes: object) -> Callable[[Method], Method]:
+def _with(**changes: object) -> Change:
     return lambda method: replace(method, **changes)
 
 
-def _times(factor: float, fields: tuple[str, ...]) -> Callable[[Method], Method]:
-    return lambda method: replace(
-        method, **{field: factor * getattr(method, field) for field in fields}
-    )
+def _each(part: type, change: Callable[[Any], object]) -> Change:
+    """Change what is of a type among a method's base and its upcyclings."""
+
+    def changed(method: Method) -> Method:
+        assert isinstance(method, DUKD)
+        upcyclings = (change(u) if isinstance(u, part) else u for u in method.upcyclings)
+        base = change(method.base) if isinstance(method.base, part) else method.base
+        return replace(method, base=base, upcyclings=tuple(upcyclings))  # pyright: ignore[reportArgumentType]  change keeps types
+
+    return changed
+
+
+def _times(factor: float, weights: dict[type, tuple[str, ...]]) -> Change:
+    """Multiply weights, given by the part of the method that has them."""
+
+    def changed(method: Method) -> Method:
+        for part, names in weights.items():
+            method = _each(
+                part,
+                lambda p, names=names: replace(p, **{n: factor * getattr(p, n) for n in names}),
+            )(method)
+        return method
+
+    return changed
+
+
+def _set(part: type, **changes: object) -> Change:
+    return _each(part, lambda p: replace(p, **changes))
+
+
+def _without(part: type) -> Change:
+    def changed(method: Method) -> Method:
+        assert isinstance(method, DUKD)
+        left = tuple(u for u in method.upcyclings if not isinstance(u, part))
+        return replace(method, upcyclings=left)
+
+    return changed
+
+
+def _and(more: Upcycling) -> Change:
+    def changed(method: Method) -> Method:
+        assert isinstance(method, DUKD)
+        return replace(method, upcyclings=(*method.upcyclings, more))
+
+    return changed
 
 
 def _half(_: int) -> float:
@@ -70,81 +128,86 @@ def _half(_: int) -> float:
 
 
 def _pixels(scale: int) -> float:
-    """What DUKD shows a network per image: the input, a window of its size, and the input reduced."""
+    """What DUKD shows a network per image: the input, a window of its size, the input reduced."""
     return 2 + scale**-2
 
 
-_WEIGHTS = {
-    "reconstruction": ("reconstruction", "zoom_out_reconstruction"),
-    "imitation": ("imitation",),
-    "zoom-in": ("zoom_in",),
-    "zoom-out": ("zoom_out", "zoom_out_reconstruction"),
+_WEIGHTS: dict[str, dict[type, tuple[str, ...]]] = {
+    "reconstruction": {Logits: ("reconstruction",), ZoomOut: ("reconstruction",)},
+    "imitation": {Logits: ("imitation",)},
+    "zoom-in": {ZoomIn: ("imitation",)},
+    "zoom-out": {ZoomOut: ("imitation", "reconstruction")},
 }
+_IMITATIONS: dict[type, tuple[str, ...]] = {Logits: ("imitation",), Upcycling: ("imitation",)}
 
-CONTROLS: dict[str, Control] = {
-    "dukd-no-teacher": Control(
+ABLATIONS: dict[str, Ablation] = {
+    "dukd-no-teacher": Ablation(
         "the further inputs without a teacher: zoom out alone has a ground truth",
-        change=_with(imitation=0.0, zoom_in=0.0, zoom_out=0.0),
+        change=_times(0.0, _IMITATIONS),
     ),
-    "dukd-zoom-in-only": Control(
-        "without zoom out", change=_with(zoom_out=0.0, zoom_out_reconstruction=0.0)
-    ),
-    "dukd-zoom-out-only": Control("without zoom in", change=_with(zoom_in=0.0)),
-    "dukd-no-consistency": Control("without label consistency", change=_with(consistency=0.0)),
-    "dukd-half-consistency": Control(
+    "dukd-zoom-in-only": Ablation("without zoom out", change=_without(ZoomOut)),
+    "dukd-zoom-out-only": Ablation("without zoom in", change=_without(ZoomIn)),
+    "dukd-no-consistency": Ablation("without label consistency", change=_with(consistency=0.0)),
+    "dukd-half-consistency": Ablation(
         "every augmentation with probability 0.5", change=_with(consistency=0.5)
     ),
     **{
-        f"dukd-{operation.replace('_', '-')}-only": Control(
+        f"dukd-{operation.replace('_', '-')}-only": Ablation(
             f"label consistency under {operation} alone", change=_with(operations=(operation,))
         )
         for operation in invertible.OPERATIONS
     },
     **{
-        f"dukd-{size}-{weight}": Control(
-            f"{words} the weight of {weight}", change=_times(factor, fields)
+        f"dukd-{size}-{name}": Ablation(
+            f"{words} the weight of {name}", change=_times(factor, weights)
         )
-        for weight, fields in _WEIGHTS.items()
+        for name, weights in _WEIGHTS.items()
         for size, words, factor in (("low", "a third of", LOW), ("high", "three times", HIGH))
     },
-    "dukd-double-windows": Control(
-        "twice as many windows per image", change=_times(2, ("windows",))
+    "dukd-double-windows": Ablation(
+        "twice as many windows per image",
+        change=_each(ZoomIn, lambda zoom: replace(zoom, windows=2 * zoom.windows)),
     ),
-    "dukd-tiles": Control(
-        "windows on a grid, at one place for the whole batch", change=_with(placement="tiles")
+    "dukd-tiles": Ablation(
+        "windows on a grid, at one place for the whole batch",
+        change=_set(ZoomIn, placement="tiles"),
     ),
-    "dukd-released-equal-updates": Control(
+    "dukd-mixup": Ablation("mixtures of two images as a third input", change=_and(Mixup())),
+    "dukd-cutblur": Ablation(
+        "windows that are partly blurred as a third input", change=_and(CutBlur())
+    ),
+    "dukd-released-equal-updates": Ablation(
         "two optimizer steps per batch as in the released code, at as many updates as others",
         ReleasedDUKD(),
         steps=_half,
     ),
-    "dukd-released-right-inverse": Control(
+    "dukd-released-right-inverse": Ablation(
         "likewise, with augmentations undone in the right order",
         ReleasedDUKD(),
         change=_with(wrong_inverse=False),
         steps=_half,
     ),
-    "dukd-released-one-step": Control(
+    "dukd-released-one-step": Ablation(
         "the released code with one optimizer step on the sum",
         ReleasedDUKD(),
         change=_with(two_steps=False),
     ),
-    "dukd-late": Control("the teacher is asked in the last fifth of the steps alone", late=0.8),
-    "dukd-frugal-replayed": Control(
-        "half of the batch is shown reduced once more, and the teacher is asked in the first "
-        "tenth of the steps alone",
+    "dukd-late": Ablation("the teacher runs in the last fifth of the steps alone", late=0.8),
+    "dukd-frugal-replayed": Ablation(
+        "half of the batch is shown reduced once more, and the teacher runs in the first tenth "
+        "of the steps alone",
         FrugalDUKD(),
         period=TENTH,
     ),
-    "logits-replayed": Control(
-        "logits distillation, and the teacher is asked in the first tenth of the steps alone",
+    "logits-replayed": Ablation(
+        "logits distillation, and the teacher runs in the first tenth of the steps alone",
         Logits(),
         period=TENTH,
     ),
-    "logits-equal-pixels": Control(
+    "logits-equal-pixels": Ablation(
         "logits distillation until it has seen as many pixels as DUKD, in about its time",
         Logits(),
         steps=_pixels,
     ),
 }
-"""Controls by name."""
+"""Ablations by name."""

@@ -22,6 +22,7 @@ from dukd.data.pairs import find_pairs
 from dukd.evaluation import evaluate
 from dukd.images.resize import imresize_uint8
 from dukd.methods import DUKD, Logits, Method, Scratch
+from dukd.methods.base import needs_teacher
 from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
 from dukd.runs import results
@@ -172,7 +173,7 @@ def experiment(method: Method, images: Path, *, packs: Path, steps: int = STEPS)
     """
     return Experiment(
         student=STUDENT,
-        teacher=Teacher(weights=TEACHER) if method.needs_teacher else None,
+        teacher=Teacher(weights=TEACHER) if needs_teacher(method, STUDENT.scale) else None,
         method=method,
         data=Data(train=images / "training", packs=packs, patch=32, batch=8),
         optimization=Optimization(

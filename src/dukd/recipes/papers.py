@@ -14,10 +14,11 @@ from pathlib import Path
 from dukd import networks
 from dukd.core.config import nearest
 from dukd.core.registry import known
-from dukd.methods import DUKD, Combined, Logits, Method, ReleasedDUKD, Scratch
+from dukd.methods import DUKD, Logits, Method, ReleasedDUKD, Scratch, Upcycling, ZoomIn, ZoomOut
+from dukd.methods.base import needs_teacher
 from dukd.networks import EDSRConfig, NetworkConfig
 from dukd.networks.base import SCALES
-from dukd.recipes.ablations import CONTROLS
+from dukd.recipes.ablations import ABLATIONS
 from dukd.recipes.int8 import in_int8, int8_ending
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
 
@@ -67,7 +68,7 @@ def edsr(scale: int, method: Method) -> Experiment:
 def edsr_warm(scale: int, method: Method) -> Experiment:
     """EDSR 64 x 32 at x4, started from the x2 student of the same method, as in DUKD's tables."""
     cold = edsr(scale, method)
-    start = RUNS / f"edsr-x2-{name_of(method)}" / "student.safetensors"
+    start = RUNS / f"edsr-x2-{method.label}" / "student.safetensors"
     return replace(cold, optimization=replace(cold.optimization, warm_start=start))
 
 
@@ -110,7 +111,7 @@ def _paper(student: NetworkConfig, teacher: Teacher, method: Method) -> Experime
     sets = ("DIV2K/DIV2K_valid_HR", "Set5", "Set14", "BSD100", "Urban100")
     return Experiment(
         student=student,
-        teacher=teacher if method.needs_teacher else None,
+        teacher=teacher if needs_teacher(method, student.scale) else None,
         method=method,
         data=Data(train=DATASETS / "DIV2K" / "DIV2K_train_HR"),
         evaluation=Evaluation(sets=tuple(DATASETS / s for s in sets)),
@@ -141,7 +142,7 @@ def tiny(scale: int, method: Method) -> Experiment:
 def _quick(student: NetworkConfig, teacher: Teacher, method: Method) -> Experiment:
     return Experiment(
         student=student,
-        teacher=teacher if method.needs_teacher else None,
+        teacher=teacher if needs_teacher(method, student.scale) else None,
         method=method,
         data=Data(train=DATASETS / "train"),
         optimization=Optimization(
@@ -203,22 +204,25 @@ def _weighted(method: Method, released: _Released) -> Method:
     The full method keeps zoom out and label consistency where they leave them out (D7); their own
     form does not.
     """
-    if isinstance(method, Combined):
-        upcycling = _weighted(method.upcycling, released)
-        assert isinstance(upcycling, DUKD)
-        return replace(method, upcycling=upcycling)
-    if not isinstance(method, DUKD) or method != type(method)():
+    if not isinstance(method, DUKD):
         return method
-    truth = released.reconstruction
-    reduced = truth if method.zoom_out_reconstruction else 0.0
-    method = replace(
-        method, reconstruction=truth, zoom_out_reconstruction=reduced, windows=released.windows
-    )
+    usual = type(method)()
+    if method != replace(usual, base=method.base):
+        return method
+
+    def weighted(upcycling: Upcycling) -> Upcycling:
+        if isinstance(upcycling, ZoomIn):
+            return replace(upcycling, windows=released.windows)
+        return replace(upcycling, reconstruction=released.reconstruction)
+
+    upcyclings = tuple(weighted(u) for u in method.upcyclings)
+    if method.base == usual.base:
+        method = replace(method, base=Logits(reconstruction=released.reconstruction))
     if not isinstance(method, ReleasedDUKD):
-        return method
+        return replace(method, upcyclings=upcyclings)
     if not released.zoom_out:
-        method = replace(method, zoom_out=0.0, zoom_out_reconstruction=0.0)
-    return replace(method, consistency=released.consistency)
+        upcyclings = tuple(u for u in upcyclings if not isinstance(u, ZoomOut))
+    return replace(method, upcyclings=upcyclings, consistency=released.consistency)
 
 
 FAMILIES: dict[str, Maker] = {
@@ -267,25 +271,16 @@ def method_named(name: str) -> Method:
     makers = known(Method)
     for part in (base, upcycling or "dukd"):
         if part not in makers:
-            near = nearest(part, [*makers, *([] if plus else CONTROLS)])
+            near = nearest(part, [*makers, *([] if plus else ABLATIONS)])
             raise ValueError(f"there is no method {part!r}{near}; known are {', '.join(makers)}")
     if not plus:
         return makers[base]()
-    if upcycling != DUKD.name or issubclass(makers[base], DUKD | Combined):
+    if upcycling != DUKD.name or issubclass(makers[base], DUKD):
         raise ValueError(
             "a plus joins a method that does not upcycle with dukd, as in fakd+dukd, but got "
             f"{name!r}"
         )
-    return Combined(base=makers[base]())
-
-
-def name_of(method: Method) -> str:
-    """The name that `method_named` takes for a method of this kind."""
-    return (
-        f"{method.base.name}+{method.upcycling.name}"
-        if isinstance(method, Combined)
-        else method.name
-    )
+    return DUKD(base=makers[base]())
 
 
 def recipe(name: str) -> Recipe:
@@ -316,12 +311,12 @@ def recipe(name: str) -> Recipe:
         raise ValueError(f"the recipes for {family} are for {there}, but got x{scale}")
     maker = FAMILIES[family]
     about = (maker.__doc__ or "").splitlines()[0]
-    control = CONTROLS.get(match["method"])
-    if control is not None:
+    ablation = ABLATIONS.get(match["method"])
+    if ablation is not None:
         return Recipe(
             name,
-            f"{about} Control: {control.about}.",
-            lambda: control.of(maker(scale, control.start)),
+            f"{about} Ablation: {ablation.about}.",
+            lambda: ablation.of(maker(scale, ablation.start)),
         )
     method = method_named(match["method"])
     return Recipe(name, about, lambda: maker(scale, method))

@@ -1,8 +1,7 @@
-"""What every method and every network promises, as checks that need no test framework.
+"""What every method of distillation promises, as checks that need no test framework.
 
 `check_method` holds a method to all of it, on small networks that differ in architecture, width and
-depth, at every scale; `check_network` does so for a network. They serve what is outside the package
-as they serve what is inside:
+depth, at every scale. It serves what is outside the package as it serves what is inside:
 
     def test_what_every_method_promises():
         check_method(MyMethod())
@@ -12,20 +11,23 @@ import copy
 import random
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dukd.methods import Losses, Method
-from dukd.methods.inner import Recorded
+from dukd.methods import Batch, Losses, Method, Seen, View
+from dukd.methods.base import needs_teacher
 from dukd.networks import EDSRConfig, Network, NetworkConfig, RCANConfig, SwinIRConfig
-from dukd.networks.base import SCALES, NoTeacher, Output, Staged, Wrapped, pad_to_multiple
-from dukd.networks.files import weights
+from dukd.networks.base import SCALES
+from dukd.training.cache import TeacherOutputCache
+from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Experiment, Teacher
+from dukd.training.observe import Replay, observe
+from dukd.training.records import Source
 
 _STEPS = 20
 _RATE = 1e-3
@@ -59,7 +61,7 @@ PAIRS: dict[str, Pair] = {
 student."""
 
 
-class Refused(ValueError):  # noqa: N818  no error of the method's: it says which pairs it serves
+class Refused(ValueError):  # noqa: N818  the method is in order: it says which pairs it serves
     """The method does not serve this pair of networks, and has said why."""
 
 
@@ -70,7 +72,7 @@ class Case:
     method: Method
     student: Network
     teacher: Network
-    extras: torch.nn.Module
+    state: nn.Module
     lr: Tensor
     hr: Tensor
 
@@ -89,27 +91,36 @@ class Case:
             student = pair.student(scale).build().train()
             teacher = pair.teacher(scale).build().frozen()
             try:
-                extras = method.extras(student, teacher).train()
+                state = method.state(student, teacher).train()
             except ValueError as error:
-                _hold(
+                hold(
                     len(str(error)) > 40,
                     f"a refusal says why, and what would serve, but got {str(error)!r}",
                 )
                 raise Refused(str(error)) from error
             lr = torch.rand(2, 3, *size)
             hr = torch.rand(2, 3, size[0] * scale, size[1] * scale)
-        return cls(method, student, teacher, extras, lr, hr)
+        return cls(method, student, teacher, state, lr, hr)
 
-    def losses(self, part: Method | None = None, *, seed: int = 1) -> Losses:
-        """Losses of the method, or of one of its parts, with the method's draws from ``seed``."""
-        return (part or self.method).losses(
-            student=self.student,
-            teacher=self.teacher,
-            extras=self.extras,
-            lr=self.lr,
-            hr=self.hr,
-            rng=torch.Generator().manual_seed(seed),
-        )
+    def batch(self, *, seed: int = 1, step: int = 0) -> Batch:
+        """The batch, with the method's draws from ``seed``."""
+        return Batch(self.lr, self.hr, torch.Generator().manual_seed(seed), step)
+
+    def seen(self, phase: Method, batch: Batch, replay: Replay | None = None) -> list[Seen]:
+        """What the networks make of a batch."""
+        return observe(phase, self.student, self.teacher, batch, replay)
+
+    def losses(
+        self,
+        phase: Method | None = None,
+        *,
+        seed: int = 1,
+        step: int = 0,
+        replay: Replay | None = None,
+    ) -> Losses:
+        """Losses of the method, or of one of its phases, with the method's draws from ``seed``."""
+        method, batch = phase or self.method, self.batch(seed=seed, step=step)
+        return method.losses(self.seen(method, batch, replay), batch, self.state)
 
 
 def check_method(
@@ -161,7 +172,7 @@ def serves(method: Method, pairs: Mapping[str, Pair] = PAIRS) -> dict[str, Pair]
             refusals.append(f"{name}: {refusal}")
         else:
             served[name] = pair
-    _hold(bool(served), f"{method.name} serves no pair of networks: {'; '.join(refusals)}")
+    hold(bool(served), f"{method.name} serves no pair of networks: {'; '.join(refusals)}")
     return served
 
 
@@ -174,116 +185,144 @@ def teaches_the_student_and_not_the_teacher(
     """
     case = Case.of(method, pair, scale=scale)
     before = copy.deepcopy(case.teacher.state_dict())
-    for part in method.parts:
-        losses = case.losses(part)
-        _hold(bool(losses), f"{part.name} has no losses at all")
+    for phase in method.phases:
+        losses = case.losses(phase)
+        hold(bool(losses), f"{phase.name} has no losses at all")
         for term, loss in losses.items():
-            where = f"the loss {term!r} of {part.name} at x{scale}"
-            _hold(loss.shape == (), f"{where} is no scalar but of shape {tuple(loss.shape)}")
-            _hold(bool(torch.isfinite(loss)), f"{where} is {loss}")
-            _hold(
+            where = f"the loss {term!r} of {phase.name} at x{scale}"
+            hold(loss.shape == (), f"{where} is not a scalar but of shape {tuple(loss.shape)}")
+            hold(bool(torch.isfinite(loss)), f"{where} is {loss}")
+            hold(
                 signed or loss.item() >= 0,
                 f"{where} is {loss}; if it may be negative, say signed=True",
             )
-            _hold(
+            hold(
                 loss.requires_grad and _moves(loss, list(case.student.parameters())),
                 f"{where} has no gradient for the student: it was cut from the graph",
             )
         torch.stack(list(losses.values())).sum().backward()
-    _hold(not case.teacher.training, f"{method.name} puts the teacher into training mode")
+    hold(not case.teacher.training, f"{method.name} puts the teacher into training mode")
     touched = [
         name for name, p in case.teacher.named_parameters() if p.grad is not None or p.requires_grad
     ]
-    _hold(not touched, f"{method.name} gives the teacher gradients: {touched[:3]}")
-    after = case.teacher.state_dict()
-    changed = [k for k in before.keys() | after.keys() if not _same(before.get(k), after.get(k))]
-    _hold(not changed, f"{method.name} changes the teacher: {sorted(changed)[:3]}")
+    hold(not touched, f"{method.name} gives the teacher gradients: {touched[:3]}")
+    changed = _changed(before, case.teacher)
+    hold(not changed, f"{method.name} changes the teacher: {changed}")
+
+
+def shows_views_of_the_batch(method: Method, pair: Pair) -> None:
+    """Views have names of their own, fit the scale, and follow from the batch and its rng alone."""
+    case = Case.of(method, pair, size=(16, 24))
+    scale = case.student.scale
+    for phase in method.phases:
+        views = phase.views(case.batch(seed=3))
+        with _other_global_randomness():
+            again = phase.views(case.batch(seed=3))
+        names = [view.name for view in views]
+        hold(len(set(names)) == len(names), f"{phase.name} gives views of one name: {names}")
+        for view, twin in zip(views, again, strict=True):
+            check_view(view, scale, where=phase.name)
+            hold(
+                view.name == twin.name and torch.equal(view.image, twin.image),
+                f"view {view.name} of {phase.name} follows from more than the batch and its rng",
+            )
+
+
+def check_view(view: View, scale: int, *, where: str) -> None:
+    """Hold a view to the shapes that every view has.
+
+    Raises:
+        AssertionError: If it has others.
+    """
+    image, truth = view.image, view.truth
+    hold(
+        image.ndim == 4 and image.shape[1] == 3 and bool(image.isfinite().all()),
+        f"view {view.name} of {where} is not a batch of images (m, 3, h, w)",
+    )
+    m, c, h, w = image.shape
+    hold(
+        truth is None or truth.shape == (m, c, h * scale, w * scale),
+        f"view {view.name} of {where} has a truth that is not {scale} times as large",
+    )
+    if view.change is not None:
+        back = view.change.invert(view.change.apply(image))
+        hold(back.shape == image.shape, f"view {view.name} of {where} is not changed back")
 
 
 def draws_from_rng_alone(method: Method, pair: Pair) -> None:
     """The same generator gives the same losses, whatever other generators do."""
     case = Case.of(method, pair)
-    for part in method.parts:
-        first = case.losses(part, seed=3)
+    for phase in method.phases:
+        first = case.losses(phase, seed=3)
         with _other_global_randomness():
-            second = case.losses(part, seed=3)
-        _hold(list(first) == list(second), f"{part.name} has now {list(first)}, now {list(second)}")
+            second = case.losses(phase, seed=3)
+        hold(list(first) == list(second), f"{phase.name} has now {list(first)}, now {list(second)}")
         for term, loss in first.items():
-            _hold(
+            hold(
                 torch.equal(loss, second[term]),
-                f"the loss {term!r} of {part.name} draws from elsewhere than rng",
+                f"the loss {term!r} of {phase.name} draws from elsewhere than rng",
             )
 
 
 def leaves_its_inputs_alone(method: Method, pair: Pair) -> None:
-    """The batch and the student are after the losses what they were before."""
+    """The batch, the student and what the networks made are after the losses what they were."""
     case = Case.of(method, pair)
     lr, hr, before = case.lr.clone(), case.hr.clone(), copy.deepcopy(case.student.state_dict())
-    for part in method.parts:
-        case.losses(part)
-    _hold(torch.equal(lr, case.lr), f"{method.name} changes lr in place")
-    _hold(torch.equal(hr, case.hr), f"{method.name} changes hr in place")
-    after = case.student.state_dict()
-    changed = [k for k in before.keys() | after.keys() if not _same(before.get(k), after.get(k))]
-    _hold(
-        not changed,
-        f"{method.name} changes the student while it computes losses: {sorted(changed)[:3]}",
-    )
+    for phase in method.phases:
+        batch = case.batch()
+        seen = case.seen(phase, batch)
+        made = [x for s in seen for o in (s.student, s.teacher) if o for x in (o.sr, *o.features)]
+        copies = [x.detach().clone() for x in made]
+        phase.losses(seen, batch, case.state)
+        same = all(torch.equal(x, y) for x, y in zip(made, copies, strict=True))
+        hold(same, f"{phase.name} changes in place what the networks made")
+    hold(torch.equal(lr, case.lr), f"{method.name} changes lr in place")
+    hold(torch.equal(hr, case.hr), f"{method.name} changes hr in place")
+    changed = _changed(before, case.student)
+    hold(not changed, f"{method.name} changes the student while it computes losses: {changed}")
 
 
 def takes_patches_that_are_not_square(method: Method, pair: Pair) -> None:
     """Height and width are not mixed up, nor taken for equal."""
     case = Case.of(method, pair, size=(16, 24))
-    for part in method.parts:
-        for term, loss in case.losses(part).items():
-            _hold(
+    for phase in method.phases:
+        for term, loss in case.losses(phase).items():
+            hold(
                 bool(torch.isfinite(loss)),
-                f"the loss {term!r} of {part.name} on 16 x 24 patches is {loss}",
-            )
-
-
-def sees_no_difference_in_a_wrapping(method: Method, pair: Pair) -> None:
-    """A wrapped student gives the same losses."""
-    case = Case.of(method, pair)
-    for part in method.parts:
-        plain = case.losses(part)
-        for term, loss in replace(case, student=Wrapped(case.student)).losses(part).items():
-            _hold(
-                torch.equal(loss, plain[term]),
-                f"the loss {term!r} of {part.name} is another for a wrapped student",
+                f"the loss {term!r} of {phase.name} on 16 x 24 patches is {loss}",
             )
 
 
 def agrees_in_half_precision(method: Method, pair: Pair) -> None:
     """Under autocast losses are near those of full precision."""
     case = Case.of(method, pair)
-    for part in method.parts:
-        exact = case.losses(part)
+    for phase in method.phases:
+        exact = case.losses(phase)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            rough = case.losses(part)
+            rough = case.losses(phase)
         for term, loss in exact.items():
             # bfloat16 keeps 8 bits, and what a method compares is often a small difference of large
             # numbers
             near = torch.isclose(rough[term].float(), loss.float(), rtol=0.25, atol=0.05)
-            _hold(
+            hold(
                 bool(near),
-                f"the loss {term!r} of {part.name} is {loss:.4g}, but {rough[term]:.4g} in "
+                f"the loss {term!r} of {phase.name} is {loss:.4g}, but {rough[term]:.4g} in "
                 "bfloat16",
             )
 
 
-def trains_its_extras(method: Method, pair: Pair) -> None:
-    """What trains beside the student is among the extras and has a gradient."""
+def trains_its_state(method: Method, pair: Pair) -> None:
+    """What trains beside the student is in the state and has a gradient."""
     case = Case.of(method, pair)
-    names, parameters = _trained(case.extras)
+    names, parameters = _trained(case.state)
     if not parameters:
         return
-    for part in method.parts:
-        torch.stack(list(case.losses(part).values())).sum().backward()
+    for phase in method.phases:
+        torch.stack(list(case.losses(phase).values())).sum().backward()
     reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in parameters]
-    _hold(
+    hold(
         any(reached),
-        f"{method.name} trains none of its extras, such as {names[:3]}: no loss depends on them",
+        f"{method.name} trains nothing of its state, such as {names[:3]}: no loss depends on it",
     )
 
 
@@ -293,83 +332,97 @@ def lowers_its_sum(method: Method, pair: Pair) -> None:
     What is minimized is what is returned.
     """
     case = Case.of(method, pair)
-    for part in method.parts:
+    for phase in method.phases:
         optimizer = torch.optim.Adam(
-            [*case.student.parameters(), *_trained(case.extras)[1]], lr=_RATE
+            [*case.student.parameters(), *_trained(case.state)[1]], lr=_RATE
         )
         totals: list[float] = []
         for _ in range(_STEPS + 1):
-            total = torch.stack(list(case.losses(part, seed=7).values())).sum()
+            total = torch.stack(list(case.losses(phase, seed=7).values())).sum()
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
             totals.append(total.item())
-        _hold(
+        hold(
             totals[-1] < totals[0],
-            f"{_STEPS} steps take {part.name} from {totals[0]:.6g} to {totals[-1]:.6g}",
+            f"{_STEPS} steps take {phase.name} from {totals[0]:.6g} to {totals[-1]:.6g}",
         )
 
 
 def survives_a_checkpoint(method: Method, pair: Pair) -> None:
     """What is kept beside the student is tensors by name, and brings the same losses back."""
     case = Case.of(method, pair)
-    case.losses(method.parts[-1])
-    method.after_step(student=case.student, extras=case.extras, step=1)
-    kept = case.extras.state_dict()
+    case.losses(method.phases[-1])
+    method.after_step(case.student, case.state, 1)
+    kept = case.state.state_dict()
     strange = [name for name, value in kept.items() if not isinstance(value, Tensor)]
-    _hold(not strange, f"{method.name} keeps what is no tensor: {strange[:3]}")
+    hold(not strange, f"{method.name} keeps what is not a tensor: {strange[:3]}")
     again = Case.of(method, pair)
-    again.extras.load_state_dict(kept)
-    for part in method.parts:
-        first, second = case.losses(part, seed=2), again.losses(part, seed=2)
+    again.state.load_state_dict(kept)
+    for phase in method.phases:
+        first, second = case.losses(phase, seed=2), again.losses(phase, seed=2)
         for term, loss in first.items():
             same = torch.equal(loss, second[term])
-            _hold(
+            hold(
                 same,
-                f"the loss {term!r} of {part.name} depends on something that its extras' tensors "
-                "do not hold",
+                f"the loss {term!r} of {phase.name} depends on something that the tensors of its "
+                "state do not hold",
             )
 
 
-def says_what_it_reads(method: Method, pair: Pair) -> None:
-    """``taps`` names every depth that is read, so that combinations make no second pass."""
+def is_the_same_from_the_cache(method: Method, pair: Pair) -> None:
+    """Teacher outputs that were kept give the same losses as the teacher itself."""
     case = Case.of(method, pair)
-    networks = {"student": case.student, "teacher": case.teacher}
-    recorded: dict[str, Recorded] = {}
-    for who, network in networks.items():
-        recorded[who] = Recorded(network, method.taps)
-        recorded[who].ask([case.lr])
-        _forbid(
-            network,
-            case.lr,
-            f"{method.name} reads the {who} at depths that its taps {method.taps} do not name",
-        )
-    case.student, case.teacher = recorded["student"], recorded["teacher"]
-    for part in method.parts:
-        case.losses(part)
+    source = Source(
+        teacher="",
+        data="",
+        scale=2,
+        patch=16,
+        batch=2,
+        period=1,
+        parts=1,
+        seed=1,
+        flips=False,
+        rotations=False,
+        by_area=False,
+        precision="float32",
+        bits=32,
+    )
+    for phase in method.phases:
+        live = case.losses(phase)
+        with TemporaryDirectory() as folder:
+            cache = TeacherOutputCache(Path(folder), source, case.teacher, limit=1e9)
+            replay = Replay(place=0, following=0, first=case.batch, cache=cache)
+            for replayed in (case.losses(phase, replay=replay) for _ in range(2)):
+                for term, loss in live.items():
+                    hold(
+                        torch.equal(loss, replayed[term]),
+                        f"the loss {term!r} of {phase.name} is another where the teacher's outputs "
+                        "come from the cache",
+                    )
+            cache.close()
 
 
-def asks_a_teacher_only_if_it_says_so(method: Method, pair: Pair) -> None:
-    """A method whose ``needs_teacher`` is false works without one."""
-    if method.needs_teacher:
+def does_without_a_teacher_if_no_view_needs_one(method: Method, pair: Pair) -> None:
+    """A method whose views are not for a teacher works without one."""
+    if needs_teacher(method, 2):
         return
     case = Case.of(method, pair)
-    case.teacher = NoTeacher(case.student.config)
-    case.extras = method.extras(case.student, case.teacher)
-    try:
-        for part in method.parts:
-            case.losses(part)
-    except ValueError as error:
-        raise AssertionError(
-            f"{method.name} says it needs no teacher, but asks one: {error}"
-        ) from error
+    distiller = Distiller(method, case.student)
+    for number in range(len(method.phases)):
+        try:
+            distiller.losses(case.batch(), phase=number)
+        except (AssertionError, AttributeError) as error:
+            raise AssertionError(
+                f"{method.name} shows its teacher nothing, but takes from it: {error}"
+            ) from error
 
 
 def is_a_frozen_value(method: Method, pair: Pair) -> None:
     """A method is its numbers: equal to its copy, hashable, unchangeable."""
     del pair
     twin = copy.deepcopy(method)
-    _hold(
+    hold(
         method == twin and hash(method) == hash(twin),
         f"{method.name} is not equal to a copy of itself",
     )
@@ -385,16 +438,7 @@ def is_a_frozen_value(method: Method, pair: Pair) -> None:
 
 def can_be_named_and_written(method: Method, pair: Pair) -> None:
     """It has a name, a sentence, documented numbers, and comes back from YAML as it was."""
-    kind = type(method)
-    about = (kind.__doc__ or "").strip()
-    _hold(
-        about.splitlines()[:1] != [] and about.splitlines()[0].endswith("."),
-        f"{kind.__name__} needs a sentence",
-    )
-    _hold(
-        not about.startswith(f"{kind.__name__}("),
-        f"{kind.__name__} has no docstring but the dataclass's own",
-    )
+    has_a_sentence(type(method))
     taught = Experiment(
         student=pair.student(2),
         teacher=Teacher(weights=Path("teacher.safetensors")),
@@ -402,172 +446,73 @@ def can_be_named_and_written(method: Method, pair: Pair) -> None:
         data=Data(train=Path("images")),
     )
     again = Experiment.from_yaml(taught.to_yaml())
-    _hold(
+    hold(
         again.method == method,
         f"{method.name} comes back from YAML as {again.method}, but was {method}",
+    )
+
+
+def has_a_sentence(kind: type[object]) -> None:
+    """Hold a class to a docstring that says what it is.
+
+    Raises:
+        AssertionError: If it has none.
+    """
+    about = (kind.__doc__ or "").strip()
+    hold(
+        about.splitlines()[:1] != [] and about.splitlines()[0].endswith("."),
+        f"{kind.__name__} needs a sentence",
+    )
+    hold(
+        not about.startswith(f"{kind.__name__}("),
+        f"{kind.__name__} has no docstring but the dataclass's own",
     )
 
 
 Promise = Callable[[Method, Pair], None]
 
 PROMISES: tuple[Promise, ...] = (
+    shows_views_of_the_batch,
     leaves_its_inputs_alone,
     draws_from_rng_alone,
     takes_patches_that_are_not_square,
-    sees_no_difference_in_a_wrapping,
     agrees_in_half_precision,
-    trains_its_extras,
+    trains_its_state,
     lowers_its_sum,
     survives_a_checkpoint,
-    says_what_it_reads,
-    asks_a_teacher_only_if_it_says_so,
+    is_the_same_from_the_cache,
+    does_without_a_teacher_if_no_view_needs_one,
     is_a_frozen_value,
     can_be_named_and_written,
 )
 """What one pair of networks is enough for; each raises AssertionError with a sentence."""
 
 
-_WIDEST = 128
-"""Pixels on a side of the largest image on which a radius is checked."""
-
-
-def check_network(config: NetworkConfig) -> None:
-    """Hold a network to what every network promises. It takes seconds where the network is small.
-
-    Args:
-        config: The network's numbers; small ones will do.
-
-    Raises:
-        AssertionError: If a promise is broken; the message says which.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        network, twin = config.build(), config.build()
-        shapes = [{name: t.shape for name, t in n.state_dict().items()} for n in (network, twin)]
-        _hold(
-            network.config == config,
-            f"{config.name} was built from {config}, but says {network.config}",
-        )
-        _hold(shapes[0] == shapes[1], f"building {config} twice gives tensors of other shapes")
-        _every_parameter_learns(network, torch.rand(2, 3, 24, 24))
-        network.frozen()
-        for h, w in ((1, 1), (5, 7), (16, 24)):
-            _answers(network, torch.rand(2, 3, h, w))
-        if isinstance(network, Staged):
-            _hands_out_what_stays(network, torch.rand(1, 3, 16, 24))
-        if network.radius is not None:
-            _reaches_no_further(network, network.radius)
-    _comes_back_from_its_file(network, torch.rand(1, 3, 9, 8))
-
-
-def _every_parameter_learns(network: Network, lr: Tensor) -> None:
-    sr = network.train()(lr)
-    (sr * torch.rand_like(sr)).sum().backward()
-    idle = [
-        name
-        for name, p in network.named_parameters()
-        if p.grad is None or not p.grad.abs().sum() > 0
-    ]
-    _hold(not idle, f"{network.config.name} has parameters that no answer depends on: {idle[:3]}")
-
-
-def _answers(network: Network, lr: Tensor) -> None:
-    name, before, (n, _, h, w) = network.config.name, lr.clone(), lr.shape
-    sr = network(lr)
-    wanted = (n, 3, h * network.scale, w * network.scale)
-    _hold(
-        sr.shape == wanted, f"{name} answers {tuple(lr.shape)} with {tuple(sr.shape)}, not {wanted}"
-    )
-    again, features, _ = network.observe(lr, (0.5, 1.0))
-    _hold(
-        torch.equal(sr, again),
-        f"{name} answers otherwise when its features are read, or when it is asked again",
-    )
-    _hold(torch.equal(lr, before), f"{name} changes lr in place")
-    sides = [-(-side // network.size_multiple) * network.size_multiple for side in (h, w)]
-    for feature in features:
-        shape = (n, network.width, *sides)
-        _hold(
-            feature.shape == shape,
-            f"{name} has features {tuple(feature.shape)}, but its width says {shape}",
-        )
-
-
-def _hands_out_what_stays(network: Staged, lr: Tensor) -> None:
-    """A feature that was read is not written to afterwards."""
-    padded = pad_to_multiple(lr, network.size_multiple)
-    handed = [network.head(padded)]
-    kept = [handed[0].clone()]
-    for stage in network.stages:
-        handed.append(stage(handed[-1]))
-        kept.append(handed[-1].clone())
-    network.tail(handed[-1], dict(enumerate(handed)), padded)
-    written = [
-        i for i, (x, y) in enumerate(zip(handed, kept, strict=True)) if not torch.equal(x, y)
-    ]
-    where = f"stages {written} (0 is the head)"
-    _hold(not written, f"{network.config.name} writes into features it has handed out, of {where}")
-
-
-def _reaches_no_further(network: Network, radius: int) -> None:
-    """A pixel further away than the radius changes nothing: only so are tiles exact."""
-    side = -(-(2 * radius + 5) // network.size_multiple) * network.size_multiple
-    if side > _WIDEST:
-        return
-    lr = torch.rand(1, 3, side, side)
-    other, middle = lr.clone(), side // 2
-    other[..., middle, middle] = 1 - other[..., middle, middle]
-    changed = (network(lr) != network(other)).any(1).nonzero()[:, 1:] // network.scale - middle
-    reach = int(changed.abs().max()) if len(changed) else 0
-    _hold(
-        reach <= radius,
-        f"{network.config.name} reaches {reach} pixels, but says its radius is {radius}",
-    )
-
-
-def _comes_back_from_its_file(network: Network, lr: Tensor) -> None:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "network.safetensors"
-        weights.write(path, network)
-        again = weights.read(path).frozen()
-    _hold(
-        again.config == network.config,
-        f"{network.config} comes back from its file as {again.config}",
-    )
-    _hold(
-        torch.equal(again(lr), network(lr)),
-        f"{network.config.name} answers otherwise once read from its file",
-    )
-
-
-def _hold(promise: bool, sentence: str) -> None:  # noqa: FBT001  the condition is what the function is about
+def hold(promise: bool, sentence: str) -> None:  # noqa: FBT001  the condition is what the function is about
+    """Raise ``AssertionError`` with a sentence where a promise is broken."""
     if not promise:
         raise AssertionError(sentence)
 
 
-def _moves(loss: Tensor, parameters: list[torch.nn.Parameter]) -> bool:
+def _moves(loss: Tensor, parameters: list[nn.Parameter]) -> bool:
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     return any(bool(g.abs().sum() > 0) for g in gradients if g is not None)  # pyright: ignore[reportUnnecessaryComparison]
 
 
-def _same(x: Tensor | None, y: Tensor | None) -> bool:
-    return x is not None and y is not None and torch.equal(x, y)
+def _changed(before: Mapping[str, Tensor], module: nn.Module) -> list[str]:
+    """Up to three names of tensors that are not what they were."""
+    after = module.state_dict()
+    names = before.keys() | after.keys()
+    return sorted(
+        k
+        for k in names
+        if k not in before or k not in after or not torch.equal(before[k], after[k])
+    )[:3]
 
 
-def _trained(extras: torch.nn.Module) -> tuple[list[str], list[torch.nn.Parameter]]:
-    found = {name: p for name, p in extras.named_parameters() if p.requires_grad}
+def _trained(state: nn.Module) -> tuple[list[str], list[nn.Parameter]]:
+    found = {name: p for name, p in state.named_parameters() if p.requires_grad}
     return list(found), list(found.values())
-
-
-def _forbid(network: Network, lr: Tensor, sentence: str) -> None:
-    """Make a network refuse to be asked about ``lr`` again."""
-    ask = network.observe
-
-    def refuse(x: Tensor, depths: tuple[float, ...]) -> Output:
-        _hold(x is not lr, sentence)
-        return ask(x, depths)
-
-    network.observe = refuse  # type: ignore[method-assign, assignment]
 
 
 @contextmanager

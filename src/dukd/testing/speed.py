@@ -9,20 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from dukd import images
 from dukd.core.distributed import World
 from dukd.data.patches import Patches
 from dukd.evaluation.timing import Precision, Result, Ways, ceiling, counted, interleaved
-from dukd.methods import DUKD, Combined, Method
-from dukd.networks import Network, NetworkConfig
-from dukd.networks.base import Wrapped, set_memory_format
+from dukd.methods import DUKD, Batch, Method, View
+from dukd.methods.base import checked_views
+from dukd.networks import NetworkConfig
+from dukd.networks.base import set_memory_format
 from dukd.networks.compile import begin_step
 from dukd.networks.cost import macs
 from dukd.networks.files import weights
 from dukd.training.assemble import Training, assemble
-from dukd.training.cache import BankError
 from dukd.training.experiment import (
     Data,
     Evaluation,
@@ -32,7 +31,6 @@ from dukd.training.experiment import (
     TeacherCache,
 )
 from dukd.training.log import peak_memory
-from dukd.training.objective import Objective, fill
 from dukd.training.step import advance
 
 _IMAGES = 4
@@ -162,15 +160,10 @@ class Steps:
         """Method, networks and batch."""
         training = self.training
         method, data = training.experiment.method, training.experiment.data
-        called = (
-            f"{method.base.name}+{method.upcycling.name}"
-            if isinstance(method, Combined)
-            else method.name
-        )
         taught = f"{_named(training.teacher.config)} to " if training.teacher is not None else ""
         return (
-            f"{called}, {taught}{_named(training.state.student.config)}, {data.batch} patches of "
-            f"{data.patch}"
+            f"{method.label}, {taught}{_named(training.state.student.config)}, "
+            f"{data.batch} patches of {data.patch}"
         )
 
 
@@ -213,17 +206,17 @@ def steps(
         taught = training.teacher is not None
         first = "teacher asked" if taught else "step"
         ways: Ways = {first: lambda: advance(training, lr, hr)}
-        replaying = _replaying(experiment, device, notes) if taught else None
+        replaying = _replaying(experiment, device) if taught else None
         if replaying is not None:
             ways["teacher replayed"] = lambda: advance(replaying, lr, hr)
-        if taught:
-            ways["teacher alone"] = _asked(training, lr, hr)
+            notes.extend(replaying.objective.notes())
+            ways["teacher alone"] = _taught(training, lr, hr)
         ways["student alone"] = alone(replaying or training, lr, hr)
         try:
             yield Steps(training, ways, tuple(notes))
         finally:
-            if replaying is not None and replaying.objective.bank is not None:
-                replaying.objective.bank.close()
+            if replaying is not None and replaying.objective.cache is not None:
+                replaying.objective.cache.close()
 
 
 def step(
@@ -329,45 +322,40 @@ def trial(
     )
 
 
-def _replaying(experiment: Experiment, device: torch.device, notes: list[str]) -> Training | None:
-    """Training with every output kept; None, and a note, where that cannot be."""
-    try:
-        once = replace(experiment, data=replace(experiment.data, period=1))
-        training = assemble(once, World(device=device))
-    except BankError as error:
-        notes.append(f"nothing is replayed: {str(error).split(':', maxsplit=1)[0]}")
-        return None
-    if training.objective.bank is not None:
-        fill(training.objective, training.share)
+def _replaying(experiment: Experiment, device: torch.device) -> Training:
+    """Training whose teacher outputs are all kept."""
+    once = replace(experiment, data=replace(experiment.data, period=1))
+    training = assemble(once, World(device=device))
+    training.objective.fill()
     return training
 
 
 def alone(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], object]:
     """The student's forward and backward passes on the images that its method shows it, alone."""
     student = training.state.student
-    heard = _Heard(student)
-    _listen(replace(training.objective, student=heard, turned=None), training, lr, hr)
+    views = _views(training, lr, hr)
+    passes = _merged([v.change.apply(v.image) if v.change else v.image for v in views])
 
     def run() -> None:
         student.zero_grad()
         _begin(training)
         with _autocast(training):
-            answers = [student(x) for x in heard.inputs]
-        torch.stack([answer.float().mean() for answer in answers]).sum().backward()
+            made = [student(x) for x in passes]
+        torch.stack([sr.float().mean() for sr in made]).sum().backward()
 
     return run
 
 
-def _asked(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], object]:
+def _taught(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], object]:
     """The teacher's forward passes on the images that the method shows it, and nothing else."""
-    teacher = training.objective.teacher
-    heard = _Heard(teacher)
-    _listen(replace(training.objective, teacher=heard), training, lr, hr)
+    teacher = training.objective.distiller.teacher
+    assert teacher is not None
+    passes = _merged([v.image for v in _views(training, lr, hr) if v.taught])
 
     def run() -> None:
         _begin(training)
         with torch.no_grad(), _autocast(training):
-            for x in heard.inputs:
+            for x in passes:
                 teacher(x)
 
     return run
@@ -383,25 +371,19 @@ def _autocast(training: Training) -> torch.autocast:
     return torch.autocast(training.device.type, torch.bfloat16, enabled=bfloat16)
 
 
-def _listen(objective: Objective, training: Training, lr: Tensor, hr: Tensor) -> None:
-    """Have the method compute its losses once, for those who hear what it is shown."""
-    parts = training.share.split(0, lr, hr)
-    _begin(training)
-    objective.begin(0)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for phase in training.experiment.method.parts:
-            for part in parts:
-                objective.losses(phase, part)
+def _views(training: Training, lr: Tensor, hr: Tensor) -> list[View]:
+    """What the method shows of a batch, in all micro-batches and phases."""
+    batches = [
+        Batch(part.lr, part.hr, part.draws.method, part.step)
+        for part in training.share.split(0, lr, hr)
+    ]
+    phases = training.experiment.method.phases
+    return [view for phase in phases for batch in batches for view in checked_views(phase, batch)]
 
 
-class _Heard(Wrapped):
-    """A network that remembers what it was shown."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__(network)
-        self.inputs: list[Tensor] = []
-
-    @override
-    def head(self, lr: Tensor) -> Tensor:
-        self.inputs.append(lr.detach())
-        return super().head(lr)
+def _merged(images: Sequence[Tensor]) -> list[Tensor]:
+    """Images of equal size in one batch, as they are shown."""
+    sizes: dict[torch.Size, list[Tensor]] = {}
+    for x in images:
+        sizes.setdefault(x.shape[1:], []).append(x)
+    return [torch.cat(some) for some in sizes.values()]

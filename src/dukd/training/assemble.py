@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from dukd.core.device import numbered
 from dukd.core.distributed import World
@@ -16,10 +15,12 @@ from dukd.data.pairs import PairsError, find_pairs
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
 from dukd.images.degrade import preset
-from dukd.networks.base import Network, NoTeacher, set_memory_format
+from dukd.methods.base import needs_teacher
+from dukd.networks.base import Network, set_memory_format
 from dukd.networks.compile import compiled, lowered
 from dukd.networks.files import weights
 from dukd.training import quantizing
+from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Experiment, Optimization
 from dukd.training.log import tensorboard_writer
 from dukd.training.nonfinite import NonFiniteGuard
@@ -92,34 +93,32 @@ def assemble(
         patches = _patches(experiment, progress, prepared=not world.leads)
     channels_last = _place(networks, optimization, world.device)
     notes += quantizing.calibrated(networks.student, experiment, patches)
-    student, teacher, extras = networks.student, networks.teacher, networks.extras
-    taught = bool(networks.teacher_sha256)
-    if taught and experiment.evaluation.teacher_images and validation.sets:
+    student, teacher, distiller = networks.student, networks.teacher, networks.distiller
+    if teacher is not None and experiment.evaluation.teacher_images and validation.sets:
         notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_images))
-    state = State.begin(student, extras, optimization)
+    state = State.begin(student, distiller.state, optimization)
     source = patches.near(world.device, data.resident)
     if isinstance(source, Resident):
         size = patches.pack.pixels.size / 1e9
         notes.append(f"the training images, {size:.2f} GB, lie on {world.device}")
     share = Share(experiment, world, patches, source, channels_last)
-    lower = taught and optimization.precision == "bfloat16"
-    used = lowered(teacher) if lower else teacher
-    plain = Objective(experiment, world.device, student, used, extras)
-    objective, more = replaying(plain, share, networks.teacher_sha256)
+    objective = Objective(experiment, distiller, share)
+    notes.extend(replaying(objective, networks.teacher_sha256))
     if optimization.compile:
-        for network in (student, used) if taught else (student,):
-            compiled(network, graphs=optimization.cuda_graphs)
+        for network in (student, networks.lowered):
+            if network is not None:
+                compiled(network, graphs=optimization.cuda_graphs)
     return Training(
         experiment=experiment,
         world=world,
         state=state,
         objective=objective,
         share=share,
-        teacher=teacher if taught else None,
+        teacher=teacher,
         teacher_sha256=networks.teacher_sha256,
         validation=validation,
         guard=NonFiniteGuard(state.optimizer, world.device),
-        notes=notes + more,
+        notes=notes,
     )
 
 
@@ -127,9 +126,11 @@ class _Networks(NamedTuple):
     """What an experiment names, built on the CPU."""
 
     student: Network
-    teacher: Network
+    teacher: Network | None
     teacher_sha256: str
-    extras: nn.Module
+    lowered: Network | None
+    """The teacher with its weights in the arithmetic of training."""
+    distiller: Distiller
     notes: list[str]
 
 
@@ -142,25 +143,28 @@ def _networks(experiment: Experiment) -> _Networks:
         if optimization.warm_start is not None:
             notes.append(quantizing.warm_start(student, optimization.warm_start))
         teacher, digest = _teacher(experiment, notes)
-        extras = experiment.method.extras(student, teacher)
-    return _Networks(student, teacher, digest, extras, notes)
+        bfloat16 = teacher is not None and optimization.precision == "bfloat16"
+        shown = lowered(teacher) if bfloat16 else teacher
+        distiller = Distiller(experiment.method, student, shown, seed=optimization.seed)
+    return _Networks(student, teacher, digest, shown, distiller, notes)
 
 
 def _place(networks: _Networks, optimization: Optimization, device: torch.device) -> bool:
     """Lay the networks out and move them; the memory format of images comes back."""
     decided = memory_format(optimization, device)
     channels_last = networks.student.channels_last if decided is None else decided
-    set_memory_format(networks.extras, channels_last=channels_last)
-    for module in (networks.student, networks.teacher, networks.extras):
-        set_memory_format(module, channels_last=decided)
-        module.to(device)
+    set_memory_format(networks.distiller.state, channels_last=channels_last)
+    for module in (networks.student, networks.teacher, networks.lowered, networks.distiller.state):
+        if module is not None:
+            set_memory_format(module, channels_last=decided)
+            module.to(device)
     return channels_last
 
 
-def _teacher(experiment: Experiment, notes: list[str]) -> tuple[Network, str]:
+def _teacher(experiment: Experiment, notes: list[str]) -> tuple[Network | None, str]:
     described = experiment.teacher
-    if described is None or not experiment.method.needs_teacher:
-        return NoTeacher(experiment.student), ""
+    if described is None or not needs_teacher(experiment.method, experiment.student.scale):
+        return None, ""
     teacher = weights.read(
         described.weights,
         scale=experiment.student.scale,

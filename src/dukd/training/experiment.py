@@ -10,14 +10,15 @@ from dukd.core import config
 from dukd.core.registry import known
 from dukd.data.patches import Residence
 from dukd.images.degrade import presets
-from dukd.images.invertible import Operation
-from dukd.methods import Method, Scratch
+from dukd.images.invertible import SYMMETRIES, Operation
+from dukd.methods import Method, Scratch, Upcycling
+from dukd.methods.base import needs_teacher
 from dukd.networks import NetworkConfig, QuantizedConfig
-from dukd.training.turned import TURNS
 
 REGISTRY: config.Registry = {
     NetworkConfig: lambda: known(NetworkConfig),
     Method: lambda: known(Method),
+    Upcycling: lambda: known(Upcycling),
 }
 
 
@@ -134,7 +135,7 @@ class TeacherCache:
     ``--teacher-cache off`` is short for no. Without a period there is nothing to replay."""
     bits: Literal[8, 16, 32] = 8
     """Bits per value; 8 are 58 dB from the teacher's own outputs, 32 are exact."""
-    symmetries: tuple[Operation, ...] = TURNS
+    symmetries: tuple[Operation, ...] = SYMMETRIES
     """Symmetries under which the student sees replayed batches, drawn anew for every image and
     step; with none it sees them as they are. Methods that compare features draw none: features do
     not turn with an image."""
@@ -283,7 +284,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Check what crosses the parts."""
-        if self.method.needs_teacher and self.teacher is None:
+        if self.teacher is None and needs_teacher(self.method, self.student.scale):
             raise ValueError(
                 f"the method {self.method.name} needs a teacher: name its file (teacher.weights)"
             )

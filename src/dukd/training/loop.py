@@ -219,6 +219,8 @@ def _keep(training: Training, keeper: Keeper, meter: Meter, stop: threading.Even
 def _log(training: Training, logbook: Logbook, meter: Meter) -> None:
     settle(training)
     compare_ranks(training)
+    for note in training.objective.notes():
+        logbook.event(training.state.step, "note", note)
     optimization, step = training.experiment.optimization, training.state.step
     rate = optimization.learning_rate * rate_factor(optimization, step - 1)
     logbook.write(meter.record(step, rate))

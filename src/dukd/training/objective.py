@@ -1,20 +1,20 @@
-"""A method with its networks: the losses of a micro-batch, with the teacher live or replayed."""
+"""What gives our loop its losses: the distiller, and how batches that come again are observed."""
 
-import copy
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from dukd.core.files import Progress, silent
-from dukd.methods import Losses, Method
-from dukd.networks.base import Network
+from dukd.methods import Losses
+from dukd.methods.base import Batch, View, checked_views
 from dukd.networks.compile import begin_step
-from dukd.training import cache
-from dukd.training.cache import Bank, BankedTeacher, BankError, Source
+from dukd.training.cache import TeacherOutputCache
+from dukd.training.distiller import Distiller
 from dukd.training.experiment import Experiment
+from dukd.training.observe import Replay, taught
+from dukd.training.records import CacheError, Source
 from dukd.training.share import MicroBatch, Share
-from dukd.training.turned import Turned
 
 
 @dataclass
@@ -22,169 +22,146 @@ class Objective:
     """What gives the losses of a micro-batch."""
 
     experiment: Experiment
-    device: torch.device
-    student: Network
-    teacher: Network
-    """Its weights in the arithmetic of training."""
-    extras: nn.Module
-    turned: Turned | None = None
-    """The student as methods see it where batches come again."""
-    bank: BankedTeacher | None = None
-    """The teacher as methods see it where its outputs are kept."""
+    distiller: Distiller
+    share: Share
+    cache: TeacherOutputCache | None = None
+    """Where the teacher's outputs are kept, if batches come again."""
 
-    def losses(self, phase: Method, part: MicroBatch) -> Losses:
+    def losses(self, part: MicroBatch, *, phase: int = 0) -> Losses:
         """Compute the losses of a micro-batch.
 
         Args:
-            phase: The method, or one of its phases.
             part: Images, and what the method and the networks draw from.
+            phase: Which of the method's phases.
         """
         part.draws.begin()
-        if self.turned is not None:
-            self.turned.draw_from(part.draws.turns)
-        lowered = self.experiment.optimization.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=lowered):
-            return phase.losses(
-                student=self.student if self.turned is None else self.turned,
-                teacher=self.bank or self.teacher,
-                extras=self.extras,
-                lr=part.lr,
-                hr=part.hr,
-                rng=part.draws.method,
-            )
+        with self._autocast():
+            return self.distiller.losses(_batch(part), self.replay(part), phase=phase)
 
-    def begin(self, step: int) -> None:
-        """Begin the step after ``step`` finished ones."""
-        if self.bank is not None:
-            self.bank.at(step)
+    def replay(self, part: MicroBatch) -> Replay | None:
+        """How a micro-batch is observed, where batches come again."""
+        period, wanted = self.experiment.data.period, self.experiment.teacher_cache
+        if not (period and wanted.enabled):
+            return None
+        parts, world = self.share.parts, self.share.world
+        total, first = parts * world.size, parts * world.rank
+        within = part.number + 1 < first + parts
+        k, number = (part.step, part.number + 1) if within else (part.step + 1, first)
+        return Replay(
+            place=part.step % period * total + part.number,
+            following=k % period * total + number,
+            first=lambda: _batch(self.share.first()),
+            cache=self.cache,
+            rng=part.draws.symmetries,
+            operations=wanted.symmetries,
+        )
 
-    def end(self) -> None:
-        """End the step."""
-        if self.bank is not None:
-            self.bank.done()
+    def fill(self, progress: Progress = silent) -> int:
+        """Run the teacher on everything of this rank that is not kept yet; no student is run.
 
-    def verify(self) -> None:
-        """Make sure that every replayed output was of the right image.
+        Returns:
+            The number of micro-batches that it ran on.
 
         Raises:
-            dukd.training.cache.BankError: If one was not.
+            ValueError: If nothing is kept, or there is no room.
         """
-        if self.bank is not None:
-            self.bank.verify()
+        cache, experiment = self.cache, self.experiment
+        if cache is None:
+            raise ValueError(
+                "this experiment keeps no teacher outputs: it needs a teacher, a data.period above "
+                "0, and the cache on"
+            )
+        before, period = cache.computed, experiment.data.period
+        for k in range(period):
+            progress(k, period, "running the teacher")
+            for step in _ends(experiment):
+                self._fill(cache, k, step)
+            if cache.trouble:
+                raise CacheError(cache.trouble)
+        cache.sync()
+        return cache.computed - before
+
+    def _fill(self, cache: TeacherOutputCache, k: int, step: int) -> None:
+        """Run the teacher on batch ``k`` as it is seen at a step."""
+        if self.experiment.optimization.cuda_graphs:
+            begin_step()
+        teacher, phases = self.distiller.teacher, self.experiment.method.phases
+        for part in self.share.at(k):
+            batches = [_batch(part._replace(step=step)) for _ in phases]
+            for method, batch in zip(phases, batches, strict=True):
+                with self._autocast():
+                    views = checked_views(method, batch)
+                    taught(method, views, teacher, batch, self.replay(part))
+        cache.verify()
+
+    def _autocast(self) -> torch.autocast:
+        lowered = self.experiment.optimization.precision == "bfloat16"
+        return torch.autocast(self.share.world.device.type, torch.bfloat16, enabled=lowered)
+
+    def verify(self) -> None:
+        """Make sure that every replayed output was of the right image; called before saving.
+
+        Raises:
+            dukd.training.records.CacheError: If one was not.
+        """
+        if self.cache is not None:
+            self.cache.verify()
 
     def sync(self) -> None:
         """Make the outputs that are kept survive a power cut."""
-        if self.bank is not None:
-            self.bank.bank.sync()
+        if self.cache is not None:
+            self.cache.sync()
+
+    def notes(self) -> list[str]:
+        """What the log should say since the last call."""
+        return [] if self.cache is None else self.cache.notes()
 
 
-def replaying(
-    objective: Objective, share: Share, teacher_sha256: str
-) -> tuple[Objective, list[str]]:
-    """Replay the teacher's outputs, and transform what the student sees, where batches come again.
+def replaying(objective: Objective, teacher_sha256: str) -> list[str]:
+    """Put a cache before the teacher of an objective, where batches come again.
 
     Returns:
-        The objective, and what the log should say of it.
+        What the log should say of it.
 
     Raises:
-        BankError: If the outputs cannot be kept.
+        dukd.training.records.CacheError: If the outputs cannot be kept.
     """
-    experiment, notes = objective.experiment, list[str]()
-    method, wanted = experiment.method, experiment.teacher_cache
+    experiment, share, teacher = objective.experiment, objective.share, objective.distiller.teacher
+    wanted, method = experiment.teacher_cache, experiment.method
     if not (experiment.data.period and wanted.enabled):
-        return objective, notes
-    turned = (
-        Turned(objective.student, wanted.symmetries)
-        if wanted.symmetries and not method.taps
-        else None
-    )
-    if wanted.symmetries and method.taps:
+        return []
+    notes: list[str] = []
+    looks = _looks(objective)
+    if wanted.symmetries and any(v.depths or v.student_depths for views in looks for v in views):
         notes.append(
-            f"{method.name} compares features, which do not turn with an image: the student sees "
+            f"{method.label} compares features, which do not flip with an image: the student sees "
             "batches that come again as they are"
         )
-    objective = replace(objective, turned=turned)
-    if not teacher_sha256:
-        return objective, notes
-    asked, late = _questions(objective, share)
-    if not asked:
-        return objective, notes
-    source = _source(experiment, share, teacher_sha256)
-    limit = wanted.limit_gb * 1e9 / share.world.size
-    kept = Bank.open(wanted.folder, source, asked, limit=limit)
-    notes.append(
-        f"the teacher's outputs for {source.period} batches are kept in {kept.path} "
-        f"({cache.size(source, asked) / 1e6:,.1f} MB) and replayed"
-    )
-    return replace(objective, bank=BankedTeacher(objective.teacher, kept, late=late)), notes
+    if teacher is None:
+        return notes
+    source, limit = _source(experiment, share, teacher_sha256), wanted.limit_gb * 1e9
+    objective.cache = TeacherOutputCache(wanted.folder, source, teacher, limit=limit)
+    for views in looks:
+        if shown := [view for view in views if view.taught]:
+            objective.cache.open(shown)
+    return notes + objective.cache.notes()
 
 
-def _questions(objective: Objective, share: Share) -> tuple[tuple[cache.Question, ...], bool]:
-    """What the method asks its teacher, and whether it starts late."""
-    method = objective.experiment.method
-    if method.runs_teacher:
-        raise BankError(
-            f"{method.name} runs parts of the teacher on what the student made, which cannot be "
-            f"kept: {cache.REMEDY}"
-        )
-
-    def asked(extras: nn.Module) -> tuple[cache.Question, ...]:
-        return cache.questions(
-            objective.teacher,
-            lambda listener: _rehearse(
-                replace(objective, teacher=listener, bank=None, extras=extras), share, 0
-            ),
-        )
-
-    at_first, later = asked(copy.deepcopy(objective.extras)), asked(_last_extras(objective))
-    if at_first not in ((), later):
-        raise BankError(f"what {method.name} asks its teacher changes with time: {cache.REMEDY}")
-    return later, not at_first
+def _looks(objective: Objective) -> list[Sequence[View]]:
+    """What the phases of a method show of micro-batch 0, at the first step and at the last."""
+    experiment, first = objective.experiment, objective.share.first()
+    batches = [_batch(first._replace(step=step)) for step in _ends(experiment)]
+    return [checked_views(phase, batch) for batch in batches for phase in experiment.method.phases]
 
 
-def _last_extras(objective: Objective) -> nn.Module:
-    """The extras before the last step: a method may start late."""
-    extras, experiment = copy.deepcopy(objective.extras), objective.experiment
-    last = experiment.optimization.steps - 1
-    experiment.method.after_step(student=objective.student, extras=extras, step=last)
-    return extras
+def _ends(experiment: Experiment) -> tuple[int, int]:
+    """The first step and the last; methods may start late."""
+    return 0, experiment.optimization.steps - 1
 
 
-def _rehearse(objective: Objective, share: Share, k: int) -> None:
-    """Compute the losses of a batch, and change nothing."""
-    experiment = objective.experiment
-    if experiment.optimization.cuda_graphs:
-        begin_step()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        parts = share.at(k)
-        for phase in experiment.method.parts:
-            for part in parts:
-                objective.losses(phase, part)
-
-
-def fill(objective: Objective, share: Share, progress: Progress = silent) -> int:
-    """Compute every output of the teacher that is not kept yet.
-
-    Returns:
-        The number of batches that were computed.
-
-    Raises:
-        ValueError: If nothing is kept.
-    """
-    if objective.bank is None:
-        raise ValueError(
-            "this experiment keeps no outputs: it needs a teacher, a data.period above 0, and "
-            "teacher_cache.enabled"
-        )
-    missing = objective.bank.bank.missing()
-    late = replace(objective, extras=_last_extras(objective))
-    for done, k in enumerate(missing):
-        progress(done, len(missing), "running the teacher")
-        objective.begin(k)
-        _rehearse(late, share, k)
-        objective.end()
-    objective.sync()
-    return len(missing)
+def _batch(part: MicroBatch) -> Batch:
+    """A micro-batch as methods take it, every time with the same draws."""
+    return Batch(part.lr, part.hr, part.draws.method.clone_state(), part.step)
 
 
 def _source(experiment: Experiment, share: Share, teacher_sha256: str) -> Source:
@@ -199,13 +176,11 @@ def _source(experiment: Experiment, share: Share, teacher_sha256: str) -> Source
         patch=data.patch,
         batch=data.batch,
         period=data.period,
+        parts=share.parts * share.world.size,
         seed=optimization.seed,
         flips=data.flips,
         rotations=data.rotations,
         by_area=data.by_area,
         precision=optimization.precision,
-        accumulate=optimization.accumulate,
-        rank=share.world.rank,
-        world=share.world.size,
         bits=experiment.teacher_cache.bits,
     )

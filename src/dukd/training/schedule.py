@@ -13,7 +13,7 @@ _RISE = 0.3
 """Share of the steps over which the one-cycle schedule rises."""
 _START = 0.04
 """Factor at which it starts."""
-_METHOD, _NETWORKS, _TURNS = 1, 2, 3
+_METHOD, _NETWORKS, _SYMMETRIES = 1, 2, 3
 """Streams of randomness: what methods draw, what networks do, and how the student sees replayed
 images."""
 
@@ -58,13 +58,18 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*numbers))
 
 
+def method_generator(seed: int, step: int, number: int = 0) -> torch.Generator:
+    """What a method draws from for micro-batch ``number`` of a step."""
+    return generator(seed, _METHOD, step, *((number,) if number else ()))
+
+
 @dataclass
 class Draws:
     """What a micro-batch draws from at a step; it follows from its number, not from the process."""
 
     method: torch.Generator
     """For the method."""
-    turns: torch.Generator
+    symmetries: torch.Generator
     """For how the student sees replayed images."""
     networks: torch.Generator | None
     """Seeds of what networks draw themselves; None where the step's own seed serves its only
@@ -91,8 +96,8 @@ def draws(seed: int, step: int, period: int, numbers: Sequence[int], total: int)
         which = (number,) if number else ()
         drawn.append(
             Draws(
-                method=generator(seed, _METHOD, step % period if period else step, *which),
-                turns=generator(seed, _TURNS, step, *which),
+                method=method_generator(seed, step % period if period else step, number),
+                symmetries=generator(seed, _SYMMETRIES, step, *which),
                 networks=generator(seed, _NETWORKS, step, *which) if total > 1 else None,
             )
         )

@@ -23,6 +23,10 @@ class MicroBatch(NamedTuple):
     """``(n, 3, h * scale, w * scale)``."""
     draws: Draws
     """What it draws from at this step."""
+    step: int
+    """Steps done."""
+    number: int
+    """Its own among all of the batch, over all ranks."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,16 @@ class Share:
         numbers = range(parts * rank, parts * (rank + 1))
         drawn = draws(seed, step, period, numbers, parts * size)
         lr, hr = self.images(lr), self.images(hr)
-        chunks = zip(lr.chunk(parts), hr.chunk(parts), drawn, strict=True)
-        return [MicroBatch(*chunk) for chunk in chunks]
+        chunks = zip(lr.chunk(parts), hr.chunk(parts), drawn, numbers, strict=True)
+        return [MicroBatch(x, y, draw, step, number) for x, y, draw, number in chunks]
+
+    def first(self) -> MicroBatch:
+        """Micro-batch 0 of batch 0, on any rank."""
+        total = self.parts * self.world.size
+        optimization, period = self.experiment.optimization, self.experiment.data.period
+        (draw,) = draws(optimization.seed, 0, period, (0,), total)
+        lr, hr = (x.to(self.world.device) for x in self.patches.batch(0, 0, total))
+        return MicroBatch(self.images(lr), self.images(hr), draw, 0, 0)
 
     def images(self, patches: Tensor) -> Tensor:
         """Uint8 patches as networks take them: float32 in [0, 1]."""

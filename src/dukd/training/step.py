@@ -54,23 +54,22 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     parts = training.share.split(state.step, lr, hr)
     for group in state.optimizer.param_groups:
         group["lr"] = optimization.learning_rate * rate_factor(optimization, state.step)
-    objective.begin(state.step)
     logged: dict[str, Tensor] = {}
     state.optimizer.zero_grad()
     if optimization.cuda_graphs:
         begin_step()
-    for phase in method.parts:
-        losses, totals = _gradients(training, (objective.losses(phase, part) for part in parts))
+    for phase in range(len(method.phases)):
+        named = (objective.losses(part, phase=phase) for part in parts)
+        losses, totals = _gradients(training, named)
         norm = nn.utils.clip_grad_norm_(state.trained(), optimization.clip or math.inf)
         checked = CheckedStep(state.step + 1, lr, hr, losses, norm)
         if (bad := training.guard.check(checked, [*totals, norm])) is not None:
             raise _non_finite(training, bad)
         state.optimizer.step()
         logged |= losses | {GRADIENT_NORM: norm}
-    objective.end()
     state.step += 1
     update_average(state.averaged, state.student, optimization.ema)
-    method.after_step(student=state.student, extras=state.extras, step=state.step)
+    objective.distiller.after_step(state.step)
     state.sound = True
     return logged
 
@@ -124,7 +123,7 @@ def settle(training: Training) -> None:
 
     Raises:
         NonFiniteError: If a loss was not finite.
-        dukd.training.cache.BankError: If a replayed output was of another image.
+        dukd.training.records.CacheError: If a replayed output was of another image.
     """
     if (bad := training.guard.settle()) is not None:
         raise _non_finite(training, bad)
