@@ -1,6 +1,7 @@
 """What an export promises: the same images, at any size, and a whole file or none."""
 
 import math
+import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,8 +13,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
-from dukd.deploy import ONNX, ExportError, Runtime, Weights, export, verify
+from dukd.deploy import ONNX, ExportError, OpenVINO, Runtime, Weights, export, verify
+from dukd.deploy import engine as engines
 from dukd.deploy import onnx as graphs
+from dukd.deploy.engine import run_by
 from dukd.deploy.onnx import Session, padded_to_multiple
 from dukd.networks import (
     EDSRConfig,
@@ -27,7 +30,7 @@ from dukd.networks import (
 from dukd.networks.base import pad_to_multiple
 from dukd.networks.files import weights
 from dukd.networks.tracing import cell_maxima, enlarged, variance
-from dukd.networks.upscaler import UpscalerError
+from dukd.networks.upscaler import OnDevice, UpscalerError
 from dukd.testing import check_runtime
 
 onnx = pytest.importorskip("onnx")
@@ -172,10 +175,69 @@ class _Brighter:
 
 
 @pytest.mark.parametrize(
-    "runtime", [ONNX(), ONNX(half=True), Weights()], ids=lambda runtime: runtime.form
+    "runtime",
+    [ONNX(), ONNX(half=True), Weights(), OpenVINO(), OpenVINO(half=True)],
+    ids=lambda runtime: runtime.form,
 )
 def test_a_runtime_keeps_its_promises(runtime: Runtime) -> None:
+    if isinstance(runtime, OpenVINO):
+        pytest.importorskip("openvino")
     check_runtime(runtime)
+
+
+@pytest.mark.parametrize("name", ["rcan", "swinir", "smfanet"])
+def test_openvino_runs_every_network(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    network = _network(NETWORKS[name])
+
+    done = export(network, tmp_path / "a.xml")
+
+    assert done.verified is not None
+    assert done.verified.largest < 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.xml"]
+    assert done.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("engine", "package"), [("openvino", "openvino"), ("onnxruntime", "onnxruntime")]
+)
+def test_weights_are_run_by_other_runtimes_and_give_the_same(engine: Any, package: str) -> None:
+    pytest.importorskip(package)
+    network, lr = _network(EDSR), torch.rand(1, 3, 20, 31)
+
+    upscaler = run_by(network, engine, device="cpu")
+
+    assert type(upscaler).__name__ == {"openvino": "Compiled", "onnxruntime": "Session"}[engine]
+    assert_close(upscaler(lr), network(lr), atol=1e-5, rtol=0)
+    again = pickle.loads(pickle.dumps(run_by(network, "torch", device="cpu")))
+    assert_close(again(lr), network(lr), atol=1e-5, rtol=0)
+
+
+def test_auto_takes_what_runs_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that no other runtime can take is run by torch."""
+    network = _network(EDSR)
+    chosen = type(run_by(network, "auto", device="cpu")).__name__
+    assert chosen in {"Compiled", "Session"}
+
+    def refuse(*_: object) -> None:
+        raise ExportError("no")
+
+    monkeypatch.setattr(engines, "exported", refuse)
+    assert isinstance(run_by(network, "auto", device="cpu"), OnDevice)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "sentence"),
+    [
+        ("openvino", "float16", "OpenVINO computes in float32 or bfloat16"),
+        ("onnxruntime", "bfloat16", "onnxruntime computes in float32 or float16"),
+    ],
+)
+def test_a_precision_a_runtime_lacks_is_a_sentence(
+    engine: Any, precision: Any, sentence: str
+) -> None:
+    with pytest.raises(ExportError, match=sentence):
+        run_by(_network(EDSR), engine, device="cpu", precision=precision)
 
 
 def test_the_check_finds_a_runtime_that_breaks_them() -> None:

@@ -32,7 +32,7 @@ from dukd._version import __version__
 if TYPE_CHECKING:
     from dukd.data.pack import Pack
     from dukd.data.pairs import find_pairs
-    from dukd.deploy import ONNX, Model, UpscaleOptions, Weights, export, load, upscale
+    from dukd.deploy import ONNX, Model, OpenVINO, UpscaleOptions, Weights, export, load, upscale
     from dukd.evaluation.evaluate import Candidate, evaluate
     from dukd.methods import DUKD, Logits, Method, Scratch
     from dukd.networks import (
@@ -60,7 +60,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "dukd.data.pack": ("Pack",),
     "dukd.data.pairs": ("find_pairs",),
-    "dukd.deploy": ("ONNX", "Model", "UpscaleOptions", "Weights", "export", "load", "upscale"),
+    "dukd.deploy": (
+        "ONNX",
+        "Model",
+        "OpenVINO",
+        "UpscaleOptions",
+        "Weights",
+        "export",
+        "load",
+        "upscale",
+    ),
     "dukd.evaluation.evaluate": ("Candidate", "evaluate"),
     "dukd.methods": ("DUKD", "Logits", "Method", "Scratch"),
     "dukd.networks": (
@@ -101,6 +110,7 @@ __all__ = [
     "Model",
     "Network",
     "NetworkConfig",
+    "OpenVINO",
     "Optimization",
     "Pack",
     "RCANConfig",

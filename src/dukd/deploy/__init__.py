@@ -2,6 +2,7 @@
 
 from dukd.deploy.model import Model, load
 from dukd.deploy.onnx import ONNX
+from dukd.deploy.openvino import OpenVINO
 from dukd.deploy.runtime import Exported, ExportError, Runtime, Verified, export, verify
 from dukd.deploy.upscale import Upscaled, UpscaleOptions, upscale
 from dukd.deploy.weights import Weights
@@ -11,6 +12,7 @@ __all__ = [
     "ExportError",
     "Exported",
     "Model",
+    "OpenVINO",
     "Runtime",
     "UpscaleOptions",
     "Upscaled",

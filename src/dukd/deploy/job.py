@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from dukd import images
-from dukd.core.device import DeviceName, by_name, is_out_of_memory
+from dukd.core.device import DeviceName, is_out_of_memory
 from dukd.core.files import Progress, silent
+from dukd.deploy import engine
+from dukd.deploy.engine import Precision
 from dukd.deploy.image import resized, upscale_image
 from dukd.images import Image, ImageError
 from dukd.networks import Network
-from dukd.networks.upscaler import OnDevice, SelfEnsemble, Upscaler, UpscalerError
+from dukd.networks.upscaler import SelfEnsemble, Upscaler, UpscalerError
 
-Precision = Literal["float32", "bfloat16", "float16"]
 Format = Literal["same", "png", "jpg", "webp", "tif", "bmp", "avif"]
 
 
@@ -48,6 +47,9 @@ class UpscaleOptions:
     """Largest input, in pixels."""
     precision: Precision = "float32"
     """Arithmetic of the network."""
+    runtime: engine.Engine = "torch"
+    """What runs the network; auto takes OpenVINO or onnxruntime where they are installed and give
+    the network's images, which is worth it from some dozen images on."""
     device: DeviceName = "auto"
     """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of
     one."""
@@ -126,8 +128,11 @@ def ready(model: Upscaler, options: UpscaleOptions) -> Upscaler:
         ValueError: If there is no such device, or the network overflows in float16.
     """
     if isinstance(model, Network):
-        precision: torch.dtype = getattr(torch, options.precision)
-        model = OnDevice(model, by_name(options.device), precision)
+        model = engine.run_by(
+            model, options.runtime, device=options.device, precision=options.precision
+        )
+    elif options.runtime not in {"torch", "auto"}:
+        raise ValueError(f"{model.name} is for one runtime: --runtime is for files of weights")
     elif options.precision != "float32":
         raise ValueError(
             f"{model.name} computes as it was exported: --precision is for files of weights"
