@@ -30,5 +30,6 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture(autouse=True)
 def _fixed_global_seed() -> None:
-    """Networks are initialized from torch's global generator; tests are to be the same every time."""
+    """Networks are initialized from torch's global generator; tests are to be the same every
+    time."""
     torch.manual_seed(0)

@@ -1,4 +1,5 @@
-"""A GPU that is none: tensors that say they lie on ``cuda``, compute on the processor, and tell on whoever waits.
+"""A GPU that is none: tensors that say they lie on ``cuda``, compute on the processor, and tell on
+whoever waits.
 
 It finds what a machine without a GPU otherwise hides: operands that lie in different places, and
 everything that makes the host wait for the device, such as ``.item()`` or a copy that blocks.
@@ -122,7 +123,8 @@ def _judge(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, there: 
 
 
 class _Made(TorchDispatchMode):
-    """What torch's own formulas make on the device, such as a zero of a gradient, lies there as well."""
+    """What torch's own formulas make on the device, such as a zero of a gradient, lies there as
+    well."""
 
     @override
     def __torch_dispatch__(

@@ -1,4 +1,5 @@
-"""What tests of saved files share: a state whose every part says its step, and files that are forged."""
+"""What tests of saved files share: a state whose every part says its step, and files that are
+forged."""
 
 import hashlib
 import io

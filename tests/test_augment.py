@@ -60,7 +60,8 @@ def test_augmentations_commute_with_enlarging_and_reducing(seed, scale):
 
 
 def test_applying_a_composition_again_is_not_undoing_it():
-    """methods.md D3: with transposition and exactly one flip the released code leaves a half turn."""
+    """methods.md D3: with transposition and exactly one flip the released code leaves a half
+    turn."""
     x = torch.arange(9.0).reshape(1, 1, 3, 3) / 16
     wrong = []
     for count in range(5):
@@ -84,7 +85,8 @@ def test_every_image_has_its_own_augmentation():
 
 
 def test_the_share_of_images_left_alone():
-    """With four operations of probability 0.3, an image stays as it is with probability 0.7 ** 4 = 24 %."""
+    """With four operations of probability 0.3, an image stays as it is with probability 0.7 ** 4
+    = 24 %."""
     x = torch.rand(1, 3, 4, 4).expand(20_000, 3, 4, 4)
     a = draw(x.shape, probability=0.3, rng=torch.Generator().manual_seed(2))
     unchanged = (a.apply(x) == x).flatten(1).all(1).double().mean().item()

@@ -26,7 +26,8 @@ from dukd.networks.perceptual import (
 
 
 def vgg19_state() -> dict[str, Tensor]:
-    """Every convolution passes its first three channels on: relu of the normalized image, pooled."""
+    """Every convolution passes its first three channels on: relu of the normalized image,
+    pooled."""
     state: dict[str, Tensor] = {"classifier.0.weight": torch.zeros(1)}
     before = 3
     for number, width in zip(VGG19_CONVOLUTIONS, VGG19_WIDTHS, strict=True):
@@ -88,7 +89,8 @@ def vqgan_state(width: int = 32, size: int = 8, codes: int = 16) -> dict[str, Te
 
 
 def test_vgg19_sees_normalized_images() -> None:
-    """methods.md D37: the released code shows it [0, 255]. Here relu1_1 is relu of the normalized image."""
+    """methods.md D37: the released code shows it [0, 255]. Here relu1_1 is relu of the
+    normalized image."""
     x = torch.rand(1, 3, 32, 32)
     normalized = (x - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[
         :, None, None
@@ -108,7 +110,8 @@ def test_vgg19_sees_normalized_images() -> None:
 
 
 def test_vqgan_sees_minus_one_to_one() -> None:
-    """methods.md D29: the released code shows it [0, 1]. The mean of the range must look like a black image."""
+    """methods.md D29: the released code shows it [0, 1]. The mean of the range must look like a
+    black image."""
     encoder = VQGAN(vqgan_state())
     seen: list[Tensor] = []
     encoder.encoder.conv_in.register_forward_pre_hook(lambda _, x: seen.append(x[0]))

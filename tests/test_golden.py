@@ -1,4 +1,5 @@
-"""No refactoring changes a number: ``golden/golden.json`` was written before the house was rebuilt."""
+"""No refactoring changes a number: ``golden/golden.json`` was written before the house was
+rebuilt."""
 
 import json
 import sys

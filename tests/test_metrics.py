@@ -47,7 +47,8 @@ def noisy(
 
 
 def test_one_gray_level_of_error() -> None:
-    """An error of one level in R, G and B is 219 / 255 of a level in luma: 49.45 dB; in RGB 48.13 dB."""
+    """An error of one level in R, G and B is 219 / 255 of a level in luma: 49.45 dB; in RGB
+    48.13 dB."""
     expected = 20 * math.log10(255 / (219 / 255))
 
     assert_close(psnr_y(GRAY + 1 / 255, GRAY, border=2), torch.full((2,), expected).double())
@@ -129,7 +130,8 @@ def test_all_four_at_once_are_the_four() -> None:
 
 
 def test_a_large_image_is_compared_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is blurred at once fits into a cache, whatever the image's size, and the value is that of the whole."""
+    """What is blurred at once fits into a cache, whatever the image's size, and the value is
+    that of the whole."""
     sr, hr = noisy(8.0, h=211, w=97)
     blurred: list[int] = []
     blur = metrics._blur

@@ -1,4 +1,5 @@
-"""Resizing is MATLAB's: by hand-computed values, by properties, and bit for bit by the field's own files."""
+"""Resizing is MATLAB's: by hand-computed values, by properties, and bit for bit by the field's
+own files."""
 
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def row(*values: float) -> torch.Tensor:
 
 
 def test_enlarging_twice_has_the_weights_of_keys() -> None:
-    """New pixels lie a quarter of a pixel off: weights -9, 111, 29, -3 of 128; the edge pixel is repeated."""
+    """New pixels lie a quarter of a pixel off: weights -9, 111, 29, -3 of 128; the edge pixel is
+    repeated."""
     x = row(0, 0, 0, 128, 0, 0, 0)
 
     expected = row(0, 0, 0, -3, -9, 29, 111, 111, 29, -9, -3, 0, 0, 0)
@@ -35,7 +37,8 @@ def test_enlarging_twice_has_the_weights_of_keys() -> None:
 
 
 def test_shrinking_twice_stretches_the_kernel() -> None:
-    """Weights of an impulse under the kernel of twice the width: -3, -9, 29, 111, 111, 29, -9, -3 of 256."""
+    """Weights of an impulse under the kernel of twice the width: -3, -9, 29, 111, 111, 29, -9,
+    -3 of 256."""
     x = torch.zeros(1, 16, dtype=torch.float64)
     x[0, 6] = 256
 
@@ -88,7 +91,8 @@ def test_size_and_scale_agree_where_they_divide() -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("shape", [(48, 48), (16, 24), (300, 420)])
 def test_shrinking_agrees_with_padded_interpolation(shape: tuple[int, int], scale: int) -> None:
-    """torch's antialiased bicubic is MATLAB's away from the border: mirror enough pixels around, and cut them off."""
+    """torch's antialiased bicubic is MATLAB's away from the border: mirror enough pixels around,
+    and cut them off."""
     h, w = (n // scale * scale for n in shape)
     x = torch.rand(2, 3, h, w, dtype=torch.float64)
     rows, columns = (np.pad(np.arange(n), 4 * scale, mode="symmetric") for n in (h, w))
@@ -110,7 +114,8 @@ def test_enlarging_commutes_with_the_symmetries_of_the_square(h: int, w: int, sc
 
 
 def test_a_long_axis_in_blocks_equals_one_matrix() -> None:
-    """Resizing the identity gives the whole matrix of a pass; long axes are cut into blocks of it."""
+    """Resizing the identity gives the whole matrix of a pass; long axes are cut into blocks of
+    it."""
     x = torch.rand(3, 700, dtype=torch.float64)
     for size in (175, 1400, 311, 1500):
         matrix = imresize(torch.eye(700, dtype=torch.float64), size=(700, size))
@@ -140,7 +145,8 @@ def test_the_gradient_is_that_of_the_function(size: tuple[int, int]) -> None:
     ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)]
 )
 def test_every_float_type_keeps_its_type(dtype: torch.dtype, tolerance: float) -> None:
-    """Half precision is rounded once, at the end: the tolerance is half a unit in its last place near 1."""
+    """Half precision is rounded once, at the end: the tolerance is half a unit in its last place
+    near 1."""
     x = torch.rand(1, 3, 16, 16).to(dtype)
 
     y = downscale(x, 2)
@@ -189,7 +195,8 @@ def test_what_cannot_be_resized_is_refused() -> None:
 
 
 def test_eight_bits_are_rounded_half_up_after_each_pass() -> None:
-    """Rows first: 255 * 111 / 256 = 110.6 becomes 111, then 111 * 111 / 256 = 48.1; unrounded it were 47.9."""
+    """Rows first: 255 * 111 / 256 = 110.6 becomes 111, then 111 * 111 / 256 = 48.1; unrounded it
+    were 47.9."""
     x = np.zeros((16, 16), np.uint8)
     x[6, 6] = 255
 

@@ -18,7 +18,8 @@ def factors(optimization: Optimization) -> list[float]:
 
 
 def test_step_decays_after_each_milestone() -> None:
-    """As torch's MultiStepLR: the rate of the step that follows 4 of 10 finished ones is the lower one."""
+    """As torch's MultiStepLR: the rate of the step that follows 4 of 10 finished ones is the
+    lower one."""
     optimization = Optimization(steps=10, milestones=(0.4, 0.8), decay=0.5)
 
     assert factors(optimization) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]

@@ -1,5 +1,6 @@
 """What every part promises, as checks for anybody's own, and how fast it is."""
 
+from dukd.testing.degradations import check_degradation
 from dukd.testing.methods import (
     PAIRS,
     PROMISES,
@@ -22,6 +23,7 @@ __all__ = [
     "Pair",
     "Promise",
     "Refused",
+    "check_degradation",
     "check_method",
     "check_network",
     "check_runtime",
