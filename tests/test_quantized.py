@@ -399,7 +399,7 @@ def test_onnxruntime_computes_the_reference(
     levels = (found - integer_forward(made, lr)).abs() * 255
     if target == "onnxruntime":  # which computes some layers of the others in float
         assert levels.max() < 1.01
-        assert (levels > 0.5).float().mean() <= 5e-3, "a half that rounds otherwise spreads"
+        assert (levels > 0.5).float().mean() <= 1e-4
     graph = onnx.load(done.path).graph
     assert "DepthToSpace" in {node.op_type for node in graph.node}
     stored = {i.name: i.data_type for i in graph.initializer}
