@@ -106,6 +106,6 @@ def test_there_is_something_to_run():
         "test_my_method.py",
         "train_my_method.py",
         "my_network.py",
-        "plain.yaml",
+        "chain.yaml",
     } <= FILES.keys()
     assert len(COMMANDS) == 5

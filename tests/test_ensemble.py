@@ -84,7 +84,7 @@ def test_features_are_the_joining_networks_own_and_the_head_gives_the_mean_first
     outputs = torch.stack([member(lr) for member in made.members.values()])
     _, features, _ = made.observe(lr, (1 / 3, 1.0))
 
-    mean = pixel_shuffle(made.head(lr)[:, : made.folded], made.scale)
+    mean = pixel_shuffle(made.head(lr)[:, : made.colors], made.scale)
     assert_close(mean, outputs.mean(0), rtol=0, atol=1e-6)
     assert [f.shape for f in features] == [(1, made.width, 8, 8)] * 2
     assert made.keeps == (0, 1)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from typing_extensions import override
 
 from dukd.deploy.runtime import Runtime
-from dukd.networks import Network
+from dukd.networks import Network, layouts
 from dukd.networks.files import weights
 from dukd.networks.upscaler import OnDevice, Upscaler
 
@@ -34,12 +34,16 @@ class Weights(Runtime):
 
     @override
     def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
-        layout = self.layout
-        if layout == "auto":
-            names = [one.name for one in network.config.layouts()]
-            layout = names[0] if names and path.suffix.lower() != ".safetensors" else "dukd"
+        layout = self.chosen(network, path)
         more = {key: value for key, value in properties.items() if key not in _OURS}
         weights.write(path, network, layout=layout, metadata=more)
+
+    def chosen(self, network: Network, path: Path) -> str:
+        """The layout that is written."""
+        if self.layout != "auto":
+            return self.layout
+        names = [one.name for one in network.config.layouts()]
+        return names[0] if names and path.suffix.lower() != ".safetensors" else "dukd"
 
     @override
     def load(self, path: Path) -> Upscaler:
@@ -47,4 +51,6 @@ class Weights(Runtime):
 
     @override
     def reload(self, path: Path, network: Network) -> Upscaler:
-        return OnDevice(weights.read(path, config=network.config).frozen())
+        layout = self.chosen(network, path)
+        held = network if layout == "dukd" else layouts.named(network.config, layout).held(network)
+        return OnDevice(weights.read(path, config=held.config).frozen())

@@ -86,6 +86,10 @@ class Layout(ABC):
             ValueError: If they make none; what lacks or is too much need not be noticed here.
         """
 
+    def held(self, network: "Network") -> "Network":
+        """The network that such a file holds of one: itself, unless it can only be held folded."""
+        return network
+
     @abstractmethod
     def write(
         self, network: "Network", tensors: Mapping[str, Tensor], *, training_size: int
@@ -93,7 +97,7 @@ class Layout(ABC):
         """Name a network's tensors as such files do, with all that the other code expects.
 
         Args:
-            network: The network, for its numbers.
+            network: The network, for its numbers; what `held` gave.
             tensors: Its tensors, under its own names.
             training_size: Pixels on a side for which companions such as SwinIR's masks are made.
 
@@ -181,6 +185,10 @@ class Network(nn.Module, ABC):
         """
         stage_number(depth, 1)
         return self.width
+
+    def folded(self) -> "Network":
+        """A network of equal outputs without what is there for training alone; self, mostly."""
+        return self
 
     def frozen(self) -> Self:
         """Return self in eval mode with parameters that take no gradient: what a teacher is."""
@@ -324,33 +332,3 @@ def set_memory_format(module: nn.Module, *, channels_last: bool | None = None) -
     for part, last in wanted:
         memory_format = torch.channels_last if last else torch.contiguous_format
         part.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
-
-
-class Wrapped(Staged):
-    """A network behind something that changes its input or its output.
-
-    By itself it changes nothing.
-    """
-
-    def __init__(self, network: Network) -> None:
-        super().__init__(
-            network.config,
-            width=network.width,
-            size_multiple=network.size_multiple,
-            radius=network.radius,
-        )
-        self.network = network
-        self.keeps = network.keeps if isinstance(network, Staged) else (0,)
-
-    @property
-    @override
-    def stages(self) -> Sequence[nn.Module]:
-        return staged(self.network).stages
-
-    @override
-    def head(self, lr: Tensor) -> Tensor:
-        return staged(self.network).head(lr)
-
-    @override
-    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
-        return staged(self.network).tail(x, kept, lr)

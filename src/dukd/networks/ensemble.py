@@ -128,7 +128,7 @@ class Ensemble(Staged):
             size_multiple=math.lcm(*(network.size_multiple for network in networks.values())),
             radius=max(reach) + 2 * config.blocks + 3 if len(reach) == len(networks) else None,
         )
-        self.folded = folded
+        self.colors = folded
         self.members = nn.ModuleDict({name: network.frozen() for name, network in networks.items()})
         self.conv_first = nn.Conv2d(folded * len(networks), config.width, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(config.width, 1.0) for _ in range(config.blocks)))
@@ -164,7 +164,7 @@ class Ensemble(Staged):
     def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
         """Add the correction to the mean of the outputs."""
         del lr
-        mean = kept[0][:, : self.folded]
+        mean = kept[0][:, : self.colors]
         return F.pixel_shuffle(mean + self.conv_last(x + kept[1]), self.scale)
 
     @override

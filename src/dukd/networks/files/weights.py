@@ -156,20 +156,21 @@ def write(
             cannot hold the network, or a key of the metadata is taken.
     """
     path = Path(path)
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in network.state_dict().items()
-    }
-    check_values(path, tensors)
-    strings = described.strings(network, tensors, metadata or {})
-    key: str | None = None
-    if layout != "dukd":
-        try:
-            chosen = layouts.named(network.config, layout)
+    try:
+        chosen = None if layout == "dukd" else layouts.named(network.config, layout)
+        network = network if chosen is None else chosen.held(network)
+        tensors = {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in network.state_dict().items()
+        }
+        check_values(path, tensors)
+        strings = described.strings(network, tensors, metadata or {})
+        if chosen is not None:
             tensors = chosen.write(network, tensors, training_size=training_size)
-        except ValueError as error:
-            raise WeightsError(f"{path}: {error}") from error
-        key = chosen.key
+    except ValueError as error:
+        text = str(error)
+        raise WeightsError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+    key = None if chosen is None else chosen.key
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(tensors, strings if layout == "dukd" else {"format": "pt"})
         files.write_bytes(path, _with_sorted_metadata(content))

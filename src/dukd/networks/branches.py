@@ -1,0 +1,62 @@
+"""A 3x3 convolution that trains as several branches and is folded into one exactly.
+
+    y = W3 (W2 * (W1 x)) + S x,   W1, W3, S of 1x1, W2 of 3x3
+
+as in SPAN and ECBSR. The image is padded before the first branch, so that the fold is exact at the
+borders too.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  the name everybody knows
+
+
+class Branches(nn.Module):
+    """The branches; outside training they are folded into one convolution at each call."""
+
+    def __init__(self, inside: int, outside: int, *, gain: int = 2) -> None:
+        """Make the branches, whose inner convolutions are ``gain`` times as wide."""
+        super().__init__()
+        self.sk = nn.Conv2d(inside, outside, 1)
+        self.conv = nn.Sequential(
+            nn.Conv2d(inside, inside * gain, 1),
+            nn.Conv2d(inside * gain, outside * gain, 3),
+            nn.Conv2d(outside * gain, outside, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, inside, h, w)`` to ``(n, outside, h, w)``."""
+        if self.training:
+            return self.conv(F.pad(x, (1, 1, 1, 1))) + self.sk(x)
+        weight, bias = self.folded()
+        return F.conv2d(x, weight, bias, padding=1)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(outside, inside, 3, 3)`` and bias of the one convolution that does the same."""
+        w1, w2, w3 = (self.conv.get_parameter(f"{i}.weight") for i in range(3))
+        b1, b2, b3 = (self.conv.get_parameter(f"{i}.bias") for i in range(3))
+        first, last = w1[:, :, 0, 0], w3[:, :, 0, 0]
+        weight = torch.einsum("om,mkyx,ki->oiyx", last, w2, first)
+        weight = weight + F.pad(self.sk.weight, (1, 1, 1, 1))
+        inner = torch.einsum("mkyx,k->m", w2, b1) + b2
+        bias = last @ inner + b3
+        return weight, bias if self.sk.bias is None else bias + self.sk.bias
+
+
+def unfolded(weight: Tensor, bias: Tensor, *, gain: int = 2) -> dict[str, Tensor]:
+    """Branches that do exactly what a 3x3 convolution does: for code that reads nothing else."""
+    outside, inside = weight.shape[:2]
+    wide_in, wide_out = gain * inside, gain * outside
+    first = torch.eye(wide_in, inside).to(weight)[:, :, None, None]
+    last = torch.eye(outside, wide_out).to(weight)[:, :, None, None]
+    middle = F.pad(weight, (0, 0, 0, 0, 0, wide_in - inside, 0, wide_out - outside))
+    return {
+        "sk.weight": weight.new_zeros(outside, inside, 1, 1),
+        "sk.bias": weight.new_zeros(outside),
+        "conv.0.weight": first,
+        "conv.0.bias": weight.new_zeros(wide_in),
+        "conv.1.weight": middle,
+        "conv.1.bias": F.pad(bias, (0, wide_out - outside)),
+        "conv.2.weight": last,
+        "conv.2.bias": weight.new_zeros(outside),
+    }
