@@ -18,7 +18,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dukd.core.distributed import InOrder, RankError, World, fingerprint, join
-from dukd.methods import DUKD, FitNet, Logits, ReleasedDUKD
+from dukd.methods import DUKD, FitNet, Logits, MiPKD, ReleasedDUKD
 from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
 from dukd.runs import checkpoint
@@ -144,7 +144,8 @@ def runs(folder, tmp_path_factory):
         "fitnet": experiment(folder, FitNet(relative=False)),
         "two-parts": experiment(folder, ReleasedDUKD(), accumulate=4, deterministic=True),
         "exact": exact,
-        "bank": experiment(folder, DUKD(), accumulate=4, deterministic=True, period=3),
+        "cache": experiment(folder, DUKD(), accumulate=4, deterministic=True, period=3),
+        "mipkd": experiment(folder, MiPKD(), accumulate=4, deterministic=True),
     }
     jobs = []
     for name, whole in kinds.items():
@@ -212,7 +213,7 @@ def test_two_ranks_learn_what_one_does(runs, name):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["exact", "two-parts", "bank"])
+@pytest.mark.parametrize("name", ["exact", "two-parts", "cache", "mipkd"])
 def test_in_deterministic_mode_not_one_bit_depends_on_the_ranks(runs, name):
     """World size 1 and 2; random windows, symmetries, replay, clipping and two steps per batch."""
     root, _ = runs
@@ -438,6 +439,20 @@ def test_gradients_in_order_are_means_on_top_of_what_was_there():
 
     assert_close(p.grad, torch.full((2,), 12.5))
     assert_close(values, torch.tensor([4.0]))
+
+
+def test_what_no_micro_batch_used_keeps_no_gradient():
+    """With zeros in its place Adam's momentum would move it on several ranks, and not on one."""
+    used, once, never = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    in_order = InOrder(World(), [used, once, never])
+    for second in (False, True):
+        (used + once if second else used).sum().backward()
+        in_order.add(torch.zeros(1))
+    in_order.mean()
+
+    assert_close(used.grad, torch.ones(2))
+    assert_close(once.grad, torch.full((2,), 0.5))
+    assert never.grad is None
 
 
 def test_a_micro_batch_draws_the_same_whoever_computes_it():

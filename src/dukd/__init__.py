@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from dukd.recipes.papers import recipe
     from dukd.runs.compare import compare
     from dukd.runs.report import report
+    from dukd.training.distiller import Distiller
     from dukd.training.experiment import (
         Data,
         Evaluation,
@@ -84,6 +85,7 @@ _HOMES = {
     "dukd.recipes.papers": ("recipe",),
     "dukd.runs.compare": ("compare",),
     "dukd.runs.report": ("report",),
+    "dukd.training.distiller": ("Distiller",),
     "dukd.training.experiment": (
         "Data",
         "Evaluation",
@@ -102,6 +104,7 @@ __all__ = [
     "ONNX",
     "Candidate",
     "Data",
+    "Distiller",
     "EDSRConfig",
     "Evaluation",
     "Experiment",

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dukd.core.device import numbered
+from dukd.core.device import numbered, to_device
 
 TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others' share of a step."""
@@ -82,7 +82,8 @@ class World:
         """Average gradients over the ranks, in place, and some values with them: one message.
 
         Args:
-            parameters: Their ``grad`` becomes the mean; one without a gradient counts as 0.
+            parameters: Their ``grad`` becomes the mean; one without a gradient counts as 0 where
+                another rank has one, and stays without where none has.
             values: ``(n,)``, float32; as many on every rank.
 
         Returns:
@@ -296,8 +297,8 @@ class InOrder:
             total.add_(row)
         values = _spread(total.div_(len(rows)), self._parameters)
         for p, before in zip(self._parameters, self._before, strict=True):
-            if before is not None and p.grad is not None:
-                p.grad.add_(before)
+            if before is not None:
+                p.grad = before if p.grad is None else p.grad.add_(before)
         return values
 
 
@@ -311,22 +312,33 @@ def fingerprint(*modules: nn.Module) -> bytes:
 
 
 def _flat(parameters: Sequence[nn.Parameter], values: Tensor) -> Tensor:
-    """Gradients and values in one row; every rank's has the same length."""
+    """Gradients, which of them are there, and values, in one row; every rank's has one length."""
     gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-    return torch.cat([*gradients, values])
+    there = torch.tensor([p.grad is not None for p in parameters], dtype=values.dtype)
+    return torch.cat([*gradients, to_device(there, values.device), values])
 
 
 def _spread(flat: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Put the row back into gradients; the values at its end are returned."""
-    *pieces, values = flat.split(
-        [*(p.numel() for p in parameters), flat.numel() - sum(p.numel() for p in parameters)]
+    """Put the row back into gradients; the values at its end are returned.
+
+    A parameter that has a gradient nowhere keeps none: an optimizer leaves it alone, where zeros
+    would let its momentum move it.
+    """
+    sizes = [p.numel() for p in parameters]
+    *pieces, there, values = flat.split(
+        [*sizes, len(sizes), flat.numel() - sum(sizes) - len(sizes)]
     )
-    for p in parameters:
+    # Only a rank that misses some has to look, which on a GPU means to wait.
+    misses = any(p.grad is None for p in parameters)
+    somewhere = (there > 0).tolist() if misses else [True] * len(sizes)
+    found = [(p, piece) for p, piece, yes in zip(parameters, pieces, somewhere, strict=True) if yes]
+    for p, _ in found:
         if p.grad is None:
             p.grad = torch.empty_like(p)
-    gradients = [cast("Tensor", p.grad) for p in parameters]
-    sources = [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)]
-    torch._foreach_copy_(gradients, sources)  # pyright: ignore[reportPrivateImportUsage]  one launch
+    gradients = [cast("Tensor", p.grad) for p, _ in found]
+    sources = [piece.view_as(p) for p, piece in found]
+    if found:
+        torch._foreach_copy_(gradients, sources)  # pyright: ignore[reportPrivateImportUsage]  one launch
     return values
 
 
