@@ -81,20 +81,20 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--repetitions", type=int, default=15)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     methods = study.timed()
-    seconds = times(methods, asked.images, asked.out, asked.repetitions)
+    seconds = times(methods, options.images, options.out, options.repetitions)
     costs: dict[str, dict[str, Any]] = {name: {"seconds": taken} for name, taken in seconds.items()}
-    files.write_text(asked.out / "costs.json", json.dumps(costs, indent=1))
+    files.write_text(options.out / "costs.json", json.dumps(costs, indent=1))
     spawned = multiprocessing.get_context("spawn")
     for name, method in methods.items():
         with spawned.Pool(1) as process:
-            megabytes = process.apply(memory, (method, asked.images, asked.out))
+            megabytes = process.apply(memory, (method, options.images, options.out))
         costs[name]["megabytes"] = megabytes
         print(f"{name}: {1e3 * seconds[name]:.0f} ms, {megabytes:.0f} MB", flush=True)
-    files.write_text(asked.out / "costs.json", json.dumps(costs, indent=1))
-    files.write_text(asked.out / "costs.md", table(costs))
+    files.write_text(options.out / "costs.json", json.dumps(costs, indent=1))
+    files.write_text(options.out / "costs.md", table(costs))
     print(table(costs))
 
 

@@ -291,20 +291,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="processor time of each turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pairs = write_pngs(asked.source, folder / "png", scale=asked.scale, images=asked.images)
+        pairs = write_pngs(
+            options.source, folder / "png", scale=options.scale, images=options.images
+        )
         pngs = sum(p.stat().st_size for p in (folder / "png").rglob("*.png"))
         start = time.process_time()
         pack = prepare(pairs, folder / "pack")
         took = time.process_time() - start
         # One patch at a time: a batch of whole PNGs takes seconds.
         measured = rates(
-            sources(pairs, Patches(pack, patch=asked.patch, batch=1), folder),
-            seconds=asked.seconds,
-            rounds=asked.rounds,
+            sources(pairs, Patches(pack, patch=options.patch, batch=1), folder),
+            seconds=options.seconds,
+            rounds=options.rounds,
         )
         start = time.perf_counter()
         Pack.open(pack.path)
@@ -312,27 +314,27 @@ def main() -> None:
         size = pack.path.stat().st_size
     by_way = {r.way: r for r in measured}
     sides = [
-        f"{records.width * asked.scale} x {records.height * asked.scale}"
+        f"{records.width * options.scale} x {records.height * options.scale}"
         for records in pack.records
     ]
     command = (
-        f"python benchmarks/data.py {asked.source.name} --scale {asked.scale} --patch "
-        f"{asked.patch} --images {asked.images} --seconds {asked.seconds:g} --rounds "
-        f"{asked.rounds}"
+        f"python benchmarks/data.py {options.source.name} --scale {options.scale} --patch "
+        f"{options.patch} --images {options.images} --seconds {options.seconds:g} --rounds "
+        f"{options.rounds}"
     )
     about = (
-        f"{len(pairs)} images, most of {statistics.mode(sides)}, x{asked.scale}, patches of "
-        f"{asked.patch}; one\nprocess, one thread, processor time, on {platform.machine()}. "
+        f"{len(pairs)} images, most of {statistics.mode(sides)}, x{options.scale}, patches of "
+        f"{options.patch}; one\nprocess, one thread, processor time, on {platform.machine()}. "
         f"Packing takes {took:.1f} s once and {size / 1e6:.0f} MB, {size / pngs:.2f} times\n"
         f"the PNGs; opening a pack takes {1e3 * opened:.1f} ms. All ways "
         "give the same patches, which `tests/test_benchmarks.py` checks."
     )
-    share = share_of_steps(by_way["pack"], scale=asked.scale, patch=asked.patch)
+    share = share_of_steps(by_way["pack"], scale=options.scale, patch=options.patch)
     text = ["# Cost of the input", "", f"    {command}", "", about, "", table(measured), share]
     page = "\n".join(text)
     print(page)
-    if asked.out:
-        files.write_text(asked.out, page)
+    if options.out:
+        files.write_text(options.out, page)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def passes(
                         network(lr)
                     return
                 network.zero_grad()
-                answer = network(lr)
-            answer.float().square().mean().backward()
+                output = network(lr)
+            output.float().square().mean().backward()
 
         return run
 

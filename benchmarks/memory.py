@@ -51,7 +51,7 @@ class Way:
 
     name: str
     step: str
-    """``released``, ``asked`` or ``replayed``."""
+    """``released``, ``live`` or ``replayed``."""
     precision: Precision = "float32"
     patches: int = 0
     """Patches at a time; 0 for the whole batch."""
@@ -59,16 +59,16 @@ class Way:
 
 WAYS = (
     Way("released code's step, float32", "released"),
-    Way("teacher asked, float32", "asked"),
-    Way("teacher asked, bfloat16", "asked", "bfloat16"),
+    Way("teacher live, float32", "live"),
+    Way("teacher live, bfloat16", "live", "bfloat16"),
     Way("teacher replayed, bfloat16", "replayed", "bfloat16"),
-    Way("teacher asked, bfloat16, 4 patches at a time", "asked", "bfloat16", 4),
-    Way("teacher asked, bfloat16, 1 patch at a time", "asked", "bfloat16", 1),
+    Way("teacher live, bfloat16, 4 patches at a time", "live", "bfloat16", 4),
+    Way("teacher live, bfloat16, 1 patch at a time", "live", "bfloat16", 1),
 )
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What is to be measured."""
 
     way: str
@@ -79,16 +79,16 @@ class Asked:
     device: str
 
 
-def measured(asked: Asked) -> int:
+def measured(request: Request) -> int:
     """Megabytes above what was there before the first step; meant for a fresh process."""
-    way = next(w for w in WAYS if w.name == asked.way)
-    device = torch.device(asked.device)
-    recipe = recipes.recipe(f"{asked.pair}-x{asked.scale}-dukd").make()
+    way = next(w for w in WAYS if w.name == request.way)
+    device = torch.device(request.device)
+    recipe = recipes.recipe(f"{request.pair}-x{request.scale}-dukd").make()
     assert recipe.teacher is not None
-    teacher = recipes.config_of(recipe.teacher, asked.scale)
+    teacher = recipes.config_of(recipe.teacher, request.scale)
     optimization = Optimization(
         precision=way.precision,
-        accumulate=max(1, asked.batch // way.patches) if way.patches else 1,
+        accumulate=max(1, request.batch // way.patches) if way.patches else 1,
         learning_rate=1e-6,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -97,8 +97,8 @@ def measured(asked: Asked) -> int:
             teacher,
             recipe.method,
             Path(folder),
-            patch=asked.patch,
-            batch=asked.batch,
+            patch=request.patch,
+            batch=request.batch,
         )
         data = replace(trial.data, period=int(way.step == "replayed"))
         training = assemble(
@@ -162,8 +162,8 @@ def kept(config: NetworkConfig, batches: Sequence[tuple[int, int]]) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        answers = [network(torch.empty(n, 3, side, side, device="meta")) for n, side in batches]
-    assert answers
+        outputs = [network(torch.empty(n, 3, side, side, device="meta")) for n, side in batches]
+    assert outputs
     return sum(x.untyped_storage().nbytes() for at, x in found.items() if at not in weights)
 
 
@@ -211,7 +211,7 @@ def counted_page(pairs: Sequence[str], scale: int, patch: int, command: str) -> 
     return "\n".join(text) + "\n"
 
 
-def page(found: dict[Asked, int], command: str) -> str:
+def page(found: dict[Request, int], command: str) -> str:
     """A line per way, with the ratio to the first at the paper's batch."""
     batches = sorted({a.batch for a in found})
     ways = [w.name for w in WAYS if any(a.way == w.name for a in found)]
@@ -268,14 +268,14 @@ def main() -> None:
         print(options.out.read_text(encoding="utf-8"))
         return
     if options.one:
-        print(measured(Asked(**json.loads(options.one))))
+        print(measured(Request(**json.loads(options.one))))
         return
     lines = options.out.with_suffix(".jsonl")
-    found: dict[Asked, int] = {}
+    found: dict[Request, int] = {}
     for read in map(
         json.loads, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []
     ):
-        found[Asked(**read["asked"])] = read["megabytes"]
+        found[Request(**read["request"])] = read["megabytes"]
     command = (
         f"python benchmarks/memory.py --pair {options.pair} --scale {options.scale} --patch "
         f"{options.patch} --batches {' '.join(map(str, options.batches))} --limit-gb "
@@ -283,22 +283,24 @@ def main() -> None:
     )
     for batch in [*options.batches, PAPER]:
         for way in WAYS:
-            asked = Asked(
+            request = Request(
                 way.name, options.pair, options.scale, options.patch, batch, options.device
             )
-            own = {a.batch: found[a] for a in found if a == replace(asked, batch=a.batch)}
-            if asked in found or batch < way.patches:
+            own = {a.batch: found[a] for a in found if a == replace(request, batch=a.batch)}
+            if request in found or batch < way.patches:
                 continue
             if own and batch == PAPER and np.polyval(line(own), batch) > 1000 * options.limit_gb:
                 print(f"{way.name}: a batch of {batch} would not fit", flush=True)
                 continue
-            program = [sys.executable, __file__, "--one", json.dumps(asdict(asked))]
-            answer = subprocess.run(program, check=True, capture_output=True, text=True).stdout
-            found[asked] = int(answer)
-            print(f"{way.name}, {batch} patches: {found[asked]} MB", flush=True)
+            program = [sys.executable, __file__, "--one", json.dumps(asdict(request))]
+            printed = subprocess.run(program, check=True, capture_output=True, text=True).stdout
+            found[request] = int(printed)
+            print(f"{way.name}, {batch} patches: {found[request]} MB", flush=True)
             lines.parent.mkdir(parents=True, exist_ok=True)
             with lines.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"asked": asdict(asked), "megabytes": found[asked]}) + "\n")
+                file.write(
+                    json.dumps({"request": asdict(request), "megabytes": found[request]}) + "\n"
+                )
             files.write_text(options.out, page(found, command))
     print(options.out.read_text(encoding="utf-8"))
 

@@ -5,7 +5,7 @@
         [--profile] [--device cuda [--compiled]] [--out docs/results/step.md]
 
 For each of the paper's pairs of networks: the released code's step, ours in float32 and in
-bfloat16, with the teacher asked and with its answers replayed, the teacher's forward passes alone
+bfloat16, with the teacher live and with its outputs replayed, the teacher's forward passes alone
 and the student's two. All ways of a pair are timed in turns; on the CPU with one thread, in
 processor time. Every turn is written at once, as a line of JSON beside the table, so that a later
 run with the same numbers goes on where this one stopped, and adds repetitions. What stands in the
@@ -48,7 +48,7 @@ READING = "\n## Reading\n"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What is to be measured; lines with equal numbers are of the same measurement."""
 
     pair: str
@@ -60,26 +60,26 @@ class Asked:
     compiled: bool = False
 
 
-def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Result]:
+def turns(request: Request, count: int, profile: Path | None = None) -> Iterator[Result]:
     """Time all ways of a pair, once in each turn; counting operations before warms up.
 
     Args:
-        asked: The pair.
+        request: The pair.
         count: Turns.
         profile: Where to write down which operations a step in bfloat16 spends its time in.
     """
-    device = torch.device(asked.device)
-    recipe = recipes.recipe(f"{asked.pair}-x{asked.scale}-dukd").make()
+    device = torch.device(request.device)
+    recipe = recipes.recipe(f"{request.pair}-x{request.scale}-dukd").make()
     assert recipe.teacher is not None
-    teacher = recipes.config_of(recipe.teacher, asked.scale)
+    teacher = recipes.config_of(recipe.teacher, request.scale)
     ways: Ways = {}
     with ExitStack() as stack:
         for precision in PRECISIONS:
             optimization = Optimization(
                 precision=precision,
                 learning_rate=1e-6,
-                compile=asked.compiled,
-                cuda_graphs=asked.compiled,
+                compile=request.compiled,
+                cuda_graphs=request.compiled,
             )
             steps = stack.enter_context(
                 speed.steps(
@@ -87,8 +87,8 @@ def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Res
                     teacher,
                     device=device,
                     method=recipe.method,
-                    batch=asked.batch,
-                    patch=asked.patch,
+                    batch=request.batch,
+                    patch=request.patch,
                     optimization=optimization,
                 )
             )
@@ -97,17 +97,17 @@ def turns(asked: Asked, count: int, profile: Path | None = None) -> Iterator[Res
                 ways[RELEASED] = released_step(steps.training, lr, hr)
             ways |= {f"{name}, {precision}": way for name, way in steps.ways.items()}
         operations = {name: counted(way) for name, way in ways.items()}
-        if device.type == "cuda" or asked.compiled:
+        if device.type == "cuda" or request.compiled:
             interleaved(ways, device=device, repetitions=1, warm_up=_WARM_UP)
         if profile is not None:
-            files.write_text(profile, profiled(ways["teacher asked, bfloat16"], device))
+            files.write_text(profile, profiled(ways["teacher live, bfloat16"], device))
         for _ in range(count):
             timings = interleaved(ways, device=device, repetitions=1, warm_up=0)
             memory = peak_memory(device)
             yield Result(
                 steps.named,
                 timings,
-                per_run=asked.batch,
+                per_run=request.batch,
                 unit="patches",
                 flops=operations,
                 memory_mb=memory,
@@ -136,15 +136,15 @@ def joined(results: Sequence[Result]) -> Result:
 def reading(result: Result) -> Iterator[str]:
     """The ratios that were promised."""
     for precision in PRECISIONS:
-        asked, replayed, alone = (
+        live, replayed, alone = (
             result.median(f"{name}, {precision}")
-            for name in ("teacher asked", "teacher replayed", "student alone")
+            for name in ("teacher live", "teacher replayed", "student alone")
         )
         yield (
-            f"{precision}: {result.ratio(f'teacher asked, {precision}'):.1f} times faster than "
+            f"{precision}: {result.ratio(f'teacher live, {precision}'):.1f} times faster than "
             f"the released code, {result.ratio(f'teacher replayed, {precision}'):.1f} times with "
-            f"answers replayed, which is {replayed / alone:.2f} times the student's two passes "
-            f"alone and {asked / replayed:.1f} times faster than asking."
+            f"outputs replayed, which is {replayed / alone:.2f} times the student's two passes "
+            f"alone and {live / replayed:.1f} times faster than running it."
         )
 
 
@@ -159,18 +159,18 @@ def shares(result: Result, ceilings: dict[str, Ceiling]) -> str:
     return replace(result, ceilings=own).to_markdown()
 
 
-def to_line(asked: Asked, result: Result) -> str:
-    return json.dumps({"asked": asdict(asked), "result": asdict(result)})
+def to_line(request: Request, result: Result) -> str:
+    return json.dumps({"request": asdict(request), "result": asdict(result)})
 
 
-def from_line(line: str) -> tuple[Asked, Result]:
+def from_line(line: str) -> tuple[Request, Result]:
     read: dict[str, Any] = json.loads(line)
     timings = tuple(Timing(t["name"], tuple(t["seconds"])) for t in read["result"].pop("timings"))
     notes = tuple(read["result"].pop("notes"))
-    return Asked(**read["asked"]), Result(**read["result"], timings=timings, notes=notes)
+    return Request(**read["request"]), Result(**read["result"], timings=timings, notes=notes)
 
 
-def page(results: dict[Asked, Result], ceilings: dict[str, Ceiling], command: str) -> str:
+def page(results: dict[Request, Result], ceilings: dict[str, Ceiling], command: str) -> str:
     device = next(iter(results)).device
     where = (
         torch.cuda.get_device_name(device)
@@ -194,8 +194,8 @@ def page(results: dict[Asked, Result], ceilings: dict[str, Ceiling], command: st
             for p, c in ceilings.items()
         ),
     ]
-    for asked, result in results.items():
-        text += ["", f"## {asked.pair} x{asked.scale}", "", shares(result, ceilings)]
+    for request, result in results.items():
+        text += ["", f"## {request.pair} x{request.scale}", "", shares(result, ceilings)]
         text += [f"- {line}" for line in reading(result)]
     return "\n".join(text) + "\n"
 
@@ -229,11 +229,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines = options.out.with_suffix(".jsonl")
-    done: dict[Asked, list[Result]] = {}
-    for asked, result in map(
+    done: dict[Request, list[Result]] = {}
+    for request, result in map(
         from_line, lines.read_text(encoding="utf-8").splitlines() if lines.is_file() else []
     ):
-        done.setdefault(asked, []).append(result)
+        done.setdefault(request, []).append(result)
     ceilings: dict[str, Ceiling] = {p: ceiling(torch.device(options.device), p) for p in PRECISIONS}
     command = (
         f"python benchmarks/step.py --pairs {' '.join(options.pairs)} --scales "
@@ -244,21 +244,25 @@ def main() -> None:
         f"{' --compiled' if options.compiled else ''}"
     )
     wanted = [
-        Asked(pair, scale, options.batch, options.patch, options.device, compiled=options.compiled)
+        Request(
+            pair, scale, options.batch, options.patch, options.device, compiled=options.compiled
+        )
         for scale in options.scales
         for pair in options.pairs
     ]
     lines.parent.mkdir(parents=True, exist_ok=True)
-    for asked in wanted:
-        own = done.setdefault(asked, [])
+    for request in wanted:
+        own = done.setdefault(request, [])
         profile = options.out.with_name(
-            f"{options.out.stem}-profile-{asked.pair}-x{asked.scale}.txt"
+            f"{options.out.stem}-profile-{request.pair}-x{request.scale}.txt"
         )
         left = options.repetitions - len(own)
-        for result in turns(asked, left, profile if options.profile else None) if left > 0 else ():
+        for result in (
+            turns(request, left, profile if options.profile else None) if left > 0 else ()
+        ):
             own.append(result)
             with lines.open("a", encoding="utf-8") as file:
-                file.write(to_line(asked, result) + "\n")
+                file.write(to_line(request, result) + "\n")
             write(
                 options.out,
                 page({a: joined(done[a]) for a in wanted if done.get(a)}, ceilings, command),

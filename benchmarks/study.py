@@ -4,7 +4,7 @@
     3
 
 Groups: ``methods``, every method with its published weights; ``tuned``, feature and contrastive
-terms with a tenth and a hundredth of them; ``controls``, those of `dukd.recipes.ablations`;
+terms with a tenth and a hundredth of them; ``ablations``, those of `dukd.recipes.ablations`;
 ``time``, where everything is trained for the processor time given by ``--seconds`` and not for as
 many steps (needs ``costs.json`` of ``cost.py``); ``reuse``, batches that come again after shorter
 and shorter periods, with ``--steps 1000``. ``--summary`` writes tables with the means and spreads
@@ -70,7 +70,7 @@ Fixed = dict[str, dict[str, float]]
 JOINING = 200
 """Steps in which MTKD's teachers are joined."""
 PERIOD = 200
-"""Batches that come again where the teacher's answers are replayed at equal time."""
+"""Batches that come again where the teacher's outputs are replayed at equal time."""
 SECOND = "weights/smfanet_plus_df2k_x2.pth"
 """MTKD's second teacher, another architecture."""
 LEFT_OUT = {"mtkd-aggregation", "dukd-released", "dukd-frugal", "late"}
@@ -109,14 +109,14 @@ class Entry:
     method: Method
     steps: int
     replay: bool = False
-    """Whether runs share the teacher's answers, in 16 bits, which are 101 dB from its own: the same
+    """Whether runs share the teacher's outputs, in 16 bits, which are 101 dB from its own: the same
     result, sooner."""
     batch: int = 8
     """Patches per step."""
     period: int = 0
     """Batches that come again; 0 for none."""
     teacher_cache: TeacherCache = field(default_factory=TeacherCache)
-    """How they come again, by default in 8 symmetries and with answers in 8 bits; its folder is not
+    """How they come again, by default in 8 symmetries and with outputs in 8 bits; its folder is not
     used."""
 
 
@@ -206,7 +206,7 @@ class Cheap:
     turns, but for DUKD with its zooms beside the whole batch, where pixels were counted, which is a
     little too low."""
     pixels: float = 1
-    """What the teacher is shown when it is asked, relative to 8 patches."""
+    """What the teacher is shown when it runs, relative to 8 patches."""
     batch: int = 8
     """Patches per step."""
 
@@ -296,7 +296,7 @@ def group(name: str, steps: int, seconds: float, images: Path, out: Path) -> dic
         return {n: Entry(method, steps) for n, method in tuned().items()}
     if name == "reuse":
         return reused(steps)
-    if name == "controls":
+    if name == "ablations":
         made: dict[str, Entry] = {}
         for n, control in ABLATIONS.items():
             changed = control.of(experiment(Entry(control.start, steps), 1, images, out))
@@ -319,10 +319,10 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
         costs["logits"]["seconds"] - costs["scratch"]["seconds"],
     )
     for n, form in cheap().items():
-        asking = costs.get(n, {"seconds": form.price * student + form.pixels * teacher})["seconds"]
+        live = costs.get(n, {"seconds": form.price * student + form.pixels * teacher})["seconds"]
         if not needs_teacher(form.method, 2):
             made[n] = Entry(form.method, round(seconds / (student * form.price)), batch=form.batch)
-        elif seconds > (first := PERIOD * asking):
+        elif seconds > (first := PERIOD * live):
             some = PERIOD + round((seconds - first) / (student * form.price))
             made[f"{n}, replayed"] = Entry(form.method, some, period=PERIOD, batch=form.batch)
     for n, (after, start) in LATE.items():
@@ -334,7 +334,7 @@ def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
 
 def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
-    # nobody else's answers make its time shorter
+    # nobody else's outputs make its time shorter
     own = f"{entry.method.label}-{entry.steps}-{entry.period}-{entry.batch}"
     teacher = Teacher(
         weights=images / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0
@@ -490,7 +490,7 @@ def summary(out: Path, entries: dict[str, Entry], seeds: list[int], fixed: Fixed
         low, own = (_level(list(done[n].values()), sets[1:]) for n in (scratch, name))
         high = _level([{"sets": fixed["teacher"]}], sets[1:])
         gap = f"{100 * (own - low) / (high - low):.1f} %"
-        # Where answers are shared, who comes first pays.
+        # Where outputs are shared, who comes first pays.
         seconds = (
             "" if entry.replay else f"{np.mean([run['seconds'] for run in runs.values()]):.0f}"
         )
@@ -509,7 +509,7 @@ def _spread(values: list[float], sign: str = "") -> str:
 
 
 def main() -> None:
-    """Run what is asked for and write the table."""
+    """Run what is needed and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -519,7 +519,7 @@ def main() -> None:
         "--group",
         nargs="+",
         default=["methods"],
-        choices=("methods", "tuned", "controls", "time", "reuse"),
+        choices=("methods", "tuned", "ablations", "time", "reuse"),
     )
     parser.add_argument(
         "--only", nargs="+", default=[], help="names of a group's methods to run; all without"
@@ -538,33 +538,35 @@ def main() -> None:
     parser.add_argument(
         "--summary", action="store_true", help="train nothing; write the table of what is finished"
     )
-    asked = parser.parse_args()
-    begun, out = time.monotonic(), asked.out
+    options = parser.parse_args()
+    begun, out = time.monotonic(), options.out
     out.mkdir(parents=True, exist_ok=True)
-    found = {p: some(find_pairs(asked.images / p, scale=2), n) for p, n in SETS.items()}
+    found = {p: some(find_pairs(options.images / p, scale=2), n) for p, n in SETS.items()}
     sets = {
-        f"{set_name(asked.images / p)}{' valid' if 'valid' in p else ''}": pairs
+        f"{set_name(options.images / p)}{' valid' if 'valid' in p else ''}": pairs
         for p, pairs in found.items()
     }
-    fixed = fixed_rows(asked.images, sets, out)
-    groups = {g: group(g, asked.steps, asked.seconds, asked.images, out) for g in asked.group}
-    mine, of = map(int, asked.share.split("/"))
+    fixed = fixed_rows(options.images, sets, out)
+    groups = {
+        g: group(g, options.steps, options.seconds, options.images, out) for g in options.group
+    }
+    mine, of = map(int, options.share.split("/"))
     planned = [
         (name, entry, seed)
-        for seed in asked.seeds
+        for seed in options.seeds
         for entries in groups.values()
         for name, entry in entries.items()
-        if not asked.only or name.split(" for ")[0] in asked.only
+        if not options.only or name.split(" for ")[0] in options.only
     ]
-    for i, (name, entry, seed) in enumerate([] if asked.summary else planned):
+    for i, (name, entry, seed) in enumerate([] if options.summary else planned):
         run = folder(out, name, entry.steps, seed)
         if i % of != mine - 1 or (run / "scores.json").is_file():
             continue
-        if time.monotonic() - begun > 60 * asked.minutes:
+        if time.monotonic() - begun > 60 * options.minutes:
             break
         started, clock = time.monotonic(), time.process_time()
         try:
-            what = experiment(entry, seed, asked.images, out)
+            what = experiment(entry, seed, options.images, out)
             loop.train(what, run, resume=(run / "experiment.yaml").is_file())
             scores = measured(run, sets, time.process_time() - clock)
         except (ValueError, ArithmeticError) as error:
@@ -573,18 +575,18 @@ def main() -> None:
         figures = "  ".join(f"{s} {v:.3f}" for s, v in scores["sets"].items())
         print(f"{name}, seed {seed}: {time.monotonic() - started:.0f} s  {figures}", flush=True)
     baselines = {
-        n: Entry(m, asked.steps) for n, m in plain().items() if n in ("scratch", "logits", "dukd")
+        n: Entry(m, options.steps) for n, m in plain().items() if n in ("scratch", "logits", "dukd")
     }
     for name, entries in groups.items():
         base = {
-            "time": f"scratch for {asked.seconds:.0f} s",
-            "controls": "dukd",
+            "time": f"scratch for {options.seconds:.0f} s",
+            "ablations": "dukd",
             "reuse": "logits, period none",
         }
         rows = entries if name in ("methods", "time", "reuse") else baselines | entries
-        text = summary(out, rows, asked.seeds, fixed, base.get(name, "logits"))
+        text = summary(out, rows, options.seeds, fixed, base.get(name, "logits"))
         files.write_text(
-            out / f"{name}{f'-{asked.seconds:.0f}' if name == 'time' else ''}.md", text
+            out / f"{name}{f'-{options.seconds:.0f}' if name == 'time' else ''}.md", text
         )
         print(text)
 

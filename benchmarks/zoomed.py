@@ -57,26 +57,28 @@ def main() -> None:
     parser.add_argument(
         "--side", type=int, default=256, help="of the piece that is cut from the middle, in pixels"
     )
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    kept = asked.images / "weights"
+    kept = options.images / "weights"
     edsr = weights.read(
         kept / "edsr_f64b5_x2_basicsr.safetensors", value_range=255.0, mean=(0.0, 0.0, 0.0)
     )
     smfanet = weights.read(kept / "smfanet_plus_df2k_x2.pth")
     teachers = {"EDSR 64 x 5": edsr.frozen(), "SMFANet+": smfanet.frozen()}
     lines = ["| input made by | network | PSNR-Y | over bicubic |", "|---|---|---:|---:|"]
-    photographs = sorted((asked.images / "train/CLIC2025").iterdir())
+    photographs = sorted((options.images / "train/CLIC2025").iterdir())
     for filtered, reduce in FILTERS.items():
         scores: dict[str, list[float]] = {}
         for path in photographs:
             whole = images.read_rgb8(path)
-            top, left = ((n - asked.side) // 4 * 2 for n in whole.shape[:2])
-            truth = np.ascontiguousarray(whole[top : top + asked.side, left : left + asked.side])
+            top, left = ((n - options.side) // 4 * 2 for n in whole.shape[:2])
+            truth = np.ascontiguousarray(
+                whole[top : top + options.side, left : left + options.side]
+            )
             lr = np.ascontiguousarray(reduce(truth))
-            answers = {"bicubic": evaluate.tensor(imresize_uint8(lr, 2))}
-            answers |= {name: evaluate.answer(teacher, lr)[0] for name, teacher in teachers.items()}
-            for name, sr in answers.items():
+            outputs = {"bicubic": evaluate.tensor(imresize_uint8(lr, 2))}
+            outputs |= {name: evaluate.answer(teacher, lr)[0] for name, teacher in teachers.items()}
+            for name, sr in outputs.items():
                 psnr = metrics.psnr_y(sr, evaluate.tensor(truth), border=2).item()
                 scores.setdefault(name, []).append(psnr)
         means = {name: float(np.mean(values)) for name, values in scores.items()}
@@ -84,7 +86,7 @@ def main() -> None:
             over = "" if name == "bicubic" else f"{psnr - means['bicubic']:+.2f}"
             lines.append(f"| {filtered} | {name} | {psnr:.2f} | {over} |")
             print(lines[-1], flush=True)
-    files.write_text(asked.out / "zoomed.md", "\n".join(lines) + "\n")
+    files.write_text(options.out / "zoomed.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def step(method: Method, teacher: NetworkConfig | Teacher | None = SMALL, batch:
 def test_a_step_is_timed_with_the_teacher_asked_and_replayed() -> None:
     result = step(DUKD(), RCANConfig(scale=2, width=16, groups=1, blocks=1))
 
-    assert ways(result) == ["teacher asked", "teacher replayed", "teacher alone", "student alone"]
+    assert ways(result) == ["teacher live", "teacher replayed", "teacher alone", "student alone"]
     assert all(t.median > 0 for t in result.timings)
     assert "rcan x2 (width 16, groups 1, blocks 1) to edsr x2 (width 4, blocks 1)" in result.what
 
@@ -106,7 +106,7 @@ def test_operations_of_a_step_are_those_of_the_networks() -> None:
     flops = step(DUKD()).flops
 
     assert flops["student alone"] == 3 * forward - first
-    assert flops["teacher asked"] == flops["student alone"] + reduced + forward
+    assert flops["teacher live"] == flops["student alone"] + reduced + forward
     assert flops["teacher replayed"] == flops["student alone"] + reduced + fingerprints
     assert flops["teacher alone"] == forward
 
@@ -115,7 +115,7 @@ def test_operations_of_a_step_are_those_of_the_networks() -> None:
 def test_a_method_that_reads_features_is_replayed(method: Method) -> None:
     result = step(method)
 
-    assert ways(result) == ["teacher asked", "teacher replayed", "teacher alone", "student alone"]
+    assert ways(result) == ["teacher live", "teacher replayed", "teacher alone", "student alone"]
     assert not result.notes
     assert result.what.startswith(method.label + ", edsr")
 

@@ -126,9 +126,9 @@ def test_a_released_swinir_leaves_out_branches(script) -> None:
 
 
 def steps_result() -> Result:
-    seconds = {"asked": 2.0, "replayed": 0.5, "alone": 0.4}
+    seconds = {"live": 2.0, "replayed": 0.5, "alone": 0.4}
     timings = [Timing("released code's step, float32", (8.0, 10.0, 9.0))]
-    names = {"asked": "teacher asked", "replayed": "teacher replayed", "alone": "student alone"}
+    names = {"live": "teacher live", "replayed": "teacher replayed", "alone": "student alone"}
     for precision, gain in (("float32", 1), ("bfloat16", 2)):
         timings += [Timing(f"{names[n]}, {precision}", (s / gain,)) for n, s in seconds.items()]
     flops = dict.fromkeys((t.name for t in timings), 4e9)
@@ -137,9 +137,9 @@ def steps_result() -> Result:
 
 def test_what_was_measured_is_kept_and_read_again(script) -> None:
     step: ModuleType = script("step")
-    asked = step.Asked("edsr", 2, 2, 48, "cpu")
+    request = step.Request("edsr", 2, 2, 48, "cpu")
 
-    assert step.from_line(step.to_line(asked, steps_result())) == (asked, steps_result())
+    assert step.from_line(step.to_line(request, steps_result())) == (request, steps_result())
 
 
 def test_turns_add_up(script) -> None:
@@ -161,8 +161,8 @@ def test_a_run_goes_on_where_it_stopped(
 ) -> None:
     """A pair with a turn of two is given one more; one that has them all, none."""
     step = script("step")
-    asked = [step.Asked(pair, 2, 2, 48, "cpu") for pair in ("edsr", "rcan")]
-    lines = [step.to_line(asked[0], one_turn()), *2 * [step.to_line(asked[1], one_turn())]]
+    request = [step.Request(pair, 2, 2, 48, "cpu") for pair in ("edsr", "rcan")]
+    lines = [step.to_line(request[0], one_turn()), *2 * [step.to_line(request[1], one_turn())]]
     (tmp_path / "step.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     made = []
     monkeypatch.setattr(
@@ -185,7 +185,7 @@ def test_a_run_goes_on_where_it_stopped(
     assert "an old table" not in page
     assert made == [("edsr", 1)]
     assert len((tmp_path / "step.jsonl").read_text(encoding="utf-8").splitlines()) == 4
-    assert page.count("| teacher asked, bfloat16 | 1.00 s | 0 % |") == 2
+    assert page.count("| teacher live, bfloat16 | 1.00 s | 0 % |") == 2
 
 
 def one_turn() -> Result:
@@ -206,13 +206,13 @@ def test_a_profile_names_the_dearest_operations(script) -> None:
 
 def test_the_page_of_steps_says_what_was_promised(script) -> None:
     step = script("step")
-    asked = step.Asked("edsr", 2, 2, 48, "cpu")
+    request = step.Request("edsr", 2, 2, 48, "cpu")
     ceilings = {"float32": Ceiling(8e9, 1e9), "bfloat16": Ceiling(16e9, 1e9)}
 
-    page = step.page({asked: steps_result()}, ceilings, "command").splitlines()
+    page = step.page({request: steps_result()}, ceilings, "command").splitlines()
 
     assert "| released code's step, float32 | 9.00 s | 22 % | 0.2222 | 1.00 | 6 % |" in page
-    assert "| teacher asked, bfloat16 | 1.00 s | - | 2 | 9.00 | 25 % |" in page
+    assert "| teacher live, bfloat16 | 1.00 s | - | 2 | 9.00 | 25 % |" in page
     assert page[-1] == (
         "- bfloat16: 9.0 times faster than the released code, 36.0 times with answers replayed, "
         "which is 1.25 times the student's two passes alone and 4.0 times faster than asking."
@@ -222,7 +222,7 @@ def test_the_page_of_steps_says_what_was_promised(script) -> None:
 def test_memory_is_measured_and_drawn_on_to_the_papers_batch(script) -> None:
     memory = script("memory")
     released, ours = memory.WAYS[0].name, memory.WAYS[2].name
-    one = memory.Asked(released, "edsr", 2, 48, 1, "cpu")
+    one = memory.Request(released, "edsr", 2, 48, 1, "cpu")
     found = {one: 700, replace(one, batch=2): 1300}
     found |= {replace(one, way=ours, batch=b): 100 * b for b in (1, 2, 16)}
 

@@ -137,7 +137,10 @@ def test_files_for_others_hold_what_their_loaders_ask_for(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("size", [48, 64])
 def test_swinir_reads_whatever_size_it_was_trained_on(size: int, tmp_path: Path) -> None:
-    """The published files' masks differ in shape, and their network refuses others (D11)."""
+    """The published files' masks differ in shape, and their network refuses others.
+
+    methods.md D11.
+    """
     network = stirred(LIGHT)
     weights.write(tmp_path / "a.pth", network, layout="official", training_size=size)
 

@@ -150,7 +150,7 @@ class Steps:
     """One training step in its ways, ready to be made over and over."""
 
     training: Training
-    """With the teacher asked; the others are like it."""
+    """With the teacher live; the others are like it."""
     ways: Ways
     notes: tuple[str, ...]
     """What a reader has to know."""
@@ -204,7 +204,7 @@ def steps(
         training = assemble(experiment, World(device=device))
         lr, hr = (x.to(device) for x in training.share.patches.batch(0))
         taught = training.teacher is not None
-        first = "teacher asked" if taught else "step"
+        first = "teacher live" if taught else "step"
         ways: Ways = {first: lambda: advance(training, lr, hr)}
         replaying = _replaying(experiment, device) if taught else None
         if replaying is not None:
