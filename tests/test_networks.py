@@ -397,7 +397,7 @@ def test_smfanet_modulates_by_coarse_maxima() -> None:
         (lambda: EDSRConfig(scale=2, mean=(0.5,)), "mean"),
         (lambda: EDSRConfig(scale=2, skip="bicubic"), "bicubic"),
         (lambda: RCANConfig(scale=2, width=8, squeeze=16), "squeeze"),
-        (lambda: SwinIRConfig(scale=2, width=16), "no multiple of the heads"),
+        (lambda: SwinIRConfig(scale=2, width=16), "not a multiple of the heads"),
         (lambda: SwinIRConfig(scale=2, heads=(6,)), "different numbers of groups"),
         (lambda: SwinIRConfig(scale=2, window=7), "even"),
         (lambda: SwinIRConfig(scale=2, stochastic_depth=1.0), "stochastic_depth"),

@@ -385,7 +385,7 @@ def test_code_in_a_file_is_refused_by_name(
     orders = {os.system: f"touch {flag}", eval: f"open({str(flag)!r}, 'w')", os.mkdir: str(flag)}
     content = {"params": EDSR.build().state_dict(), "note": Harm(function, orders[function])}
 
-    with pytest.raises(WeightsError, match=rf"refused: the file asks for .*{name}"):
+    with pytest.raises(WeightsError, match=rf"refused: the file needs .*{name}"):
         weights.read(save(tmp_path / "a.pth", content, _use_new_zipfile_serialization=zipped))
     assert not flag.exists()
 

@@ -24,7 +24,7 @@ from dukd.training.experiment import Data, Experiment, Optimization
 class Ensemble:
     """Join several teachers into one file, and write the experiment that trains the joint (MTKD).
 
-    Untrained, it answers with the mean of its members, and can be a teacher as it is. They need one
+    Untrained, it gives the mean of its members, and can be a teacher as it is. They need one
     scale only.
 
     Example: dukd ensemble edsr.pth rcan.pth swinir.pth --out ensemble.safetensors

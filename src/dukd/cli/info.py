@@ -234,25 +234,25 @@ class Methods:
     """A method's name."""
 
     def __call__(self) -> int:
-        kinds = known(Method)
+        methods = known(Method)
         if not self.name:
             table(
-                ("method", "what it does"), ((name, summary(kind)) for name, kind in kinds.items())
+                ("method", "what it does"), ((name, summary(one)) for name, one in methods.items())
             )
             say(f"\n{ABOUT_METHODS}")
             return 0
-        if self.name not in kinds:
-            near = nearest(self.name, kinds)
+        if self.name not in methods:
+            near = nearest(self.name, methods)
             raise ValueError(
-                f"there is no method {self.name!r}{near}; known are {', '.join(kinds)}"
+                f"there is no method {self.name!r}{near}; known are {', '.join(methods)}"
             )
-        kind = kinds[self.name]
+        method = methods[self.name]
         out.print(f"[bold]{self.name}[/bold]", end="  ")
-        say(inspect.getdoc(kind) or "")
+        say(inspect.getdoc(method) or "")
         say("")
-        say(inspect.getdoc(inspect.getmodule(kind)) or "")
-        texts = field_texts(kind)
-        for field in fields(kind):
+        say(inspect.getdoc(inspect.getmodule(method)) or "")
+        texts = field_texts(method)
+        for field in fields(method):
             out.print(f"\n[bold]--method.{field.name.replace('_', '-')}[/bold]", end="")
             say(f" = {_default(field)}")
             say(textwrap.indent(textwrap.fill(texts.get(field.name, ""), 100), "    "))

@@ -17,9 +17,9 @@ at 8."""
 
 
 def compiled(network: Network, *, graphs: bool = False) -> Network:
-    """Compile the pass that methods ask for, in place.
+    """Compile a network's pass, in place.
 
-    The first failure is told as a warning and ends the attempt.
+    The first failure is a warning and ends the attempt.
 
     Compilers are missing, or trip over a network, on many machines; what they were to speed up
     works without them. Each size of image is compiled for itself, since training shows but a few:
@@ -46,9 +46,9 @@ def compiled(network: Network, *, graphs: bool = False) -> Network:
             return Output(*fast(lr, tuple(depths)), network)
         except (
             torch.OutOfMemoryError
-        ):  # the compiler is not to blame, and what was asked for would not fit without it
+        ):  # the compiler is not to blame, and the batch would not fit without it
             raise
-        except Exception as error:  # noqa: BLE001  the compiler's own are of many kinds
+        except Exception as error:  # noqa: BLE001  the compiler's own share no class
             network.observe = plain
             output = plain(lr, depths)  # raises itself where the caller made the mistake
             reason = (str(error).strip().splitlines() or [""])[0][:200]
@@ -67,11 +67,11 @@ def compiled(network: Network, *, graphs: bool = False) -> Network:
 def lowered(network: Network) -> Network:
     """Copy a frozen network with weights of products in bfloat16, as autocast makes in every pass.
 
-    Under autocast to bfloat16 the copy answers to the bit what the network does; elsewhere it
-    cannot be asked.
+    Under autocast to bfloat16 the copy gives the network's outputs to the bit; elsewhere it
+    cannot run.
     """
     copied = copy.deepcopy(network)
-    # What joins an ensemble's answers computes in the type of its weights.
+    # What joins an ensemble's outputs computes in the type of its weights.
     for part in copied.members.values() if isinstance(copied, Ensemble) else [copied]:
         for module in part.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -80,7 +80,7 @@ def lowered(network: Network) -> Network:
 
 
 def begin_step() -> None:
-    """Let replayed graphs write over what they answered in the step before."""
+    """Let replayed graphs write over what they gave in the step before."""
     torch.compiler.cudagraph_mark_step_begin()
 
 

@@ -48,7 +48,7 @@ def upsampler_steps(scale: int) -> tuple[int, ...]:
 class Range(nn.Module):
     """The range of values inside a network: ``enter`` takes images in [0, 1] there, ``leave`` back.
 
-    The mean is no entry of the state dict, as in BasicSR.
+    The mean is not in the state dict, as in BasicSR.
     """
 
     mean: Tensor

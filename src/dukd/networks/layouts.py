@@ -1,7 +1,7 @@
 """Tell a network from the names and shapes of its tensors, whoever wrote them.
 
 The layouts themselves stand in each network's own file (`NetworkConfig.layouts`), a plug-in's too;
-here is what they share: asking all of them, looking at shapes, and renaming by patterns.
+here is what they share: trying all of them, looking at shapes, and renaming by patterns.
 """
 
 import re
@@ -27,7 +27,7 @@ class LayoutError(ValueError):
 
 def all_layouts() -> list[tuple[type[NetworkConfig], Layout]]:
     """Every layout of every network that is known, a plug-in's too."""
-    return [(kind, layout) for kind in known(NetworkConfig).values() for layout in kind.layouts()]
+    return [(one, layout) for one in known(NetworkConfig).values() for layout in one.layouts()]
 
 
 def named(config: NetworkConfig, name: str) -> Layout:
@@ -55,7 +55,7 @@ def recognize(tensors: Tensors) -> tuple[Layout, Recognized] | None:
         LayoutError: If they look like a network but are not whole.
     """
     first: LayoutError | None = None
-    for kind, layout in all_layouts():
+    for config, layout in all_layouts():
         if not all(
             any(re.fullmatch(pattern, name) for name in tensors) for pattern in layout.signature
         ):
@@ -63,7 +63,9 @@ def recognize(tensors: Tensors) -> tuple[Layout, Recognized] | None:
         try:
             return layout, layout.read(tensors)
         except (KeyError, ValueError, IndexError, ArithmeticError) as error:
-            first = first or LayoutError(f"this looks like {kind.name}, but is not whole: {error}")
+            first = first or LayoutError(
+                f"this looks like {config.name}, but is not whole: {error}"
+            )
     if first is not None:
         raise first
     return None

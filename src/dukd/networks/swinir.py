@@ -108,7 +108,7 @@ class SwinIRConfig(NetworkConfig):
             )
         if any(self.width % heads for heads in self.heads):
             raise ValueError(
-                f"SwinIR: the width {self.width} is no multiple of the heads {self.heads}"
+                f"SwinIR: the width {self.width} is not a multiple of the heads {self.heads}"
             )
         if self.window % 2 or self.window > _LARGEST_WINDOW:
             raise ValueError(

@@ -170,8 +170,8 @@ class Attention(nn.Module):
         if apart is not None:
             logits = logits.reshape(-1, apart.shape[0], self.heads, pixels, pixels) + apart[:, None]
             logits = logits.reshape(-1, self.heads, pixels, pixels)
-        answer = logits.softmax(-1) @ value
-        return self.proj(answer.transpose(1, 2).reshape(-1, pixels, width))
+        mixed = logits.softmax(-1) @ value
+        return self.proj(mixed.transpose(1, 2).reshape(-1, pixels, width))
 
 
 class FeedForward(nn.Module):
@@ -215,7 +215,7 @@ def shift_mask(h: int, w: int, window: int, like: Tensor) -> Tensor:
         h: Rows, a multiple of the window.
         w: Columns likewise.
         window: Pixels on a side of a window.
-        like: Gives kind and device.
+        like: Gives dtype and device.
 
     Returns:
         ``(windows, window**2, window**2)``.

@@ -2,7 +2,7 @@
 
 A checkpoint may hold a network under a key, under a prefix of every name, beside its moving
 average, a discriminator and an optimizer. `candidates` finds what may be weights, the averaged ones
-first; whoever asks takes the first that is a known network, and tells what was left.
+first; the reader takes the first that is a known network, and reports the others.
 """
 
 import re
@@ -69,7 +69,7 @@ def candidates(content: Mapping[object, object]) -> list[Candidate]:
 
 
 def leftover(name: str) -> bool:
-    """Whether a tensor of this name counts or times something, and is no weight."""
+    """Whether a tensor of this name counts or times something, and is not a weight."""
     return name.rpartition(".")[2] in LEFTOVERS
 
 

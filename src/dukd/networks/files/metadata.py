@@ -150,7 +150,7 @@ def _counts(value: object) -> Iterator[int]:
 
 @contextmanager
 def _at_most(parameters: int) -> Generator[None]:
-    """Within, networks of many more parameters cannot be made; a few that lack are told by name."""
+    """Within, networks of many more parameters cannot be made; a few that lack are named."""
     made = {"parameters": 0, "modules": 0}
     limits = {"parameters": 64 + 4 * parameters, "modules": 1000 + 20 * parameters}
 

@@ -114,14 +114,14 @@ def _declared(file: TensorFile, config: NetworkConfig) -> _Found:
     """Believe the metadata, which a checksum covers; foreign names are put into ours."""
     bare = {str(n): t for n, t in file.content.items() if isinstance(t, Tensor)}
     plain = Candidate(key=None, prefix="", averaged=False, tensors=bare)
-    if file.kind == "safetensors":
+    if file.form == "safetensors":
         return _Found(
             candidate=plain, network=Recognized(config=config, tensors=bare), layout="dukd"
         )
     for candidate in candidates({k: v for k, v in file.content.items() if k != "dukd"}):
-        told = layouts.recognize(candidate.tensors)
-        if told is not None:
-            layout, network = told
+        match = layouts.recognize(candidate.tensors)
+        if match is not None:
+            layout, network = match
             whole = Recognized(config=config, tensors=network.tensors)
             return _Found(candidate=candidate, network=whole, layout=layout.name)
     raise WeightsError(f"its metadata say {config.describe()}, but its tensors do not")
@@ -141,12 +141,12 @@ def _recognized(path: Path, file: TensorFile) -> _Found:
             failure = failure or WeightsError(f"tensor {empty[0]} holds nothing")
             continue
         try:
-            told = layouts.recognize(tensors)
+            match = layouts.recognize(tensors)
         except ValueError as error:
             failure = failure or error
             continue
-        if told is not None:
-            layout, network = told
+        if match is not None:
+            layout, network = match
             whole = replace(network, tensors=dict(network.tensors) | _counters(candidate))
             others = tuple(
                 dict.fromkeys(c.key for c in offered if c.key and c.key != candidate.key)
@@ -154,10 +154,10 @@ def _recognized(path: Path, file: TensorFile) -> _Found:
             return _Found(candidate=candidate, network=whole, layout=layout.name, others=others)
     if failure is not None:
         raise failure
-    kinds = dict.fromkeys(kind.name for kind, _ in layouts.all_layouts())
+    names = dict.fromkeys(one.name for one, _ in layouts.all_layouts())
     first = _some(list(offered[0].tensors))
     raise WeightsError(
-        f"its tensors are those of none of {', '.join(kinds)}; the first are {first}. A network of "
+        f"its tensors are those of none of {', '.join(names)}; the first are {first}. A network of "
         "your own is imported with --import FILE; others open with dukd[spandrel]"
     )
 

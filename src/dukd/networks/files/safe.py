@@ -1,7 +1,7 @@
 """Files of tensors from anywhere: read without running anything, and without trusting sizes.
 
 The order of the checks is the point: the size of the file, the members of the archive, the globals
-its pickle asks for, the sizes it declares (on tensors without storage), and only then torch's safe
+its pickle needs, the sizes it declares (on tensors without storage), and only then torch's safe
 loader. There is no other loader to fall back to.
 """
 
@@ -38,14 +38,14 @@ _MEMBER = re.compile(
 )
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
-Kind = Literal["safetensors", "torch"]
+Form = Literal["safetensors", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFile:
-    """What was found in a file, before anybody asks which network it is."""
+    """What was found in a file, before it is known which network it is."""
 
-    kind: Kind
+    form: Form
     """How the file is made."""
     content: Mapping[object, object]
     """Tensors by name on the CPU, or what a checkpoint holds beside them."""
@@ -68,7 +68,7 @@ def load(path: Path) -> TensorFile:
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
     if size < 0:
-        raise WeightsError(f"{path} is no file; name a .safetensors or .pth file of weights")
+        raise WeightsError(f"{path} is not a file; name a .safetensors or .pth file of weights")
     if size > MAX_BYTES:
         raise WeightsError(
             f"{path} has {size} bytes, more than the {MAX_BYTES} that weights may have"
@@ -108,7 +108,7 @@ def _load_safetensors(path: Path) -> TensorFile:
         raise WeightsError(f"{path} holds no tensors")
     _check_sizes(path, tensors, path.stat().st_size)
     content = cast("Mapping[object, object]", tensors)
-    return TensorFile(kind="safetensors", content=content, metadata=metadata)
+    return TensorFile(form="safetensors", content=content, metadata=metadata)
 
 
 def _load_torch(path: Path, size: int) -> TensorFile:
@@ -120,7 +120,7 @@ def _load_torch(path: Path, size: int) -> TensorFile:
     strings = content.get("dukd")
     pairs = cast("Mapping[object, object]", strings) if isinstance(strings, Mapping) else {}
     metadata = {str(k): v for k, v in pairs.items() if isinstance(v, str)}
-    return TensorFile(kind="torch", content=content, metadata=metadata)
+    return TensorFile(form="torch", content=content, metadata=metadata)
 
 
 def _loaded_safely(path: Path, size: int) -> object:
@@ -157,7 +157,10 @@ _INERT: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
         *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
         *("numpy.ndarray", "argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath"),
         *("pathlib.PurePosixPath", "datetime.datetime", "datetime.timedelta"),
-        *(f"numpy.dtypes.{kind}DType" for kind in ("Float64", "Float32", "Int64", "Int32", "Bool")),
+        *(
+            f"numpy.dtypes.{dtype}DType"
+            for dtype in ("Float64", "Float32", "Int64", "Int32", "Bool")
+        ),
     )
 ]
 """Names in a checkpoint that are read as nothing."""
@@ -181,7 +184,7 @@ def _tensors_in(value: object, depth: int, name: str = "") -> Iterator[tuple[str
 
 def _refusal(path: Path, names: list[str]) -> WeightsError:
     return WeightsError(
-        f"{path} is refused: the file asks for {', '.join(names)}, and loading it would run code. "
+        f"{path} is refused: the file needs {', '.join(names)}, and loading it would run code. "
         "Save its state dict alone, where you trust it, and read that"
     )
 

@@ -48,7 +48,7 @@ def read(
 ) -> Network:
     """Read a network from a file that may come from anywhere.
 
-    Which network it is, and its sizes, are told from the tensors; averaged weights are preferred. A
+    Which network it is, and its sizes, follow from the tensors; averaged weights are preferred. A
     number that no tensor shows is taken from the file's metadata, else from the arguments, else
     from what the field does (EDSR: 0 to 255, DIV2K's mean, residual scale 0.1 from 32 blocks or 256
     channels on); an assumption is reported.
