@@ -116,7 +116,7 @@ def test_advice_names_options_that_exist(capsys):
     """What a sentence tells the reader to type has to work, in messages too."""
     with pytest.raises(SystemExit):
         train.parse(["small-x2-dukd", "--help"])
-    known = set(re.findall(r"--[a-z]+\.[a-z_.-]*[a-z]", capsys.readouterr().out))
+    known = set(re.findall(r"--[a-z][a-z-]*\.[a-z_.-]*[a-z]", capsys.readouterr().out))
     sources = {
         str(p.relative_to(ROOT)): p.read_text(encoding="utf-8")
         for p in (ROOT / "src").rglob("*.py")
