@@ -156,7 +156,7 @@ def shares(result: Result, ceilings: dict[str, Ceiling]) -> str:
         for precision, best in ceilings.items()
         if t.name.endswith(precision)
     }
-    return replace(result, ceilings=own).to_markdown()
+    return replace(result, ceilings=own).table().to_markdown()
 
 
 def to_line(request: Request, result: Result) -> str:

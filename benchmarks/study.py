@@ -26,8 +26,11 @@ import numpy as np
 from dukd.core import files
 from dukd.core.registry import known
 from dukd.data.pairs import Pairs, find_pairs, load
-from dukd.evaluation import evaluate, metrics
+from dukd.evaluation import metrics
+from dukd.evaluation.output import output
+from dukd.evaluation.sets import set_name, some
 from dukd.images import invertible
+from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.methods import (
     AT,
@@ -61,7 +64,6 @@ from dukd.training.experiment import (
     Teacher,
     TeacherCache,
 )
-from dukd.training.validation import set_name, some
 
 TEACHER = "weights/edsr_f64b5_x2_basicsr.safetensors"
 SETS = {"valid/CID22": 8, "eval/Set5": 0, "eval/Set14": 0, "eval/Urban100": 10}
@@ -405,12 +407,8 @@ def scores_of(network: Network | None, sets: dict[str, Pairs]) -> dict[str, floa
         values: list[float] = []
         for pair in pairs:
             lr, hr = load(pair)
-            sr = (
-                evaluate.tensor(imresize_uint8(lr, 2))
-                if network is None
-                else evaluate.answer(network, lr)[0]
-            )
-            values.append(metrics.psnr_y(sr, evaluate.tensor(hr), border=2).item())
+            sr = to_tensor(imresize_uint8(lr, 2)) if network is None else output(network, lr)[0]
+            values.append(metrics.psnr_y(sr, to_tensor(hr), border=2).item())
         scores[name] = float(np.mean(values))
     return scores
 

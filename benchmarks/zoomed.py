@@ -19,7 +19,9 @@ from PIL import Image
 
 from dukd import images
 from dukd.core import files
-from dukd.evaluation import evaluate, metrics
+from dukd.evaluation import metrics
+from dukd.evaluation.output import output
+from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.files import weights
 
@@ -76,10 +78,10 @@ def main() -> None:
                 whole[top : top + options.side, left : left + options.side]
             )
             lr = np.ascontiguousarray(reduce(truth))
-            outputs = {"bicubic": evaluate.tensor(imresize_uint8(lr, 2))}
-            outputs |= {name: evaluate.answer(teacher, lr)[0] for name, teacher in teachers.items()}
+            outputs = {"bicubic": to_tensor(imresize_uint8(lr, 2))}
+            outputs |= {name: output(teacher, lr)[0] for name, teacher in teachers.items()}
             for name, sr in outputs.items():
-                psnr = metrics.psnr_y(sr, evaluate.tensor(truth), border=2).item()
+                psnr = metrics.psnr_y(sr, to_tensor(truth), border=2).item()
                 scores.setdefault(name, []).append(psnr)
         means = {name: float(np.mean(values)) for name, values in scores.items()}
         for name, psnr in means.items():

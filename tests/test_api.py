@@ -91,12 +91,10 @@ def test_ten_lines_lead_from_a_teacher_to_images(tmp_path, monkeypatch):
         evaluation=dukd.Evaluation(),
     )
     student = dukd.load(dukd.train(experiment, Path("runs/mine")))
-    sets = {"images": dukd.find_pairs(Path("images"), scale=2)}
-    table = dukd.evaluate(
-        [dukd.Candidate(model="student", label="mine", network=student.network)], sets
-    )
+    table = dukd.evaluate(["bicubic", student], {"images": "images"}, teacher="teacher.safetensors")
     done = dukd.upscale(student, ["images"], "out")
 
-    assert "mine" in table.to_markdown()
+    assert [row.label for row in table.rows] == ["bicubic", "teacher", "student.safetensors"]
+    assert "images agreement" in table.to_markdown()
     assert [d.target.name for d in done.done] == ["0_x2.png", "1_x2.png"]
     assert images.header(Path("out/0_x2.png")).width == 96

@@ -35,8 +35,8 @@ def test_ratios_are_to_the_first_way() -> None:
     )
 
     assert result.ratio("fast") == 8.0
-    assert result.to_markdown().splitlines()[0] == "x; peak memory 7 MB"
-    assert result.to_markdown().splitlines()[-1] == "| fast | 500.00 ms | - | 4 | 8.00 | - |"
+    assert result.table().to_markdown().splitlines()[0] == "x; peak memory 7 MB"
+    assert result.table().to_markdown().splitlines()[-1] == "| fast | 500 ms | 4 | 8.00 |"
 
 
 def test_a_network_is_named_by_what_is_special_about_it() -> None:
@@ -48,8 +48,8 @@ def test_the_share_of_the_peak_is_of_operations_done() -> None:
     timings = Timing("a", (2.0,)), Timing("b", (1.0,)), Timing("unknown", (1.0,))
     result = Result("x", timings, flops={"a": 3e9, "b": 6e9}, ceiling=Ceiling(6e9, 1.0))
 
-    shares = [line.split(" | ")[-1] for line in result.to_markdown().splitlines()[-3:]]
-    assert shares == ["25 % |", "100 % |", "- |"]
+    shares = [line.split(" | ")[-1] for line in result.table().to_markdown().splitlines()[-3:]]
+    assert shares == ["25 % |", "100 % |", "\u2013 |"]
 
 
 def test_ways_take_turns_after_warming_up() -> None:

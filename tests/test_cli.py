@@ -234,16 +234,18 @@ def test_evaluating_on_one_set_more_keeps_the_others(world, trained, folder, tmp
     world.works(f"{line} {folder}/small --self-ensemble")
 
     (head,) = [
-        text for text in world.works(f"compare {run}").splitlines() if text.startswith("| Model")
+        text for text in world.works(f"compare {run}").splitlines() if text.startswith("| model")
     ]
-    assert [cell.strip() for cell in head.split("|")[2:4]] == ["images", "small"]
+    assert "| images PSNR-Y / SSIM-Y |" in head
+    assert "| small PSNR-Y / SSIM-Y |" in head
     turned = world.works(f"compare {run} --self-ensemble")
     assert "| dukd+ |" in turned
     assert "images" not in turned.splitlines()[0]
     world.works(f"report {run} --self-ensemble -o {tmp_path}/page.html")
     assert "dukd+" in (tmp_path / "page.html").read_text()
     assert world.fails(f"compare {run} --precision bfloat16")[1].endswith(
-        "it has evaluation-self-ensemble.json, evaluation.json: see --self-ensemble and --precision"
+        "it has evaluation-self-ensemble.json, evaluation.json: see --self-ensemble, --precision, "
+        "--best and --border"
     )
 
 
@@ -264,7 +266,7 @@ def test_what_was_assumed_of_a_file_comes_with_what_to_type_instead(world, folde
     _, _, said = world.dukd(f"evaluate {file} --sets {folder}/small --no-bicubic")
     options = "--value-range 1 or --mean 0 0 0 or --residual-scale 0.1"
     assert (
-        "foreign.pth: if its answers come out wrong (below bicubic, too dark or tinted), try "
+        "foreign.pth: if its outputs look wrong (below bicubic, too dark or tinted), try "
         f"{options}" in said
     )
     _, _, said = world.dukd(
@@ -598,7 +600,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "evaluate --sets {root}/images": (
         2,
-        "cannot tell which images to measure on, no network says the scale: give --scale",
+        "nothing says the scale: give it (--scale)",
     ),
     "evaluate {root}/notes.txt --sets {root}/images": (
         65,
@@ -861,7 +863,7 @@ def test_a_full_disk_has_its_code(world, folder, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/disk/file")
 
-    monkeypatch.setattr("dukd.cli.evaluate.report.report", full)
+    monkeypatch.setattr("dukd.cli.evaluate.report", full)
 
     code, complaint = world.fails(f"report {folder} -o {tmp_path}/r.html")
 
@@ -871,7 +873,7 @@ def test_a_full_disk_has_its_code(world, folder, tmp_path, monkeypatch):
     def full_of_answers(*_: object, **__: object) -> None:
         raise OSError(28, "The disk filled up in My/Banks; make room")
 
-    monkeypatch.setattr("dukd.cli.evaluate.report.report", full_of_answers)
+    monkeypatch.setattr("dukd.cli.evaluate.report", full_of_answers)
     _, complaint = world.fails(f"report {folder} -o {tmp_path}/r.html")
 
     assert complaint == "the disk filled up in My/Banks; make room"
@@ -897,7 +899,7 @@ def test_what_we_did_wrong_is_not_blamed_on_the_user(world, folder, tmp_path, mo
     def broken(*_: object, **__: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr("dukd.cli.evaluate.report.report", broken)
+    monkeypatch.setattr("dukd.cli.evaluate.report", broken)
 
     code, _, complaint = world.dukd(f"report {folder} -o {tmp_path}/r.html")
 

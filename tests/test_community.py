@@ -210,14 +210,11 @@ def test_a_compact_whose_rectifiers_have_no_tensors_is_assumed_to_have_relu(
 @pytest.mark.slow
 def test_published_files_give_their_figures(real_data: Path) -> None:
     """SPAN 31.739 dB on Set5; realesr-general-x4v3 on two of the RealSR pairs."""
-    from dukd.data.pairs import find_pairs  # noqa: PLC0415
-    from dukd.evaluation import evaluate  # noqa: PLC0415
+    from dukd.evaluation.evaluate import evaluate  # noqa: PLC0415
 
     span = weights.read(real_data / "weights" / "span_ch28_ntire2026_x4.pth").frozen()
     compact = weights.read(real_data / "weights" / "realesr-general-x4v3.safetensors").frozen()
-    sets = {"Set5": find_pairs(real_data / "eval" / "Set5", scale=4)}
-    candidates = [evaluate.Candidate(model="student", label="span", network=span)]
-    row = evaluate.evaluate(candidates, sets).rows[0]
+    row = evaluate([span], {"Set5": real_data / "eval" / "Set5"}).rows[0]
 
-    assert row.sets["Set5"].psnr_y == pytest.approx(31.739, abs=0.002)
+    assert row.value("psnr_y", "Set5") == pytest.approx(31.739, abs=0.002)
     assert compact.config == compact_general(4)

@@ -10,7 +10,7 @@ from dukd import images
 from dukd.core.files import sha256
 from dukd.data.pairs import find_pairs, load
 from dukd.evaluation import metrics
-from dukd.evaluation.evaluate import answer
+from dukd.evaluation.output import output
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.files import weights
@@ -79,7 +79,7 @@ def test_the_teacher_beats_bicubic_by_two_decibels(tmp_path: Path):
     assert TEACHER.stat().st_size < 2_500_000
     for pair in find_pairs(tmp_path, scale=2):
         lr, hr = load(pair)
-        ours = metrics.psnr_y(answer(teacher, lr)[0], to_tensor(hr), border=2)
+        ours = metrics.psnr_y(output(teacher, lr)[0], to_tensor(hr), border=2)
         bicubic = metrics.psnr_y(to_tensor(imresize_uint8(lr, 2)), to_tensor(hr), border=2)
         assert ours > bicubic + 2, pair.name
 
@@ -123,7 +123,7 @@ def test_the_whole_demo_makes_a_page_and_goes_on_where_it_was(tmp_path: Path):
         assert now.startswith(log.rstrip("\n"))
         assert now.count('"kind": "train"') == log.count('"kind": "train"')
     for before, after in zip(outcome.table.rows, again.table.rows, strict=True):
-        assert before.sets["held-out"].psnr_y == after.sets["held-out"].psnr_y
+        assert before.value("psnr_y", "held-out") == after.value("psnr_y", "held-out")
 
     with pytest.raises(ValueError, match="--fresh"):
         demo.demo(tmp_path, steps=5)

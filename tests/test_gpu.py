@@ -16,7 +16,8 @@ from dukd.data import find_pairs
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
 from dukd.deploy.image import upscale_image
-from dukd.evaluation.evaluate import Candidate, evaluate
+from dukd.evaluation.candidates import Candidate
+from dukd.evaluation.evaluate import evaluate
 from dukd.images import Image
 from dukd.methods import DUKD, Method
 from dukd.methods.base import needs_teacher
@@ -281,7 +282,7 @@ def test_networks_are_measured_to_the_same_figures(
 ) -> None:
     wanted = experiment(tmp_path, DUKD())
     sets = {"Noise": find_pairs(wanted.data.train, scale=2)}
-    built = [Candidate(model=m, label=m, network=EDSR.build()) for m in ("student", "teacher")]
+    built = [Candidate(model=m, label=m, upscaler=EDSR.build()) for m in ("student", "teacher")]
     expected = figures(evaluate(built, sets).to_markdown())
     with gpu_stand_in(monkeypatch):
         found = figures(evaluate(built, sets, device="cuda").to_markdown())

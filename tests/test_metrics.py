@@ -11,7 +11,15 @@ from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
 from dukd.evaluation import metrics
-from dukd.evaluation.metrics import agreement, psnr_rgb, psnr_y, quality, ssim_rgb, ssim_y
+from dukd.evaluation.metrics import (
+    agreement,
+    find,
+    measure,
+    psnr_rgb,
+    psnr_y,
+    ssim_rgb,
+    ssim_y,
+)
 from dukd.images.resize import imresize_uint8
 
 GRAY = torch.full((2, 3, 16, 16), 100 / 255)
@@ -62,7 +70,7 @@ def test_equal_images_are_infinitely_alike() -> None:
     assert_close(ssim_y(GRAY, GRAY, border=2), torch.ones(2).double())
 
 
-def test_answers_are_rounded_to_eight_bits_and_clamped() -> None:
+def test_outputs_are_rounded_to_eight_bits_and_clamped() -> None:
     """0.4 of a level is no error; what lies beyond black or white counts as black or white."""
     assert torch.isinf(psnr_y(GRAY + 0.4 / 255, GRAY, border=0)).all()
     assert torch.isinf(
@@ -120,13 +128,27 @@ def test_ssim_of_two_constants_is_their_luminance_term() -> None:
     assert_close(ssim_y(GRAY + 20 / 255, GRAY, border=0), torch.full((2,), expected).double())
 
 
-def test_all_four_at_once_are_the_four() -> None:
-    sr, hr = noisy(8.0, n=2)
+def test_metrics_are_found_in_the_order_of_tables() -> None:
+    assert list(find())[:5] == ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "agreement"]
+    assert list(find(["ssim_y", "psnr_y"])) == ["psnr_y", "ssim_y"]
+    with pytest.raises(ValueError, match="no metric 'psnr'; did you mean psnr_y"):
+        find(["psnr"])
 
-    found = quality(sr, hr, border=3)
 
-    for one in (psnr_y, ssim_y, psnr_rgb, ssim_rgb):
-        assert_close(getattr(found, one.__name__), one(sr, hr, border=3), rtol=0, atol=0)
+def test_what_is_measured_is_what_there_is_to_compare_with() -> None:
+    sr, hr = noisy(8.0)
+    teacher, _ = noisy(4.0)
+    metrics_ = list(find(["psnr_y", "ssim_rgb", "agreement"]).values())
+
+    found = measure(metrics_, sr, truth=hr, teacher=teacher, border=3)
+
+    assert found == {
+        "psnr_y": psnr_y(sr, hr, border=3).item(),
+        "ssim_rgb": ssim_rgb(sr, hr, border=3).item(),
+        "agreement": agreement(sr, teacher, border=3).item(),
+    }
+    assert list(measure(metrics_, sr, truth=hr, border=3)) == ["psnr_y", "ssim_rgb"]
+    assert measure(metrics_, sr, border=3) == {}
 
 
 def test_a_large_image_is_compared_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:

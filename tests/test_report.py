@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dukd.core.text import NOTHING
+from dukd.evaluation.table import Spread
 from dukd.runs import charts
 from dukd.runs.charts import Line, chart
+from dukd.runs.compare import compare
 from dukd.runs.directory import Run
-from dukd.runs.report import ReportError, compare, report
-from dukd.runs.signed import with_crc, with_digest, with_header
+from dukd.runs.report import report
+from dukd.runs.signed import read_with_header, with_crc, with_digest, with_header
+from dukd.runs.summary import ReportError
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -23,6 +27,11 @@ HOSTILE = '<img src=x onerror="alert(1)">'
 def _row(model: str, label: str, psnr: Any, **more: Any) -> dict[str, Any]:
     sets = {"Set5": {"psnr_y": psnr, "ssim_y": 0.9, "psnr_rgb": 30.0, "images": 5}}
     return {"model": model, "label": label, "sets": sets, **more}
+
+
+def _sign(path: Path, content: dict[str, Any]) -> None:
+    """Write figures as an evaluation does, with their checksum."""
+    path.write_text(with_digest({k: v for k, v in content.items() if k != "sha256"}))
 
 
 def _run(
@@ -88,7 +97,7 @@ def _run(
             "precision": precision,
             "rows": rows,
         }
-        (run / "evaluation.json").write_text(json.dumps(evaluation))
+        _sign(run / "evaluation.json", evaluation)
     if images:
         (run / "samples" / "cat").mkdir(parents=True)
         labels = ["ground truth", "teacher", method, "bicubic"]
@@ -131,11 +140,10 @@ def test_seeds_become_a_mean_and_a_deviation(tmp_path: Path) -> None:
     bicubic, student, teacher = compare(runs).rows
 
     assert (bicubic.label, student.label, teacher.label) == ("bicubic", "dukd", "EDSR")
-    assert student.runs == ("a", "b")
-    psnr = student.sets["Set5"].values["psnr_y"]
-    assert psnr.n == 2
-    assert psnr.mean == pytest.approx(32.0)
-    assert psnr.deviation == pytest.approx(math.sqrt(0.02))
+    assert student.values["runs"] == "a b"
+    psnr = student.sets["Set5"]["psnr_y"]
+    assert psnr == Spread(pytest.approx(32.0), pytest.approx(math.sqrt(0.02)), 2)
+    assert student.value("seeds") == 2
 
 
 def test_gain_and_share_of_the_gap(tmp_path: Path) -> None:
@@ -144,23 +152,22 @@ def test_gain_and_share_of_the_gap(tmp_path: Path) -> None:
 
     rows = {row.label: row.sets["Set5"] for row in compare(runs).rows}
 
-    assert rows["dukd"].gain == pytest.approx(3.5)
-    assert rows["dukd"].gap_closed == pytest.approx(0.25)
-    assert rows["scratch"].gap_closed is None
-    assert rows["bicubic"].gain is None
-    assert rows["EDSR"].gain == pytest.approx(5.0)
+    assert rows["dukd"]["gain"] == pytest.approx(3.5)
+    assert rows["dukd"]["gap_closed"] == pytest.approx(0.25)
+    assert "gap_closed" not in rows["scratch"]
+    assert "gain" not in rows["bicubic"]
+    assert rows["EDSR"]["gain"] == pytest.approx(5.0)
 
 
-def test_a_baseline_that_was_evaluated_beside_it_serves_as_scratch(tmp_path: Path) -> None:
-    run = _run(tmp_path, "a", psnr=31.5, teacher="")
-    evaluation = json.loads((run / "evaluation.json").read_text())
-    evaluation["rows"].append(_row("baseline", "scratch", 31.0))
-    (run / "evaluation.json").write_text(json.dumps(evaluation))
+def test_the_gap_is_closed_by_the_same_student_only(tmp_path: Path) -> None:
+    """A smaller student from scratch is no start of the way; neither are two of them."""
+    scratch = _run(tmp_path, "a", method="scratch", psnr=31.0)
+    text = read_with_header(scratch / "experiment.yaml").text.replace("width: 64", "width: 32")
+    (scratch / "experiment.yaml").write_text(with_header(text))
 
-    table = compare([run, _run(tmp_path, "b", method="logits", psnr=32.0)])
+    table = compare([scratch, _run(tmp_path, "b", psnr=31.5)])
 
-    assert [row.label for row in table.rows] == ["bicubic", "scratch", "dukd", "logits", "EDSR"]
-    assert [row.sets["Set5"].gap_closed for row in table.rows] == [None, None, 0.25, 0.5, None]
+    assert "gap" not in table.to_markdown()
 
 
 @pytest.mark.parametrize(
@@ -180,9 +187,6 @@ def test_a_baseline_that_was_evaluated_beside_it_serves_as_scratch(tmp_path: Pat
             {"teacher": "ab" * 32},
             r"\(teacher_sha256\) .*: a has bb, b has abababababab…; report them apart",
         ),
-        ({"reached": 50}, "b was saved at step 50 of 100: resume it first"),
-        ({"evaluated": False}, r"b was not evaluated: it has no evaluation\.json"),
-        ({"psnr": "high"}, r"evaluation\.json: 'high' stands where a number belongs"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(
@@ -192,6 +196,47 @@ def test_runs_that_do_not_belong_together_are_refused(
 
     with pytest.raises(ReportError, match=message):
         compare(runs)
+
+
+def test_all_differences_are_listed_at_once(tmp_path: Path) -> None:
+    runs = [_run(tmp_path, "a"), _run(tmp_path, "b", steps=90, data="cc", scale=4)]
+
+    with pytest.raises(ReportError, match=r"(?s)steps.*\n.*data_digest.*\n.*differ in scale"):
+        compare(runs)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"reached": 50}, "b was saved at step 50 of 100: resume it first"),
+        ({"evaluated": False}, "b was not evaluated: it has no evaluation.json"),
+    ],
+)
+def test_a_run_that_is_not_ready_does_not_end_the_rest(
+    tmp_path: Path, other: dict[str, Any], message: str
+) -> None:
+    runs = [_run(tmp_path, "a"), _run(tmp_path, "b", method="logits", **other), tmp_path / "none"]
+
+    table = compare(runs)
+
+    assert [row.label for row in table.rows] == ["bicubic", "dukd", "EDSR"]
+    assert "none holds no run" in table.problems[0]
+    assert message in table.problems[1]
+    with pytest.raises(ReportError, match=message):
+        compare(runs[1:2])
+
+
+def test_figures_that_were_altered_are_not_compared(tmp_path: Path) -> None:
+    runs = [_run(tmp_path, "a"), _run(tmp_path, "b", method="logits")]
+    path = runs[1] / "evaluation.json"
+    path.write_text(path.read_text().replace("32.0", "35.0"))
+
+    (problem,) = compare(runs).problems
+
+    assert "it was altered after it was measured; run dukd evaluate again" in problem
+    page = report(runs, tmp_path / "out.html").read_text()
+    assert "Without figures: b: " in page
+    assert "b, step 100: 31.00" in page  # its curves are there all the same
 
 
 def test_a_self_ensemble_is_marked(tmp_path: Path) -> None:
@@ -222,15 +267,16 @@ def test_the_table_as_markdown(tmp_path: Path) -> None:
         [_run(tmp_path, "a", method="scratch", psnr=31.0), _run(tmp_path, "b", psnr=31.5)]
     )
 
-    assert table.to_markdown() == (
-        "| Model | Set5 | Gain | Gap closed | Parameters | MACs |\n"
-        "| :-- | --: | --: | --: | --: | --: |\n"
-        "| bicubic | 28.00 / 0.9000 | – | – | – | – |\n"
-        "| scratch | 31.00 / 0.9000 | +3.00 | – | 1.5 M | 1 G |\n"
-        "| dukd | 31.50 / 0.9000 | +3.50 | 25 % | 1.5 M | 1 G |\n"
-        "| EDSR | 33.00 / 0.9000 | +5.00 | – | 43 M | – |\n\n"
-        "PSNR-Y in dB / SSIM-Y. Gain over bicubic and share of the gap are in PSNR-Y on Set5. "
-        "×2; 100 steps; border: 2 px.\n"
+    assert table.to_markdown().replace(NOTHING, "-") == (
+        "| model | parameters | MACs | time per image | Set5 PSNR-Y / SSIM-Y | Set5 gap closed |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "| bicubic | - | - | - | 28.00 / 0.9000 | - |\n"
+        "| scratch | 1,500,000 | 1 G | 500 ms | 31.00 / 0.9000 | - |\n"
+        "| dukd | 1,500,000 | 1 G | 500 ms | 31.50 / 0.9000 | 25 % |\n"
+        "| EDSR | 43,000,000 | - | - | 33.00 / 0.9000 | - |\n\n"
+        "Gap closed: share of the way from the same student trained from scratch, at equal steps, "
+        "to the teacher, in PSNR-Y.\n\n"
+        "x2, float32, 100 steps. border: 2 px.\n"
     )
 
 
@@ -242,7 +288,7 @@ def test_the_table_as_data(tmp_path: Path) -> None:
     assert lines[0]["psnr_y"] == "28.0"
     assert lines[1]["parameters"] == "1500000"
     rows = json.loads(table.to_json(), parse_constant=pytest.fail)["rows"]
-    assert rows[1]["sets"]["Set5"]["values"]["psnr_y"]["mean"] == "inf"
+    assert rows[1]["sets"]["Set5"]["psnr_y"] == "inf"
 
 
 # The page
@@ -287,7 +333,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     evaluation = json.loads((run / "evaluation.json").read_text())
     evaluation["protocol"] = {HOSTILE: HOSTILE}
     evaluation["rows"][0] |= {"label": HOSTILE, "sets": {HOSTILE: {"psnr_y": 1, "images": 1}}}
-    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    _sign(run / "evaluation.json", evaluation)
     (run / "log.jsonl").write_bytes(
         with_crc({"kind": "train", "step": 1, "losses": {HOSTILE: 1, "x": HOSTILE, "\\ud800": 2}})
         + with_crc({"kind": "validation", "step": 1, "sets": {HOSTILE: {"psnr_y": 1}, "y": 3}})
@@ -324,7 +370,7 @@ def test_a_damaged_list_of_samples_is_named(tmp_path: Path, index: str) -> None:
     run = _run(tmp_path, "a", images=True)
     (run / "samples" / "index.json").write_text(index)
 
-    with pytest.raises(ReportError, match=r"index\.json is no list of samples"):
+    with pytest.raises(ReportError, match=r"index\.json is not a list of samples"):
         report([run], tmp_path / "out.html")
 
 
@@ -332,7 +378,7 @@ def test_a_file_that_is_no_png_is_refused(tmp_path: Path) -> None:
     run = _run(tmp_path, "a", images=True)
     (run / "samples" / "cat" / "dukd.png").write_bytes(b"<svg onload=x>")
 
-    with pytest.raises(ReportError, match=r"dukd\.png is no PNG"):
+    with pytest.raises(ReportError, match=r"dukd\.png is not a PNG"):
         report([run], tmp_path / "out.html")
 
 

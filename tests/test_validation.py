@@ -14,7 +14,8 @@ from PIL import Image
 from dukd import images
 from dukd.data.pairs import find_pairs, load
 from dukd.evaluation import metrics
-from dukd.evaluation.evaluate import answer
+from dukd.evaluation.output import output
+from dukd.evaluation.sets import open_sets, set_name, some
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks import EDSRConfig, Network, SMFANetConfig
@@ -22,7 +23,7 @@ from dukd.networks.files import weights
 from dukd.training.experiment import Evaluation
 from dukd.training.samples import busiest, write_samples
 from dukd.training.trial import try_teacher
-from dukd.training.validation import Validation, open_sets, set_name, some
+from dukd.training.validation import Validation
 from stand_ins import Nearest
 
 CPU = torch.device("cpu")
@@ -170,7 +171,7 @@ def test_a_validation_is_the_mean_over_each_set(reddish: Validation) -> None:
     student, teacher = Nearest.of(2), repeater(RIGHT)
     pairs = reddish.sets["reddish"]
     expected = [
-        metrics.psnr_y(answer(student, lr)[0], to_tensor(hr), border=2).item()
+        metrics.psnr_y(output(student, lr)[0], to_tensor(hr), border=2).item()
         for lr, hr in map(load, pairs)
     ]
 

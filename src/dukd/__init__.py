@@ -14,9 +14,8 @@ From a teacher to a student that is measured and used::
         evaluation=replace(made.evaluation, sets=(Path("valid"),)),
     )
     student = dukd.load(dukd.train(experiment, Path("runs/mine")))
-    sets = {"Set5": dukd.find_pairs(Path("Set5"), scale=2)}
-    mine = dukd.Candidate(model="student", label="mine", network=student.network)
-    print(dukd.evaluate([mine], sets).to_markdown())
+    table = dukd.evaluate(["bicubic", student], {"Set5": "Set5"}, teacher="teacher.pth")
+    print(table.to_markdown())
     dukd.upscale(student, ["holiday"], "out")
     student("photo.jpg").save("large.png")
     dukd.export(student.network, "student.onnx")
@@ -33,7 +32,9 @@ if TYPE_CHECKING:
     from dukd.data.pack import Pack
     from dukd.data.pairs import find_pairs
     from dukd.deploy import ONNX, Model, OpenVINO, UpscaleOptions, Weights, export, load, upscale
-    from dukd.evaluation.evaluate import Candidate, evaluate
+    from dukd.evaluation.candidates import Candidate
+    from dukd.evaluation.evaluate import evaluate
+    from dukd.evaluation.sets import Inputs
     from dukd.methods import DUKD, Logits, Method, Scratch
     from dukd.networks import (
         EDSRConfig,
@@ -71,7 +72,9 @@ _HOMES = {
         "load",
         "upscale",
     ),
-    "dukd.evaluation.evaluate": ("Candidate", "evaluate"),
+    "dukd.evaluation.candidates": ("Candidate",),
+    "dukd.evaluation.evaluate": ("evaluate",),
+    "dukd.evaluation.sets": ("Inputs",),
     "dukd.methods": ("DUKD", "Logits", "Method", "Scratch"),
     "dukd.networks": (
         "EDSRConfig",
@@ -108,6 +111,7 @@ __all__ = [
     "EDSRConfig",
     "Evaluation",
     "Experiment",
+    "Inputs",
     "Logits",
     "Method",
     "Model",

@@ -65,7 +65,7 @@ class Bench:
             raise ValueError("--cuda-graphs are recorded by torch.compile: add --compile")
         if self.threads:
             torch.set_num_threads(self.threads)
-        say(self.measured(by_name(self.device)).to_markdown())
+        say(self.measured(by_name(self.device)).table().to_markdown())
         return 0
 
     def measured(self, device: torch.device) -> speed.Result:

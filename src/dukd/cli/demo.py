@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dukd.cli.terminal import Bar, say, table
 from dukd.core.text import shown
-from dukd.evaluation import evaluate
 from dukd.recipes import demo
+from dukd.runs.compare import DEFINITION
 from dukd.training import loop
 
 
@@ -45,32 +45,13 @@ class Demo:
             f"x{outcome.table.scale}, {self.steps} steps each, measured on photographs held out "
             f"({judges}):\n"
         )
-        table(*_columns(outcome.table), right=True)
+        shown_ = outcome.table.only(
+            "parameters", "psnr_y", "gain", "ssim_y", "agreement", "gap_closed"
+        )
+        table(*shown_.cells(), right=True)
         say(
             "\nPSNR-Y and SSIM-Y: of the luma, against the truth. Agreement: PSNR-Y against the "
-            "teacher's output.\nGap closed: share of the way from the student trained from "
-            "scratch to the teacher, in PSNR-Y."
+            f"teacher's outputs.\n{DEFINITION}"
         )
         say(f"\nThe page with curves and images: {shown(outcome.page)}")
         return 0
-
-
-def _columns(measured: evaluate.Table) -> tuple[list[str], list[list[str]]]:
-    """The table, narrow enough for a terminal."""
-    header = ["model", "parameters", "PSNR-Y", "over bicubic", "SSIM-Y", "agreement", "gap closed"]
-    ((name, bicubic),) = measured.rows[0].sets.items()
-    lines: list[list[str]] = []
-    for row in measured.rows:
-        s, gap = row.sets[name], measured.gap_closed(row, name)
-        lines.append(
-            [
-                row.label,
-                f"{row.parameters:,}" if row.parameters else "",
-                f"{s.psnr_y:.2f} dB",
-                f"{s.psnr_y - bicubic.psnr_y:+.2f} dB" if row is not measured.rows[0] else "",
-                f"{s.ssim_y:.4f}",
-                f"{s.agreement:.2f} dB" if s.agreement is not None else "",
-                f"{100 * gap:.0f} %" if gap is not None else "",
-            ]
-        )
-    return header, lines

@@ -9,11 +9,11 @@ from typing import Annotated
 import tyro
 from torch import nn
 
-from dukd.cli.evaluate import read_silent
+from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import say
 from dukd.core.files import write_text
 from dukd.core.text import shown
-from dukd.deploy.model import file_of
+from dukd.evaluation.candidates import Unsaid, read, weights_of
 from dukd.methods import Aggregation
 from dukd.networks import Network, gather
 from dukd.networks.files import weights
@@ -49,13 +49,12 @@ class Ensemble:
         if self.out.suffix != ".safetensors":
             raise ValueError(f"--out is to end in .safetensors, but got {shown(self.out)}")
         members: dict[str, Network] = {}
+        unsaid = Unsaid(
+            value_range=self.value_range, mean=self.mean, residual_scale=self.residual_scale
+        )
         for path in self.teachers:
-            members[member_name(path, members)] = read_silent(
-                file_of(path),
-                value_range=self.value_range,
-                mean=self.mean,
-                residual_scale=self.residual_scale,
-            )
+            network = read(weights_of(path), unsaid, note_assumed)
+            members[member_name(path, members)] = network
         joined = gather(members, width=self.width, blocks=self.blocks)
         plan = self.out.with_suffix(".yaml")
         if plan.exists():

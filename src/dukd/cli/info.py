@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from itertools import islice, pairwise
 from pathlib import Path
@@ -25,8 +25,9 @@ from dukd.methods import Method
 from dukd.networks import NetworkConfig, Quantized, macs
 from dukd.networks.files import weights
 from dukd.recipes.ablations import ABLATIONS
-from dukd.runs import compare
 from dukd.runs.directory import Run
+from dukd.runs.summary import Summary
+from dukd.runs.summary import read as summarize
 
 _LOOKED_AT = 1000  # files in search of an image
 _WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are counted
@@ -129,39 +130,39 @@ def numbers(config: NetworkConfig) -> str:
 
 def run_facts(path: Path) -> dict[str, object]:
     """How far a run has come, how good its student is, and how to go on."""
-    story = compare.read(path)
+    found = summarize(path)
     run = Run.open(path)
     holder = holder_of(run)
-    steps = story.steps or 0
-    trained = [r for r in story.records if r.get("kind") == "train"]
-    checks = [r for r in story.records if r.get("kind") == "validation"]
+    steps = found.steps or 0
+    trained = [r for r in found.records if r.get("kind") == "train"]
+    checks = [r for r in found.records if r.get("kind") == "validation"]
     saved = run.steps()
     if holder:
         state, advice = f"running: {holder}", None
-    elif story.finished:
+    elif found.finished:
         state, advice = (
             "finished",
-            f"dukd evaluate {shown(path)} --sets ..." if story.evaluation is None else None,
+            f"dukd evaluate {shown(path)} --sets ..." if found.evaluation is None else None,
         )
     elif saved:
         state, advice = "stopped", f"dukd train {shown(path)} --resume"
     else:
         state, advice = "stopped before anything was saved", "delete it and begin again"
     origin = [
-        f"{key}: {story.facts[key]}"
+        f"{key}: {found.facts[key]}"
         for key in ("command", "started", "dukd", "torch")
-        if key in story.facts
+        if key in found.facts
     ]
     return {
         "run": shown(path),
         "state": state,
         "next": advice,
         "student": _described(
-            story.experiment.get("student"), story.facts.get("student_parameters")
+            found.experiment.get("student"), found.facts.get("student_parameters")
         ),
-        "teacher": _teacher(story),
-        "method": _described(story.experiment.get("method")),
-        "steps": f"{story.reached:,} of {steps:,}" + (f", saved at {saved[-1]:,}" if saved else ""),
+        "teacher": _teacher(found),
+        "method": _described(found.experiment.get("method")),
+        "steps": f"{found.reached:,} of {steps:,}" + (f", saved at {saved[-1]:,}" if saved else ""),
         "losses": _losses(trained[-1]) if trained else None,
         "validation": _scores(checks[-1]) if checks else None,
         "best": _scores(max(checks, key=_first_score)) if checks else None,
@@ -197,16 +198,16 @@ def _short(value: object) -> str:
     )
 
 
-def _teacher(story: compare.Story) -> str | None:
-    teacher = story.experiment.get("teacher")
+def _teacher(found: Summary) -> str | None:
+    teacher = found.experiment.get("teacher")
     if not isinstance(teacher, dict):
         return None
-    parameters = story.facts.get("teacher_parameters")
+    parameters = found.facts.get("teacher_parameters")
     size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
     return f"{cast('dict[str, object]', teacher).get('weights')}{size}"
 
 
-def _losses(record: dict[str, Any]) -> str:
+def _losses(record: Mapping[str, Any]) -> str:
     parts = ", ".join(f"{name} {float(value):.4f}" for name, value in record["losses"].items())
     speed = float(record["images_per_second"])
     return (
@@ -214,12 +215,12 @@ def _losses(record: dict[str, Any]) -> str:
     )
 
 
-def _scores(record: dict[str, Any]) -> str:
+def _scores(record: Mapping[str, Any]) -> str:
     scores = ", ".join(f"{name} {float(s['psnr_y']):.3f} dB" for name, s in record["sets"].items())
     return f"{scores} at step {record['step']:,}"
 
 
-def _first_score(record: dict[str, Any]) -> float:
+def _first_score(record: Mapping[str, Any]) -> float:
     return float(next(iter(record["sets"].values()))["psnr_y"])
 
 

@@ -22,8 +22,7 @@ from dukd.cli.commands import COMMANDS
 from dukd.cli.terminal import err, say, table
 from dukd.core.text import shown
 
-PARTIAL, USAGE, BAD_DATA, INTERNAL, CANNOT_WRITE, IO_ERROR, RESUME, INTERRUPTED = (
-    1,
+USAGE, BAD_DATA, INTERNAL, CANNOT_WRITE, IO_ERROR, RESUME, INTERRUPTED = (
     2,
     65,
     70,
@@ -187,6 +186,7 @@ def _own(error: Exception) -> int | None:
     from dukd.images import ImageError  # noqa: PLC0415  likewise
     from dukd.networks.files.weights import WeightsError  # noqa: PLC0415  likewise
     from dukd.runs.checkpoint import CheckpointError, DiskFullError  # noqa: PLC0415  likewise
+    from dukd.runs.results import ResultsError  # noqa: PLC0415  likewise
     from dukd.training.loop import Interrupted, NonFiniteError  # noqa: PLC0415  likewise
 
     match error:
@@ -194,7 +194,9 @@ def _own(error: Exception) -> int | None:
             return RESUME
         case DiskFullError():
             return CANNOT_WRITE
-        case ImageError() | PairsError() | PackError() | CheckpointError() | WeightsError():
+        case ImageError() | PairsError() | PackError() | CheckpointError():
+            return BAD_DATA
+        case WeightsError() | ResultsError():
             return BAD_DATA
         case NonFiniteError():
             return USAGE

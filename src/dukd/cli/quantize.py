@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from dukd.cli.evaluate import tell
+from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import note, say, table
 from dukd.core.text import shown
 from dukd.data.pairs import find_pairs
@@ -53,7 +53,7 @@ class Quantize(Options):
             "mean": self.mean,
             "residual_scale": self.residual_scale,
         }
-        tell(weights.inspect(path, **numbers))  # pyright: ignore[reportArgumentType]  its own three
+        note_assumed(weights.inspect(path, **numbers))  # pyright: ignore[reportArgumentType]  its own three
         network = weights.read(path, **numbers).frozen()  # pyright: ignore[reportArgumentType]  likewise
         photographs = middles(find_pairs(self.images, scale=network.scale), self.count)
         judged = photographs

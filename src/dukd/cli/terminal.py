@@ -11,6 +11,9 @@ from rich.table import Column, Table
 
 from dukd.core.text import duration, shown
 
+PARTIAL = 1
+"""Exit code where some of several things could not be done."""
+
 _LOG_WIDTH = 100_000  # a log has no width at which lines should break
 _QUIET = 300.0  # seconds without a line in a log, at most
 
@@ -42,6 +45,13 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Print something by the way, to standard error."""
     err.print(f"[dim]{escape(text)}[/dim]")
+
+
+def warn(text: str, items: Iterable[str]) -> None:
+    """Print what went wrong in part, and each item below it, to standard error."""
+    err.print(f"[bold red]dukd:[/] {escape(text)}")
+    for item in items:
+        err.print(shown(item), markup=False)
 
 
 def facts(pairs: Mapping[str, object]) -> None:

@@ -11,7 +11,7 @@ import tyro
 from typing_extensions import override
 
 from dukd import images
-from dukd.cli.evaluate import tell
+from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import Bar, err, note, say
 from dukd.core.config import nearest
 from dukd.core.device import by_name
@@ -71,7 +71,7 @@ class Upscale(UpscaleOptions):
                 f"make a file that says so: dukd export {shown(self.model)} -o sure.safetensors "
                 "with {options}"
             )
-            tell(weights.inspect(file_of(self.model, best=self.best)), how=how)
+            note_assumed(weights.inspect(file_of(self.model, best=self.best)), how=how)
             size = f", {model.network.parameter_count():,} parameters"
         where = self.device if self.ray_address else by_name(self.device)
         workers = f", {self.workers} workers" if self.workers else ""
@@ -132,7 +132,7 @@ class Export:
             residual_scale=self.residual_scale,
         )
         network.frozen()
-        tell(contents)
+        note_assumed(contents)
         with Bar() as progress:
             done = export(network, self.out, self.runtime, progress=progress)
         say(

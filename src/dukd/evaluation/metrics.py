@@ -1,6 +1,6 @@
 """What super-resolution papers measure, with their conventions.
 
-The answer and the ground truth are rounded to 8 bits, reduced to luma where the name says so
+The output and the ground truth are rounded to 8 bits, reduced to luma where the name says so
 (BT.601, 16 to 235, not rounded), and compared without a frame of ``border`` pixels, with 255 as the
 peak. Tables hold the mean over images of each image's value, never the value of a mean error. The
 numbers agree with BasicSR's to 1e-4.
@@ -8,14 +8,23 @@ numbers agree with BasicSR's to 1e-4.
 A gray image is measured as its replication in R, G and B, which compresses it to 219 / 255 of its
 contrast, as the field's Python code does. Tables that took the gray values of Set14's ``bridge`` as
 luma are lower by up to 0.1 dB.
+
+A metric is a function of tensors, and a class that says what the function needs and how its values
+are shown. The classes are found by name: a new one, also in a plug-in, appears wherever networks
+are measured.
 """
 
 import math
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from dukd.core.config import nearest
+from dukd.core.registry import known
 from dukd.images.color import luma
 
 _WINDOW = 11
@@ -47,12 +56,15 @@ def psnr_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
 
 
 def psnr_rgb(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
-    """Peak signal-to-noise ratio over all three channels; arguments and result as for ``psnr_y``."""
+    """Peak signal-to-noise ratio over all three channels, as ``psnr_y`` otherwise."""
     return _psnr(*_compared(sr, hr, border))
 
 
 def ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
-    """Structural similarity of the luma: Wang et al., IEEE TIP 2004, window 11 x 11, Gaussian with sigma 1.5.
+    """Structural similarity of the luma: window 11 x 11, Gaussian with sigma 1.5.
+
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE
+    TIP 2004.
 
     Only windows that lie inside the image count (MATLAB's "valid"), and the variances are those of
     the window, not sample estimates.
@@ -72,32 +84,16 @@ def ssim_y(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
 
 
 def ssim_rgb(sr: Tensor, hr: Tensor, *, border: int) -> Tensor:
-    """Structural similarity, the mean of the three channels'; arguments and result as for ``ssim_y``."""
+    """Structural similarity, the mean of the three channels', as ``ssim_y`` otherwise."""
     return _ssim(*_compared(sr, hr, border, least=_WINDOW))
 
 
-class Quality(NamedTuple):
-    """The four values that tables hold, each ``(n,)``, float64."""
-
-    psnr_y: Tensor
-    ssim_y: Tensor
-    psnr_rgb: Tensor
-    ssim_rgb: Tensor
-
-
-def quality(sr: Tensor, hr: Tensor, *, border: int) -> Quality:
-    """All four at once, which rounds and reduces to luma only once; arguments as for ``ssim_y``."""
-    a, b = _compared(sr, hr, border, least=_WINDOW)
-    y, z = _lumas(a, b)
-    return Quality(_psnr(y, z), _ssim(y, z), _psnr(a, b), _ssim(a, b))
-
-
 def agreement(student: Tensor, teacher: Tensor, *, border: int) -> Tensor:
-    """How alike two networks answer: PSNR on luma between their outputs, both rounded to 8 bits.
+    """How alike two outputs are: PSNR of the luma between them, both rounded to 8 bits.
 
     Args:
         student: ``(n, 3, h, w)``, RGB in [0, 1]; values outside are clamped.
-        teacher: The other answer, same shape.
+        teacher: The other output, same shape.
         border: Pixels left out on every side; the scale, as for ``psnr_y``.
 
     Returns:
@@ -168,7 +164,7 @@ def _similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Gaussian means over windows inside the image: ``(n, c, h, w)`` to ``(n, c, h - 10, w - 10)``."""
+    """Gaussian means over windows inside: ``(n, c, h, w)`` to ``(n, c, h - 10, w - 10)``."""
     # Shifted additions: in float64 on a CPU five times as fast as a separable convolution.
     for axis in (-2, -1):
         count = x.shape[axis] - _WINDOW + 1
@@ -187,3 +183,158 @@ def _gaussian() -> list[float]:
 
 
 _GAUSSIAN = _gaussian()
+
+
+class Metric(ABC):
+    """Judges one output at a time, by the truth, by the teacher's output, or alone.
+
+    Values of a set of images are means over the images.
+    """
+
+    name: ClassVar[str]
+    """Name in options and files, such as ``psnr_y``."""
+    title: ClassVar[str]
+    """Heading in tables, such as ``PSNR-Y``."""
+    unit: ClassVar[str] = ""
+    """Unit of its values, such as ``dB``."""
+    digits: ClassVar[int] = 2
+    """Decimals that papers print."""
+    better: ClassVar[Literal["higher", "lower"]] = "higher"
+    """Which values are good."""
+    reference: ClassVar[Literal["truth", "teacher", "none"]] = "truth"
+    """What an output is compared with."""
+    least: ClassVar[int] = 1
+    """Rows and columns that have to be left inside the border."""
+    chosen: ClassVar[bool] = True
+    """Whether it is measured where no metrics are named."""
+    protocol: ClassVar[Mapping[str, str]] = {}
+    """How the value is made, in phrases by their subject, which stand below tables."""
+
+    @abstractmethod
+    def __call__(self, sr: Tensor, other: Tensor, border: int) -> Tensor:
+        """Measure a batch.
+
+        Args:
+            sr: ``(n, 3, h, w)``, RGB in [0, 1]; values outside are clamped.
+            other: What ``reference`` names, same shape; ``sr`` itself for ``none``.
+            border: Pixels left out on every side.
+
+        Returns:
+            ``(n,)``, float64; NaN where an image is none that the metric can judge.
+        """
+
+
+class PSNRY(Metric):
+    """See ``psnr_y``."""
+
+    name = "psnr_y"
+    title = "PSNR-Y"
+    unit = "dB"
+    protocol: ClassVar = {"luma": "BT.601 studio range as MATLAB's rgb2ycbcr, not rounded"}
+
+    @override
+    def __call__(self, sr: Tensor, other: Tensor, border: int) -> Tensor:
+        return psnr_y(sr, other, border=border)
+
+
+class SSIMY(Metric):
+    """See ``ssim_y``."""
+
+    name = "ssim_y"
+    title = "SSIM-Y"
+    digits = 4
+    least = _WINDOW
+    protocol: ClassVar = {"ssim": "11 x 11 Gaussian, sigma 1.5, inside the image only"}
+
+    @override
+    def __call__(self, sr: Tensor, other: Tensor, border: int) -> Tensor:
+        return ssim_y(sr, other, border=border)
+
+
+class PSNRRGB(Metric):
+    """See ``psnr_rgb``."""
+
+    name = "psnr_rgb"
+    title = "PSNR-RGB"
+    unit = "dB"
+
+    @override
+    def __call__(self, sr: Tensor, other: Tensor, border: int) -> Tensor:
+        return psnr_rgb(sr, other, border=border)
+
+
+class SSIMRGB(Metric):
+    """See ``ssim_rgb``."""
+
+    name = "ssim_rgb"
+    title = "SSIM-RGB"
+    digits = 4
+    least = _WINDOW
+
+    @override
+    def __call__(self, sr: Tensor, other: Tensor, border: int) -> Tensor:
+        return ssim_rgb(sr, other, border=border)
+
+
+class Agreement(Metric):
+    """See ``agreement``."""
+
+    name = "agreement"
+    title = "agreement"
+    unit = "dB"
+    reference = "teacher"
+    protocol: ClassVar = {"agreement": "PSNR-Y between an output and the teacher's"}
+
+    @override
+    def __call__(self, sr: Tensor, other: Tensor, border: int) -> Tensor:
+        return agreement(sr, other, border=border)
+
+
+_FIRST = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "agreement")
+"""The order of tables; what is not listed follows by name."""
+
+
+def find(names: Collection[str] = ()) -> dict[str, Metric]:
+    """Metrics by name, in the order of tables.
+
+    Args:
+        names: Which ones; without any, those that are measured where none is named.
+
+    Raises:
+        ValueError: If there is none of a name.
+    """
+    every: dict[str, type[Metric]] = known(Metric)
+    for name in names:
+        if name not in every:
+            raise ValueError(
+                f"there is no metric {name!r}{nearest(name, every)}; there are {', '.join(every)}"
+            )
+    order = sorted(every, key=lambda name: (*_FIRST, name).index(name))
+    wanted = [name for name in order if (name in names if names else every[name].chosen)]
+    return {name: every[name]() for name in wanted}
+
+
+def measure(
+    metrics: Sequence[Metric],
+    sr: Tensor,
+    *,
+    truth: Tensor | None = None,
+    teacher: Tensor | None = None,
+    border: int,
+) -> dict[str, float]:
+    """Values of one output, by the metrics' names, as far as there is what they compare with.
+
+    Args:
+        metrics: What to measure.
+        sr: ``(1, 3, h, w)``, RGB in [0, 1].
+        truth: The ground truth, same shape.
+        teacher: The teacher's output, same shape.
+        border: Pixels left out on every side.
+    """
+    others = {"truth": truth, "teacher": teacher, "none": sr}
+    found: dict[str, float] = {}
+    for metric in metrics:
+        other = others[metric.reference]
+        if other is not None:
+            found[metric.name] = metric(sr, other, border).item()
+    return found

@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dukd.core.text import elapsed, percent
+from dukd.evaluation.table import Column, Row, Table, decimals
 from dukd.networks.compile import as_written
 
 Precision = Literal["float32", "bfloat16"]
@@ -84,32 +86,41 @@ class Result:
         """Seconds that a way takes."""
         return next(t for t in self.timings if t.name == name).median
 
-    def to_markdown(self) -> str:
-        """A table with a line per way."""
-        lines = [
-            f"{self.what}; peak memory {self.memory_mb} MB",
-            *(f"{note}." for note in self.notes),
-            "",
-            f"| way | median | spread | {self.unit} per second | ratio | share of peak |",
-            "|---|---|---|---|---|---|",
-        ]
+    def table(self) -> Table:
+        """A row per way."""
+        rows: list[Row] = []
         for t in self.timings:
-            share, best = "-", self.ceilings.get(t.name, self.ceiling)
+            best = self.ceilings.get(t.name, self.ceiling)
+            share = None
             if t.name in self.flops and best is not None:
-                share = f"{100 * self.flops[t.name] / t.median / best.flops:.0f} %"
-            lines.append(
-                f"| {t.name} | {_seconds(t.median)} | {_spread(t)} | "
-                f"{self.per_run / t.median:.4g} | {self.ratio(t.name):.2f} | {share} |"
-            )
-        return "\n".join(lines) + "\n"
+                share = self.flops[t.name] / t.median / best.flops
+            values = {
+                "median": t.median,
+                "spread": t.spread if len(t.seconds) > 1 else None,
+                "per_second": self.per_run / t.median,
+                "ratio": self.ratio(t.name),
+                "share_of_peak": share,
+            }
+            rows.append(Row(label=t.name, values=values))
+        return Table(
+            of="way",
+            rows=tuple(rows),
+            columns=_columns(self.unit),
+            heading=(
+                f"{self.what}; peak memory {self.memory_mb} MB",
+                *(f"{note}." for note in self.notes),
+            ),
+        )
 
 
-def _spread(timing: Timing) -> str:
-    return f"{100 * timing.spread:.0f} %" if len(timing.seconds) > 1 else "-"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.2f} ms"
+def _columns(unit: str) -> tuple[Column, ...]:
+    return (
+        Column(name="median", title="median", show=elapsed),
+        Column(name="spread", title="spread", show=percent),
+        Column(name="per_second", title=f"{unit} per second", show=lambda value: f"{value:.4g}"),
+        Column(name="ratio", title="ratio", show=decimals(2)),
+        Column(name="share_of_peak", title="share of peak", show=percent),
+    )
 
 
 _BURST = 5
@@ -159,7 +170,7 @@ def _wait(device: torch.device) -> None:
 
 
 def counted(way: Callable[[], object]) -> float:
-    """Floating-point operations of matrix products and convolutions in one run of a way, which is made."""
+    """Floating-point operations of matrix products and convolutions in one run, which is made."""
     with FlopCounterMode(display=False) as counter, as_written():
         way()
     return float(counter.get_total_flops())

@@ -10,7 +10,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -18,14 +18,16 @@ import torch
 
 from dukd import images
 from dukd.core.files import Progress, silent
-from dukd.data.pairs import find_pairs
-from dukd.evaluation import evaluate
+from dukd.evaluation.candidates import candidate
+from dukd.evaluation.evaluate import evaluate
+from dukd.evaluation.table import Table
 from dukd.images.resize import imresize_uint8
 from dukd.methods import DUKD, Logits, Method, Scratch
 from dukd.methods.base import needs_teacher
 from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
 from dukd.runs import results
+from dukd.runs.compare import compare
 from dukd.runs.directory import Run
 from dukd.runs.report import report
 from dukd.training import loop
@@ -97,7 +99,7 @@ HELD_OUT = (
 class Outcome:
     """What the demo leaves behind."""
 
-    table: evaluate.Table
+    table: Table
     """Everything measured on the photographs that judge."""
     page: Path
     """The HTML page."""
@@ -148,18 +150,12 @@ def demo(
                 "steps"
             )
         work.begin("measuring", "measure")
-        table = measure(runs, images / "held-out", progress=work.measured)
-    for run, row in zip(
-        runs, (r for r in table.rows if r.model in {"baseline", "student"}), strict=True
-    ):
-        beside = tuple(r for r in table.rows if r.model in {"bicubic", "teacher"})
-        rows = (*beside, replace(row, model="student"))
-        results.keep(run, replace(table, rows=rows))
+        measure(runs, images / "held-out", progress=work.measured)
     page = report(
         runs, out / "index.html", title="One small network, trained three ways", about=ABOUT
     )
     work.finish()
-    return Outcome(table, page)
+    return Outcome(compare(runs), page)
 
 
 def experiment(method: Method, images: Path, *, packs: Path, steps: int = STEPS) -> Experiment:
@@ -196,22 +192,15 @@ def experiment(method: Method, images: Path, *, packs: Path, steps: int = STEPS)
     )
 
 
-def measure(runs: Sequence[Path], held_out: Path, *, progress: Progress = silent) -> evaluate.Table:
-    """Measure the students of runs, the first the baseline, beside bicubic and the teacher."""
-    candidates = [evaluate.Candidate(model="bicubic", label="bicubic")]
-    for i, run in enumerate(runs):
-        student = weights.read(run / "student.safetensors").frozen()
-        candidates.append(
-            evaluate.Candidate(
-                model="student" if i else "baseline", label=run.name, network=student
-            ),
-        )
-    candidates.append(
-        evaluate.Candidate(model="teacher", label="teacher", network=weights.read(TEACHER).frozen())
+def measure(runs: Sequence[Path], held_out: Path, *, progress: Progress = silent) -> None:
+    """Measure the students of runs beside bicubic and the teacher; the runs keep the figures."""
+    table = evaluate(
+        ["bicubic", *runs],
+        {"held-out": held_out},
+        teacher=candidate(weights.read(TEACHER), model="teacher", label="teacher"),
+        progress=progress,
     )
-    return evaluate.evaluate(
-        candidates, {"held-out": find_pairs(held_out, scale=SCALE)}, progress=progress
-    )
+    results.keep_each(table, {run.name: run for run in runs})
 
 
 def write_photographs(photographs: Sequence[Photograph], folder: Path) -> None:

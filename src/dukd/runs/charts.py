@@ -1,4 +1,4 @@
-"""Line charts as SVG text: no script, colors from the page's style sheet (``--c0`` … and ``currentColor``)."""
+"""Line charts as SVG text: no script, colors from the page's style sheet (``--c0`` and on)."""
 
 import math
 from collections.abc import Sequence
@@ -49,24 +49,39 @@ def chart(lines: Sequence[Line], *, label: str, log: bool = False, digits: int =
         up = (min(max(_y(y, log=log), low), high) - low) / (high - low)
         return across, HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * up
 
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)} over steps">']
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(label)} over steps">'
+    ]
     for tick in _log_ticks(low, high) if log else ticks(low, high):
         _, y = place(0, tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        parts.append(
+            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>'
+        )
     for tick in ticks(0, right):
         x, _ = place(tick, 10**low if log else low)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">{steps(tick)}</text>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">'
+            f"{steps(tick)}</text>"
+        )
     base = HEIGHT - _BOTTOM
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>')
-    parts.append(f'<text class="what" x="{WIDTH - _RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step</text>')
+    parts.append(
+        f'<text class="what" x="{WIDTH - _RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step</text>'
+    )
     for line in shown:
         placed = [place(x, y) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
         parts.append(f'<polyline class="s{line.style % 6}" points="{path}"/>')
         for (x, y), (step, value) in zip(placed, line.points, strict=True):
             text = f"{line.name}, step {step:.0f}: {value:.{digits}f}"
-            parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(text)}</title></circle>')
+            parts.append(
+                f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5">'
+                f"<title>{escape(text)}</title></circle>"
+            )
     return "".join([*parts, "</svg>"])
 
 
@@ -78,10 +93,11 @@ def swatch(style: int) -> str:
 
 def dashes() -> str:
     """The style sheet's rules for curves: six colors that also differ in their dashes."""
-    return "".join(
-        f".s{index}{{stroke:var(--c{index});fill:none{f';stroke-dasharray:{dash}' if dash else ''}}}"
-        for index, dash in enumerate(_DASHES)
-    )
+    rules: list[str] = []
+    for index, dash in enumerate(_DASHES):
+        dashed = f";stroke-dasharray:{dash}" if dash else ""
+        rules.append(f".s{index}{{stroke:var(--c{index});fill:none{dashed}}}")
+    return "".join(rules)
 
 
 def ticks(low: float, high: float, *, count: int = 5) -> list[float]:
@@ -95,7 +111,7 @@ def ticks(low: float, high: float, *, count: int = 5) -> list[float]:
 
 def number(value: float) -> str:
     """A tick's number, short."""
-    if value and abs(value) < 1e-3:  # noqa: PLR2004
+    if value and abs(value) < 1e-3:
         return f"{value:.0e}".replace("e-0", "e-")
     return f"{value:.6g}"
 
@@ -113,7 +129,11 @@ def _y(value: float, *, log: bool) -> float:
 
 
 def _usable(points: Sequence[tuple[float, float]], *, log: bool) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in points if math.isfinite(x) and x >= 0 and math.isfinite(y) and (y > 0 or not log)]
+    return [
+        (x, y)
+        for x, y in points
+        if math.isfinite(x) and x >= 0 and math.isfinite(y) and (y > 0 or not log)
+    ]
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -135,8 +155,12 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten; only powers over many decades, even steps where fewer than three would do."""
-    factors = (1,) if high - low > 2.5 else (1, 2, 5)  # noqa: PLR2004
-    found = [factor * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for factor in factors]
+    """1, 2 and 5 times powers of ten; only powers over many decades, even steps over few."""
+    factors = (1,) if high - low > 2.5 else (1, 2, 5)
+    found = [
+        factor * 10.0**power
+        for power in range(math.floor(low), math.ceil(high) + 1)
+        for factor in factors
+    ]
     inside = [value for value in found if low <= math.log10(value) <= high]
-    return inside if len(inside) > 2 else ticks(10**low, 10**high)  # noqa: PLR2004
+    return inside if len(inside) > 2 else ticks(10**low, 10**high)

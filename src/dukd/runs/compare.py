@@ -1,502 +1,299 @@
-"""Several runs in one table, if they may stand in one: same steps, data, scale, teacher and protocol.
+"""Several runs in one table, if they may stand in one: same steps, data, teacher and protocol.
 
 Reads run directories only. Runs that differ in nothing but their seed become one row: mean and
-standard deviation.
+standard deviation. Here alone "gap closed" is computed: the share of the way from the same student
+trained from scratch, at equal steps, to the teacher, in PSNR-Y.
 """
 
-# ruff: noqa: RUF001 (the times sign, the dash and the minus are meant)
-
-import csv
-import io
-import json
-import math
 import re
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
+from math import isfinite, nan
 from pathlib import Path
-from typing import Any, Literal, cast
 
-import yaml
-
-from dukd.runs.results import file_name, outdated
+from dukd.core.text import compact, elapsed, percent, signed
+from dukd.evaluation.columns import columns_of
+from dukd.evaluation.evaluate import part_of_way
+from dukd.evaluation.table import Column, Row, Spread, Table, Value
 from dukd.runs.directory import Run
+from dukd.runs.results import outdated
+from dukd.runs.summary import EVALUATION, ReportError, Summary, read_all
 
-Model = Literal["bicubic", "baseline", "teacher", "student"]
-"""``baseline``: a student trained from scratch whose weights were given to the evaluation."""
-METRICS = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "agreement")
-_SMALLEST_GAP = 0.005  # dB: a share of less would be noise
-_LARGEST = 1 << 20
-EVALUATION = file_name()
-"""The file of a run that holds what was measured of it, unless another is asked for."""
+COLUMNS = (
+    Column(name="runs", title="runs", shown=False),
+    Column(name="seeds", title="seeds", show=lambda value: f"{value:.0f}"),
+    Column(name="steps", title="steps", shown=False),
+    Column(name="parameters", title="parameters", show=lambda value: f"{value:,.0f}"),
+    Column(name="macs", title="MACs", show=compact),
+    Column(name="seconds_per_image", title="time per image", show=elapsed),
+)
+GAIN = Column(name="gain", title="over bicubic", show=signed, unit="dB", shown=False)
+"""PSNR-Y above bicubic interpolation."""
+GAP_CLOSED = Column(name="gap_closed", title="gap closed", show=percent)
+"""Share of the way from the student trained from scratch to the teacher, in PSNR-Y."""
+DEFINITION = (
+    "Gap closed: share of the way from the same student trained from scratch, at equal steps, to "
+    "the teacher, in PSNR-Y."
+)
 
-
-class ReportError(ValueError):
-    """Runs that cannot be reported as asked; the message names what is missing or differs."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number measured once or several times."""
-
-    mean: float
-    deviation: float | None = None
-    """Standard deviation of a sample (n - 1); None for a single value."""
-    n: int = 1
-
-    @staticmethod
-    def of(values: Sequence[float]) -> "Spread":
-        """Mean and standard deviation."""
-        if len(values) == 1:
-            return Spread(values[0])
-        finite = all(math.isfinite(value) for value in values)
-        return Spread(statistics.fmean(values), statistics.stdev(values) if finite else None, len(values))
+_UNMEASURED = {"images", "seconds", "share", "gain", "gap_closed"}
+"""What an evaluation holds of a set beside its metrics."""
+_IN_DETAIL = {"psnr_rgb", "ssim_rgb"}
+"""Metrics for which there is no room where people read."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One model on one set of images."""
-
-    images: int
-    values: dict[str, Spread]
-    """By the names in ``METRICS``; what was not measured is left out."""
-    gain: float | None = None
-    """PSNR-Y above bicubic, in dB."""
-    gap_closed: float | None = None
-    """Share of the way from the student trained from scratch to its teacher, in PSNR-Y."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the table."""
-
-    label: str
-    model: Model
-    runs: tuple[str, ...] = ()
-    steps: int | None = None
-    parameters: int | None = None
-    macs: int | None = None
-    seconds_per_image: float | None = None
-    sets: dict[str, Score] = field(default_factory=dict[str, Score])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Story:
-    """What one run directory tells."""
-
-    name: str
-    directory: Path
-    experiment_text: str
-    experiment: dict[str, Any]
-    facts: dict[str, Any]
-    records: list[dict[str, Any]]
-    evaluation: dict[str, Any] | None
-    measured: Path
-    """The file that the evaluation stands in, or would."""
-    reached: int
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return _name(self.experiment.get("method"), "scratch")
-
-    @property
-    def steps(self) -> int | None:
-        """Steps asked for."""
-        try:
-            return int(str(_part(self.experiment, "optimization").get("steps")).replace("_", ""))
-        except ValueError:
-            return None
-
-    @property
-    def finished(self) -> bool:
-        """Whether all steps were done, and saved."""
-        return self.steps is None or self.saved >= self.steps
-
-    @property
-    def saved(self) -> int:
-        """The newest step that was saved."""
-        return max(Run(self.directory).steps(), default=0)
-
-    @property
-    def kin(self) -> str:
-        """The same for runs that differ in their seed only."""
-        optimization = {key: value for key, value in _part(self.experiment, "optimization").items() if key != "seed"}
-        return json.dumps({**self.experiment, "optimization": optimization}, sort_keys=True)
-
-
-def read(directory: Path, measured: str = EVALUATION) -> Story:
-    """Read what a run directory holds; only the experiment has to be there.
-
-    Args:
-        directory: The run directory.
-        measured: The file in it that holds the evaluation.
-
-    Raises:
-        dukd.runs.checkpoint.CheckpointError: If there is no run.
-        ReportError: If a file of it cannot be understood.
-    """
-    directory = Path(directory)
-    run = Run.open(directory)
-    text = run.experiment.read_text(encoding="utf-8", errors="replace")
-    try:
-        # Text only: what this loader makes is strings, lists and dictionaries, and nothing is
-        # resolved or built.
-        experiment = yaml.load(text, Loader=yaml.BaseLoader) if len(text) <= _LARGEST else None  # noqa: S506
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ReportError(f"{run.experiment} is no YAML: {error}") from error
-    if not isinstance(experiment, dict):
-        raise ReportError(f"{run.experiment} is no experiment")
-    records = cast("list[dict[str, Any]]", run.records())
-    logged = [record["step"] for record in records if isinstance(record.get("step"), int)]
-    evaluation = directory / measured
-    return Story(
-        name=directory.resolve().name,
-        directory=directory,
-        experiment_text=text,
-        experiment=cast("dict[str, Any]", experiment),
-        facts=_json(run.facts) if run.facts.exists() else {},
-        records=records,
-        evaluation=_json(evaluation) if evaluation.exists() else None,
-        measured=evaluation,
-        reached=max([0, *logged, *run.steps()]),
-    )
-
-
-def read_all(directories: Sequence[Path], measured: str = EVALUATION) -> list[Story]:
-    """Read runs; those of equal names are told apart by the folder they lie in."""
-    stories = [read(directory, measured) for directory in directories]
-    names = [story.name for story in stories]
-    long = [f"{story.directory.resolve().parent.name}/{story.name}" for story in stories]
-    unique = [name if names.count(name) == 1 else other for name, other in zip(names, long, strict=True)]
-    if len(set(unique)) < len(unique):
-        raise ReportError(f"a run is named twice: {', '.join(unique)}")
-    return [replace(story, name=name) for story, name in zip(stories, unique, strict=True)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Rows that may stand beside each other, and what they have in common."""
-
-    scale: int | None
-    steps: int | None
-    protocol: dict[str, str]
-    sets: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-    def to_markdown(self) -> str:
-        """A table for a README: PSNR-Y / SSIM-Y per set."""
-        head = ["Model", *self.sets, "Gain", "Gap closed", "Parameters", "MACs"]
-        lines = [
-            "| " + " | ".join(map(_cell, head)) + " |",
-            "|" + "|".join([" :-- ", *[" --: "] * (len(head) - 1)]) + "|",
-        ]
-        for row in self.rows:
-            scores = [row.sets.get(name) for name in self.sets]
-            first = scores[0] if scores else None
-            cells = [
-                row.label,
-                *(_score_text(score) for score in scores),
-                _signed(first.gain if first else None),
-                _percent(first.gap_closed if first else None),
-                compact(row.parameters),
-                compact(row.macs),
-            ]
-            lines.append("| " + " | ".join(map(_cell, cells)) + " |")
-        common = [f"×{self.scale}" if self.scale else "", f"{self.steps} steps" if self.steps else ""]
-        told = [*filter(None, common), *(f"{key}: {value}" for key, value in self.protocol.items())]
-        first_set = f"Gain over bicubic and share of the gap are in PSNR-Y on {self.sets[0]}." if self.sets else ""
-        return "\n".join(lines) + f"\n\nPSNR-Y in dB / SSIM-Y. {_cell(first_set)} {_cell('; '.join(told))}.\n"
-
-    def to_csv(self) -> str:
-        """One line per model and set."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        spreads = [name for metric in METRICS for name in (metric, f"{metric}_deviation")]
-        head = ["label", "model", "runs", "steps", "parameters", "macs", "seconds_per_image", "set", "images"]
-        writer.writerow([*head, *spreads, "gain", "gap_closed"])
-        for row in self.rows:
-            about = [
-                row.label,
-                row.model,
-                " ".join(row.runs),
-                row.steps,
-                row.parameters,
-                row.macs,
-                row.seconds_per_image,
-            ]
-            for name, score in row.sets.items():
-                values = [score.values.get(metric) for metric in METRICS]
-                numbers = [
-                    number for value in values for number in ((value.mean, value.deviation) if value else (None, None))
-                ]
-                writer.writerow([*about, name, score.images, *numbers, score.gain, score.gap_closed])
-        return out.getvalue()
-
-    def to_json(self) -> str:
-        """Everything, in strict JSON; an infinite PSNR (equal images) is the string "inf"."""
-        return json.dumps(_finite(asdict(self)), indent=2, ensure_ascii=False) + "\n"
-
-
-def compare(runs: Sequence[Path], measured: str = EVALUATION) -> Comparison:
+def compare(runs: Sequence[Path], measured: str = EVALUATION) -> Table:
     """Put evaluated runs into one table.
 
     Args:
         runs: Run directories that were evaluated.
         measured: The file of each that holds the evaluation.
 
+    Returns:
+        A row per experiment, and rows for bicubic and the teacher; ``problems`` lists runs that
+        cannot be read, were not evaluated, or are not finished.
+
     Raises:
-        ReportError: If a run was not evaluated or not finished, or if two differ in steps, data,
-            scale, teacher or protocol: the message names the runs and what differs.
+        ReportError: If no run is left, or if two differ in steps, data, scale, teacher or protocol:
+            the message names the runs and all that differs.
     """
-    stories = read_all(runs, measured)
-    for story in stories:
-        if story.evaluation is None:
-            there = [
-                path.name for path in sorted(story.directory.glob("evaluation*.json")) if "-until-" not in path.name
-            ]
-            advice = f"; it has {', '.join(there)}: see --self-ensemble and --precision" if there else ""
-            raise ReportError(f"{story.name} was not evaluated: it has no {measured} (dukd evaluate writes it){advice}")
-        if not story.finished:
-            raise ReportError(f"{story.name} was saved at step {story.saved} of {story.steps}: resume it first")
-    return tabulate(stories)
-
-
-def tabulate(stories: Sequence[Story]) -> Comparison:
-    """Like `compare`, for runs already read; those without an evaluation take part in the checks, but get no row."""
-    if not stories:
+    if not runs:
         raise ReportError("there is no run to report")
-    steps = _agreed(stories, "steps", lambda story: story.steps)
-    _agreed(stories, "training data (data_digest)", lambda story: story.facts.get("data_digest") or None)
-    _agreed(stories, "teacher (teacher_sha256)", lambda story: story.facts.get("teacher_sha256") or None)
-    judged = [story for story in stories if story.evaluation is not None]
-    runs = [(s, Run(s.directory)) for s in judged]
-    if old := [s.name for s, run in runs if outdated((run.student, run.best_student), _rows(s, "student"))]:
-        raise ReportError(
-            f"{', '.join(old)}: measured before training went on, so the figures are of another student; run dukd "
-            "evaluate again"
+    found, problems = read_all(runs, measured)
+    good = [summary for summary in found if not _unready(summary)]
+    problems += [problem for summary in found if (problem := _unready(summary))]
+    if not good:
+        raise ReportError("\n".join(problems))
+    return replace(tabulate(good), problems=tuple(problems))
+
+
+def _unready(summary: Summary) -> str:
+    """Why a run cannot be compared; empty if it can."""
+    if summary.problem:
+        return f"{summary.name}: {summary.problem}"
+    if summary.evaluation is None:
+        files = sorted(summary.directory.glob("evaluation*.json"))
+        there = [path.name for path in files if "-until-" not in path.name]
+        options = "see --self-ensemble, --precision, --best and --border"
+        advice = f"; it has {', '.join(there)}: {options}" if there else ""
+        missing = summary.measured.name
+        return (
+            f"{summary.name} was not evaluated: it has no {missing} (dukd evaluate writes it)"
+            f"{advice}"
         )
-    scale = _agreed(judged, "scale", lambda story: _evaluation(story).get("scale"))
-    _agreed(judged, "precision", lambda story: _evaluation(story).get("precision"))
-    _agreed(judged, "self-ensemble (--self-ensemble)", lambda story: "yes" if _averaged(story) else "no")
-    protocol = _protocol(judged)
-    groups: dict[str, list[Story]] = {}
-    for story in judged:
-        groups.setdefault(story.kin, []).append(story)
-    names = _labels([group[0] for group in groups.values()])
-    rows = [*_shared(judged, "bicubic"), *_shared(judged, "baseline")]
-    rows += [_student(group, label) for group, label in zip(groups.values(), names, strict=True)]
-    rows += _shared(judged, "teacher")
-    sets = tuple(dict.fromkeys(name for row in rows for name in row.sets))
-    for name in sets:
-        counts = {row.sets[name].images for row in rows if name in row.sets}
-        if len(counts) > 1:
-            raise ReportError(
-                f"{name} was measured on {' and '.join(map(str, sorted(counts)))} images: not comparable"
-            )
-    students = {row.runs: group[0] for row, group in zip(_of(rows, "student"), groups.values(), strict=True)}
-    rows = [_placed(row, rows, students) for row in rows]
-    return Comparison(scale=scale, steps=steps, protocol=protocol, sets=sets, rows=tuple(rows))
+    if not summary.finished:
+        return (
+            f"{summary.name} was saved at step {summary.saved} of {summary.steps}: resume it first"
+        )
+    return ""
 
 
-def _agreed(stories: Sequence[Story], what: str, get: Callable[[Story], Any]) -> Any:  # noqa: ANN401
-    """The value that all runs share; runs that do not tell theirs agree with any."""
-    told = [(story.name, value) for story in stories if (value := get(story)) is not None]
-    for name, value in told:
-        if value != told[0][1]:
-            raise ReportError(
-                f"runs that differ in {what} do not belong in one table: {told[0][0]} has {_brief(told[0][1])}, "
-                f"{name} has {_brief(value)}; report them apart"
-            )
-    return told[0][1] if told else None
+def tabulate(summaries: Sequence[Summary]) -> Table:
+    """Like `compare`, for runs already read; those without an evaluation are checked only."""
+    if not summaries:
+        raise ReportError("there is no run to report")
+    judged = [(s, s.evaluation) for s in summaries if s.evaluation is not None]
+    _check(summaries, judged)
+    groups: dict[str, list[tuple[Summary, Row]]] = {}
+    for summary, table in judged:
+        groups.setdefault(summary.kin, []).append((summary, _first(table, "student")))
+    leading = [group[0][0] for group in groups.values()]
+    students = [
+        _row(group, label) for group, label in zip(groups.values(), _labels(leading), strict=True)
+    ]
+    bicubic, teacher = (_shared(judged, model) for model in ("bicubic", "teacher"))
+    rows = [
+        _placed(row, _scratch(summary, leading, students), teacher)
+        for row, summary in zip(students, leading, strict=True)
+    ]
+    rows = [row for row in (bicubic, *rows, teacher) if row is not None]
+    rows = [_gaining(row, bicubic) for row in rows]
+    _check_counts(rows)
+    return _table(rows, summaries[0].steps, [table for _, table in judged])
+
+
+def _table(rows: Sequence[Row], steps: int | None, tables: Sequence[Table]) -> Table:
+    names = dict.fromkeys(n for row in rows for values in row.sets.values() for n in values)
+    metrics = [name for name in names if name not in _UNMEASURED]
+    columns = [
+        replace(column, shown=column.name not in _IN_DETAIL)
+        for column in columns_of(metrics, joined=("ssim_y",))
+    ]
+    first = tables[0] if tables else Table(rows=())
+    return Table(
+        rows=tuple(rows),
+        columns=COLUMNS,
+        measures=(*columns, GAIN, GAP_CLOSED),
+        scale=first.scale,
+        border=first.border,
+        facts={"precision": first.facts.get("precision"), "steps": steps},
+        protocol={key: words for table in tables for key, words in table.protocol.items()},
+        notes=(DEFINITION,) if GAP_CLOSED.name in names else (),
+    )
+
+
+Judged = Sequence[tuple[Summary, Table]]
+
+
+def _check(summaries: Sequence[Summary], judged: Judged) -> None:
+    """See that runs may stand in one table.
+
+    Raises:
+        ReportError: If not; all differences are listed.
+    """
+
+    def differ(what: str, get: Callable[[Summary, Table], object]) -> list[str]:
+        return _differences(what, [(s.name, get(s, table)) for s, table in judged])
+
+    def facts(name: str) -> list[tuple[str, object]]:
+        return [(s.name, s.facts.get(name) or None) for s in summaries]
+
+    found = [
+        *_differences("steps", [(s.name, s.steps) for s in summaries]),
+        *_differences("training data (data_digest)", facts("data_digest")),
+        *_differences("teacher (teacher_sha256)", facts("teacher_sha256")),
+        *differ("scale", lambda _, table: table.scale),
+        *differ("precision", lambda _, table: table.facts.get("precision")),
+        *differ("self-ensemble (--self-ensemble)", lambda _, t: "yes" if _averaged(t) else "no"),
+    ]
+    for key in dict.fromkeys(key for _, table in judged for key in table.protocol):
+        found += differ(f"the protocol ({key})", lambda _, t, key=key: t.protocol.get(key))
+    runs = [(s.name, Run(s.directory), table) for s, table in judged]
+    old = [name for name, run, table in runs if outdated((run.student, run.best_student), table)]
+    if old:
+        found.append(
+            f"{', '.join(old)}: measured before training went on, so the figures are of another "
+            "student; run dukd evaluate again"
+        )
+    if found:
+        raise ReportError("\n".join(found))
+
+
+def _differences(what: str, values: Sequence[tuple[str, object]]) -> list[str]:
+    """A sentence if runs do not share a value; one that does not say its own agrees with any."""
+    known = [(name, value) for name, value in values if value is not None]
+    for name, value in known:
+        first, other = known[0]
+        if value != other:
+            return [
+                f"runs that differ in {what} do not belong in one table: {first} has "
+                f"{_brief(other)}, {name} has {_brief(value)}; report them apart"
+            ]
+    return []
 
 
 def _brief(value: object) -> str:
-    """A value as a sentence can hold it; of a fingerprint, the beginning."""
+    """A value as a sentence can hold it; of a digest, the beginning."""
     text = str(value)
     return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{32,}", text) else text
 
 
-def _protocol(stories: Sequence[Story]) -> dict[str, str]:
-    protocols = {
-        story.name: {str(key): str(value) for key, value in _part(_evaluation(story), "protocol").items()}
-        for story in stories
+def _check_counts(rows: Sequence[Row]) -> None:
+    for name in dict.fromkeys(name for row in rows for name in row.sets):
+        counts = {row.value("images", name) for row in rows if name in row.sets}
+        if len(counts) > 1:
+            listed = " and ".join(f"{count or 0:.0f}" for count in sorted(c or 0 for c in counts))
+            raise ReportError(f"{name} was measured on {listed} images: not comparable")
+
+
+def _shared(judged: Judged, model: str) -> Row | None:
+    """The row of a model that is the same for all runs, with every set that one of them has."""
+    rows = [row for _, table in judged for row in table.rows if row.model == model]
+    if not rows:
+        return None
+    sets = {name: values for row in reversed(rows) for name, values in row.sets.items()}
+    return replace(rows[0], sets=_measured(sets))
+
+
+def _row(group: Sequence[tuple[Summary, Row]], label: str) -> Row:
+    """The row of an experiment: means over its seeds."""
+    summaries, rows = zip(*group, strict=True)
+    first: Row = rows[0]
+    times = [time for row in rows if (time := row.value("seconds_per_image")) is not None]
+    for name in first.sets:
+        if not all(name in row.sets for row in rows):
+            raise ReportError(f"{name} was not measured for every seed of {label}")
+        if len({row.value("images", name) for row in rows}) > 1:
+            raise ReportError(f"{name} was measured on other images for some seeds of {label}")
+    values: dict[str, Value] = {
+        "runs": " ".join(summary.name for summary in summaries),
+        "seeds": len(rows) if len(rows) > 1 else None,
+        "steps": summaries[0].steps,
+        "parameters": first.values.get("parameters"),
+        "macs": first.values.get("macs"),
+        "seconds_per_image": sum(times) / len(times) if times else None,
     }
-    keys = dict.fromkeys(key for protocol in protocols.values() for key in protocol)
-    for key in keys:
-        _agreed(stories, f"the protocol ({key})", lambda story, key=key: protocols[story.name].get(key, "nothing said"))
-    return next(iter(protocols.values()), {})
+    sets = {name: _over_seeds([row.sets[name] for row in rows]) for name in first.sets}
+    label += "+" if first.label.endswith("+") else ""
+    return Row(label=label, model="student", values=values, sets=_measured(sets))
 
 
-def _shared(stories: Sequence[Story], model: Model) -> list[Row]:
-    """The row of a model that is the same for all runs, as the first run that measured it has it."""
-    for story in stories:
-        for entry in _rows(story, model):
-            return [_row(story, [entry], str(entry.get("label", model)), model)]
-    return []
+def _over_seeds(found: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    """Means and deviations of what every seed measured."""
+    means: dict[str, Value] = {"images": found[0].get("images")}
+    for name in found[0]:
+        values = [one.get(name) for one in found]
+        numbers = [float(v) for v in values if isinstance(v, int | float)]
+        if name not in _UNMEASURED and len(numbers) == len(values):
+            means[name] = Spread.of(numbers)
+    return means
 
 
-def _student(group: Sequence[Story], label: str) -> Row:
-    entries = [_rows(story, "student")[:1] for story in group]
-    for story, entry in zip(group, entries, strict=True):
-        if not entry:
-            raise ReportError(f"{story.measured} has no row for the student")
-    label += "+" if _averaged(group[0]) else ""
-    row = _row(group[0], [entry[0] for entry in entries], label, "student")
-    return replace(row, runs=tuple(story.name for story in group), steps=group[0].steps)
+def _measured(sets: Mapping[str, Mapping[str, Value]]) -> dict[str, dict[str, Value]]:
+    """Values on sets without what is no measure of quality, but for the count of images."""
+    return {
+        name: {k: v for k, v in values.items() if k == "images" or k not in _UNMEASURED}
+        for name, values in sets.items()
+    }
 
 
-def _row(story: Story, entries: Sequence[dict[str, Any]], label: str, model: Model) -> Row:
-    where = story.measured
-    sets: dict[str, Score] = {}
-    for name in _part(entries[0], "sets"):
-        found = [_part(_part(entry, "sets"), name) for entry in entries]
-        if not all(found):
-            raise ReportError(f"{name} was not measured for every seed of {label}: evaluate them alike")
-        measured = {metric: [_number(one.get(metric), where) for one in found] for metric in METRICS}
-        values = {metric: Spread.of(cast("list[float]", all_)) for metric, all_ in measured.items() if None not in all_}
-        images = _number(found[0].get("images"), where)
-        sets[str(name)] = Score(images=int(images or 0), values=values)
-    parameters, macs = (_number(entries[0].get(key), where) for key in ("parameters", "macs"))
-    times = [_number(entry.get("seconds_per_image"), where) for entry in entries]
-    told = [time for time in times if time is not None]
-    return Row(
-        label=label,
-        model=model,
-        parameters=None if parameters is None else int(parameters),
-        macs=None if macs is None else int(macs),
-        seconds_per_image=statistics.fmean(told) if told else None,
-        sets=sets,
-    )
+def _scratch(summary: Summary, others: Sequence[Summary], rows: Sequence[Row]) -> Row | None:
+    """The row of the same student trained from scratch; None where that is not one row."""
+    student = summary.experiment.get("student")
+    found = [
+        row
+        for other, row in zip(others, rows, strict=True)
+        if other.method == "scratch" and other.experiment.get("student") == student
+    ]
+    return found[0] if len(found) == 1 and summary.method != "scratch" else None
 
 
-def _placed(row: Row, rows: Sequence[Row], students: Mapping[tuple[str, ...], Story]) -> Row:
-    """The row with its gain over bicubic, and its share of the gap between scratch and teacher."""
-    bicubic, teacher = next(iter(_of(rows, "bicubic")), None), next(iter(_of(rows, "teacher")), None)
-    story = students.get(row.runs) if row.model == "student" else None
-    scratch = [
-        other
-        for other in _of(rows, "student")
-        if story
-        and students[other.runs].method == "scratch"
-        and students[other.runs].experiment.get("student") == story.experiment.get("student")
-    ] or _of(rows, "baseline")
-    sets: dict[str, Score] = {}
-    for name, score in row.sets.items():
-        own, low, high = (_psnr(other, name) for other in (row, bicubic, teacher))
-        base = _psnr(scratch[0], name) if len(scratch) == 1 and story and scratch[0] is not row else None
-        gain = own - low if own is not None and low is not None and row is not bicubic else None
-        share = None
-        if own is not None and base is not None and high is not None and high - base >= _SMALLEST_GAP:
-            share = (own - base) / (high - base)
-        sets[name] = Score(images=score.images, values=score.values, gain=gain, gap_closed=share)
+def _placed(row: Row, low: Row | None, high: Row | None) -> Row:
+    """The row with its share of the way from scratch to the teacher."""
+    if low is None or high is None:
+        return row
+    sets: dict[str, Mapping[str, Value]] = {}
+    for name, values in row.sets.items():
+        share = part_of_way(row, low, high, name)
+        sets[name] = values if share is None else {**values, GAP_CLOSED.name: share}
     return replace(row, sets=sets)
 
 
-def _labels(stories: Sequence[Story]) -> list[str]:
+def _gaining(row: Row, bicubic: Row | None) -> Row:
+    """The row with what it gains over bicubic."""
+    if bicubic is None or row.model == "bicubic":
+        return row
+    sets: dict[str, Mapping[str, Value]] = {}
+    for name, values in row.sets.items():
+        own, low = row.value("psnr_y", name), bicubic.value("psnr_y", name)
+        gain = (nan if own is None else own) - (nan if low is None else low)
+        sets[name] = {**values, GAIN.name: gain} if isfinite(gain) else values
+    return replace(row, sets=sets)
+
+
+def _labels(summaries: Sequence[Summary]) -> list[str]:
     """The method's name, with the run's where two rows would have the same."""
-    methods = [story.method for story in stories]
+    methods = [summary.method for summary in summaries]
     return [
-        method if methods.count(method) == 1 else f"{method} ({story.name})"
-        for method, story in zip(methods, stories, strict=True)
+        method if methods.count(method) == 1 else f"{method} ({summary.name})"
+        for method, summary in zip(methods, summaries, strict=True)
     ]
 
 
-def _of(rows: Sequence[Row], model: Model) -> list[Row]:
-    return [row for row in rows if row.model == model]
+def _first(table: Table, model: str) -> Row:
+    return next(row for row in table.rows if row.model == model)
 
 
-def _psnr(row: Row | None, name: str) -> float | None:
-    score = row.sets.get(name) if row else None
-    value = score.values.get("psnr_y") if score else None
-    return value.mean if value and math.isfinite(value.mean) else None
-
-
-def _evaluation(story: Story) -> dict[str, Any]:
-    return story.evaluation or {}
-
-
-def _rows(story: Story, model: Model) -> list[dict[str, Any]]:
-    rows = _evaluation(story).get("rows")
-    if not isinstance(rows, list):
-        raise ReportError(f"{story.measured} has no list of rows")
-    entries = [cast("dict[str, Any]", row) for row in cast("list[object]", rows) if isinstance(row, dict)]
-    return [entry for entry in entries if entry.get("model") == model]
-
-
-def _averaged(story: Story) -> bool:
-    """Whether the student was measured as the mean over flips and rotations, which the evaluation marks by a plus."""
-    return any(str(entry.get("label")).endswith("+") for entry in _rows(story, "student"))
-
-
-def _number(value: object, where: Path) -> float | None:
-    if value is None:
-        return None
-    try:
-        return float(cast("float", value))
-    except (TypeError, ValueError):
-        raise ReportError(f"{where}: {value!r} stands where a number belongs") from None
-
-
-def _part(whole: Mapping[str, Any], key: str) -> dict[str, Any]:
-    part = whole.get(key)
-    return cast("dict[str, Any]", part) if isinstance(part, dict) else {}
-
-
-def _name(value: object, default: str) -> str:
-    return str(cast("dict[str, object]", value).get("type", default)) if isinstance(value, dict) else default
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ReportError(f"{path} holds no JSON object")
-    return cast("dict[str, Any]", content)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in cast("dict[str, object]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in cast("Sequence[object]", value)]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def compact(value: float | None) -> str:
-    """A count as people read it: 1.37 M."""
-    if value is None:
-        return "–"
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f}"
-
-
-def spread_text(value: Spread | None, digits: int) -> str:
-    """``37.12 ± 0.03``, or a dash."""
-    if value is None:
-        return "–"
-    mean = f"{value.mean:.{digits}f}" if math.isfinite(value.mean) else "∞"
-    return mean if value.deviation is None else f"{mean} ± {value.deviation:.{digits}f}"
-
-
-def _score_text(score: Score | None) -> str:
-    if score is None:
-        return "–"
-    return f"{spread_text(score.values.get('psnr_y'), 2)} / {spread_text(score.values.get('ssim_y'), 4)}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %".replace("-", "−")
-
-
-def _cell(text: str) -> str:
-    """Text that cannot end a cell, a line, or begin a tag in Markdown."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+def _averaged(table: Table) -> bool:
+    """Whether the student's outputs were averaged over flips and rotations: it has a plus."""
+    return _first(table, "student").label.endswith("+")

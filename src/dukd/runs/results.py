@@ -1,25 +1,36 @@
 """What was measured of a run: sets add up, what cannot stand in one table is kept apart.
 
-Each way of measuring has a file: `evaluation.json` for the networks' plain answers in float32,
-another for a self-ensemble or bfloat16. Within a file, sets of images join those that were measured
-before, as long as the networks, the scale and the protocol are the same. Otherwise the old file is
-set aside under its date.
+Each way of measuring has a file: `evaluation.json` for the last student's plain outputs in float32,
+others for the best student, a self-ensemble, bfloat16, or another border. Within a file, sets of
+images join those that were measured before, as long as the networks, the scale and the protocol are
+the same. Otherwise the old file is set aside under its date. Each file ends with a checksum, so
+that figures that were changed afterwards are noticed.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from dukd.core import files
-from dukd.evaluation.evaluate import Row, Scores, Table, fingerprint
+from dukd.evaluation.evaluate import fingerprint
+from dukd.evaluation.table import Row, Spread, Table, Value
 from dukd.networks.files import weights
+from dukd.runs.checkpoint import CheckpointError
+from dukd.runs.signed import read_with_digest, with_digest
 
 SAME = 1e-3
-"""dB by which a figure may differ between machines; images whose figures differ by more have
+"""How far a figure may differ between machines; images whose figures differ by more have
 changed."""
+
+_FACTS = ("device", "precision")
+
+
+class ResultsError(ValueError):
+    """A file of figures that cannot be used; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +42,20 @@ class Kept:
     """One sentence for each thing that a reader may not expect."""
 
 
-def file_name(*, precision: str = "float32", self_ensemble: bool = False) -> str:
+def file_name(
+    *,
+    precision: str = "float32",
+    self_ensemble: bool = False,
+    best: bool = False,
+    border: int | None = None,
+) -> str:
     """Name of the file for a way of measuring.
+
+    Args:
+        precision: Of the networks.
+        self_ensemble: Whether outputs were averaged over eight flips and rotations.
+        best: Whether the student of the best validation was measured.
+        border: Pixels left out on every side, if not as many as the scale.
 
     Example:
         >>> file_name(), file_name(precision="bfloat16", self_ensemble=True)
@@ -40,13 +63,31 @@ def file_name(*, precision: str = "float32", self_ensemble: bool = False) -> str
     """
     parts = (
         "evaluation",
+        "best" if best else "",
         "" if precision == "float32" else precision,
         "self-ensemble" if self_ensemble else "",
+        "" if border is None else f"border-{border}",
     )
     return "-".join(filter(None, parts)) + ".json"
 
 
-def keep(run: Path, table: Table) -> Kept:
+def keep_each(table: Table, runs: Mapping[str, Path], *, best: bool = False) -> list[Kept]:
+    """Add to each run's directory what was measured of its student.
+
+    Args:
+        table: The students, and bicubic and the teacher, which every file gets.
+        runs: Directories by the labels of rows.
+        best: Whether the students are those of the best validations.
+    """
+    shared = [row for row in table.rows if row.model in {"bicubic", "teacher"}]
+    return [
+        keep(runs[row.label], replace(table, rows=(*shared, row)), best=best)
+        for row in table.rows
+        if row.label in runs and row.sets
+    ]
+
+
+def keep(run: Path, table: Table, *, best: bool = False) -> Kept:
     """Add what was measured of a run's student, and of what stands beside it, to its directory.
 
     A set is replaced by a later measurement of as many images or more; one of fewer leaves it as it
@@ -54,21 +95,30 @@ def keep(run: Path, table: Table) -> Kept:
 
     Args:
         run: The run directory.
-        table: One row of model ``student``, and any of ``bicubic``, ``teacher`` and ``baseline``.
+        table: One row of model ``student``, and any of ``bicubic`` and ``teacher``.
+        best: Whether the student is that of the best validation.
     """
     student = _row(table, "student")
     assert student is not None, [row.label for row in table.rows]
+    name = file_name(
+        precision=str(table.facts.get("precision", "float32")),
+        self_ensemble=student.label.endswith("+"),
+        best=best,
+        border=None if table.border == table.scale else table.border,
+    )
     with files.lock(Path(run)):
-        return _keep(Path(run), table, student)
+        return _keep(Path(run) / name, replace(table, problems=()))
 
 
-def _keep(run: Path, table: Table, student: Row) -> Kept:
-    path = run / file_name(precision=table.precision, self_ensemble=student.label.endswith("+"))
+def _keep(path: Path, table: Table) -> Kept:
     notes: list[str] = []
     if path.exists():
-        old = _read(path)
-        reason = "it cannot be understood" if old is None else _difference(old, table)
-        if old is None or reason:
+        try:
+            old = read(path)
+            reason = _difference(old, table)
+        except ResultsError as error:
+            old, reason = table, error.args[1]
+        if reason:
             aside = path.rename(_free_name(path))
             notes.append(f"the {path.name} that was there is now {aside.name}: {reason}")
         else:
@@ -78,37 +128,69 @@ def _keep(run: Path, table: Table, student: Row) -> Kept:
                 for name in stay
             ]
             table = _joined(old, table, stay)
-    files.write_text(path, table.to_json())
+    write(path, table)
     return Kept(path=path, notes=tuple(notes))
 
 
-def _read(path: Path) -> Table | None:
-    """The table that a file holds, or None where it is not one of ours."""
+def write(path: Path, table: Table) -> None:
+    """Write figures with their checksum."""
+    files.write_text(path, with_digest(table.to_dict()))
+
+
+def read(path: Path) -> Table:
+    """Read figures.
+
+    Raises:
+        ResultsError: If the file was altered, is of an older version, or cannot be understood.
+    """
+    said = False
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        said = "sha256" in json.loads(path.read_bytes())
+        content: dict[str, Any] = read_with_digest(path)
         rows = tuple(_row_of(row) for row in content["rows"])
-        plain = {
-            key: content[key]
-            for key in ("scale", "protocol", "device", "precision")
-            if key in content
-        }
-        found = Table(rows=rows, **plain)
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        return None
-    return found if _row(found, "student") else None
+        table = Table(
+            rows=rows,
+            scale=content["scale"],
+            border=content.get("border"),
+            facts={name: content[name] for name in _FACTS if name in content},
+            protocol={str(key): str(value) for key, value in content["protocol"].items()},
+        )
+    except CheckpointError as error:
+        why = "it was altered after it was measured" if said else "it is of an older version"
+        raise _unusable(path, why) from error
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        why = f"it cannot be understood ({type(error).__name__})"
+        raise _unusable(path, why) from error
+    if _row(table, "student") is None:
+        raise _unusable(path, "it has no row for the student")
+    return table
+
+
+def _unusable(path: Path, why: str) -> ResultsError:
+    return ResultsError(f"{path}: {why}; run dukd evaluate again", why)
 
 
 def _row_of(entry: dict[str, Any]) -> Row:
-    values: dict[str, Any] = {f.name: entry[f.name] for f in fields(Row) if f.name in entry}
-    sets: dict[str, Scores] = {}
-    for name, scores in cast("dict[str, dict[str, Any]]", entry["sets"]).items():
-        numbers: dict[str, Any] = {f.name: scores.get(f.name) for f in fields(Scores)}
-        numbers = {
-            key: None if number is None else float(number) for key, number in numbers.items()
-        }
-        sets[name] = Scores(**numbers | {"images": int(scores["images"])})
-    values["sets"] = sets
-    return Row(**values)
+    own = {key: _value(v) for key, v in entry.items() if key not in {"model", "label", "sets"}}
+    sets = cast("dict[str, dict[str, Any]]", entry["sets"])
+    return Row(
+        model=str(entry["model"]),
+        label=str(entry["label"]),
+        values=own,
+        sets={name: {k: _value(v) for k, v in found.items()} for name, found in sets.items()},
+    )
+
+
+def _value(value: object) -> Value:
+    match value:
+        case "inf" | "-inf" | "nan":
+            return float(str(value))
+        case None | str() | int() | float():
+            return value
+        case {"mean": int() | float() as mean, "deviation": deviation, "n": int(n)}:
+            return Spread(mean, deviation if isinstance(deviation, float) else None, n)
+        case _:
+            raise ValueError(f"{value!r} stands where a value belongs")
 
 
 def _row(table: Table, model: str) -> Row | None:
@@ -119,76 +201,80 @@ def _difference(old: Table, new: Table) -> str:
     """Why two tables cannot be one; empty if they can."""
     if old.scale != new.scale:
         return f"it is of x{old.scale}"
-    if dict(old.protocol) != dict(new.protocol):
+    if any(old.protocol[key] != new.protocol[key] for key in old.protocol.keys() & new.protocol):
         return "it was measured by another protocol"
     for row in new.rows:
         before = _row(old, row.model)
-        if before is None or before.network == row.network:
+        if before is None or before.values.get("network") == row.values.get("network"):
             continue
-        if before.network is None:
-            return f"it does not say which {row.model} it measured"
-        return f"it is of another {row.model}" + (
-            ", such as before it was trained on" if row.model == "student" else ""
-        )
+        trained = ", such as before it was trained on" if row.model == "student" else ""
+        return f"it is of another {row.model}{trained}"
     return ""
 
 
 def _larger(old: Table, new: Table) -> tuple[str, ...]:
     """Sets of which the old table measured more images."""
     were, are = _student_sets(old), _student_sets(new)
-    return tuple(name for name in are if name in were and were[name].images > are[name].images)
+    return tuple(name for name in are if name in were and _count(were[name]) > _count(are[name]))
 
 
 def _joined(old: Table, new: Table, stay: Iterable[str]) -> Table:
     """Both tables as one; of the sets in ``stay`` the old figures count, otherwise the new ones."""
     stay = set(stay)
     were, are = _student_sets(old), _student_sets(new)
-    changed = {
-        name
-        for name in are
-        if name in were and name not in stay and not _same(were[name], are[name])
-    }
+    both = are.keys() & were.keys() - stay
+    changed = {name for name in both if not _same(were[name], are[name])}
     models = dict.fromkeys([row.model for row in (*new.rows, *old.rows)])
     rows: list[Row] = []
     for model in models:
         before, now = _row(old, model), _row(new, model)
-        sets = (
-            {name: scores for name, scores in before.sets.items() if name not in changed}
-            if before
-            else {}
-        )
-        for name, scores in now.sets.items() if now else ():
-            if name not in stay:
-                sets[name] = _completed(scores, sets.get(name))
+        kept = {} if before is None else before.sets
+        sets = {name: values for name, values in kept.items() if name not in changed}
+        for name, values in ({} if now is None else now.sets).items():
+            if name not in stay:  # what this time was not measured stays as it was
+                sets[name] = {**sets.get(name, {}), **_present(values)}
         row = now or before
         assert row is not None, model
-        rows.append(replace(row, sets=sets, seconds_per_image=_seconds(sets.values())))
-    return replace(new, rows=tuple(rows))
+        seconds = _seconds(sets.values())
+        rows.append(replace(row, sets=sets, values={**row.values, "seconds_per_image": seconds}))
+    return replace(new, rows=tuple(rows), protocol={**old.protocol, **new.protocol})
 
 
-def _student_sets(table: Table) -> dict[str, Scores]:
+def _student_sets(table: Table) -> Mapping[str, Mapping[str, Value]]:
     student = _row(table, "student")
     return student.sets if student else {}
 
 
-def _same(a: Scores, b: Scores) -> bool:
+def _present(values: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _count(values: Mapping[str, Value]) -> float:
+    return _number(values, "images") or 0
+
+
+def _number(values: Mapping[str, Value], name: str) -> float | None:
+    value = values.get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _same(a: Mapping[str, Value], b: Mapping[str, Value]) -> bool:
     """Whether two measurements of one network are of the same images."""
-    alike = a.psnr_y == b.psnr_y or abs(a.psnr_y - b.psnr_y) < SAME
-    return a.images == b.images and alike
+    shared = a.keys() & b.keys() - {"seconds", "share", "agreement"}
+    pairs = [(_number(a, name), _number(b, name)) for name in shared]
+    return all(
+        x == y or (x is not None and y is not None and math.isclose(x, y, abs_tol=SAME))
+        for x, y in pairs
+    )
 
 
-def _completed(scores: Scores, before: Scores | None) -> Scores:
-    """Scores, with the agreement that was measured before where this time there was no teacher."""
-    if before is None or scores.agreement is not None:
-        return scores
-    return replace(scores, agreement=before.agreement)
-
-
-def _seconds(sets: Iterable[Scores]) -> float | None:
-    """Seconds per image over all sets that tell theirs."""
-    told = [(scores.seconds, scores.images) for scores in sets if scores.seconds is not None]
-    count = sum(images for _, images in told)
-    return sum(seconds * images for seconds, images in told) / count if count else None
+def _seconds(sets: Iterable[Mapping[str, Value]]) -> float | None:
+    """Seconds per image over all sets that say theirs."""
+    found = [
+        (s, _count(values)) for values in sets if (s := _number(values, "seconds")) is not None
+    ]
+    count = sum(images for _, images in found)
+    return sum(seconds * images for seconds, images in found) / count if count else None
 
 
 def _free_name(path: Path) -> Path:
@@ -199,16 +285,16 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def outdated(students: Iterable[Path], rows: Iterable[Mapping[str, object]]) -> bool:
+def outdated(students: Iterable[Path], table: Table) -> bool:
     """Whether figures are of another student than a run holds now; False where nobody can tell.
 
     Args:
         students: Its files of weights, as far as they are there.
-        rows: The students in its file of figures.
+        table: Its figures.
     """
-    measured = {row.get("network") for row in rows}
+    measured = {row.values.get("network") for row in table.rows if row.model == "student"}
     try:
         held = {fingerprint(weights.read(path)) for path in students if path.is_file()}
-    except ValueError:  # damaged, or of a kind that is defined elsewhere
+    except ValueError:  # damaged, or of a class that is defined elsewhere
         return False
     return None not in measured and bool(held) and not measured <= held

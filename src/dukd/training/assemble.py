@@ -14,6 +14,7 @@ from dukd.data.packing import prepare
 from dukd.data.pairs import PairsError, find_pairs
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
+from dukd.evaluation.sets import set_name
 from dukd.images.degrade import preset
 from dukd.methods.base import needs_teacher
 from dukd.networks.base import Network, set_memory_format
@@ -28,7 +29,7 @@ from dukd.training.objective import Objective, replaying
 from dukd.training.share import Share, memory_format
 from dukd.training.state import State
 from dukd.training.trial import try_teacher
-from dukd.training.validation import Validation, set_name
+from dukd.training.validation import Validation
 
 
 @dataclass

@@ -11,11 +11,12 @@ from dukd import images
 from dukd.core.files import write_text
 from dukd.data.pairs import load
 from dukd.evaluation import metrics
-from dukd.evaluation.evaluate import answer
+from dukd.evaluation.output import output
+from dukd.evaluation.sets import some
 from dukd.images.convert import Pixels, from_tensor, to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.base import Network
-from dukd.training.validation import Validation, some
+from dukd.training.validation import Validation
 
 CROP = 64
 """Rows and columns of a sample for the report, in high-resolution pixels, times half the scale."""
@@ -56,10 +57,10 @@ def write_samples(
         top, left = busiest(hr, size)
         outputs: Mapping[str, Pixels | None] = {
             "bicubic": imresize_uint8(lr, validation.scale),
-            label: from_tensor(answer(network, lr, device=validation.device)[0]),
+            label: from_tensor(output(network, lr, device=validation.device)[0]),
             "teacher": None
             if teacher is None
-            else from_tensor(answer(teacher, lr, device=validation.device)[0]),
+            else from_tensor(output(teacher, lr, device=validation.device)[0]),
             "ground truth": hr,
         }
         shown: list[dict[str, object]] = []

@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from dukd.data.pairs import load
 from dukd.evaluation import metrics
-from dukd.evaluation.evaluate import answer
+from dukd.evaluation.output import output
+from dukd.evaluation.sets import some
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.base import Network
 from dukd.networks.files import guess
-from dukd.training.validation import Validation, some
+from dukd.training.validation import Validation
 
 
 def try_teacher(teacher: Network, validation: Validation, count: int) -> str:
@@ -86,7 +87,7 @@ def _mean_psnr(
     validation: Validation,
 ) -> float:
     outputs = [
-        (answer(network, lr, device=validation.device)[0], to_tensor(hr)) for lr, hr in loaded
+        (output(network, lr, device=validation.device)[0], to_tensor(hr)) for lr, hr in loaded
     ]
     values = [
         metrics.psnr_y(sr.nan_to_num(), hr, border=validation.scale).item() for sr, hr in outputs

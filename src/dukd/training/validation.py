@@ -1,11 +1,9 @@
 """Judge networks while they train: on small sets, often."""
 
-import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -14,9 +12,10 @@ import torch
 from dukd import images
 from dukd.core.files import Progress, silent
 from dukd.core.text import shown
-from dukd.data.pairs import Pair, Pairs, PairsError, find_pairs, load
+from dukd.data.pairs import Pair, Pairs, PairsError, load
 from dukd.evaluation import metrics
-from dukd.evaluation.evaluate import answer
+from dukd.evaluation.output import output
+from dukd.evaluation.sets import open_sets
 from dukd.images.convert import Pixels, from_tensor, to_tensor
 from dukd.networks.base import Network
 from dukd.training.experiment import Evaluation
@@ -97,7 +96,7 @@ class Validation:
         # Compared where the output is: on one thread of a GPU's host it would take a second per
         # image of DIV2K.
         there = self.device.type == "cuda"
-        sr, _ = answer(network, lr, device=self.device, stay=there)
+        sr, _ = output(network, lr, device=self.device, stay=there)
         truth = to_tensor(hr).to(sr.device)
         values = {
             "psnr_y": metrics.psnr_y(sr, truth, border=self.scale).item(),
@@ -107,30 +106,10 @@ class Validation:
         if teacher is not None:
             key = (name, pair.name)
             if key not in self._outputs:
-                self._outputs[key] = from_tensor(answer(teacher, lr, device=self.device)[0])
+                self._outputs[key] = from_tensor(output(teacher, lr, device=self.device)[0])
             theirs = to_tensor(self._outputs[key]).to(sr.device)
             values["agreement"] = metrics.agreement(sr, theirs, border=self.scale).item()
         return values
-
-
-def open_sets(paths: Sequence[Path], scale: int, images: int = 0) -> dict[str, Pairs]:
-    """Find sets of images, by name.
-
-    Args:
-        paths: Folders, in any layout the field uses.
-        scale: Upscaling factor.
-        images: How many are used of each set, evenly spaced; 0 for all.
-
-    Raises:
-        ValueError: If a folder holds no pairs, or two sets have the same name.
-    """
-    sets: dict[str, Pairs] = {}
-    for path in paths:
-        name = set_name(path)
-        if name in sets:
-            raise ValueError(f"two sets are called {name}: {path} and another; rename one folder")
-        sets[name] = some(find_pairs(path, scale=scale), images)
-    return sets
 
 
 def check_images(sets: Mapping[str, Pairs], scale: int, progress: Progress = silent) -> None:
@@ -158,19 +137,3 @@ def check_images(sets: Mapping[str, Pairs], scale: int, progress: Progress = sil
                 problems.append(str(error))
     if problems:
         raise PairsError("images of --evaluation.sets cannot judge the student", problems)
-
-
-def set_name(path: Path) -> str:
-    """Name of the set in a folder: that of the folder, or of the one around ``HR``.
-
-    A link keeps its own name.
-    """
-    path = Path(os.path.normpath(path.absolute()))
-    return path.parent.name if path.name.upper() in {"HR", "GTMOD12"} else path.name
-
-
-def some(pairs: Pairs, count: int) -> Pairs:
-    """``count`` pairs, evenly spaced; all of them for 0."""
-    if not count or count >= len(pairs):
-        return pairs
-    return replace(pairs, pairs=tuple(pairs[i * len(pairs) // count] for i in range(count)))
