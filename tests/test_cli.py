@@ -735,6 +735,14 @@ MISTAKES: dict[str, tuple[int, str]] = {
         65,
         "{root}/none.pth is no file; name a .safetensors or .pth file of weights",
     ),
+    "bench network small-x2-scratch --patch 0": (2, "--patch is 0, but at least 1 is needed"),
+    "bench network small-x2-scratch --repetitions -3": (2, "--repetitions is -3, but at least 1"),
+    "bench network small-x2-scratch --threads 99999999999": (2, "--threads is 99999999999, but"),
+    "bench network small-x2-scratch --patch 100000000": (2, "not enough memory for this ("),
+    "train {root}/mine.yaml --out {root}/wide --student.width 9000000000000000000": (
+        2,
+        "not enough memory for this (Storage size calculation overflowed",
+    ),
     "methods dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
     "recipes edsr-x4-dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
     "recipes edsr": (
@@ -841,7 +849,7 @@ def test_a_run_that_was_not_evaluated_is_not_compared(world, trained, folder, tm
         complaint == "copy was not evaluated: it has no evaluation.json (dukd evaluate writes it)"
     )
     assert world.fails(f"upscale {folder}/small -o {tmp_path} -m {out}")[1].endswith(
-        "has no student.safetensors yet: training writes it at the first save"
+        "has no student.safetensors: nothing was saved there yet"
     )
 
 

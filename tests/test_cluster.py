@@ -40,7 +40,7 @@ DEADLY, FATAL_ONCE = 255, 254
 
 
 class Slow(EDSR):
-    """Answers as its config's network does, but not at once."""
+    """Gives what its config's network gives, but not at once."""
 
     def head(self, lr: Tensor) -> Tensor:
         time.sleep(0.3)
@@ -48,7 +48,7 @@ class Slow(EDSR):
 
 
 class Mortal(EDSR):
-    """Answers as its config's network does, if it lives to."""
+    """Gives what its config's network gives, if it lives to."""
 
     def __init__(self, config: EDSRConfig, notes: Path) -> None:
         super().__init__(config)

@@ -20,6 +20,8 @@ from dukd.testing import speed
 from dukd.training.assemble import assemble
 from dukd.training.experiment import Experiment, Teacher
 
+_MOST_THREADS = 4096
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
@@ -57,10 +59,14 @@ class Bench:
     """Where."""
 
     def __call__(self) -> int:
-        if self.threads < 0:
+        if not 0 <= self.threads <= _MOST_THREADS:
             raise ValueError(
-                f"--threads is {self.threads}, but 0, which leaves the number alone, is the least"
+                f"--threads is {self.threads}, but lies between 0, which leaves the number alone, "
+                f"and {_MOST_THREADS}"
             )
+        for name in ("batch", "patch", "repetitions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}, but at least 1 is needed")
         if self.cuda_graphs and not self.compile:
             raise ValueError("--cuda-graphs are recorded by torch.compile: add --compile")
         if self.threads:

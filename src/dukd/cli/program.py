@@ -175,8 +175,16 @@ def _judged(error: Exception) -> tuple[int, str]:
             return code, text
         case ValueError() | MemoryError():
             return USAGE, str(error) or "not enough memory"
+        case RuntimeError() if "torch" in sys.modules and _no_memory(error):
+            return USAGE, f"not enough memory for this ({str(error).splitlines()[0][:200]})"
         case _:
             return INTERNAL, f"{type(error).__name__}: {error}"
+
+
+def _no_memory(error: Exception) -> bool:
+    from dukd.core.device import is_out_of_memory  # noqa: PLC0415  see commands.py
+
+    return is_out_of_memory(error)
 
 
 def _own(error: Exception) -> int | None:

@@ -13,6 +13,7 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "out of memory",
     "STATUS_ALLOC_FAILED",
+    "Storage size calculation overflowed",  # more than any memory has
     "unable to find an engine",  # of cuDNN, where none of its plans finds room to work in
 )
 """What torch's allocators and NVIDIA's libraries say."""

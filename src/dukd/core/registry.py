@@ -43,7 +43,7 @@ def known(base: type[Any]) -> dict[str, type[Any]]:
 
 
 def load_plugins() -> None:
-    """Import the modules of installed plug-ins, once; one that fails is told and left out."""
+    """Import the modules of installed plug-ins, once; one that fails is named in a warning."""
     for plugin in entry_points(group=GROUP):
         if plugin.value in _loaded:
             continue

@@ -26,6 +26,7 @@ from dukd.networks import Network
 from dukd.networks.files import weights
 from dukd.networks.tiles import enlarge
 from dukd.networks.upscaler import OnDevice, Upscaler
+from dukd.runs.directory import Run
 
 Given = str | Path | PillowImage.Image | NDArray[Any] | Tensor
 """What a model takes: the path of a file, a Pillow image, an array or a tensor."""
@@ -207,11 +208,7 @@ def file_of(path: Path, *, best: bool = False) -> Path:
         raise ValueError(
             f"{path} is a folder, but not a run: name a file of weights, or a run directory"
         )
-    student = path / ("best.safetensors" if best else "student.safetensors")
-    if not student.is_file():
-        when = "the first validation" if best else "the first save"
-        raise ValueError(f"{path} has no {student.name} yet: training writes it at {when}")
-    return student
+    return Run(path).weights(best=best)
 
 
 def load(
