@@ -4,8 +4,11 @@ import copy
 import os
 import pickle
 import signal
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import safetensors.torch
@@ -18,10 +21,12 @@ from dukd.deploy.runtime import export
 from dukd.networks import (
     EDSR,
     EDSRConfig,
+    NetworkConfig,
     Quantized,
     QuantizedConfig,
     RCANConfig,
     SMFANetConfig,
+    Staged,
     as_quantized,
     swinir_light,
 )
@@ -45,6 +50,7 @@ from dukd.networks.quantize.published import (
     daq_weights,
     pams,
 )
+from dukd.networks.upscaler import OnDevice
 from dukd.recipes import recipe
 from dukd.training import loop
 from dukd.training.assemble import assemble
@@ -284,6 +290,8 @@ def test_16_bits_and_integers_are_never_mixed() -> None:
         made(photograph())
     with pytest.raises(ValueError, match="not in 16 bits"):
         copy.deepcopy(made).bfloat16()(photograph().bfloat16())
+    with pytest.raises(ValueError, match=r"in float32, but precision is torch\.bfloat16"):
+        OnDevice(made, "cpu", precision=torch.bfloat16)
 
 
 def test_it_is_copied_pickled_and_counted() -> None:
@@ -296,6 +304,56 @@ def test_it_is_copied_pickled_and_counted() -> None:
         assert not torch.equal(other(lr), made(lr))
     with torch.device("meta"):  # as multiply-adds are counted
         assert made.config.build()(torch.empty(1, 3, 8, 9)).shape == (1, 3, 16, 18)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CompactConfig(NetworkConfig):
+    name: ClassVar[str] = "compact-like"
+
+    def build(self) -> "_Compact":
+        return _Compact(self)
+
+
+class _Compact(Staged):
+    """Convolutions with learned slopes, a shuffle of pixels, and the enlarged input."""
+
+    def __init__(self, config: _CompactConfig) -> None:
+        super().__init__(config, width=8, radius=3)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.body = nn.ModuleList(
+            nn.Sequential(nn.PReLU(8), nn.Conv2d(8, 8, 3, padding=1)) for _ in range(2)
+        )
+        self.last = nn.Sequential(nn.PReLU(8), nn.Conv2d(8, 12, 3, padding=1))
+        self.shuffle = nn.PixelShuffle(2)
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        return list(self.body)
+
+    def head(self, lr: Tensor) -> Tensor:
+        return self.first(lr)
+
+    def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
+        del kept
+        return self.shuffle(self.last(x)) + nn.functional.interpolate(lr, scale_factor=2)
+
+
+def test_learned_slopes_and_the_enlarged_input_are_followed(tmp_path: Path) -> None:
+    network = _CompactConfig(scale=2).build()
+    made = as_quantized(network, target="onnxruntime")
+    calibrate(made, [photograph(4)], "min-max")
+    assert [site.name for site in made.sites] == [
+        *("lr", "first"),
+        *(f"body_{k}_{n}" for k in (0, 1) for n in (0, 1)),
+        *("last_0", "last_1"),
+    ]
+    assert made.sites[-1].role == "inner", "the output is a sum with the input, in float"
+    lr = photograph()
+    assert ((made(lr) - network(lr)).abs().mean() * 255) < 2
+    if find_spec("onnxruntime"):
+        done = export(made, tmp_path / "student.onnx")
+        assert done.verified is not None
+        assert done.verified.psnr > 50
 
 
 # Calibration

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dukd.images import invertible
 from dukd.networks.base import Network, set_memory_format
+from dukd.networks.quantized import Quantized
 
 
 class UpscalerError(ValueError):
@@ -67,8 +68,12 @@ class OnDevice:
             precision: ``torch.float32``, or ``bfloat16`` or ``float16`` for mixed precision.
 
         Raises:
-            UpscalerError: If the network overflows in float16.
+            UpscalerError: If the network overflows in float16, or is quantized and not in float32.
         """
+        if precision != torch.float32 and isinstance(network, Quantized):
+            raise UpscalerError(
+                f"a quantized network computes in float32, but precision is {precision}"
+            )
         if precision == torch.float16 and not network.fp16_safe:
             raise UpscalerError(f"{network.name} overflows in float16: use bfloat16 or float32")
         set_memory_format(network.to(device))
