@@ -58,5 +58,5 @@ $(DEMO): $(PINS) $(VENV)/.torch-installed
 
 $(DEV): $(PINS) $(VENV)/.torch-installed
 	@echo "installing dukd and everything its tests use"
-	$(PIP) -c constraints.txt -e '.[benchmarks,demo,dev,onnx,openvino,ray,tensorboard]'
+	$(PIP) -c constraints.txt -e '.[benchmarks,demo,dev,heic,jxl,onnx,openvino,ray,tensorboard]'
 	@touch $@ $(DEMO)

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from dukd.data import Patches, batches, find_pairs, prepare
-from dukd.images import spoil
+from dukd.data.degrading import degrade_folder
+from dukd.images import read_rgb8, spoil
 from dukd.images.bsrgan import BSRGAN, JPEG
 from dukd.images.degrade import Bicubic, preset, presets
 from dukd.images.kernels import Kernels, choice, gaussian, plateau, sinc
@@ -309,3 +310,42 @@ def test_the_digest_tells_degradations_apart(pack) -> None:
     assert len(digests) == 4
     assert Patches(pack, patch=24, degradation=Bicubic()).digest == pack.digest
     assert RealESRGAN(first=replace(Stage(), blur=0.5)) != RealESRGAN()
+
+
+def test_a_folder_is_degraded_by_seed_and_name(tmp_path: Path) -> None:
+    """Whatever else lies there; what cannot be used is left out and named, and pairs are found."""
+    for name, side in (("a", 64), ("b", 70), ("c", 64)):
+        Image.fromarray(noise(side, 65, 7)).save(tmp_path / f"{name}.png")
+    (tmp_path / "notes.txt").write_text("x")
+    made = degrade_folder(tmp_path, tmp_path / "lr", RealESRGAN(), scale=2, seed=5)
+    alone = degrade_folder(
+        tmp_path / "b.png", tmp_path / "lr" / "one", RealESRGAN(), scale=2, seed=5
+    )
+
+    assert [path.name for path in made.written] == ["a.png", "b.png", "c.png"]
+    assert made.passed_over == {".txt": 1}
+    assert alone.written[0].read_bytes() == (tmp_path / "lr" / "b.png").read_bytes()
+    a, c = (read_rgb8(tmp_path / "lr" / f"{n}.png") for n in "ac")
+    assert not np.array_equal(a, c)  # equal images, other names
+    assert made.sheet == tmp_path / "lr-sheet.png"
+    assert read_rgb8(made.sheet).shape == (3 * 192 + 4 * 8, 2 * 192 + 3 * 8, 3)
+    (tmp_path / "d.png").write_bytes(b"")
+    Image.fromarray(noise(4, 4)).save(tmp_path / "e.png")
+    again = degrade_folder(tmp_path, tmp_path / "lr", RealESRGAN(), scale=2, seed=5)
+    assert len(again.written) == 3  # the sheet is no source
+    assert len(again.failed) == 2
+    assert any("d.png" in reason for reason in again.failed)
+    assert any("e.png: an image of 4 x 4 pixels is smaller" in r for r in again.failed)
+
+
+def test_wrong_arguments_of_degrading_are_sentences(tmp_path: Path) -> None:
+    Image.fromarray(noise(32, 32)).save(tmp_path / "a.png")
+    for source, out, options, reason in (
+        (tmp_path, tmp_path, {}, "is the source"),
+        (tmp_path / "no", tmp_path / "o", {}, "there is no"),
+        (tmp_path, tmp_path / "o", {"scale": 0}, "scale is at least 1"),
+        (tmp_path, tmp_path / "o", {"seed": -1}, "seed not negative"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            degrade_folder(source, out, JPEG(), **{"scale": 2, **options})
+    assert not (tmp_path / "o").exists()

@@ -44,6 +44,7 @@ class Command:
 COMMANDS = {
     "prepare": Command("data", "Prepare"),
     "check-data": Command("data", "CheckData"),
+    "degrade": Command("data", "Degrade"),
     "train": Command("train", "Train"),
     "evaluate": Command("evaluate", "Evaluate"),
     "compare": Command("evaluate", "Compare"),

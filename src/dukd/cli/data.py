@@ -1,4 +1,4 @@
-"""Commands that look at images: prepare, check-data."""
+"""Commands that look at images: prepare, check-data, degrade."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,12 @@ import tyro
 
 from dukd.cli.terminal import Bar, note, say
 from dukd.core.text import amount, shown
+from dukd.data.degrading import degrade_folder
 from dukd.data.pack import Pack
 from dukd.data.packing import packed_bytes, prepare
 from dukd.data.pairs import Pairs, check_readable, find_pairs
+from dukd.images import passed_over
+from dukd.images.degrade import preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,51 @@ class CheckData:
             f"{pack.lr_source}{read}"
         )
         return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degrade:
+    """Make low-resolution images as cameras and the web do: blurred, noisy, compressed.
+
+    Each result has the name of its source, and depends on the seed and that name alone. A contact
+    sheet beside the folder shows the first ones. Training takes `--data.degradation` instead, and
+    draws anew for every patch.
+
+    Example: dukd degrade photos -o lr --preset real-esrgan --seed 1
+    """
+
+    source: tyro.conf.Positional[Path]
+    """Folder of images, or one image."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the results, as PNG."""
+    preset: Annotated[str, tyro.conf.arg(aliases=["-p"])] = "real-esrgan"
+    """real-esrgan, bsrgan, adcsr, redux, jpeg or bicubic, or the name of a plug-in's."""
+    scale: Annotated[int, tyro.conf.arg(aliases=["-s"])] = 4
+    """Factor by which they become smaller."""
+    seed: int = 1
+    """Decides everything that is random."""
+    recursive: bool = False
+    """Whether folders below are entered too."""
+
+    def __call__(self) -> int:
+        with Bar() as progress:
+            made = degrade_folder(
+                self.source,
+                self.out,
+                preset(self.preset),
+                scale=self.scale,
+                seed=self.seed,
+                recursive=self.recursive,
+                progress=progress,
+            )
+        if beside := passed_over(made.passed_over):
+            note(beside)
+        for reason in made.failed:
+            note(f"left out: {reason}")
+        say(f"wrote {len(made.written)} images to {shown(self.out)}")
+        if made.sheet is not None:
+            say(f"look at {shown(made.sheet)}")
+        return 1 if made.failed else 0
 
 
 def _found(source: Path, scale: int, *, lr: Path | None, recursive: bool) -> Pairs:
