@@ -416,7 +416,7 @@ def test_a_cluster_is_shared_evenly(nodes, workers, gpu, expected):
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(
-        ValueError, match="9 workers find no room where there are 8 cores and 0 GPUs: ask for fewer"
+        ValueError, match="9 workers find no room where there are 8 cores and 0 GPUs: take fewer"
     ):
         share([SMALL], 9)
     with pytest.raises(

@@ -84,15 +84,7 @@ def model_card(
         "scale": network.scale,
         "inputChannels": 3,
         "outputChannels": 3,
-        "resources": [
-            {
-                "platform": "pytorch",
-                "type": "safetensors",
-                "size": student.stat().st_size,
-                "sha256": sha256(student),
-                "urls": [],
-            }
-        ],
+        "resources": [_resource(student)],
         "trainingIterations": steps,
         "trainingBatchSize": experiment.data.batch,
         "trainingHRSize": experiment.data.patch * network.scale,
@@ -103,6 +95,11 @@ def model_card(
     known = {key: value for key, value in model.items() if value is not None or key == "license"}
     identity = f"{network.scale}x-{name}"
     return Card(id=identity, model=known, text=_markdown(identity, known, network, opened, student))
+
+
+def _resource(student: Path) -> dict[str, Any]:
+    facts = {"size": student.stat().st_size, "sha256": sha256(student), "urls": list[str]()}
+    return {"platform": "pytorch", "type": "safetensors", **facts}
 
 
 def _size(network: Network) -> list[str]:

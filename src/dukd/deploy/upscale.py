@@ -91,16 +91,9 @@ def upscale(
     with closing(engine(inner, jobs, options, text, progress)) as results:
         outcomes = {outcome.source: outcome for outcome in results}
     ordered = [outcomes[job.source] for job in jobs]
-    return Upscaled(
-        done=tuple(outcome for outcome in ordered if isinstance(outcome, Done)),
-        skipped=tuple(skipped),
-        failed=(
-            *found.failed,
-            *clashes,
-            *(outcome for outcome in ordered if isinstance(outcome, Failed)),
-        ),
-        passed_over=found.passed_over,
-    )
+    done = tuple(outcome for outcome in ordered if isinstance(outcome, Done))
+    failed = (*found.failed, *clashes, *(o for o in ordered if isinstance(o, Failed)))
+    return Upscaled(done, tuple(skipped), failed, found.passed_over)
 
 
 def _job(source: Source, target: Target, model: Upscaler, options: UpscaleOptions) -> Job:

@@ -191,8 +191,8 @@ def share(
                 return cores, 1 / parts if parts else 0.0
     have = f"{sum(cpus for cpus, _ in sizes)} cores and {sum(gpus for _, gpus in sizes)} GPUs"
     raise ValueError(
-        f"{workers} workers{' with GPUs' if gpu else ''} find no room where there are {have}: ask "
-        "for fewer"
+        f"{workers} workers{' with GPUs' if gpu else ''} find no room where there are {have}: take "
+        "fewer"
     )
 
 
