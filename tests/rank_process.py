@@ -47,18 +47,18 @@ def disturbed(job, rank):
 
 def outcome(job, world):
     loop.advance = disturbed(job, world.rank) if "how" in job else PLAIN
-    told = []
+    reported = []
     try:
         loop.train(
             Experiment.from_file(Path(job["experiment"])),
             Path(job["run"]),
             resume=job.get("resume", False),
-            observe=told.append,
+            observe=reported.append,
             world=world,
         )
-    except Exception as error:  # noqa: BLE001  told to the test
+    except Exception as error:  # noqa: BLE001  reported to the test
         return f"{type(error).__name__}: {error}"
-    return f"told {len(told)}"
+    return f"reported {len(reported)}"
 
 
 def main(jobs, out, timeout):

@@ -99,9 +99,7 @@ def test_operations_of_a_step_are_those_of_the_networks() -> None:
     first = 2 * 4 * 3 * 9 * pixels
 
     reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)  # by a matrix for rows, then one for columns
-    fingerprints = (
-        2 * 4 * 3 * pixels
-    )  # four projections, by which a replayed answer is known to be the right one
+    fingerprints = 2 * 4 * 3 * pixels  # four projections, by which a kept output is recognized
 
     flops = step(DUKD()).flops
 
@@ -168,19 +166,19 @@ def test_a_step_is_that_of_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixt
         (tmp_path / f"{name}.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
 
     assert run(["bench", "step", str(tmp_path / "own.yaml"), *options]) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith(
+    said = capsys.readouterr()
+    assert said.out.startswith(
         "logits, edsr x2 (width 6, blocks 1) to edsr x2 (width 4, blocks 1), 1 patches of 12"
     )
-    assert "%" in told.out.splitlines()[-2].split(" | ")[-1]
-    assert not told.err
+    assert "%" in said.out.splitlines()[-2].split(" | ")[-1]
+    assert not said.err
 
     assert run(["bench", "step", str(tmp_path / "stood-in.yaml"), *options]) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith("logits, smfanet x2 to edsr x2")
+    said = capsys.readouterr()
+    assert said.out.startswith("logits, smfanet x2 to edsr x2")
     assert (
         "smfanet_plus_df2k_x2.pth is not there: the teacher has random weights, which cost the same"
-        in told.err
+        in said.err
     )
 
     assert run(["bench", "step", str(tmp_path / "no.yaml"), *options]) == 65

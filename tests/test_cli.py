@@ -238,9 +238,9 @@ def test_evaluating_on_one_set_more_keeps_the_others(world, trained, folder, tmp
     ]
     assert "| images PSNR-Y / SSIM-Y |" in head
     assert "| small PSNR-Y / SSIM-Y |" in head
-    turned = world.works(f"compare {run} --self-ensemble")
-    assert "| dukd+ |" in turned
-    assert "images" not in turned.splitlines()[0]
+    ensembles = world.works(f"compare {run} --self-ensemble")
+    assert "| dukd+ |" in ensembles
+    assert "images" not in ensembles.splitlines()[0]
     world.works(f"report {run} --self-ensemble -o {tmp_path}/page.html")
     assert "dukd+" in (tmp_path / "page.html").read_text()
     assert world.fails(f"compare {run} --precision bfloat16")[1].endswith(

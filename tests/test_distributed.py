@@ -139,7 +139,7 @@ def runs(folder, tmp_path_factory):
     """Runs of one rank under ``one``, of two under ``two``; how these ended, by name and rank."""
     root = tmp_path_factory.mktemp("runs")
     exact = experiment(folder, DUKD(), accumulate=4, deterministic=True)
-    kinds = {
+    wholes = {
         "logits": experiment(folder, Logits()),
         "fitnet": experiment(folder, FitNet(relative=False)),
         "two-parts": experiment(folder, ReleasedDUKD(), accumulate=4, deterministic=True),
@@ -148,7 +148,7 @@ def runs(folder, tmp_path_factory):
         "mipkd": experiment(folder, MiPKD(), accumulate=4, deterministic=True),
     }
     jobs = []
-    for name, whole in kinds.items():
+    for name, whole in wholes.items():
         (root / f"{name}.yaml").write_text(whole.to_yaml())
         loop.train(whole, root / "one" / name)
         jobs.append({"experiment": str(root / f"{name}.yaml"), "run": str(root / "two" / name)})
@@ -169,7 +169,10 @@ def runs(folder, tmp_path_factory):
         jobs.append({"experiment": same, "run": str(root / "two" / name), **more})
     ends = outcomes(processes(jobs, root / "ends", 2), root / "ends", codes=(0, -signal.SIGKILL))
     names = [Path(job["run"]).name for job in jobs]
-    return root, {name: [told[i] for told in ends if i < len(told)] for i, name in enumerate(names)}
+    return root, {
+        name: [reported[i] for reported in ends if i < len(reported)]
+        for i, name in enumerate(names)
+    }
 
 
 def state(run):
@@ -258,8 +261,8 @@ def test_the_first_rank_alone_writes(runs):
     root, ends = runs
     records = Run.open(root / "two" / "exact").records()
 
-    assert ends["exact"][0] != "told 0"
-    assert ends["exact"][1] == "told 0"
+    assert ends["exact"][0] != "reported 0"
+    assert ends["exact"][1] == "reported 0"
     assert [r["step"] for r in records if r["kind"] == "train"] == [2, 4, 6, 8]
     assert [r["step"] for r in records if r["kind"] == "validation"] == [4, 8]
     assert json.loads(Run.open(root / "two" / "exact").facts.read_text())["ranks"] == 2
@@ -309,7 +312,7 @@ def test_the_first_rank_may_take_its_time_to_validate(runs, tmp_path):
     for process in processes([job], tmp_path / "ends", 2, timeout=3):
         process.communicate(timeout=100)
 
-    assert json.loads((tmp_path / "ends" / "rank0.json").read_text())[0].startswith("told ")
+    assert json.loads((tmp_path / "ends" / "rank0.json").read_text())[0].startswith("reported ")
     assert digest(tmp_path / "run") == digest(root / "two" / "exact")
 
 
