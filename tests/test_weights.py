@@ -518,7 +518,7 @@ def test_tensors_that_do_not_fit_are_named(
 
 def test_strangers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"none of edsr, .*rcan, .*swinir.*; the first are fc\.weight"
+        WeightsError, match=r"none of compact, edsr, .*rcan, .*swinir.*; the first are fc\.weight"
     ):
         weights.read(save(tmp_path / "a.pth", {"fc.weight": torch.zeros(2, 2)}))
     real = dict(SWINIR.build().state_dict()) | {"layers.0.conv.0.weight": torch.zeros(1)}

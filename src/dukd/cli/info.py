@@ -88,8 +88,7 @@ def pack_facts(path: Path) -> dict[str, object]:
 
 def weights_facts(path: Path, value_range: float | None = None) -> dict[str, object]:
     """What a file of weights holds, and what the network costs."""
-    contents = weights.inspect(path, value_range=value_range)
-    network = contents.config.build()
+    network, contents = weights.read_and_inspect(path, value_range=value_range)
     h, w = _HEIGHT // network.scale, _WIDTH // network.scale
     radius = network.radius
     cost, output = macs(network, h, w) / 1e9, f"{w * network.scale} x {h * network.scale}"

@@ -20,6 +20,10 @@ class _OpaqueConfig(NetworkConfig):
     """Name of the module's class."""
 
     @override
+    def describe(self) -> str:
+        return f"{self.module} x{self.scale}"
+
+    @override
     def build(self) -> Network:
         raise ValueError(
             f"{self.module} is a module of your own, which dukd cannot build from numbers: write a "
@@ -68,7 +72,9 @@ class Opaque(Network):
                 ) from None
         forward = _adapted(module, enter, leave)
         found = _scale(module, forward) if scale is None else scale
-        config = _OpaqueConfig(scale=found, module=type(module).__name__)
+        name = getattr(module, "name", None)
+        named = name if isinstance(name, str) else type(module).__name__
+        config = _OpaqueConfig(scale=found, module=named)
         super().__init__(config, width=0, radius=None)
         self.module = module
         self.taps = tuple(taps)

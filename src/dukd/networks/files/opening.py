@@ -20,6 +20,14 @@ from dukd.networks.files.safe import TensorFile, WeightsError, load
 _SHOWN_DIFFERENCES = 3
 
 
+class UnknownNetworkError(WeightsError):
+    """Weights of a network that dukd does not have; the tensors are kept for whoever does."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], sentence: str) -> None:
+        super().__init__(sentence)
+        self.tensors = tensors
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contents:
     """What is in a file of weights."""
@@ -81,6 +89,8 @@ def opened(path: Path, required: Required) -> tuple[Contents, dict[str, Tensor]]
         check_values(path, tensors)
         if declared is not None:
             described.check(file.metadata, tensors)
+    except UnknownNetworkError as error:
+        raise UnknownNetworkError(error.tensors, f"{path}: {error}") from error
     except ValueError as error:
         text = str(error)
         raise WeightsError(text if text.startswith(str(path)) else f"{path}: {text}") from error
@@ -156,9 +166,10 @@ def _recognized(path: Path, file: TensorFile) -> _Found:
         raise failure
     names = dict.fromkeys(one.name for one, _ in layouts.all_layouts())
     first = _some(list(offered[0].tensors))
-    raise WeightsError(
+    raise UnknownNetworkError(
+        offered[0].tensors,
         f"its tensors are those of none of {', '.join(names)}; the first are {first}. A network of "
-        "your own is imported with --import FILE; others open with dukd[spandrel]"
+        "your own is imported with --import FILE; others open with dukd[spandrel]",
     )
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from dukd.networks.files import ncnn
+
 
 class WeightsError(ValueError):
     """A file of weights that cannot be used; the message names the file and says why."""
@@ -38,7 +40,7 @@ _MEMBER = re.compile(
 )
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
-Form = Literal["safetensors", "torch"]
+Form = Literal["safetensors", "torch", "ncnn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,9 @@ def load(path: Path) -> TensorFile:
             f"{path} is an ONNX graph; name the file of weights or the run it was made from"
         )
     try:
+        if path.suffix == ".param" or ncnn.partner(path) is not None:
+            content = cast("Mapping[object, object]", ncnn.read(path))
+            return TensorFile(form="ncnn", content=content, metadata={})
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
         return _load_torch(path, size)

@@ -14,9 +14,16 @@ import torch
 from dukd.core import files
 from dukd.networks import layouts
 from dukd.networks.base import Network, NetworkConfig
+from dukd.networks.files import foreign
 from dukd.networks.files import metadata as described
 from dukd.networks.files.metadata import tensors_sha256
-from dukd.networks.files.opening import Contents, Required, check_values, opened
+from dukd.networks.files.opening import (
+    Contents,
+    Required,
+    UnknownNetworkError,
+    check_values,
+    opened,
+)
 from dukd.networks.files.safe import WeightsError
 from dukd.networks.layers import Mean
 
@@ -99,11 +106,39 @@ def read_and_inspect(
     """
     numbers = {"value_range": value_range, "mean": mean, "residual_scale": residual_scale}
     said = {name: value for name, value in numbers.items() if value is not None}
-    contents, tensors = opened(path, Required(scale=scale, config=config, numbers=said))
+    try:
+        contents, tensors = opened(path, Required(scale=scale, config=config, numbers=said))
+    except UnknownNetworkError as error:
+        return _foreign(path, error, scale if config is None else 0)
     # The initial weights are thrown away; nobody's draws shall change for them.
     with torch.random.fork_rng(devices=[]):
         network = contents.config.build()
     network.load_state_dict(tensors)
+    return network, contents
+
+
+def _foreign(path: Path, error: UnknownNetworkError, scale: int | None) -> tuple[Network, Contents]:
+    """A network that spandrel knows, where it is installed."""
+    try:
+        network = foreign.opened(error.tensors)
+    except ValueError as refusal:
+        raise WeightsError(f"{error}, but {refusal}") from error
+    if network is None or scale == 0:
+        raise error
+    if scale is not None and network.scale != scale:
+        raise WeightsError(f"{path} is {network.config.describe()}; required is x{scale}")
+    contents = Contents(
+        path=path,
+        config=network.config,
+        layout="spandrel",
+        key=None,
+        tensors=len(error.tensors),
+        parameters=network.parameter_count(),
+        dtypes=tuple(sorted({str(t.dtype).removeprefix("torch.") for t in error.tensors.values()})),
+        assumed=frozenset(),
+        notes=(f"opened by spandrel as {network.config.describe()}",),
+        metadata={},
+    )
     return network, contents
 
 
@@ -127,7 +162,10 @@ def inspect(
     """
     numbers = {"value_range": value_range, "mean": mean, "residual_scale": residual_scale}
     said = {name: value for name, value in numbers.items() if value is not None}
-    return opened(path, Required(numbers=said))[0]
+    try:
+        return opened(path, Required(numbers=said))[0]
+    except UnknownNetworkError as error:
+        return _foreign(path, error, None)[1]
 
 
 def write(
