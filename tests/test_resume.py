@@ -459,7 +459,7 @@ def test_whatever_ends_training_what_was_trained_is_saved(
 def test_a_step_that_was_half_made_is_not_saved(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Logits, **_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("after the optimizer")
 
     monkeypatch.setattr(Logits, "after_step", fail)

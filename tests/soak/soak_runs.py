@@ -1,7 +1,8 @@
 """Every operation of whole runs, not only the distinct ones: ``make soak``, some forty minutes.
 
-``python tests/soak/soak_runs.py [SHAPE ...]`` prints a row per shape and way of stopping; it ends
-with 1 if any run came out otherwise than one that never stopped.
+``python tests/soak/soak_runs.py [SHAPE ...] [WAY ...]`` prints a row per shape (plain, best,
+cached, parts) and way of stopping (kill, ENOSPC, EIO, EACCES); it ends with 1 if any run came out
+otherwise than one that never stopped.
 """
 
 import errno
@@ -71,8 +72,11 @@ def wrong(shape: str, folder: Path, work: Path, how: str) -> Iterator[tuple[int,
     shutil.rmtree(work / "whole")
 
 
-def main(shapes: list[str]) -> int:
+def main(words: list[str]) -> int:
     """Print the table."""
+    ways = ("kill", *FAILURES)
+    shapes = [word for word in words if word in SHAPES] or list(SHAPES)
+    chosen = [word for word in words if word in ways] or list(ways)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     bad = 0
@@ -83,7 +87,7 @@ def main(shapes: list[str]) -> int:
         (work / "first").mkdir()
         train("plain", folder, work / "first")  # which makes the pack
         for shape in shapes:
-            for how in ("kill", *FAILURES):
+            for how in chosen:
                 found = list(wrong(shape, folder, work, how))
                 print(f"{len(found)} |", flush=True)
                 bad += len(found)
@@ -93,4 +97,4 @@ def main(shapes: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or list(SHAPES)))
+    sys.exit(main(sys.argv[1:]))

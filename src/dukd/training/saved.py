@@ -104,9 +104,12 @@ def _facts_are(run: Run, expected: Mapping[str, object]) -> bool:
 
 def _is_written(path: Path, network: Network, expected: Mapping[str, str]) -> bool:
     """Whether a file is sound, says what is expected, and holds the weights of a network."""
-    found = _metadata(path)
-    ours = weights.tensors_sha256(network.state_dict())
-    return found.items() >= (dict(expected) | {"sha256": ours}).items()
+    try:
+        theirs = weights.read(path)  # which holds all of it against its checksum
+    except (ValueError, OSError):
+        return False
+    there, here = ((n.config, weights.tensors_sha256(n.state_dict())) for n in (theirs, network))
+    return there == here and _metadata(path).items() >= expected.items()
 
 
 def _metadata(path: Path) -> dict[str, str]:
