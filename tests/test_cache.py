@@ -501,7 +501,7 @@ def test_an_output_that_is_not_finite_is_passed_on_and_not_kept(
 
 
 def _fill(folder: Path, third: Event, period: int) -> None:
-    """Fill a file, as a process of its own would; tells when three records are there."""
+    """Fill a file, as a process of its own would; signals when three records are there."""
     kept, teacher = filler(folder, period)
     for k in range(period):
         run(kept, teacher, batch(k), k)

@@ -269,7 +269,7 @@ def test_compiled_networks_learn_the_same_and_keep_their_names() -> None:
 
 
 def test_ddp_goes_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One rank of gloo: the hooks of gradients fire, and the teacher is no part of it."""
+    """One rank of gloo: the hooks of gradients fire, and the teacher is left out."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}

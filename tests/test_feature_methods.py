@@ -417,12 +417,12 @@ def test_attention_is_squared() -> None:
 
 def test_energy_ignores_scale_and_rotation_of_each_image() -> None:
     x = maps(2, 5, 4, 4)
-    turned = (
+    rotated = (
         torch.einsum("ij,njhw->nihw", rotation(5), x)
         * torch.tensor([0.1, 30.0]).double()[:, None, None, None]
     )
 
-    assert_close(energy(turned), energy(x))
+    assert_close(energy(rotated), energy(x))
 
 
 # FSP.
@@ -636,9 +636,9 @@ def test_affinity_is_summed_over_depths() -> None:
 
 def test_affinity_ignores_rotations_of_channels_and_the_length_of_each_vector() -> None:
     x = maps(2, 5, 3, 3)
-    turned = torch.einsum("ij,njhw->nihw", rotation(5), x) * (1 + maps(2, 1, 3, 3).square())
+    rotated = torch.einsum("ij,njhw->nihw", rotation(5), x) * (1 + maps(2, 1, 3, 3).square())
 
-    assert_close(affinity(turned), affinity(x), rtol=1e-6, atol=1e-7)  # the guard against zeros
+    assert_close(affinity(rotated), affinity(x), rtol=1e-6, atol=1e-7)  # the guard against zeros
 
 
 def test_matrices_made_a_few_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -835,10 +835,10 @@ def test_the_finest_weight_is_for_the_finest_details() -> None:
 def test_similarity_ignores_rotations_of_channels() -> None:
     method = Frequency(bands=0.0)
     ours, theirs, sr = maps(1, 4, 6, 6), maps(1, 3, 6, 6, seed=1), maps(1, 3, 12, 12)
-    turned = torch.einsum("ij,njhw->nihw", rotation(4), ours)
+    rotated = torch.einsum("ij,njhw->nihw", rotation(4), ours)
     here, there = (
         match(method, nn.Module(), Made(sr, [f] * 3), Made(sr, [theirs] * 3))["similarity"]
-        for f in (ours, turned)
+        for f in (ours, rotated)
     )
 
     assert_close(there, here)

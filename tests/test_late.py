@@ -5,7 +5,7 @@ import torch
 
 from dukd.methods import DUKD, FitNet, Late, Logits, Method, ReleasedDUKD, Scratch
 from dukd.methods.base import needs_teacher
-from dukd.testing.methods import PAIRS, Case
+from dukd.testing.cases import PAIRS, Case
 
 EDSRS = PAIRS["edsr-edsr"]
 

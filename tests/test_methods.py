@@ -10,7 +10,8 @@ from dukd.core.registry import known
 from dukd.methods import AT, CSD, DUKD, FAKD, CrossKD, Logits, Method, MiPKD, Scratch, Upcycling
 from dukd.methods.base import needs_teacher
 from dukd.networks.base import staged
-from dukd.testing.methods import PAIRS, PROMISES, Case, Refused
+from dukd.testing.cases import PAIRS, Case, Refused
+from dukd.testing.methods import PROMISES
 
 METHODS: dict[str, Method] = {
     name: kind() for name, kind in known(Method).items() if kind.__module__.startswith("dukd.")
@@ -64,7 +65,7 @@ def test_every_method_has_a_name_of_its_own_and_a_sentence():
 
 
 def test_a_combination_makes_no_second_pass():
-    """FAKD + DUKD asks each network for each size of image once (AugKD, table 8)."""
+    """FAKD + DUKD runs each network once for each size of image (AugKD, table 8)."""
     case = Case.of(METHODS["fakd+dukd"], EDSRS)
     sizes: list[tuple[int, ...]] = []
     for network in map(staged, (case.student, case.teacher)):

@@ -24,7 +24,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
 def test_merged_passes_equal_single_ones(config):
-    """Each is given the features that it asked for, though a pass reads all of them."""
+    """Each is given the features at its own depths, though a pass reads all of them."""
     network = config.build().eval()
     images = [torch.rand(2, 3, 8, 8), torch.rand(1, 3, 4, 8), torch.rand(3, 3, 8, 8)]
     depths = [(0.5, 1.0), (), (1.0,)]

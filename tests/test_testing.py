@@ -18,9 +18,8 @@ from dukd.networks import (
     SwinIRConfig,
 )
 from dukd.networks.base import Staged
+from dukd.testing.cases import PAIRS, Pair
 from dukd.testing.methods import (
-    PAIRS,
-    Pair,
     check_method,
     is_a_frozen_value,
     is_the_same_from_the_cache,
@@ -283,10 +282,10 @@ class _Dithers(_Plain):
     ("broken", "complaint"),
     [
         (_WritesInPlace, r"writes into features it has handed out, of stages \[1\]"),
-        (_Idles, "no answer depends on"),
+        (_Idles, "no output depends on"),
         (_SaysLess, "reaches 3 pixels, but says its radius is 2"),
         (_Forgets, r"not \(2, 3, 2, 2\)"),
-        (_Dithers, "when it is asked again"),
+        (_Dithers, "when it runs again"),
     ],
 )
 def test_a_network_that_breaks_a_promise_is_told_which(broken, complaint):

@@ -151,7 +151,7 @@ class Method(ABC):
 
         Args:
             seen: The views and what the networks made of them: images and truths come from here.
-            batch: Its ``rng`` goes on where ``views`` left it.
+            batch: Its ``rng`` continues where ``views`` left it.
             state: What ``self.state`` made.
 
         Returns:
@@ -213,7 +213,7 @@ class Around(Method, ABC):
 
 
 def weighted_l1(seen: Sequence[Seen]) -> Losses:
-    """The losses that views ask for by their weights: mean absolute differences."""
+    """The mean absolute differences that views weigh."""
     losses: Losses = {}
     for view, student, teacher in seen:
         prefix = "" if view.name == PAIR else f"{view.name}_"

@@ -96,7 +96,7 @@ class _Beside(nn.Module):
         super().__init__()
         if not isinstance(student, Network):
             raise ValueError(  # noqa: TRY004  one type for what a caller can mend
-                "mcir begins with an untrained network of the student's kind, which dukd cannot "
+                "mcir begins with an untrained network of the student's sort, which dukd cannot "
                 f"build for {type(student).__name__}: write a NetworkConfig for it, or take dckd"
             )
         self.encoder = encoder

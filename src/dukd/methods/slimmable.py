@@ -9,7 +9,7 @@ IJCAI 2021, arXiv:2105.11683.
 W has the student's architecture and ``widening`` times its channels; the first channels of each of
 its weights *are* the student's, so both losses to the ground truth move them. The other weights
 live beside the student and are thrown away at the end. In the quotient W is detached. `CSD` is the
-same loss with a frozen teacher of any kind.
+same loss with a frozen teacher of any sort.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ class Wider(nn.Module):
         super().__init__()
         if not isinstance(student, Network):
             raise ValueError(  # noqa: TRY004  one type for what a caller can mend
-                f"csd-slimmable builds a wider network of the student's kind, which dukd cannot do "
+                f"csd-slimmable builds a wider network of the student's sort, which dukd cannot do "
                 f"for {type(student).__name__}; csd takes a frozen teacher and serves any network"
             )
         config = student.config

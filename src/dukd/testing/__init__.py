@@ -1,13 +1,10 @@
 """What every part promises, as checks for anybody's own, and how fast it is."""
 
+from dukd.testing.cases import PAIRS, Case, Pair, Refused
 from dukd.testing.degradations import check_degradation
 from dukd.testing.methods import (
-    PAIRS,
     PROMISES,
-    Case,
-    Pair,
     Promise,
-    Refused,
     check_method,
     serves,
     teaches_the_student_and_not_the_teacher,

@@ -11,7 +11,7 @@ import copy
 import random
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,108 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dukd.methods import Batch, Losses, Method, Seen, View
+from dukd.methods import Method
 from dukd.methods.base import needs_teacher
-from dukd.networks import EDSRConfig, Network, NetworkConfig, RCANConfig, SwinIRConfig
 from dukd.networks.base import SCALES
+from dukd.testing.cases import PAIRS, Case, Pair, Refused, check_view, has_a_sentence, hold
 from dukd.training.cache import TeacherOutputCache
 from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Experiment, Teacher
-from dukd.training.observe import Replay, observe
+from dukd.training.observe import Replay
 from dukd.training.records import Source
 
 _STEPS = 20
 _RATE = 1e-3
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A student and a teacher, at any scale."""
-
-    student: Callable[[int], NetworkConfig]
-    """Makes the student's numbers from a scale."""
-    teacher: Callable[[int], NetworkConfig]
-    """Likewise the teacher's."""
-
-
-PAIRS: dict[str, Pair] = {
-    "edsr-edsr": Pair(
-        lambda s: EDSRConfig(scale=s, width=8, blocks=3),
-        lambda s: EDSRConfig(scale=s, width=12, blocks=5),
-    ),
-    "edsr-swinir": Pair(
-        lambda s: EDSRConfig(scale=s, width=8, blocks=3),
-        lambda s: SwinIRConfig(scale=s, width=12, depths=(2, 2), heads=(2, 2), window=4),
-    ),
-    "swinir-rcan": Pair(
-        lambda s: SwinIRConfig(scale=s, width=8, depths=(2, 2), heads=(2, 2), window=4),
-        lambda s: RCANConfig(scale=s, width=8, groups=2, blocks=2, squeeze=4),
-    ),
-}
-"""One architecture in two sizes, and two mixed pairs, one of them with a transformer as the
-student."""
-
-
-class Refused(ValueError):  # noqa: N818  the method is in order: it says which pairs it serves
-    """The method does not serve this pair of networks, and has said why."""
-
-
-@dataclass
-class Case:
-    """A method, a pair of networks, what the method keeps beside them, and a batch."""
-
-    method: Method
-    student: Network
-    teacher: Network
-    state: nn.Module
-    lr: Tensor
-    hr: Tensor
-
-    @classmethod
-    def of(
-        cls, method: Method, pair: Pair, *, scale: int = 2, size: tuple[int, int] = (16, 16)
-    ) -> "Case":
-        """Build the networks and draw two images, the same ones every time.
-
-        Raises:
-            Refused: If the method does not serve the pair.
-            AssertionError: If it refuses in too few words to be of help.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(5)
-            student = pair.student(scale).build().train()
-            teacher = pair.teacher(scale).build().frozen()
-            try:
-                state = method.state(student, teacher).train()
-            except ValueError as error:
-                hold(
-                    len(str(error)) > 40,
-                    f"a refusal says why, and what would serve, but got {str(error)!r}",
-                )
-                raise Refused(str(error)) from error
-            lr = torch.rand(2, 3, *size)
-            hr = torch.rand(2, 3, size[0] * scale, size[1] * scale)
-        return cls(method, student, teacher, state, lr, hr)
-
-    def batch(self, *, seed: int = 1, step: int = 0) -> Batch:
-        """The batch, with the method's draws from ``seed``."""
-        return Batch(self.lr, self.hr, torch.Generator().manual_seed(seed), step)
-
-    def seen(self, phase: Method, batch: Batch, replay: Replay | None = None) -> list[Seen]:
-        """What the networks make of a batch."""
-        return observe(phase, self.student, self.teacher, batch, replay)
-
-    def losses(
-        self,
-        phase: Method | None = None,
-        *,
-        seed: int = 1,
-        step: int = 0,
-        replay: Replay | None = None,
-    ) -> Losses:
-        """Losses of the method, or of one of its phases, with the method's draws from ``seed``."""
-        method, batch = phase or self.method, self.batch(seed=seed, step=step)
-        return method.losses(self.seen(method, batch, replay), batch, self.state)
 
 
 def check_method(
@@ -226,27 +136,6 @@ def shows_views_of_the_batch(method: Method, pair: Pair) -> None:
                 view.name == twin.name and torch.equal(view.image, twin.image),
                 f"view {view.name} of {phase.name} follows from more than the batch and its rng",
             )
-
-
-def check_view(view: View, scale: int, *, where: str) -> None:
-    """Hold a view to the shapes that every view has.
-
-    Raises:
-        AssertionError: If it has others.
-    """
-    image, truth = view.image, view.truth
-    hold(
-        image.ndim == 4 and image.shape[1] == 3 and bool(image.isfinite().all()),
-        f"view {view.name} of {where} is not a batch of images (m, 3, h, w)",
-    )
-    m, c, h, w = image.shape
-    hold(
-        truth is None or truth.shape == (m, c, h * scale, w * scale),
-        f"view {view.name} of {where} has a truth that is not {scale} times as large",
-    )
-    if view.change is not None:
-        back = view.change.invert(view.change.apply(image))
-        hold(back.shape == image.shape, f"view {view.name} of {where} is not changed back")
 
 
 def draws_from_rng_alone(method: Method, pair: Pair) -> None:
@@ -452,23 +341,6 @@ def can_be_named_and_written(method: Method, pair: Pair) -> None:
     )
 
 
-def has_a_sentence(kind: type[object]) -> None:
-    """Hold a class to a docstring that says what it is.
-
-    Raises:
-        AssertionError: If it has none.
-    """
-    about = (kind.__doc__ or "").strip()
-    hold(
-        about.splitlines()[:1] != [] and about.splitlines()[0].endswith("."),
-        f"{kind.__name__} needs a sentence",
-    )
-    hold(
-        not about.startswith(f"{kind.__name__}("),
-        f"{kind.__name__} has no docstring but the dataclass's own",
-    )
-
-
 Promise = Callable[[Method, Pair], None]
 
 PROMISES: tuple[Promise, ...] = (
@@ -486,12 +358,6 @@ PROMISES: tuple[Promise, ...] = (
     can_be_named_and_written,
 )
 """What one pair of networks is enough for; each raises AssertionError with a sentence."""
-
-
-def hold(promise: bool, sentence: str) -> None:  # noqa: FBT001  the condition is what the function is about
-    """Raise ``AssertionError`` with a sentence where a promise is broken."""
-    if not promise:
-        raise AssertionError(sentence)
 
 
 def _moves(loss: Tensor, parameters: list[nn.Parameter]) -> bool:

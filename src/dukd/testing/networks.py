@@ -13,7 +13,7 @@ from torch import Tensor
 from dukd.networks import Network, NetworkConfig
 from dukd.networks.base import Staged, pad_to_multiple
 from dukd.networks.files import weights
-from dukd.testing.methods import hold
+from dukd.testing.cases import hold
 
 _WIDEST = 128
 """Pixels on a side of the largest image on which a radius is checked."""
@@ -40,7 +40,7 @@ def check_network(config: NetworkConfig) -> None:
         _every_parameter_learns(network, torch.rand(2, 3, 24, 24))
         network.frozen()
         for h, w in ((1, 1), (5, 7), (16, 24)):
-            _answers(network, torch.rand(2, 3, h, w))
+            _gives_images(network, torch.rand(2, 3, h, w))
         if isinstance(network, Staged):
             _hands_out_what_stays(network, torch.rand(1, 3, 16, 24))
         if network.radius is not None:
@@ -56,20 +56,18 @@ def _every_parameter_learns(network: Network, lr: Tensor) -> None:
         for name, p in network.named_parameters()
         if p.grad is None or not p.grad.abs().sum() > 0
     ]
-    hold(not idle, f"{network.config.name} has parameters that no answer depends on: {idle[:3]}")
+    hold(not idle, f"{network.config.name} has parameters that no output depends on: {idle[:3]}")
 
 
-def _answers(network: Network, lr: Tensor) -> None:
+def _gives_images(network: Network, lr: Tensor) -> None:
     name, before, (n, _, h, w) = network.config.name, lr.clone(), lr.shape
     sr = network(lr)
     wanted = (n, 3, h * network.scale, w * network.scale)
-    hold(
-        sr.shape == wanted, f"{name} answers {tuple(lr.shape)} with {tuple(sr.shape)}, not {wanted}"
-    )
+    hold(sr.shape == wanted, f"{name} gives {tuple(sr.shape)} for {tuple(lr.shape)}, not {wanted}")
     again, features, _ = network.observe(lr, (0.5, 1.0))
     hold(
         torch.equal(sr, again),
-        f"{name} answers otherwise when its features are read, or when it is asked again",
+        f"{name} gives another output when its features are read, or when it runs again",
     )
     hold(torch.equal(lr, before), f"{name} changes lr in place")
     sides = [-(-side // network.size_multiple) * network.size_multiple for side in (h, w)]
@@ -124,5 +122,5 @@ def _comes_back_from_its_file(network: Network, lr: Tensor) -> None:
     )
     hold(
         torch.equal(again(lr), network(lr)),
-        f"{network.config.name} answers otherwise once read from its file",
+        f"{network.config.name} gives another output once read from its file",
     )

@@ -39,7 +39,7 @@ _GENTLE = 1e-6
 
 
 def _named(config: NetworkConfig) -> str:
-    """A network by what differs from its kind's defaults."""
+    """A network by what differs from its defaults."""
     own = [
         f"{f.name} {getattr(config, f.name)}"
         for f in fields(config)
@@ -180,7 +180,7 @@ def steps(
 ) -> Generator[Steps, None, None]:
     """Prepare a whole step of training: teacher live, teacher replayed, and the student alone.
 
-    The images are noise, the student untrained: neither changes what a step costs. Answers are
+    The images are noise, the student untrained: neither changes what a step costs. Outputs are
     replayed where the method allows it. The student alone makes its forward and backward passes on
     the images that the method shows it.
 
@@ -258,14 +258,9 @@ def step(
         cuda_graphs=cuda_graphs,
         learning_rate=_GENTLE,
     )
+    size = {"batch": batch, "patch": patch}
     with steps(
-        student,
-        teacher,
-        device=device,
-        method=method,
-        batch=batch,
-        patch=patch,
-        optimization=optimization,
+        student, teacher, device=device, method=method, optimization=optimization, **size
     ) as made:
         operations = {way: counted(run) for way, run in made.ways.items()}
         warm_up = 3 if compile or device.type == "cuda" else 0

@@ -4,7 +4,8 @@ import torch
 
 from dukd.methods import DUKD, Batch, Upcycling
 from dukd.networks.base import SCALES
-from dukd.testing.methods import PAIRS, check_method, check_view, has_a_sentence, hold
+from dukd.testing.cases import PAIRS, check_view, has_a_sentence, hold
+from dukd.testing.methods import check_method
 
 
 def check_upcycling(upcycling: Upcycling, *, scales: tuple[int, ...] = SCALES) -> None:

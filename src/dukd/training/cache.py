@@ -6,7 +6,7 @@ during the first period; every later step reads its outputs.
 
 A file holds micro-batches whose views are alike: of the same names, sizes and depths, and of the
 same images in micro-batch 0 (`dukd.training.records`). A method that shows other things later, as
-one that starts late, gets a second file then. How values are kept is told in `dukd.training.codec`;
+one that starts late, gets a second file then. `dukd.training.codec` says how values are kept;
 what is replayed is also what the first period returns, and what is returned where a file has no
 room: so a run does not depend on who filled the cache, or how far.
 """
@@ -112,7 +112,7 @@ class TeacherOutputCache:
     def open(self, views: Sequence[View]) -> None:
         """Open the file of what the teacher sees of micro-batch 0, or make an empty one.
 
-        `outputs` does so by itself; ahead, it tells before training begins what will be kept.
+        `outputs` does so by itself; ahead, a note says before training begins what will be kept.
         """
         if (layout := _layout(views)) not in self._files:
             self._files[layout] = self._open(views)
@@ -166,7 +166,7 @@ class TeacherOutputCache:
             h, w = view.image.shape[-2:]  # what the teacher padded is not kept
             made.append((output.sr, [f[..., :h, :w] for f in output.features]))
         if not all(bool(x.isfinite().all()) for sr, features in made for x in (sr, *features)):
-            return made  # no stored value stands for it; the loss will tell
+            return made  # no stored value stands for it; the loss will show it
         stored: dict[str, Stored] = {}
         for i, (sr, features) in enumerate(made):
             stored[f"sr{i}"] = self._codec.encode(sr)

@@ -34,7 +34,7 @@ class Distiller(nn.Module):
 
     It counts its calls in training mode: ``accumulate`` of them make a step. What a method does
     after a step is done as the next one begins, when the optimizer has moved the student; so there
-    is no further call to forget, and a resumed run is exact.
+    is not a further call to forget, and a resumed run is exact.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class Replay:
     cache: TeacherOutputCache | None = None
     """Where the teacher's outputs are kept."""
     rng: torch.Generator | None = None
-    """What symmetries are drawn from; unlike a batch's it goes on from period to period."""
+    """What symmetries are drawn from; unlike a batch's it continues from period to period."""
     operations: tuple[Operation, ...] = SYMMETRIES
     """What symmetries are made of."""
 

@@ -220,19 +220,19 @@ def _header(source: Source, shown: Sequence[Shown]) -> bytes:
 
 def _create(path: Path, header: bytes, total: int, source: Source, limit: float) -> None:
     per_batch = (total - len(header)) / source.period
-    told = f"the teacher's outputs for {source.period} batches take {total / 1e9:.2f} GB"
+    costs = f"the teacher's outputs for {source.period} batches take {total / 1e9:.2f} GB"
     if total > limit:
         fitting = int((limit - len(header)) // per_batch)
         remedy = f"a period of at most {fitting} fits" if fitting > 0 else "not even one batch fits"
         raise NoRoomError(
-            f"{told} ({per_batch / 1e6:.2f} MB each), but the limit is {limit / 1e9:.2f} GB: "
+            f"{costs} ({per_batch / 1e6:.2f} MB each), but the limit is {limit / 1e9:.2f} GB: "
             f"{remedy} (--data.period), or raise --teacher-cache.limit-gb"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if total > free:
         raise NoRoomError(
-            f"{told}, but {free / 1e9:.2f} GB are free in {path.parent}: choose a shorter "
+            f"{costs}, but {free / 1e9:.2f} GB are free in {path.parent}: choose a shorter "
             "--data.period, or another --teacher-cache.folder"
         )
     with (path.parent / "lock").open("ab") as file, files.lock(file):
