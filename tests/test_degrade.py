@@ -249,7 +249,7 @@ def test_impossible_ranges_are_refused(make, reason: str) -> None:
 def test_images_that_cannot_be_degraded_are_refused(name: str) -> None:
     rng = np.random.default_rng(0)
     for wrong, reason in (
-        (noise(9, 8), "8 x 9 pixels is no multiple of the scale 4"),
+        (noise(9, 8), "8 x 9 pixels is not a multiple of the scale 4"),
         (noise(8, 8)[..., :1], "repeat gray three times"),
         (np.dstack([noise(8, 8), noise(8, 8)[..., :1]]), "leave alpha out"),
         (noise(8, 8).astype(np.float32), "RGB of 8 bits"),

@@ -391,7 +391,7 @@ def test_cmyk_becomes_srgb_by_its_profile(tmp_path: Path) -> None:
         ("old.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n", "is none of PNG"),
     ],
 )
-def test_what_is_no_image_for_us_is_refused_with_its_name(
+def test_files_that_are_not_images_are_refused_by_name(
     tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
     (tmp_path / name).write_bytes(content)

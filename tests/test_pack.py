@@ -277,13 +277,13 @@ def test_every_changed_byte_of_header_and_index_is_noticed(pairs: Pairs, tmp_pat
             Pack.open(path)
 
 
-def test_what_is_no_pack_is_refused_and_never_overwritten(
+def test_other_files_than_packs_are_refused_and_never_overwritten(
     pairs: Pairs, folder: Path, tmp_path: Path
 ) -> None:
     precious = folder / "HR" / "p0.png"
-    with pytest.raises(PackError, match="is no pack"):
+    with pytest.raises(PackError, match="is not a pack"):
         Pack.open(precious)
-    with pytest.raises(PackError, match="exists and is no pack"):
+    with pytest.raises(PackError, match="exists and is not a pack"):
         prepare(pairs, precious)
     with pytest.raises(PackError, match="there is no pack"):
         Pack.open(tmp_path / "none")

@@ -194,7 +194,7 @@ def test_one_image_is_a_set(tmp_path: Path) -> None:
 
     assert [pair.name for pair in find_pairs(hr, scale=4)] == ["a"]
     assert find_pairs(hr, scale=4, lr=lr)[0].lr == lr
-    assert "is no file" in problems(lambda: find_pairs(hr, scale=4, lr=tmp_path))[0]
+    assert "is not a file" in problems(lambda: find_pairs(hr, scale=4, lr=tmp_path))[0]
     assert "name it as lr" in problems(lambda: find_pairs(hr, scale=4, lr_from_hr=False))[0]
 
 

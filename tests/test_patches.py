@@ -24,7 +24,7 @@ def write(path: Path, array: np.ndarray) -> None:
 
 
 def place(h: int, w: int, image: int) -> np.ndarray:
-    """An image whose pixels tell their row, column and image."""
+    """An image whose pixels say their row, column and image."""
     rows, columns = np.mgrid[:h, :w]
     return np.stack([rows, columns, np.full_like(rows, image)], -1).astype(np.uint8)
 
@@ -97,7 +97,7 @@ def test_a_patch_shows_what_its_sample_says(pack: Pack) -> None:
 
 
 def test_patches_never_change() -> None:
-    """Written down on the day they were first drawn: another answer breaks every resumed run."""
+    """Written down on the day they were first drawn: another draw breaks every resumed run."""
     draw = Draw(
         heights=(12, 8, 20, 10, 9),
         widths=(9, 8, 31, 40, 9),
@@ -144,7 +144,7 @@ def test_orientations_are_equally_likely(
 
 
 def test_rotations_without_flips_never_mirror(pack: Pack) -> None:
-    """A turned pair of axes keeps its handedness: the row and column steps of the patch have a
+    """A rotated pair of axes keeps its handedness: the row and column steps of the patch have a
     determinant of 1.
     """
     patches = Patches(pack, patch=4, batch=64, flips=False)
@@ -238,7 +238,7 @@ def test_numbers_out_of_range_are_refused(pack: Pack, wrong: dict[str, int], mes
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("numbers", "message"),
     [
         ((-1, 0, 1), "numbered from 0"),
         ((0, 0, 5), r"shared by \[1, 2, 3, 4, 6, 12\] processes, but got 5"),
@@ -246,10 +246,10 @@ def test_numbers_out_of_range_are_refused(pack: Pack, wrong: dict[str, int], mes
     ],
 )
 def test_shares_that_cannot_be_are_refused(
-    pack: Pack, asked: tuple[int, int, int], message: str
+    pack: Pack, numbers: tuple[int, int, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Patches(pack, patch=4, batch=12).batch(*asked)
+        Patches(pack, patch=4, batch=12).batch(*numbers)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -101,7 +101,7 @@ def div2k(
         root: A folder that holds ``DIV2K_train_HR`` and the like, or that holds ``DIV2K``.
         scale: Upscaling factor.
         part: Which images; where all 900 lie in ``DIV2K_train_HR``, as in EDSR's package, their
-            numbers tell.
+            numbers say which.
         lr_from_hr: As for ``find_pairs``.
 
     Raises:

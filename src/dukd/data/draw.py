@@ -1,7 +1,7 @@
-"""What every sample of a run shows: which image, which window, how it is turned.
+"""What every sample of a run shows: which image, which window, how it is flipped.
 
 Sample ``g`` of a run belongs to epoch ``g // n`` of a set of ``n`` images. Which image it shows is
-entry ``g % n`` of that epoch's permutation; where it is cut and how it is turned comes from
+entry ``g % n`` of that epoch's permutation; where it is cut and how it is flipped comes from
 ``default_rng([seed, g])``. Only random doubles are drawn, the part of numpy's generator that is
 least likely ever to change.
 """

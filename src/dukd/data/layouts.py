@@ -24,7 +24,7 @@ class Folders:
     lr: Path | None
     """Folder of the low-resolution images; None where they are made from the others."""
     hr_ending: str = ""
-    """What stems of the high-resolution images end with, where both kinds share a folder."""
+    """What stems of the high-resolution images end with, where high and low share a folder."""
     lr_ending: str = ""
     """What stems of the low-resolution images end with then."""
 
@@ -97,7 +97,7 @@ _HIGH = re.compile(r"(?P<base>.+?)(?P<mark>[ _.-])(?:hr|gt|high)", re.IGNORECASE
 
 
 def _shared(source: Path, scale: int, *, recursive: bool) -> tuple[str, str] | None:
-    """How names end where both kinds lie in one folder, as ``_HR`` and ``_LR4``; None otherwise."""
+    """How names end where both lie in one folder, as ``_HR`` and ``_LR4``; None otherwise."""
     stems = {path.stem.casefold(): path.stem for path in images_in(source, recursive=recursive)}
     for stem in sorted(stems.values()):
         if (found := _HIGH.fullmatch(stem)) is None:
@@ -213,6 +213,6 @@ def _folder_with_images(source: Path) -> str:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    with contextlib.suppress(OSError):  # a folder that may not be read is no suggestion
+    with contextlib.suppress(OSError):  # a folder that may not be read is not suggested
         return sorted(path for path in folder.iterdir() if path.is_dir())
     return []

@@ -79,7 +79,7 @@ def _by_stem(
 
 
 def _unmarked(images: Sequence[Path], folders: Folders) -> list[str]:
-    """Images that are neither kind, where both lie in one folder and their names tell."""
+    """Images that are neither kind, where both lie in one folder."""
     marks = (folders.hr_ending, folders.lr_ending)
     return [
         f"{shown(path.name)} is called neither ...{marks[0]} nor ...{marks[1]}: rename or move it"
@@ -186,7 +186,7 @@ def single(hr: Path, lr: Path | None, scale: int, *, required: bool) -> Pairs:
             "as lr"
         )
     elif lr is not None and not lr.is_file():
-        problems.append(f"{shown(lr)} is no file, and one image has one partner")
+        problems.append(f"{shown(lr)} is not a file, and one image has one partner")
     pair = 0 if problems else _check(hr.stem, hr, lr, scale, problems, made=lr is None)
     if not isinstance(pair, Pair):
         raise PairsError(f"{shown(hr)} cannot be used at scale {scale}", problems)

@@ -121,7 +121,7 @@ class Pack:
         """Open a pack in milliseconds; header and index are checked, pixels at first touch.
 
         Raises:
-            PackError: If the file is missing, is no pack, is of another version, or was cut or
+            PackError: If the file is missing, is not a pack, is of another version, or was cut or
                 changed.
         """
         path = Path(path)
@@ -236,7 +236,7 @@ class Pack:
 def _read_index(file: IO[bytes], path: Path) -> dict[str, Any]:
     start = file.read(HEADER.size)
     if not start.startswith(MAGIC):
-        raise PackError(f"{shown(path)} is no pack")
+        raise PackError(f"{shown(path)} is not a pack")
     damaged = PackError(f"{shown(path)} is damaged: remove it and prepare it again")
     if len(start) < HEADER.size:
         raise damaged

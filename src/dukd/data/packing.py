@@ -116,7 +116,7 @@ def _existing(path: Path, pairs: Pairs) -> Pack | None:
     if not path.exists():
         return None
     if path.is_dir() or not _is_pack(path):
-        raise PackError(f"{shown(path)} exists and is no pack: choose another name")
+        raise PackError(f"{shown(path)} exists and is not a pack: choose another name")
     with contextlib.suppress(PackError):  # a damaged one is made anew
         pack = Pack.open(path)
         return pack if pack.matches(pairs) else None

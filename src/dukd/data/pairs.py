@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dukd.core.files import Progress, silent
 from dukd.core.text import shown
-from dukd.data.layouts import locate, lr_given, nearest
+from dukd.data.layouts import Folders, locate, lr_given, nearest
 from dukd.data.matching import count, match, single
 from dukd.data.names import size
 from dukd.data.pair import MADE, Pair, Pairs, PairsError
@@ -86,6 +86,14 @@ def find_pairs(
         raise PairsError(
             f"no pairs in {shown(source)}", [f"there is no such folder{nearest(source)}"]
         )
+    folders = _folders(source, scale, lr=lr, lr_from_hr=lr_from_hr, recursive=recursive)
+    return match(folders, scale, recursive=recursive, skip_bad=skip_bad)
+
+
+def _folders(
+    source: Path, scale: int, *, lr: Path | str | None, lr_from_hr: bool | None, recursive: bool
+) -> Folders:
+    """Where the images lie, as the layout and the arguments say."""
     folders = locate(source, scale, recursive=recursive)
     if lr is not None:
         folders = replace(folders, lr=lr_given(Path(lr), scale))
@@ -99,7 +107,7 @@ def find_pairs(
                 f"LR_bicubic/X{scale}"
             ],
         )
-    return match(folders, scale, recursive=recursive, skip_bad=skip_bad)
+    return folders
 
 
 def load(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -109,7 +117,7 @@ def load(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         ``lr`` ``(h, w, 3)`` and ``hr`` ``(h * scale, w * scale, 3)``, both contiguous.
 
     Raises:
-        PairsError: If a file is no longer of the size its header had.
+        PairsError: If a file has another size than its header had.
         ImageError: If a file cannot be read.
     """
     h, w, scale = pair.height, pair.width, pair.scale

@@ -21,7 +21,7 @@ def luma(rgb: Tensor) -> Tensor:
     """Y of MATLAB's ``rgb2ycbcr``: ``(n, 3, h, w)`` in [0, 1] to ``(n, 1, h, w)``, 16 to 235 / 255.
 
     Raises:
-        ValueError: If ``rgb`` is no batch of images of three channels.
+        ValueError: If ``rgb`` is not a batch of images of three channels.
     """
     red, green, blue = _channels(rgb)
     return (_mix(_TO_YCBCR[0], red, green, blue) + _OFFSET[0]) / 255
@@ -31,7 +31,7 @@ def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
     """MATLAB's ``rgb2ycbcr``: ``(n, 3, h, w)``, RGB in [0, 1], to Y, Cb, Cr as fractions of 255.
 
     Raises:
-        ValueError: If ``rgb`` is no batch of images of three channels.
+        ValueError: If ``rgb`` is not a batch of images of three channels.
     """
     channels = _channels(rgb)
     rows = zip(_TO_YCBCR, _OFFSET, strict=True)
@@ -42,7 +42,7 @@ def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
     """Undo ``rgb_to_ycbcr``: ``(n, 3, h, w)`` to RGB, unclamped.
 
     Raises:
-        ValueError: If ``ycbcr`` is no batch of images of three channels.
+        ValueError: If ``ycbcr`` is not a batch of images of three channels.
     """
     y, cb, cr = (c - offset / 255 for c, offset in zip(_channels(ycbcr), _OFFSET, strict=True))
     return torch.cat([_mix(row, y, cb, cr) for row in _TO_RGB], dim=1)

@@ -35,7 +35,7 @@ class Facts:
     frames: int = 0
     """Frames or pages; 0 where Pillow counts them as fast."""
     bits: int = 0
-    """Depth of a channel; 0 where Pillow's mode tells."""
+    """Depth of a channel; 0 where Pillow's mode says it."""
     gray_key: int | None = None
     """The transparent level of a gray PNG, as one of its own levels."""
     exif: bytes | None = None
@@ -57,7 +57,7 @@ def prepared(format_name: str, file: IO[bytes], *, whole: bool) -> Prepared:
     Args:
         format_name: Pillow's name of the format.
         file: Open for reading, at any position.
-        whole: Whether the pixels are wanted too, or only what a header tells.
+        whole: Whether the pixels are wanted too, or only what a header says.
 
     Raises:
         RefusedError: If reading it would take too much time or memory.
@@ -116,7 +116,7 @@ def _jpeg(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment before the pixels; stops at what is no segment."""
+    """Marker, start and end of each segment before the pixels; stops where segments end."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -188,7 +188,9 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
             break
         tags = number(count_form, head)
         if tags > _MAX_TAGS:
-            raise RefusedError(f"has {tags} tags on page {len(seen)}: it is damaged, or no image")
+            raise RefusedError(
+                f"has {tags} tags on page {len(seen)}: it is damaged, or not an image"
+            )
         file.seek(tags * entry, io.SEEK_CUR)
         tail = file.read(offset_size)
         place = number(offset_form, tail) if len(tail) == offset_size else 0

@@ -90,7 +90,7 @@ def _tags(image: ImageFile.ImageFile) -> Mapping[int, tuple[int, ...]]:
 
 
 def _deep(image: ImageFile.ImageFile) -> Pixels:
-    """Gray of 16 bits; a TIFF's 12 bits are spread over 16, and one whose 0 is white turned."""
+    """Gray of 16 bits; a TIFF's 12 bits are spread over 16, and one whose 0 is white inverted."""
     levels = np.asarray(image).astype(np.uint16)
     if image.format == "TIFF":
         tags = _tags(image)

@@ -44,7 +44,7 @@ class Degradation(ABC):
             ``(h, w, 3)``, RGB of 8 bits.
 
         Raises:
-            ValueError: If the image is no multiple of the scale, or too small.
+            ValueError: If the image is not a multiple of the scale, or too small.
         """
 
     def truth(self, hr: Levels) -> Levels:
@@ -84,7 +84,7 @@ def checked(hr: Levels, scale: int, *, least: int = 1) -> None:
     h, w = hr.shape[:2]
     if scale < 1 or not h or not w or h % scale or w % scale:
         raise ValueError(
-            f"an image of {w} x {h} pixels is no multiple of the scale {scale}: cut it at the "
+            f"an image of {w} x {h} pixels is not a multiple of the scale {scale}: cut it at the "
             "bottom and the right"
         )
     if min(h, w) < least:

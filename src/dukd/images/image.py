@@ -86,4 +86,4 @@ class Header:
     frames: int = 1
     """Frames of an animation or pages."""
     problem: str = ""
-    """Why ``read_rgb8`` refuses the file, as far as the header tells; usually nothing."""
+    """Why ``read_rgb8`` refuses the file, as far as the header says; usually nothing."""

@@ -37,7 +37,7 @@ def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
         max_pixels: Largest number of pixels to accept.
 
     Raises:
-        ImageError: If the file cannot be read, is no image or is too large.
+        ImageError: If the file cannot be read, is not an image or is too large.
     """
     with opened(path, max_pixels, whole=False) as (image, _, facts):
         width, height = image.size
@@ -162,7 +162,7 @@ def opened(
         raise ImageError(f"{path}: there is no such file") from error
     except Exception as error:  # Pillow's decoders raise nearly everything
         raise ImageError(
-            f"{path}: cannot be read; it is damaged or no image ({reason(error)})"
+            f"{path}: cannot be read; it is damaged or not an image ({reason(error)})"
         ) from error
 
 

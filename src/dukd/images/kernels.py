@@ -3,7 +3,7 @@
 Wang et al., "Real-ESRGAN", ICCVW 2021, arXiv:2107.10833, with the formulas of BasicSR's
 ``degradations.py``: Gaussian, generalized Gaussian (Liu et al., 2020), plateau, and the circular
 low pass (sinc) that makes ringing. Every kernel is ``(k, k)``, float64, of sum 1 and equal to
-itself turned by 180 degrees.
+itself rotated by 180 degrees.
 """
 
 import math
@@ -18,8 +18,8 @@ Kernel = NDArray[np.float64]
 Range = tuple[float, float]
 """Least and largest value."""
 
-KINDS = ("iso", "aniso", "generalized iso", "generalized aniso", "plateau iso", "plateau aniso")
-"""Kinds of kernels that are mixed, in the order of their probabilities."""
+FAMILIES = ("iso", "aniso", "generalized iso", "generalized aniso", "plateau iso", "plateau aniso")
+"""Families of kernels that are mixed, in the order of their probabilities."""
 
 
 def gaussian(
@@ -30,7 +30,7 @@ def gaussian(
     Args:
         size: Rows and columns, odd.
         sigma: Standard deviations along the two axes, in pixels.
-        angle: By which the axes are turned, in radians.
+        angle: By which the axes are rotated, in radians.
         shape: 1 for a Gaussian; generalized above (flatter) or below (more pointed).
     """
     kernel = np.exp(-0.5 * _distances(size, sigma, angle) ** shape)
@@ -73,7 +73,7 @@ class Kernels:
     sigma: Range = (0.2, 3.0)
     """Standard deviation, in pixels, uniform; for both axes by themselves if anisotropic."""
     mix: tuple[float, float, float, float, float, float] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
-    """Probabilities of ``KINDS`` where the kernel is no sinc."""
+    """Probabilities of ``FAMILIES`` where the kernel is not a sinc."""
     generalized: Range = (0.5, 4.0)
     """Shape of generalized Gaussians: below 1 in half of the cases, above in the others."""
     plateau: Range = (1.0, 2.0)
@@ -101,15 +101,15 @@ class Kernels:
         size = self.size(rng)
         if rng.random() < self.sinc:
             return sinc(size, uniform(rng, (math.pi / (3 if size < 13 else 5), math.pi)))
-        kind = KINDS[choice(rng, self.mix)]
+        family = FAMILIES[choice(rng, self.mix)]
         sigma, angle = uniform(rng, self.sigma), 0.0
         both = (sigma, sigma)
-        if kind.endswith("aniso"):
+        if family.endswith("aniso"):
             both = (sigma, uniform(rng, self.sigma))
             angle = uniform(rng, (-math.pi, math.pi))
-        if kind.startswith("generalized"):
+        if family.startswith("generalized"):
             return gaussian(size, both, angle, shape=_shape(rng, self.generalized))
-        if kind.startswith("plateau"):
+        if family.startswith("plateau"):
             return plateau(size, both, angle, shape=_shape(rng, self.plateau))
         return gaussian(size, both, angle)
 

@@ -131,8 +131,8 @@ def upright(a: Pixels, turn: int) -> Pixels:
     """Undo how the camera was held, for ``(h, w)`` or ``(h, w, c)``."""
     turns = {1: (0, 0), 2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
     quarters, mirrored = turns[turn]
-    turned = np.rot90(a, quarters)
-    return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
+    rotated = np.rot90(a, quarters)
+    return np.ascontiguousarray(rotated[:, ::-1] if mirrored else rotated)
 
 
 def beyond_srgb(chunks: tuple[tuple[bytes, bytes], ...], icc: bytes | None) -> str:
