@@ -72,7 +72,7 @@ def _teacher(path: Path) -> Teacher:
 
 def images(pairs: Pairs) -> list[tuple[Tensor, Tensor]]:
     """Low and high resolution of a set, each ``(1, 3, h, w)``."""
-    return [tuple(_batch(to_tensor(x)) for x in load(pair)) for pair in pairs]  # pyright: ignore[reportReturnType]  of two each
+    return [tuple(_batch(to_tensor(x)) for x in load(pair)) for pair in pairs]
 
 
 def _batch(x: Tensor) -> Tensor:

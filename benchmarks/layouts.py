@@ -53,7 +53,8 @@ def passes(
 
     def way(layout: torch.memory_format) -> Callable[[], object]:
         network: nn.Module = config.build().to(device)
-        network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
+        # torch documents it, its types lack it
+        network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         lr = torch.rand(shape[0], 3, *shape[1:], device=device).to(memory_format=layout)
 
         def run() -> None:

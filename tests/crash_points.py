@@ -81,7 +81,8 @@ class Disk:
     def _dead(self) -> bool:
         return self.stopped and self.stop != "full disk"
 
-    def install(self, patch: pytest.MonkeyPatch) -> None:  # noqa: C901 (one small function per operation)
+    # one small function per operation
+    def install(self, patch: pytest.MonkeyPatch) -> None:  # noqa: C901
         disk = self
 
         def opened(path: Path, mode: str = "r", *args: object, **options: object) -> object:

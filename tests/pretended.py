@@ -38,7 +38,8 @@ class OnGPU(Tensor):
     """A tensor of the device; for torch's inside it lies on ``meta``, which needs no driver."""
 
     inner: Tensor
-    device = property(lambda _: GPU)  # pyright: ignore[reportAssignmentType]  hides the attribute on purpose
+    # hides the attribute on purpose
+    device = property(lambda _: GPU)  # pyright: ignore[reportAssignmentType]
     is_cuda = property(lambda _: True)  # pyright: ignore[reportAssignmentType]
     is_meta = property(lambda _: False)  # pyright: ignore[reportAssignmentType]
     __torch_function__ = torch._C._disabled_torch_function_impl

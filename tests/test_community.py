@@ -196,7 +196,7 @@ def test_a_compact_whose_rectifiers_have_no_tensors_is_assumed_to_have_relu(
     tmp_path: Path,
 ) -> None:
     for activation in ("relu", "leakyrelu"):
-        config = CompactConfig(scale=2, width=5, blocks=2, activation=activation)  # type: ignore[arg-type]
+        config = CompactConfig(scale=2, width=5, blocks=2, activation=activation)
         torch.save(stirred(config).state_dict(), tmp_path / "a.pth")
         contents = weights.inspect(tmp_path / "a.pth")
         assert contents.assumed == {"activation"}

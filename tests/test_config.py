@@ -386,7 +386,8 @@ def test_whatever_is_typed_wrong_is_a_config_error() -> None:
         try:
             again = Experiment.from_yaml(mutant)
         except ConfigError as error:
-            assert re.match(r"experiment\.yaml(:\d+:\d+)?: \S", str(error)), str(error)  # noqa: PT017
+            text = str(error)
+            assert re.match(r"experiment\.yaml(:\d+:\d+)?: \S", text), text
             assert len(str(error)) < 1000  # noqa: PT017
             outcomes[False] += 1
         else:

@@ -99,7 +99,7 @@ def test_the_whole_demo_makes_a_page_and_goes_on_where_it_was(tmp_path: Path):
     outcome = demo.demo(
         tmp_path,
         steps=4,
-        tell=told.append,
+        notify=told.append,
         progress=lambda done, total, _what: seen.append((done, total)),
     )
 

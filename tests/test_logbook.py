@@ -10,7 +10,7 @@ import torch
 from dukd.networks import EDSRConfig
 from dukd.runs.directory import Run
 from dukd.training.experiment import Data, Experiment
-from dukd.training.log import GRADIENT_NORM, Logbook, Meter, ignore, peak_memory
+from dukd.training.log import GRADIENT_NORM, Meter, RunLog, ignore, peak_memory
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_what_is_written_is_told_and_kept(run: Run) -> None:
     told: list[object] = []
-    book = Logbook(run, told.append, tensorboard=False)
+    book = RunLog(run, told.append, tensorboard=False)
 
     book.event(5, "resumed", "from step 5")
     book.write({"kind": "train", "step": 6, "total": 0.5})
@@ -97,7 +97,7 @@ def test_what_is_written_is_told_and_kept(run: Run) -> None:
 
 def test_a_tensorboard_that_is_not_installed_is_named(run: Run) -> None:
     if importlib.util.find_spec("tensorboard") is not None:
-        Logbook(run, ignore, tensorboard=True).close()
+        RunLog(run, ignore, tensorboard=True).close()
         return
     with pytest.raises(ValueError, match=r"pip install 'dukd\[tensorboard\]'"):
-        Logbook(run, ignore, tensorboard=True)
+        RunLog(run, ignore, tensorboard=True)

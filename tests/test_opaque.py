@@ -103,7 +103,7 @@ def test_other_conventions_are_stated() -> None:
             assert x.max() > 1
             return interpolate(x, scale_factor=2), None
 
-    network = Opaque(Bytes(), enter=lambda x: x * 255, leave=lambda y: y[0] / 255)  # type: ignore[index]
+    network = Opaque(Bytes(), enter=lambda x: x * 255, leave=lambda y: y[0] / 255)
     lr = torch.rand(1, 3, 4, 4)
 
     assert network.scale == 2

@@ -416,7 +416,7 @@ def test_sensitivity_rounds_one_layer_at_a_time() -> None:
         losses = sensitivity(made, lambda n: -(n(lr) - right).square().mean().item())
     assert list(losses) == rows(made)
     assert all(loss < 0 for name, loss in losses.items() if name != "conv_first")
-    assert made.convolution("conv_last").enabled, "all round again"  # pyright: ignore[reportAttributeAccessIssue]
+    assert made.convolution("conv_last").enabled, "all round again"
 
 
 # Integers
@@ -473,7 +473,7 @@ def test_fewer_bits_and_symmetric_grids_are_not_exported(tmp_path: Path) -> None
         ({"target": "ncnn"}, "quantized for ncnn has no ONNX graph"),
     ):
         with pytest.raises(ValueError, match=message):
-            export(calibrated(**choices)[1], tmp_path / "student.onnx")  # pyright: ignore[reportArgumentType]
+            export(calibrated(**choices)[1], tmp_path / "student.onnx")
 
 
 # Files

@@ -238,7 +238,7 @@ def test_older_checkpoints_stay_if_the_new_one_cannot_be_read_back(
         ),
         ({"format": 9, "step": 2}, "00000002.pt was written by a later version of dukd (format 9)"),
         ({"format": 1}, "00000002.pt was written by an older version of dukd (format 1)"),
-        ({"params": {}}, "00000002.pt is no checkpoint of a run"),
+        ({"params": {}}, "00000002.pt is not a checkpoint of a run"),
     ],
 )
 def test_sound_files_that_do_not_belong_are_skipped(

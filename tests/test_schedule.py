@@ -78,7 +78,7 @@ def test_every_factor_is_above_0_and_at_most_1(
     schedule: str, steps: int, data: st.DataObject
 ) -> None:
     warm_up = 0 if schedule == "one-cycle" else data.draw(st.integers(0, steps - 1))
-    optimization = Optimization(steps=steps, schedule=schedule, warm_up=warm_up)  # pyright: ignore[reportArgumentType]
+    optimization = Optimization(steps=steps, schedule=schedule, warm_up=warm_up)
 
     for step in data.draw(st.lists(st.integers(0, steps - 1), min_size=1)):
         factor = rate_factor(optimization, step)

@@ -34,7 +34,7 @@ class Demo:
         try:
             with Bar() as bar:
                 outcome = demo.demo(
-                    self.out, steps=self.steps, fresh=self.fresh, tell=bar.say, progress=bar
+                    self.out, steps=self.steps, fresh=self.fresh, notify=bar.say, progress=bar
                 )
         except loop.Interrupted as stopped:
             raise loop.Interrupted(

@@ -53,8 +53,9 @@ class Quantize(Options):
             "mean": self.mean,
             "residual_scale": self.residual_scale,
         }
-        note_assumed(weights.inspect(path, **numbers))  # pyright: ignore[reportArgumentType]  its own three
-        network = weights.read(path, **numbers).frozen()  # pyright: ignore[reportArgumentType]  likewise
+        # its own three numbers
+        note_assumed(weights.inspect(path, **numbers))  # pyright: ignore[reportArgumentType]
+        network = weights.read(path, **numbers).frozen()  # pyright: ignore[reportArgumentType]
         photographs = middles(find_pairs(self.images, scale=network.scale), self.count)
         judged = photographs
         if self.valid is not None:

@@ -50,7 +50,8 @@ class _Reader:
         mark = node.start_mark
         raise ConfigError(f"{self.source}:{mark.line + 1}:{mark.column + 1}: {what}")
 
-    def read(self, node: yaml.Node, kind: Any, key: str) -> Any:  # noqa: ANN401, C901, PLR0911  one branch per sort of type
+    # one branch per sort of type
+    def read(self, node: yaml.Node, kind: Any, key: str) -> Any:  # noqa: C901, PLR0911
         origin = typing.get_origin(kind)
         if origin in {typing.Union, types.UnionType}:
             return self.read_union(node, typing.get_args(kind), key)
@@ -100,7 +101,7 @@ class _Reader:
             self.fail(node, f"{key} takes a single value here, not a list or a mapping")
         return str(node.value)
 
-    def read_union(self, node: yaml.Node, choices: tuple[Any, ...], key: str) -> Any:  # noqa: ANN401
+    def read_union(self, node: yaml.Node, choices: tuple[Any, ...], key: str) -> Any:
         if _is_null(node):
             return None
         return self.read(node, next(c for c in choices if c is not type(None)), key)
@@ -129,7 +130,7 @@ class _Reader:
             found[name] = (name_node, value)
         return found
 
-    def read_named(self, node: yaml.Node, kind: type, key: str) -> Any:  # noqa: ANN401
+    def read_named(self, node: yaml.Node, kind: type, key: str) -> Any:
         base = next(base for base in self.registry if issubclass(kind, base))
         known = {name: k for name, k in self.registry[base]().items() if issubclass(k, kind)}
         entries = self.entries(node, key)
@@ -144,7 +145,7 @@ class _Reader:
             )
         return self.read_dataclass(node, known[name], key, skip=("type",))
 
-    def read_dataclass(self, node: yaml.Node, kind: type, key: str, skip: tuple[str, ...]) -> Any:  # noqa: ANN401
+    def read_dataclass(self, node: yaml.Node, kind: type, key: str, skip: tuple[str, ...]) -> Any:
         hints = typing.get_type_hints(kind)
         known = {f.name: f for f in fields(kind) if f.init}
         values: dict[str, Any] = {}

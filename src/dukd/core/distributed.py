@@ -338,7 +338,8 @@ def _spread(flat: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     gradients = [cast("Tensor", p.grad) for p, _ in found]
     sources = [piece.view_as(p) for p, piece in found]
     if found:
-        torch._foreach_copy_(gradients, sources)  # pyright: ignore[reportPrivateImportUsage]  one launch
+        # one launch
+        torch._foreach_copy_(gradients, sources)  # pyright: ignore[reportPrivateImportUsage]
     return values
 
 

@@ -210,7 +210,13 @@ class _Ledger:
 class _Worker:
     """What lives in a worker process: the network, and what to do with it."""
 
-    def __init__(self, packed: bytes, cores: int, folder: Path | None, ledger: Any) -> None:  # noqa: ANN401  of Ray
+    def __init__(
+        self,
+        packed: bytes,
+        cores: int,
+        folder: Path | None,
+        ledger: Any,  # noqa: ANN401  an actor of Ray
+    ) -> None:
         torch.set_num_threads(cores)
         self.error: Exception | None = None
         if folder is not None:

@@ -331,4 +331,5 @@ def set_memory_format(module: nn.Module, *, channels_last: bool | None = None) -
         ]
     for part, last in wanted:
         memory_format = torch.channels_last if last else torch.contiguous_format
-        part.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]  torch documents it, its types lack it
+        # torch documents it, its types lack it
+        part.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]

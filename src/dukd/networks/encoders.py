@@ -119,7 +119,7 @@ def checked(state: Mapping[str, Tensor], name: str, shape: tuple[int, ...], layo
             f"{name} should be {tuple(shape)} in {layout}, but the file has {tuple(tensor.shape)}"
         )
     largest = float(tensor.abs().max())
-    if not largest < _LARGEST:  # also where it is no number
+    if not largest < _LARGEST:  # also where it is NaN
         raise ValueError(
             f"{name} reaches {largest}; no trained encoder's does, so the file is damaged or "
             "another's"

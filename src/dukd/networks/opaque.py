@@ -155,7 +155,9 @@ class _Caught:
 
 def _version(made: object) -> int:
     """How often a tensor was written to in place; inference tensors do not count."""
-    return made._version if isinstance(made, Tensor) and not made.is_inference() else 0  # noqa: SLF001  torch's own counter, which has no public name
+    if not isinstance(made, Tensor) or made.is_inference():
+        return 0
+    return made._version  # noqa: SLF001  torch's own counter, which has no public name
 
 
 def _adapted(

@@ -92,7 +92,8 @@ class Quantized(Staged):
             size_multiple=network.size_multiple,
             radius=network.radius,
         )
-        self.channels_last = network.channels_last  # pyright: ignore[reportAttributeAccessIssue]  as the one inside has it
+        # as the one inside has it
+        self.channels_last = network.channels_last  # pyright: ignore[reportAttributeAccessIssue]
         self.keeps = network.keeps
         self._reads = tail_reads(network)
         keep = config.runtime.keep if config.keep is None else config.keep
@@ -195,6 +196,11 @@ def as_quantized(network: Network, **choices: object) -> Quantized:
         ValueError: If the network cannot be quantized.
     """
     with torch.random.fork_rng(devices=[]):
-        made = QuantizedConfig(network=network.config, **choices).build()  # pyright: ignore[reportArgumentType]  the config says which there are
+        # the config says which choices there are
+        config = QuantizedConfig(
+            network=network.config,
+            **choices,  # pyright: ignore[reportArgumentType]
+        )
+        made = config.build()
     made.take(network.state_dict())
     return made.train(network.training)

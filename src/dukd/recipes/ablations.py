@@ -83,7 +83,8 @@ def _each(part: type, change: Callable[[Any], object]) -> Change:
         assert isinstance(method, DUKD)
         upcyclings = (change(u) if isinstance(u, part) else u for u in method.upcyclings)
         base = change(method.base) if isinstance(method.base, part) else method.base
-        return replace(method, base=base, upcyclings=tuple(upcyclings))  # pyright: ignore[reportArgumentType]  change keeps types
+        changed = tuple(upcyclings)  # of the types they had
+        return replace(method, base=base, upcyclings=changed)  # pyright: ignore[reportArgumentType]
 
     return changed
 

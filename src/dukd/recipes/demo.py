@@ -47,7 +47,7 @@ core."""
 
 ABOUT = (
     "The same network, photographs, steps and seed, three times: from scratch, with a teacher's "
-    "answers (logits), and with the teacher's answers to upcycled images as well (DUKD). It is "
+    "outputs (logits), and with the teacher's outputs for upcycled images as well (DUKD). It is "
     "measured on photographs it never saw. So few steps show how it works, not how far a method "
     "can go."
 )
@@ -115,16 +115,16 @@ def demo(
     *,
     steps: int = STEPS,
     fresh: bool = False,
-    tell: Callable[[str], None] = _nobody,
+    notify: Callable[[str], None] = _nobody,
     progress: Progress = silent,
 ) -> Outcome:
     """Train three students, measure them beside bicubic and their teacher, and write a page.
 
     Args:
-        out: Folder for images, runs and the page; an earlier demo there is gone on with.
+        out: Folder for images, runs and the page; an earlier demo there is continued.
         steps: Steps of each student.
         fresh: Whether an earlier demo in ``out`` is deleted first.
-        tell: Told a sentence now and then.
+        notify: Called with a sentence now and then.
         progress: Told how far the whole has come, in seconds of expected work.
 
     Raises:
@@ -145,7 +145,7 @@ def demo(
         for plan, run, resume in zip(plans, runs, begun, strict=True):
             work.begin(f"training {run.name}", run.name)
             loop.train(plan, run, resume=resume, observe=work.observe)
-            tell(
+            notify(
                 f"{run.name}: {_last_psnr(run):.2f} dB on the photographs held out, after {steps} "
                 "steps"
             )

@@ -106,7 +106,7 @@ def edsr_from_swinir(scale: int, method: Method) -> Experiment:
 def _paper(student: NetworkConfig, teacher: Teacher, method: Method) -> Experiment:
     """The protocol of DUKD's tables: methods.md section 3.1. It is the same for every method (D20).
 
-    The best student is chosen on the first set, which is no test set (D22).
+    The best student is chosen on the first set, which is not a test set (D22).
     """
     sets = ("DIV2K/DIV2K_valid_HR", "Set5", "Set14", "BSD100", "Urban100")
     return Experiment(

@@ -92,7 +92,7 @@ def load(path: Path) -> dict[str, object]:
     footer = content[-_FOOTER:]
     if len(content) <= _FOOTER or not footer.startswith(_MAGIC):
         raise CheckpointError(
-            f"no SHA-256 footer in {path.name}: it was cut short, or is no checkpoint of dukd"
+            f"no SHA-256 footer in {path.name}: it was cut short, or is not a checkpoint of dukd"
         )
     if hashlib.sha256(body).digest() != footer[len(_MAGIC) :]:
         raise CheckpointError(f"sha256 mismatch in {path.name}")
@@ -152,7 +152,7 @@ class _Hashed:
             try:
                 self._file.write(data)
                 self.digest.update(data)
-            except BaseException as error:  # noqa: BLE001 (an interrupt as well: save raises it again)
+            except BaseException as error:  # noqa: BLE001  save raises an interrupt again
                 self.failure = error
         return len(data)
 

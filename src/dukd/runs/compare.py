@@ -240,7 +240,7 @@ def _over_seeds(found: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
 
 
 def _measured(sets: Mapping[str, Mapping[str, Value]]) -> dict[str, dict[str, Value]]:
-    """Values on sets without what is no measure of quality, but for the count of images."""
+    """Values on sets without what does not measure quality, but for the count of images."""
     return {
         name: {k: v for k, v in values.items() if k == "images" or k not in _UNMEASURED}
         for name, values in sets.items()

@@ -121,7 +121,7 @@ class States:
             case {"state": dict() as state, "step": int(), "format": int(), "experiment": str()}:
                 return cast("dict[str, object]", state)
             case _:
-                raise CheckpointError(f"{path.name} is no checkpoint of a run")
+                raise CheckpointError(f"{path.name} is not a checkpoint of a run")
 
     def _prune(self, best: int | None) -> None:
         sound = [step for step in self.steps() if step not in self._damaged]

@@ -99,7 +99,8 @@ def read(directory: Path, measured: str = EVALUATION) -> Summary:
     try:
         # Text only: this loader makes strings, lists and dictionaries; nothing is resolved or
         # built.
-        experiment = yaml.load(text, Loader=yaml.BaseLoader) if len(text) <= _LARGEST else None  # noqa: S506
+        small = len(text) <= _LARGEST
+        experiment = yaml.load(text, Loader=yaml.BaseLoader) if small else None  # noqa: S506
     except (yaml.YAMLError, RecursionError) as error:
         raise ReportError(f"{shown(run.experiment)} is not YAML: {error}") from error
     if not isinstance(experiment, dict):

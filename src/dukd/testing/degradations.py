@@ -30,7 +30,8 @@ def check_degradation(degradation: Degradation, *, scale: int = 4, side: int = 1
         assert np.array_equal(first, other), "it is fixed, but depends on the generator"
     state = str(np.random.get_state())  # noqa: NPY002  the one that must not be used
     results = [degradation.apply(hr, scale, np.random.default_rng(k)) for k in range(8)]
-    assert state == str(np.random.get_state()), "it draws from numpy's own generator"  # noqa: NPY002
+    now = str(np.random.get_state())  # noqa: NPY002
+    assert state == now, "it draws from numpy's own generator"
     if not degradation.fixed:
         assert any(not np.array_equal(first, r) for r in results), "it draws nothing: set fixed"
     truth = degradation.truth(hr)

@@ -19,7 +19,7 @@ def stopping(world: World) -> Generator[threading.Event, None, None]:
     """Turn the first SIGINT or SIGTERM into a wish to stop; the second ends the process.
 
     A launcher of several ranks passes on what the terminal has sent to each: that repeats a wish,
-    and is no second one.
+    and does not count as the second one.
     """
     stop = threading.Event()
     wished = 0.0

@@ -11,7 +11,7 @@ from dukd.networks.compile import as_written
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training.assemble import Training
-from dukd.training.log import Logbook, Meter
+from dukd.training.log import Meter, RunLog
 from dukd.training.memory import TooLittleMemoryError
 from dukd.training.samples import write_samples
 from dukd.training.saved import mend_best, save, write_student
@@ -25,8 +25,8 @@ _FAILURES = 3
 class Keeper:
     """Saves and validates; a disk that is full, or images that are away, for a while end no run."""
 
-    def __init__(self, training: Training, run: Run, logbook: Logbook, meter: Meter) -> None:
-        self.training, self.run, self.logbook, self.meter = training, run, logbook, meter
+    def __init__(self, training: Training, run: Run, log: RunLog, meter: Meter) -> None:
+        self.training, self.run, self.log, self.meter = training, run, log, meter
         self._saved_step = training.state.step
         self._saved_at = time.monotonic()
         self._best_is_written = True
@@ -61,7 +61,7 @@ class Keeper:
         self.training.world.wait()
 
     def _save(self, *, needed: bool) -> None:
-        self.logbook.sync()
+        self.log.sync()
         meter = self.meter.to_checkpoint()
         try:
             save(self.training, self.run, seconds=self.meter.seconds(), meter=meter)
@@ -73,7 +73,7 @@ class Keeper:
             if needed or self._last or self._failed_saves >= _FAILURES:
                 raise
             text = f"could not save, training goes on: {error}"
-            self.logbook.event(self.training.state.step, "not saved", text)
+            self.log.event(self.training.state.step, "not saved", text)
         else:
             self._failed_saves = 0
             self._saved_step = self.training.state.step
@@ -105,7 +105,7 @@ class Keeper:
                 if self._last or self._failed_validations >= _FAILURES:
                     raise
                 text = f"could not validate, training goes on: {error}"
-                self.logbook.event(step, "not validated", text)
+                self.log.event(step, "not validated", text)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -122,7 +122,7 @@ class Keeper:
         training, state = self.training, self.training.state
         with self._as_written():
             record = training.validation.record(state.step, state.averaged, training.teacher)
-        self.logbook.write(record)
+        self.log.write(record)
         psnr = record["sets"][training.validation.first]["psnr_y"]
         if psnr > state.best:
             state.best, state.best_step = psnr, state.step
@@ -137,7 +137,7 @@ class Keeper:
             if self._last:
                 raise
             text = f"could not save the best student, training goes on: {error}"
-            self.logbook.event(self.training.state.step, "not saved", text)
+            self.log.event(self.training.state.step, "not saved", text)
 
     def _as_written(self) -> AbstractContextManager[object]:
         """A context in which nothing is compiled for the sizes of test images."""

@@ -60,7 +60,7 @@ class Meter:
         self._count = int(saved["count"])
 
     def paused(self, action: Callable[[], None]) -> None:
-        """Do something that is no training, without counting its time."""
+        """Do something that is not training, without counting its time."""
         started = time.perf_counter()
         action()
         lost = time.perf_counter() - started
@@ -107,7 +107,7 @@ def peak_memory(device: torch.device) -> int:
     return peak >> 20 if sys.platform == "darwin" else peak >> 10
 
 
-class Logbook:
+class RunLog:
     """Writes the log of a run, and tells an observer; a log that cannot be written ends no run.
 
     Args:
@@ -165,7 +165,7 @@ class Logbook:
         """Write what waits, and finish the TensorBoard log."""
         self._write_waiting()
         if self._waiting:
-            self._tell("not logged", f"{len(self._waiting)} lines of the log are lost")
+            self._notify("not logged", f"{len(self._waiting)} lines of the log are lost")
         if self._board is not None:
             with suppress(Exception):
                 self._board.close()
@@ -177,7 +177,7 @@ class Logbook:
             except OSError as error:
                 if not self._failing:
                     text = "cannot write the log, its lines wait and training goes on"
-                    self._tell("not logged", f"{text}: {error.strerror or error}")
+                    self._notify("not logged", f"{text}: {error.strerror or error}")
                 self._failing = True
                 return
             del self._waiting[0]
@@ -189,11 +189,11 @@ class Logbook:
         try:
             for name, value in _scalars(record, str(record["kind"])):
                 self._board.add_scalar(name, value, cast("int", record["step"]))
-        except Exception as error:  # noqa: BLE001  somebody else's log is no reason to end a run
+        except Exception as error:  # noqa: BLE001  somebody else's log does not end a run
             self._board = None
-            self._tell("not logged", f"the TensorBoard log ends here: {error}")
+            self._notify("not logged", f"the TensorBoard log ends here: {error}")
 
-    def _tell(self, what: str, detail: str) -> None:
+    def _notify(self, what: str, detail: str) -> None:
         """Tell the observer of what the log itself cannot hold."""
         step = self._waiting[-1]["step"] if self._waiting else 0
         self.observe({"kind": "event", "step": step, "what": what, "detail": detail})

@@ -17,13 +17,14 @@ from dukd.core.device import is_out_of_memory, numbered
 from dukd.core.distributed import World
 from dukd.core.files import Progress, silent
 from dukd.data.stream import batches
-from dukd.runs import checkpoint, log
+from dukd.runs import checkpoint
 from dukd.runs.directory import Run
+from dukd.runs.log import truncate
 from dukd.training.assemble import Training, assemble
 from dukd.training.experiment import Experiment
 from dukd.training.interrupt import stopping
 from dukd.training.keeper import Keeper, compare_ranks
-from dukd.training.log import Logbook, Meter, Observer, ignore
+from dukd.training.log import Meter, Observer, RunLog, ignore
 from dukd.training.memory import advice
 from dukd.training.provenance import facts
 from dukd.training.resume import check_same, recall_best, restore, without_warm_start
@@ -33,7 +34,7 @@ from dukd.training.schedule import rate_factor
 from dukd.training.step import NonFiniteError, advance, settle
 
 
-class Interrupted(Exception):  # noqa: N818  it is no error: everything is saved
+class Interrupted(Exception):  # noqa: N818  not an error: everything is saved
     """A signal stopped training; the run can be resumed."""
 
     def __init__(self, step: int, directory: Path, *, how: str = "--resume") -> None:
@@ -109,15 +110,15 @@ def _train(
     """Train from the state that was begun with or restored; the log begins with notes."""
     state, leads = training.state, training.world.leads
     board = training.experiment.evaluation.tensorboard
-    logbook = Logbook(run, observe, tensorboard=board, mute=not leads, step=state.step)
+    log = RunLog(run, observe, tensorboard=board, mute=not leads, step=state.step)
     try:
         for what, detail in notes:
-            logbook.event(state.step, what, detail)
-        _loop(training, run, logbook, stop)
+            log.event(state.step, what, detail)
+        _loop(training, run, log, stop)
     except NonFiniteError as error:
-        raise _explained(error, run, logbook) if leads else error from None
+        raise _explained(error, run, log) if leads else error from None
     finally:
-        logbook.close()
+        log.close()
 
 
 def _begin(
@@ -140,7 +141,7 @@ def _begin(
     unusable = restore(training, run)
     reports = unusable if saved else reports + unusable
     if leads:
-        reports = reports + log.truncate(run.log_file, state.step if saved else -1)
+        reports = reports + truncate(run.log_file, state.step if saved else -1)
     training.validated = recall_best(training, run)
     if leads and saved:
         reports = reports + mend(training, run)
@@ -148,13 +149,13 @@ def _begin(
     return [*(("note", report) for report in reports), resumed]
 
 
-def _loop(training: Training, run: Run, logbook: Logbook, stop: threading.Event) -> None:
+def _loop(training: Training, run: Run, log: RunLog, stop: threading.Event) -> None:
     experiment, state, world = training.experiment, training.state, training.world
     _agree(training)
     meter = Meter(step=state.step, seconds=state.seconds, device=training.device)
     if training.meter:
         meter.restore(training.meter)
-    keeper = Keeper(training, run, logbook, meter)
+    keeper = Keeper(training, run, log, meter)
     if world.any(_is_judged(training) and not training.validated):
         meter.paused(keeper.validate)
     stream = batches(
@@ -169,7 +170,7 @@ def _loop(training: Training, run: Run, logbook: Logbook, stop: threading.Event)
     try:
         with stream:
             for lr, hr in stream:
-                _step(training, lr, hr, logbook, meter)
+                _step(training, lr, hr, log, meter)
                 _keep(training, keeper, meter, stop)
     except NonFiniteError:
         raise
@@ -185,7 +186,7 @@ def _is_judged(training: Training) -> bool:
     return step > 0 and (step == steps or step % training.experiment.evaluation.every == 0)
 
 
-def _step(training: Training, lr: Tensor, hr: Tensor, logbook: Logbook, meter: Meter) -> None:
+def _step(training: Training, lr: Tensor, hr: Tensor, log: RunLog, meter: Meter) -> None:
     """Make a step, and log it."""
     experiment, state = training.experiment, training.state
     try:
@@ -196,9 +197,9 @@ def _step(training: Training, lr: Tensor, hr: Tensor, logbook: Logbook, meter: M
         raise
     step, steps = state.step, experiment.optimization.steps
     left = meter.seconds_left(step, steps)
-    logbook.observe({"kind": "step", "step": step, "steps": steps, "seconds_left": left})
+    log.observe({"kind": "step", "step": step, "steps": steps, "seconds_left": left})
     if step == steps or step % experiment.evaluation.log_every == 0:
-        _log(training, logbook, meter)
+        _log(training, log, meter)
 
 
 def _keep(training: Training, keeper: Keeper, meter: Meter, stop: threading.Event) -> None:
@@ -216,14 +217,14 @@ def _keep(training: Training, keeper: Keeper, meter: Meter, stop: threading.Even
         raise Interrupted(training.state.step, keeper.run.directory)
 
 
-def _log(training: Training, logbook: Logbook, meter: Meter) -> None:
+def _log(training: Training, log: RunLog, meter: Meter) -> None:
     settle(training)
     compare_ranks(training)
     for note in training.objective.notes():
-        logbook.event(training.state.step, "note", note)
+        log.event(training.state.step, "note", note)
     optimization, step = training.experiment.optimization, training.state.step
     rate = optimization.learning_rate * rate_factor(optimization, step - 1)
-    logbook.write(meter.record(step, rate))
+    log.write(meter.record(step, rate))
 
 
 def _agree(training: Training) -> None:
@@ -241,9 +242,9 @@ def _agree(training: Training) -> None:
     compare_ranks(training)
 
 
-def _explained(error: NonFiniteError, run: Run, logbook: Logbook) -> NonFiniteError:
+def _explained(error: NonFiniteError, run: Run, log: RunLog) -> NonFiniteError:
     path = run.directory / f"nonfinite-{error.step:08d}.pt"
-    logbook.event(error.step, "non-finite", str(error))
+    log.event(error.step, "non-finite", str(error))
     try:
         checkpoint.save(path, error.evidence)
         where = f"are in {path}"

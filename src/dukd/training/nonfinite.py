@@ -44,7 +44,8 @@ class NonFiniteGuard:
         self._bad = torch.zeros((), device=device)
         self._waiting: list[tuple[CheckedStep, Tensor, torch.cuda.Event | None]] = []
         if self.deferred:
-            optimizer.found_inf = self._bad  # pyright: ignore[reportAttributeAccessIssue]  as torch's GradScaler does
+            # as torch's GradScaler does
+            optimizer.found_inf = self._bad  # pyright: ignore[reportAttributeAccessIssue]
 
     def check(self, step: CheckedStep, values: list[Tensor]) -> CheckedStep | None:
         """Judge what is about to reach the weights.

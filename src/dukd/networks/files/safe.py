@@ -36,7 +36,8 @@ _DEEPEST = 12
 """Containers in containers in which tensors are looked for."""
 
 _MEMBER = re.compile(
-    r"[^/]*/(data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+)"
+    r"[^/]*/(data\.pkl|version|byteorder|\.format_version|\.storage_alignment"
+    r"|\.data/serialization_id|data/\d+)"
 )
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 

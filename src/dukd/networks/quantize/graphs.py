@@ -97,7 +97,8 @@ class Part:
                 self.objects[str(node.target)], nn.Parameter
             ):
                 owner, _, name = str(node.target).rpartition(".")
-                made.get_submodule(owner)._non_persistent_buffers_set.add(name)  # noqa: SLF001  torch has no other way
+                # torch has no other way
+                made.get_submodule(owner)._non_persistent_buffers_set.add(name)  # noqa: SLF001
         return made
 
 

@@ -113,7 +113,8 @@ def _real(value: Any) -> Any:  # noqa: ANN401  whatever a graph passes on
     if isinstance(value, Integers | Sum):
         return value.real()
     if isinstance(value, list | tuple):
-        return type(value)(_real(v) for v in value)  # pyright: ignore[reportUnknownVariableType]  whatever a graph passes on
+        # whatever a graph passes on
+        return type(value)(_real(v) for v in value)  # pyright: ignore[reportUnknownVariableType]
     return value
 
 
@@ -180,7 +181,8 @@ def _convolved(conv: QuantizedConv2d, x: Integers) -> Integers:
     weight, scale = conv.quantized()
     largest = x.values.abs().max() * weight.abs().sum((1, 2, 3)).max()
     kind = torch.float32 if float(largest) < _EXACT else torch.float64
-    sums = conv._conv_forward(x.values.to(kind), weight.to(kind), None)  # noqa: SLF001  pads as the layer does
+    # which pads as the layer does
+    sums = conv._conv_forward(x.values.to(kind), weight.to(kind), None)  # noqa: SLF001
     scale = x.scale * scale
     if conv.bias is not None:
         bias = torch.round(conv.bias / scale).clamp(-(2.0**31), 2.0**31 - 1)
