@@ -520,6 +520,7 @@ def test_inputs_without_a_truth_have_agreement_alone(tmp_path: Path) -> None:
         ["images", "seconds"],
         ["agreement", "images", "seconds"],
     ]
+    assert table.notes == ("NIQE has no value on phone: an image is too small for it.",)
     with pytest.raises(ValueError, match="it holds no images"):
         evaluate([small()], {"none": Inputs(tmp_path)})
 

@@ -19,7 +19,7 @@ from dukd.evaluation import metrics as measures
 from dukd.evaluation.candidates import Candidate, Named, open_all
 from dukd.evaluation.columns import COLUMNS, SHARE, columns_of, protocol_of
 from dukd.evaluation.measuring import Measuring, Values
-from dukd.evaluation.sets import ImageSet, NamedSet, open_set, usable
+from dukd.evaluation.sets import ImageSet, Inputs, NamedSet, open_set, usable
 from dukd.evaluation.table import Row, Table, Value
 from dukd.networks import macs
 from dukd.networks.base import Network
@@ -70,7 +70,8 @@ def evaluate(
         raise ValueError(f"networks are measured in float32 or bfloat16, but got {precision}")
     found, problems = open_all(candidates, teacher)
     scale = _common_scale(found, sets, scale)
-    chosen = list(measures.find(metrics).values())
+    alone = not metrics and any(isinstance(what, Inputs) for what in sets.values())
+    chosen = list((measures.find(metrics) | (measures.find(["niqe"]) if alone else {})).values())
     border = scale if border is None else border
     least = 2 * border + max(metric.least for metric in chosen)
     good = _open_sets(sets, scale, images, least, problems)
@@ -154,8 +155,21 @@ def _table(measuring: Measuring, scale: int, problems: Sequence[str]) -> Table:
             "precision": str(measuring.precision).removeprefix("torch."),
         },
         protocol=protocol_of(measuring.metrics, border=measuring.border, scale=scale),
+        notes=_unjudged(measuring),
         problems=(*problems, *measuring.problems),
     )
+
+
+def _unjudged(measuring: Measuring) -> tuple[str, ...]:
+    """A sentence for each metric and set of which an image cannot be judged."""
+    found = dict.fromkeys(
+        f"{metric.title} has no value on {name}: an image is too small for it."
+        for metric in measuring.metrics
+        for of_one in measuring.values
+        for name, values in of_one.items()
+        if np.isnan(values.get(metric.name, ())).any()
+    )
+    return tuple(found)
 
 
 def _row(candidate: Candidate, measured: Mapping[str, Values], scale: int) -> Row:
@@ -177,7 +191,9 @@ def _means(measured: Values) -> dict[str, Value]:
     """Means over the images; what was not measured of every one has none."""
     count = max(map(len, measured.values()))
     means: dict[str, Value] = {
-        name: float(np.mean(values)) for name, values in measured.items() if len(values) == count
+        name: float(np.mean(values))
+        for name, values in measured.items()
+        if len(values) == count and not np.isnan(values).any()
     }
     return {"images": count, **means}
 

@@ -9,6 +9,7 @@ from dukd.testing.methods import (
     serves,
     teaches_the_student_and_not_the_teacher,
 )
+from dukd.testing.metrics import check_metric
 from dukd.testing.networks import check_network
 from dukd.testing.runtimes import check_runtime
 from dukd.testing.upcyclings import check_upcycling
@@ -22,6 +23,7 @@ __all__ = [
     "Refused",
     "check_degradation",
     "check_method",
+    "check_metric",
     "check_network",
     "check_runtime",
     "check_upcycling",
