@@ -8,7 +8,7 @@ import math
 import pytest
 
 from dukd.core.text import NOTHING
-from dukd.evaluation.table import Column, Row, Spread, Table, decimals
+from dukd.evaluation.table import FORMS, Column, Row, Spread, Table, decimals
 
 PSNR = Column(name="psnr", title="PSNR", unit="dB", show=decimals(2), better="higher")
 SSIM = Column(name="ssim", title="SSIM", show=decimals(3), joined=True)
@@ -108,3 +108,19 @@ def test_problems_stand_below() -> None:
 
     assert found.to_markdown().endswith("Not measured: b.png is torn &lt;x>\n")
     assert json.loads(found.to_json())["problems"] == ["b.png is torn <x>"]
+
+
+def test_latex_is_for_booktabs_with_the_best_student_in_bold() -> None:
+    found = table(student("a_b", Spread.of([31.9, 32.1])), student("c", 31.5))
+
+    assert FORMS[".tex"](found).splitlines() == [
+        "% x4, cpu, 100 steps. border: 4 pixels.",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"model & Set5 PSNR (dB) / SSIM \\",
+        r"\midrule",
+        r"a\_b & \textbf{32.00 $\pm$ 0.14} / 0.900 \\",
+        r"c & 31.50 / 0.900 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]

@@ -1,3 +1,4 @@
 """How good, and how fast, a network is."""
 
+from dukd.evaluation import latex as latex  # a form of tables, found by its ending
 from dukd.evaluation import niqe as niqe  # its metrics are found by name
