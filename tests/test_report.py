@@ -420,12 +420,19 @@ def test_ticks_are_round_numbers(low: float, high: float, expected: list[float])
 def test_odd_values_are_left_out() -> None:
     points = [(1, math.nan), (2, math.inf), (3, 0.0), (4, -1.0), (5, 0.5)]
 
-    assert chart([Line("a", points, 0)], label="x", log=True).count("<circle") == 1
+    assert chart([Line("a", points, 0)], label="x", log=True).count('<circle class="dot"') == 1
     assert (
         chart([Line("a", points[:4], 0)], label="<x>", log=True)
         == '<p class="none">No values of &lt;x&gt;.</p>'
     )
     assert "nan" not in chart([Line("a", [(0, 1.0)], 0), Line("b", [], 1)], label="x")
+
+
+def test_a_single_point_is_a_visible_dot() -> None:
+    svg = chart([Line("a", [(10, 2.0)], 1)], label="x")
+
+    assert 'r="3.5" style="fill:var(--c1)"' in svg
+    assert "<polyline" not in svg
 
 
 def test_long_curves_are_thinned_to_means() -> None:

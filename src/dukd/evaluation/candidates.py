@@ -239,7 +239,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The same with labels that tell them apart: the folder's name, then a number, is added."""
+    """The same with labels that differ: the folder's name, then a number, is added."""
     titles = [c.title for c in candidates]
     found: list[Candidate] = []
     for c in candidates:

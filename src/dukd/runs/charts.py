@@ -73,16 +73,25 @@ def chart(lines: Sequence[Line], *, label: str, log: bool = False, digits: int =
         f'<text class="what" x="{WIDTH - _RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step</text>'
     )
     for line in shown:
-        placed = [place(x, y) for x, y in line.points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-        parts.append(f'<polyline class="s{line.style % 6}" points="{path}"/>')
-        for (x, y), (step, value) in zip(placed, line.points, strict=True):
-            text = f"{line.name}, step {step:.0f}: {value:.{digits}f}"
-            parts.append(
-                f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5">'
-                f"<title>{escape(text)}</title></circle>"
-            )
+        parts += _curve(line, [place(x, y) for x, y in line.points], digits)
     return "".join([*parts, "</svg>"])
+
+
+def _curve(line: Line, placed: Sequence[tuple[float, float]], digits: int) -> list[str]:
+    """A curve, and for each of its points a dot that names it; a single point is seen as one."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
+    parts = [f'<polyline class="s{line.style % 6}" points="{path}"/>']
+    if len(placed) == 1:
+        x, y = placed[0]
+        color = f"var(--c{line.style % 6})"
+        parts = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" style="fill:{color}"/>']
+    for (x, y), (step, value) in zip(placed, line.points, strict=True):
+        text = f"{line.name}, step {step:.0f}: {value:.{digits}f}"
+        parts.append(
+            f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5">'
+            f"<title>{escape(text)}</title></circle>"
+        )
+    return parts
 
 
 def swatch(style: int) -> str:

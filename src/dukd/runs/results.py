@@ -286,7 +286,7 @@ def _free_name(path: Path) -> Path:
 
 
 def outdated(students: Iterable[Path], table: Table) -> bool:
-    """Whether figures are of another student than a run holds now; False where nobody can tell.
+    """Whether figures are of another student than a run holds; False where that is unknown.
 
     Args:
         students: Its files of weights, as far as they are there.

@@ -132,7 +132,7 @@ def _figures(path: Path) -> tuple[Table | None, str]:
 def read_all(
     directories: Sequence[Path], measured: str = EVALUATION
 ) -> tuple[list[Summary], list[str]]:
-    """Read runs; those of equal names are told apart by the folder they lie in.
+    """Read runs; those of equal names get the name of their folder too.
 
     Returns:
         The runs that could be read, and a sentence for each of the others.
