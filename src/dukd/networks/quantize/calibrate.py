@@ -260,7 +260,7 @@ def _check(images: Sequence[Tensor]) -> list[str]:
     if all(bool(image.amax() == image.amin()) for image in images):
         raise ValueError(
             "calibration needs photographs, but every image given has one value throughout, from "
-            "which no range can be told"
+            "which no range can be set"
         )
     if sum(len(image) for image in images) == 1:
         return ["the ranges are of one image: others may leave them, so give ten or more"]
