@@ -25,6 +25,7 @@ class AT(FeatureMethod):
     """Match the ground truth and the energy maps of the teacher's features."""
 
     name: ClassVar[str] = "at"
+    terms: ClassVar[tuple[str, ...]] = ("attention",)
 
     attention: float = 1000.0
     """Weight (beta) of half the mean squared difference of energy maps, summed over the depths."""
@@ -36,11 +37,6 @@ class AT(FeatureMethod):
         ours, theirs = pair.features()
         distances = [mse_loss(energy(s), energy(t)) for s, t in zip(ours, theirs, strict=True)]
         return {"attention": self.attention / 2 * torch.stack(distances).sum()}
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.attention != 0
 
 
 def energy(features: Tensor) -> Tensor:

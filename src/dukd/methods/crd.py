@@ -32,6 +32,7 @@ class CRD(FeatureMethod):
     """Match the ground truth, and tell places of the batch apart by the teacher's features."""
 
     name: ClassVar[str] = "crd"
+    terms: ClassVar[tuple[str, ...]] = ("contrast",)
 
     contrast: float = 0.1
     """Weight of the contrastive loss, averaged over the depths."""
@@ -77,11 +78,6 @@ class CRD(FeatureMethod):
     @override
     def learnt(self, widths: Widths) -> nn.Module:
         return nn.ModuleList(Heads(ours, theirs, self.dimensions) for ours, theirs in widths)
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.contrast != 0
 
 
 class Heads(nn.Module):

@@ -33,6 +33,7 @@ class FAKD(FeatureMethod):
     """Match the ground truth, the teacher's output and the spatial affinity of its features."""
 
     name: ClassVar[str] = "fakd"
+    terms: ClassVar[tuple[str, ...]] = ("affinity",)
 
     reconstruction: float = 0.5
     """Weight of the mean absolute difference to the ground truth."""
@@ -57,11 +58,6 @@ class FAKD(FeatureMethod):
             affinity_distance(s, t, pool=self.pool) for s, t in zip(ours, theirs, strict=True)
         ]
         return {"affinity": self.affinity * torch.stack(distances).sum()}
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.affinity != 0
 
 
 def affinity_distance(ours: Tensor, theirs: Tensor, *, pool: int = 1) -> Tensor:

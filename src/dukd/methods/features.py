@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -20,6 +21,9 @@ Widths = Sequence[tuple[int, int]]
 @dataclass(frozen=True, kw_only=True)
 class FeatureMethod(Logits, ABC):
     """Match the ground truth, the teacher's output by ``imitation``, and something in features."""
+
+    terms: ClassVar[tuple[str, ...]]
+    """Names of the weights that ``match`` applies."""
 
     imitation: float = 0.0
     """Weight of the mean absolute difference to the teacher's output; 0 leaves it out."""
@@ -43,9 +47,9 @@ class FeatureMethod(Logits, ABC):
         """
 
     @property
-    @abstractmethod
     def compares(self) -> bool:
-        """Whether any of the weights that ``match`` applies differs from 0."""
+        """Whether any of ``terms`` differs from 0."""
+        return any(getattr(self, term) for term in self.terms)
 
     @property
     def read(self) -> tuple[float, ...]:

@@ -23,6 +23,7 @@ class FitNet(FeatureMethod):
     """Match the ground truth and the teacher's features, by 1x1 regressors where widths differ."""
 
     name: ClassVar[str] = "fitnet"
+    terms: ClassVar[tuple[str, ...]] = ("hint",)
 
     hint: float = 0.1
     """Weight of the mean squared difference of features, averaged over the depths."""
@@ -44,8 +45,3 @@ class FitNet(FeatureMethod):
     @override
     def learnt(self, widths: Widths) -> nn.Module:
         return adapter(widths)
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.hint != 0

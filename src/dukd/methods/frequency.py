@@ -33,6 +33,7 @@ class Frequency(FeatureMethod):
     """
 
     name: ClassVar[str] = "frequency"
+    terms: ClassVar[tuple[str, ...]] = ("bands", "similarity")
 
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
@@ -69,11 +70,6 @@ class Frequency(FeatureMethod):
             ]
             losses["similarity"] = self.similarity * torch.stack(distances).mean()
         return losses
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.bands != 0 or self.similarity != 0
 
     @property
     @override

@@ -26,6 +26,7 @@ class FSP(FeatureMethod):
     """Match the ground truth and the flow between consecutive depths."""
 
     name: ClassVar[str] = "fsp"
+    terms: ClassVar[tuple[str, ...]] = ("flow",)
 
     flow: float = 0.1
     """Weight of the mean squared difference of flow matrices, averaged over pairs of consecutive
@@ -54,11 +55,6 @@ class FSP(FeatureMethod):
     @override
     def learnt(self, widths: Widths) -> nn.Module:
         return adapter(widths)
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.flow != 0
 
 
 def flows(features: Sequence[Tensor]) -> list[Tensor]:

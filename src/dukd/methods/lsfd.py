@@ -31,6 +31,7 @@ class LSFD(FeatureMethod):
     """Match ground truth and the teacher's local features, where it matters (our reading)."""
 
     name: ClassVar[str] = "lsfd"
+    terms: ClassVar[tuple[str, ...]] = ("local",)
 
     imitation: float = 1.0
     """Weight of the mean absolute difference to the teacher's output."""
@@ -74,11 +75,6 @@ class LSFD(FeatureMethod):
     @override
     def learnt(self, widths: Widths) -> nn.Module:
         return adapter(widths)
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.local != 0
 
 
 def local(features: Tensor, window: int) -> Tensor:

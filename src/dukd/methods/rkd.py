@@ -26,6 +26,7 @@ class RKD(FeatureMethod):
     """Match the ground truth, and distances and angles between places of the batch."""
 
     name: ClassVar[str] = "rkd"
+    terms: ClassVar[tuple[str, ...]] = ("distance", "angle")
 
     distance: float = 1.0
     """Weight of the Huber distance between relative distances; the paper has 1 for metric learning,
@@ -65,11 +66,6 @@ class RKD(FeatureMethod):
                 ]
                 losses[name] = weight * torch.stack(terms).mean()
         return losses
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.distance != 0 or self.angle != 0
 
 
 def items(features: Tensor, *, cells: int) -> Tensor:

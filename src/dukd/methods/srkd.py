@@ -25,6 +25,7 @@ class SRKD(FeatureMethod):
     """Match the ground truth and a statistic of the teacher's features."""
 
     name: ClassVar[str] = "srkd"
+    terms: ClassVar[tuple[str, ...]] = ("statistics",)
 
     statistics: float = 1.0
     """Weight of the mean squared difference of statistics, summed over the depths."""
@@ -54,11 +55,6 @@ class SRKD(FeatureMethod):
         )
         distances = [mse_loss(s, t) for s, t in zip(own, wanted, strict=True)]
         return {"statistics": self.statistics * torch.stack(distances).sum()}
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.statistics != 0
 
 
 def over_channels(features: Tensor, statistic: Statistic, power: int) -> Tensor:

@@ -115,8 +115,13 @@ class Mixup(Upcycling):
         )
         other = torch.randperm(n, generator=batch.rng).tolist()
         image, truth = (own * x + (1 - own) * x[other] for x in (batch.lr, batch.hr))
-        weights = {"imitation": self.imitation, "reconstruction": self.reconstruction}
-        return View(name=self.name, image=image, truth=truth, **weights)
+        return View(
+            name=self.name,
+            image=image,
+            truth=truth,
+            reconstruction=self.reconstruction,
+            imitation=self.imitation,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ class VID(FeatureMethod):
     """Match the ground truth, and make the teacher's features predictable from the student's."""
 
     name: ClassVar[str] = "vid"
+    terms: ClassVar[tuple[str, ...]] = ("information",)
 
     information: float = 1.0
     """Weight of the mean negative log-likelihood of the teacher's features, averaged over depths;
@@ -62,11 +63,6 @@ class VID(FeatureMethod):
     def learnt(self, widths: Widths) -> nn.Module:
         shape = Gaussian if self.distribution == "gaussian" else Laplace
         return nn.ModuleList(shape(*both) for both in widths)
-
-    @property
-    @override
-    def compares(self) -> bool:
-        return self.information != 0
 
 
 class Gaussian(nn.Module):

@@ -144,8 +144,9 @@ def _networks(experiment: Experiment) -> _Networks:
         if optimization.warm_start is not None:
             notes.append(quantizing.warm_start(student, optimization.warm_start))
         teacher, digest = _teacher(experiment, notes)
-        bfloat16 = teacher is not None and optimization.precision == "bfloat16"
-        shown = lowered(teacher) if bfloat16 else teacher
+        shown = teacher
+        if teacher is not None and optimization.precision == "bfloat16":
+            shown = lowered(teacher)
         distiller = Distiller(experiment.method, student, shown, seed=optimization.seed)
     return _Networks(student, teacher, digest, shown, distiller, notes)
 

@@ -98,7 +98,7 @@ class Distiller(nn.Module):
 
     @override
     @torch.compiler.disable  # counting and drawing cannot be traced; compiled networks stay so
-    def forward(self, lr: Tensor, hr: Tensor) -> Losses:
+    def forward(self, lr: Tensor, hr: Tensor) -> Losses:  # pyright: ignore[reportIncompatibleMethodOverride]  of torch's decorator
         """Compute the losses of a batch, or of one of ``accumulate`` parts of it.
 
         Args:
