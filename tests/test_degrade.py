@@ -291,6 +291,27 @@ def test_degraded_batches_depend_on_seed_and_number_alone(pack, name: str) -> No
     assert again.batch(3)[0].equal(whole[1][0])
 
 
+class _Drawn(Bicubic):
+    """Paints a patch with its first draw; its underscore keeps it off the list of names."""
+
+    fixed = False
+    margin = 0
+
+    def apply(self, hr: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
+        small = super().apply(hr, scale, rng)
+        return np.full_like(small, int(rng.random() * 256))
+
+
+def test_every_sample_draws_from_its_own_number(pack) -> None:
+    """Sample 4 k + i of a run with 4 patches per batch: default_rng([seed, 4 k + i, 2])."""
+    patches = Patches(pack, patch=8, batch=4, seed=3, degradation=_Drawn())
+
+    lr = patches.batch(2, 1, 2)[0]
+
+    expected = [int(np.random.default_rng([3, g, 2]).random() * 256) for g in (10, 11)]
+    assert lr[:, 0, 0, 0].tolist() == expected
+
+
 def test_degraded_patches_show_what_their_truth_shows(pack) -> None:
     """With light JPEG they are the bicubic patches but for its error; truth is cut as before."""
     plain = Patches(pack, patch=24, batch=8, seed=3).batch(5)
