@@ -214,8 +214,8 @@ def test_the_page_of_steps_says_what_was_promised(script) -> None:
     assert "| released code's step, float32 | 9.00 s | 22 % | 0.2222 | 1.00 | 6 % |" in page
     assert "| teacher live, bfloat16 | 1.00 s | \u2013 | 2 | 9.00 | 25 % |" in page
     assert page[-1] == (
-        "- bfloat16: 9.0 times faster than the released code, 36.0 times with answers replayed, "
-        "which is 1.25 times the student's two passes alone and 4.0 times faster than asking."
+        "- bfloat16: 9.0 times faster than the released code, 36.0 times with outputs replayed, "
+        "which is 1.25 times the student's two passes alone and 4.0 times faster than running it."
     )
 
 
