@@ -95,7 +95,7 @@ def read(directory: Path, measured: str = EVALUATION) -> Summary:
     """
     directory = Path(directory)
     run = Run.open(directory)
-    text = run.experiment.read_text(encoding="utf-8", errors="replace")
+    text = run.read_experiment().text
     try:
         # Text only: this loader makes strings, lists and dictionaries; nothing is resolved or
         # built.
@@ -113,7 +113,7 @@ def read(directory: Path, measured: str = EVALUATION) -> Summary:
         directory=directory,
         experiment_text=text,
         experiment=cast("dict[str, Any]", experiment),
-        facts=_json(run.facts) if run.facts.exists() else {},
+        facts=cast("dict[str, Any]", run.read_facts()),
         records=records,
         evaluation=evaluation,
         problem=problem,
@@ -173,13 +173,3 @@ def type_of(value: object, default: str) -> str:
         if isinstance(value, dict)
         else default
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"{shown(path)} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ReportError(f"{shown(path)} holds no JSON object")
-    return cast("dict[str, Any]", content)
