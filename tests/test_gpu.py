@@ -76,7 +76,7 @@ def compared(wanted: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """
     at_home = assemble(wanted)
     for k in range(4):
-        advance(at_home, k)
+        stepped(at_home, k)
     with gpu_stand_in(monkeypatch) as gpu:
         training = assemble(wanted, World(device=torch.device("cuda")))
         assert training.device == GPU
