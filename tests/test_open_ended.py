@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from dukd.networks import CompactConfig, Network, NetworkConfig, Opaque, RRDBConfig, macs
-from dukd.networks.files import ncnn, weights
+from dukd.networks.files import foreign, ncnn, weights
 from dukd.networks.files.weights import WeightsError
 
 
@@ -93,9 +93,7 @@ def test_half_a_pair_other_layers_and_lies_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_networks_open_through_spandrel(tmp_path: Path) -> None:
-    pytest.importorskip("einops")
-    spandrel = pytest.importorskip("dukd.networks.files.foreign")._spandrel()
-    if spandrel is None:
+    if foreign.library() is None:
         pytest.skip("spandrel is not installed")
     from spandrel.architectures.PLKSR import PLKSR  # noqa: PLC0415
 

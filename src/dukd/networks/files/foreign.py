@@ -26,7 +26,7 @@ def opened(tensors: Mapping[str, Tensor]) -> Opaque | None:
     Raises:
         ValueError: If spandrel does not know it either, or it does not upscale RGB images.
     """
-    spandrel = _spandrel()
+    spandrel = library()
     if spandrel is None:
         return None
     try:
@@ -62,7 +62,8 @@ class _Padded(nn.Module):
         return sr[..., : h * scale, : w * scale]
 
 
-def _spandrel() -> ModuleType | None:
+def library() -> ModuleType | None:
+    """The package spandrel; None if it, or what it needs, is not installed."""
     if importlib.util.find_spec("spandrel") is None:
         return None
     try:
