@@ -10,6 +10,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from dukd.data.pairs import find_pairs, load
+from dukd.evaluation.metrics import psnr_y
+from dukd.images.convert import to_tensor
 from dukd.networks import (
     Compact,
     CompactConfig,
@@ -209,12 +212,14 @@ def test_a_compact_whose_rectifiers_have_no_tensors_is_assumed_to_have_relu(
 
 @pytest.mark.slow
 def test_published_files_give_their_figures(real_data: Path) -> None:
-    """SPAN 31.739 dB on Set5; realesr-general-x4v3 on two of the RealSR pairs."""
-    from dukd.evaluation.evaluate import evaluate  # noqa: PLC0415
-
+    """SPAN of 28 channels has 31.739 dB on Set5, folded as it is published."""
     span = weights.read(real_data / "weights" / "span_ch28_ntire2026_x4.pth").frozen()
-    compact = weights.read(real_data / "weights" / "realesr-general-x4v3.safetensors").frozen()
-    row = evaluate([span], {"Set5": real_data / "eval" / "Set5"}).rows[0]
+    compact = weights.read(real_data / "weights" / "realesr-general-x4v3.safetensors")
+    values: list[float] = []
+    for pair in find_pairs(real_data / "eval" / "Set5", scale=4).pairs:
+        lr, hr = map(to_tensor, load(pair))
+        with torch.no_grad():
+            values.append(psnr_y(span(lr), hr, border=4).item())
 
-    assert row.value("psnr_y", "Set5") == pytest.approx(31.739, abs=0.002)
+    assert sum(values) / 5 == pytest.approx(31.739, abs=0.002)
     assert compact.config == compact_general(4)
