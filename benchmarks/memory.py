@@ -34,7 +34,7 @@ from dukd import recipes
 from dukd.core import files
 from dukd.core.distributed import World
 from dukd.evaluation.timing import Precision
-from dukd.methods import DUKD
+from dukd.methods import DUKD, ZoomIn
 from dukd.networks import NetworkConfig
 from dukd.testing import speed
 from dukd.training.assemble import assemble
@@ -177,7 +177,8 @@ def counts(pair: str, scale: int, patch: int, batch: int, patches: int) -> tuple
     recipe = recipes.recipe(f"{pair}-x{scale}-dukd").make()
     assert recipe.teacher is not None
     assert isinstance(recipe.method, DUKD)
-    teacher, windows = recipes.config_of(recipe.teacher, scale), recipe.method.windows
+    teacher = recipes.config_of(recipe.teacher, scale)
+    windows = sum(u.windows for u in recipe.method.upcyclings if isinstance(u, ZoomIn))
     assert teacher is not None
     with torch.device("meta"):
         gradients = 4 * teacher.build().parameter_count()

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from dukd.data import Patches, prepare
 from dukd.evaluation import timing
 from dukd.evaluation.timing import Ceiling, Result, Timing
-from dukd.methods import DUKD, LSFD, CrossKD, Frequency, Logits
+from dukd.methods import DUKD, LSFD, CrossKD, Frequency, Logits, ZoomIn, ZoomOut
 from dukd.networks import EDSRConfig, SwinIRConfig
 from dukd.testing import speed
 from dukd.training.assemble import Training, assemble
@@ -75,7 +75,7 @@ def test_sub_images_cover_a_side(script, length: int, found: list[int]) -> None:
 
 def test_the_released_step_learns_and_fills_the_teachers_gradients(script, tmp_path: Path) -> None:
     """methods.md D1: nothing freezes the teacher. The networks in training stay as they are."""
-    made = training(tmp_path, DUKD(windows=2))
+    made = training(tmp_path, DUKD(upcyclings=(ZoomIn(windows=2), ZoomOut())))
     released = script("released")
     copies = []
     plain, released.as_released = (
@@ -104,7 +104,7 @@ def test_both_sides_ask_about_as_many_pixels(script, tmp_path: Path) -> None:
     A first layer has no input to blame. Ours has a teacher's forward pass, the student's three, and
     reduces images.
     """
-    made = training(tmp_path, DUKD(windows=2))
+    made = training(tmp_path, DUKD(upcyclings=(ZoomIn(windows=2), ZoomOut())))
     released = timing.counted(script("released").released_step(made, *made.share.patches.batch(0)))
     alone = timing.counted(speed.alone(made, *made.share.patches.batch(0)))
     reduced = 2 * 2 * 3 * (6 * 12 * 12 + 6 * 6 * 12)
