@@ -338,8 +338,8 @@ def _spread(flat: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     gradients = [cast("Tensor", p.grad) for p, _ in found]
     sources = [piece.view_as(p) for p, piece in found]
     if found:
-        # one launch
-        torch._foreach_copy_(gradients, sources)  # pyright: ignore[reportPrivateImportUsage]
+        copy = torch._foreach_copy_  # pyright: ignore  torch's own, which has no public name
+        copy(gradients, sources)  # one launch
     return values
 
 

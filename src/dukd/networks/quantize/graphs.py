@@ -6,6 +6,7 @@ Modules that cannot be followed, or that look at the whole image, stay as they a
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -97,8 +98,8 @@ class Part:
                 self.objects[str(node.target)], nn.Parameter
             ):
                 owner, _, name = str(node.target).rpartition(".")
-                # torch has no other way
-                made.get_submodule(owner)._non_persistent_buffers_set.add(name)  # noqa: SLF001
+                holder: Any = made.get_submodule(owner)  # torch has no public name for it
+                holder._non_persistent_buffers_set.add(name)  # noqa: SLF001
         return made
 
 

@@ -181,8 +181,8 @@ def _convolved(conv: QuantizedConv2d, x: Integers) -> Integers:
     weight, scale = conv.quantized()
     largest = x.values.abs().max() * weight.abs().sum((1, 2, 3)).max()
     kind = torch.float32 if float(largest) < _EXACT else torch.float64
-    # which pads as the layer does
-    sums = conv._conv_forward(x.values.to(kind), weight.to(kind), None)  # noqa: SLF001
+    layer: Any = conv  # whose own pass pads as the layer does, and has no public name
+    sums = layer._conv_forward(x.values.to(kind), weight.to(kind), None)  # noqa: SLF001
     scale = x.scale * scale
     if conv.bias is not None:
         bias = torch.round(conv.bias / scale).clamp(-(2.0**31), 2.0**31 - 1)
