@@ -23,7 +23,7 @@ from dukd.core.text import amount, duration
 from dukd.data.packing import prepare
 from dukd.data.pairs import find_pairs
 from dukd.images import Image
-from dukd.methods import DUKD, Method
+from dukd.methods import Method, ZoomIn
 from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig
 from dukd.networks.files import weights
 from dukd.training.loop import Interrupted
@@ -401,7 +401,7 @@ def test_methods_are_listed_from_the_sources_as_they_are():
 def test_the_help_of_train_knows_the_experiment(world):
     said = world.works("train edsr-x4-dukd --help")
 
-    assert "--method.zoom-in" in said
+    assert "--method.upcyclings.0.windows" in said
     assert "--student.blocks" in said
 
 
@@ -409,8 +409,8 @@ def test_methods_and_recipes_are_listed(world):
     listed = [line.split()[0] for line in world.works("methods").splitlines() if line]
     assert {"dukd", "logits", "fakd"} < set(listed)
     one = world.works("methods dukd")
-    assert "--method.windows = 1" in one
-    assert "Windows per image and batch" in one
+    assert "--method.consistency = 0.3" in one
+    assert "with which each augmentation changes" in one
     listed = world.works("recipes")
     assert "edsr-x[2|3|4]-METHOD" in listed
     assert "small-x2-METHOD" in listed
@@ -419,7 +419,7 @@ def test_methods_and_recipes_are_listed(world):
 def test_a_recipe_is_yaml_that_can_be_trained(world, tmp_path):
     (tmp_path / "r.yaml").write_text(world.works("recipes edsr-x4-dukd"))
 
-    assert "--method.zoom-in" in world.works(f"train {tmp_path}/r.yaml --help")
+    assert "--method.consistency" in world.works(f"train {tmp_path}/r.yaml --help")
 
 
 @pytest.mark.parametrize("options", ["", "--teacher.value-range 1"])
@@ -483,7 +483,8 @@ def test_a_recipe_takes_a_teacher_of_another_kind(tmp_path):
 
 def test_every_field_of_a_method_is_described():
     assert (
-        field_texts(DUKD)["windows"] == "Windows per image and batch; their distances are averaged."
+        field_texts(ZoomIn)["windows"]
+        == "Windows per image and batch; their distances are averaged."
     )
 
 
@@ -549,7 +550,10 @@ MISTAKES: dict[str, tuple[int, str]] = {
         2,
         "there is no cuda device here: leave --device out, or say --device cpu",
     ),
-    "train {root}/mine.yaml --teacher.weights {root}/none.pth": (65, "{root}/none.pth is no file"),
+    "train {root}/mine.yaml --teacher.weights {root}/none.pth": (
+        65,
+        "{root}/none.pth is not a file",
+    ),
     "train {root}/mine.yaml --data.train {root}/empty": (65, "{root}/empty"),
     "train {root}/mine.yaml --data.train {root}/torn": (65, "torn.png"),
     "train {root}/mine.yaml --out {root}/used --resume": (
@@ -612,7 +616,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "evaluate {root}/teacher.safetensors --sets {root}/images -o {root}/t.xls": (
         2,
-        "--out writes .md, .csv or .json, but got {root}/t.xls",
+        "--out writes .md, .csv, .json or .tex, but got {root}/t.xls",
     ),
     "evaluate {root}/teacher.safetensors --sets {root}/images --images -1": (
         2,
@@ -645,7 +649,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "upscale {root}/small -o {root}/o -m {root}/hostile.pth": (
         65,
-        "{root}/hostile.pth is refused: the file asks for posix.system",
+        "{root}/hostile.pth is refused: the file needs posix.system",
     ),
     "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors -s -1": (
         2,
@@ -713,7 +717,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "compare": (2, "there is no run to report"),
     "compare {root}/empty -o {root}/t.xls": (
         2,
-        "--out writes .md, .csv, .json or .html, but got {root}/t.xls",
+        "--out writes .md, .csv, .json, .tex or .html, but got {root}/t.xls",
     ),
     "export {root}/teacher.safetensors -o {root}/a.tflite": (
         2,
@@ -733,7 +737,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "export {root}/none.pth -o {root}/a.onnx": (
         65,
-        "{root}/none.pth is no file; name a .safetensors or .pth file of weights",
+        "{root}/none.pth is not a file; name a .safetensors or .pth file of weights",
     ),
     "bench network small-x2-scratch --patch 0": (2, "--patch is 0, but at least 1 is needed"),
     "bench network small-x2-scratch --repetitions -3": (2, "--repetitions is -3, but at least 1"),
@@ -799,7 +803,7 @@ def test_a_mistake_gets_one_sentence_and_a_code(line, mistaken, world):
     [
         ("evaluate {root}/teacher.safetensors --setz x", "--sets"),
         ("train {root}/mine.yaml --optimization.step 5", "--optimization.steps"),
-        ("train {root}/mine.yaml --method.zoomin 5", "--method.zoom-in"),
+        ("train {root}/mine.yaml --method.consistancy 5", "--method.consistency"),
         ("train {root}/mine.yaml --data.batch 0", "batch is 0, but must be at least 1"),
         (
             "train {root}/mine.yaml --optimization.learning-rate -1",

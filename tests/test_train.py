@@ -68,8 +68,8 @@ def test_every_loss_is_in_the_log(folder, tmp_path):
     assert list(first["losses"]) == [
         "reconstruction",
         "imitation",
-        "zoom_in",
-        "zoom_out",
+        "zoom_in_imitation",
+        "zoom_out_imitation",
         "zoom_out_reconstruction",
     ]
     assert first["total"] == pytest.approx(sum(first["losses"].values()))

@@ -85,8 +85,8 @@ def methods() -> dict[str, str]:
     for path in Path(spec.origin).parent.joinpath("methods").glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                name = _name(node)
+            if isinstance(node, ast.ClassDef) and path.stem != "upcycling":
+                name = None if node.name.startswith("_") else _name(node)
                 if name is not None:
                     found[name] = (ast.get_docstring(node) or "").partition("\n")[0]
     return dict(sorted(found.items()))

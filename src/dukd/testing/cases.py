@@ -139,7 +139,7 @@ def has_a_sentence(kind: type[object]) -> None:
     )
 
 
-def hold(promise: bool, sentence: str) -> None:  # noqa: FBT001  the condition is what the function is about
+def hold(promise: bool, sentence: str) -> None:  # noqa: FBT001  the condition is its subject
     """Raise ``AssertionError`` with a sentence where a promise is broken."""
     if not promise:
         raise AssertionError(sentence)

@@ -362,7 +362,8 @@ PROMISES: tuple[Promise, ...] = (
 
 def _moves(loss: Tensor, parameters: list[nn.Parameter]) -> bool:
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return any(bool(g.abs().sum() > 0) for g in gradients if g is not None)  # pyright: ignore[reportUnnecessaryComparison]
+    found = [g for g in gradients if g is not None]  # pyright: ignore[reportUnnecessaryComparison]
+    return any(bool(g.abs().sum() > 0) for g in found)
 
 
 def _changed(before: Mapping[str, Tensor], module: nn.Module) -> list[str]:
@@ -384,7 +385,8 @@ def _trained(state: nn.Module) -> tuple[list[str], list[nn.Parameter]]:
 @contextmanager
 def _other_global_randomness() -> Generator[None]:
     """Within, the global generators of torch, Python and numpy stand elsewhere than before."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  it is the global one that is meant
+    # It is numpy's global generator that is meant.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
         random.seed(99)

@@ -249,7 +249,7 @@ def step(
         repetitions: Of each way.
 
     Raises:
-        ValueError: If the method needs a teacher and there is none, or the teacher does not fit.
+        ValueError: If the method lacks its teacher, or the teacher does not fit.
     """
     optimization = Optimization(
         precision=precision,
@@ -265,7 +265,6 @@ def step(
         operations = {way: counted(run) for way, run in made.ways.items()}
         warm_up = 3 if compile or device.type == "cuda" else 0
         timings = interleaved(made.ways, device=device, repetitions=repetitions, warm_up=warm_up)
-        memory = peak_memory(device)
     return Result(
         f"{made.named}, {', '.join(_chosen(optimization))}",
         timings,
@@ -273,7 +272,7 @@ def step(
         unit="patches",
         flops=operations,
         ceiling=ceiling(device, precision),
-        memory_mb=memory,
+        memory_mb=peak_memory(device),
         notes=made.notes,
     )
 

@@ -96,9 +96,12 @@ class Distiller(nn.Module):
         """Optimizer steps that are done when the next call begins."""
         return self.calls // self.accumulate
 
+    # torch's decorator hides the signature from a type checker
     @override
     @torch.compiler.disable  # counting and drawing cannot be traced; compiled networks stay so
-    def forward(self, lr: Tensor, hr: Tensor) -> Losses:  # pyright: ignore[reportIncompatibleMethodOverride]  of torch's decorator
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, lr: Tensor, hr: Tensor
+    ) -> Losses:
         """Compute the losses of a batch, or of one of ``accumulate`` parts of it.
 
         Args:
