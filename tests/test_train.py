@@ -25,6 +25,7 @@ from dukd.runs.directory import Run
 from dukd.runs.states import States
 from dukd.training import loop
 from dukd.training.assemble import Training, assemble
+from dukd.training.distiller import Distiller
 from dukd.training.memory import TooLittleMemoryError
 from dukd.training.resume import recorded
 from dukd.training.step import NonFiniteError, advance, update_average
@@ -220,9 +221,9 @@ class _Poisoned(Logits):
     name: ClassVar[str] = "poisoned"
     calls: ClassVar[list[int]] = []
 
-    def losses(self, **given):
+    def losses(self, seen, batch, state):
         self.calls.append(1)
-        losses = super().losses(**given)
+        losses = super().losses(seen, batch, state)
         return losses | {"imitation": losses["imitation"] / (0.0 if len(self.calls) == 3 else 1.0)}
 
 
@@ -334,16 +335,7 @@ def test_the_ablation_steps_twice_on_an_accumulated_gradient(folder, monkeypatch
     assert calls == ["zero_grad", "step", "step"]
     s2 = opened(folder, method=Logits())
     lr, hr = (x.float() / 255 for x in s2.share.patches.batch(0))
-    sum(
-        s2.experiment.method.losses(
-            student=s2.state.student,
-            teacher=s2.teacher,
-            extras=s2.state.extras,
-            lr=lr,
-            hr=hr,
-            rng=torch.Generator(),
-        ).values()
-    ).backward()
+    sum(Distiller(Logits(), s2.state.student, s2.teacher)(lr, hr).values()).backward()
     assert_close(gradients[0], s2.state.student.conv_last.weight.grad)
     assert not torch.allclose(gradients[1], gradients[0])
 
@@ -429,7 +421,7 @@ def test_a_warm_start_takes_what_fits(folder, tmp_path):
         EDSRConfig(scale=2, width=10, blocks=1),
         SwinIRConfig(scale=2, width=8, depths=(2,), heads=(2,), window=4),
     ):
-        with pytest.raises(ValueError, match="needs a network of the same kind and width"):
+        with pytest.raises(ValueError, match="needs a network of the same sort and width"):
             weights.warm_start(other.build(), tmp_path / "x2.safetensors")
 
 
