@@ -25,7 +25,7 @@ from dukd.networks import (
     span_small,
 )
 from dukd.networks.branches import Branches, unfolded
-from dukd.networks.files import weights
+from dukd.networks.files import foreign, weights
 from dukd.testing import check_network
 
 SWINIR = SwinIRConfig(scale=4, width=12, depths=(2, 2), heads=(2, 2))
@@ -84,17 +84,12 @@ def test_they_come_back_from_their_published_layouts(
 
 @pytest.fixture(scope="session")
 def spandrel() -> ModuleType:
-    """spandrel, with three names of torchvision that it imports and super-resolution never runs."""
-    if "torchvision" not in sys.modules:
-        functional = ModuleType("torchvision.transforms.functional")
-        functional.__dict__.update(InterpolationMode=object, rotate=None, normalize=None)
-        transforms = ModuleType("torchvision.transforms")
-        transforms.__dict__.update(functional=functional)
-        whole = ModuleType("torchvision")
-        whole.__dict__.update(transforms=transforms)
-        for module in (whole, transforms, functional):
-            sys.modules[module.__name__] = module
-    return pytest.importorskip("spandrel")
+    """spandrel as the package imports it: what stands in for torchvision is gone afterwards."""
+    found = foreign.library()
+    if found is None:
+        pytest.skip("spandrel or einops is not installed")
+    assert "torchvision" not in sys.modules or sys.modules["torchvision"].__spec__ is not None
+    return found
 
 
 @every_form
