@@ -5,7 +5,8 @@ hold as text. It reads run directories only, so it can be made on another machin
 trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import cast
@@ -34,6 +35,24 @@ _FACTS = (
 _NAMES = {"data_digest": "training data (digest)", "teacher_sha256": "teacher (sha256)"}
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that something else made."""
+
+    title: str
+    """Its headline."""
+    html: str
+    """What stands below, with whatever comes from files escaped; `dukd.runs.bars.bars` makes such
+    text. Scripts, styles and links in it have no effect on the page."""
+
+
+Extra = Callable[[Sequence[Summary]], "Section | None"]
+"""What makes a section of runs; None where they hold nothing of its kind."""
+
+EXTRAS: list[Extra] = []
+"""Sections that every page has below the curves, where the runs hold something for them."""
+
+
 def report(
     runs: Sequence[Path],
     out: Path,
@@ -41,6 +60,7 @@ def report(
     title: str = "Distillation report",
     about: str = "",
     measured: str = EVALUATION,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write a page about runs.
 
@@ -50,6 +70,7 @@ def report(
         title: Headline.
         about: A paragraph below it.
         measured: The file of each run that the table is made from.
+        sections: Further sections, below those of ``EXTRAS``.
 
     Returns:
         ``out``.
@@ -73,12 +94,18 @@ def report(
         _table(table),
         samples.section(summaries),
         curves.section(summaries),
+        *_further(summaries, sections),
         _origin(summaries),
         "<footer>Made by dukd from run directories alone.</footer>",
     ]
     # names may hold what UTF-8 cannot
     files.write_bytes(out, _page(title, "".join(parts)).encode(errors="backslashreplace"))
     return Path(out)
+
+
+def _further(summaries: Sequence[Summary], sections: Sequence[Section]) -> list[str]:
+    found = [made for extra in EXTRAS if (made := extra(summaries)) is not None]
+    return [f"<section><h2>{escape(s.title)}</h2>{s.html}</section>" for s in (*found, *sections)]
 
 
 def _page(title: str, content: str) -> str:
