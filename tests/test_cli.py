@@ -611,8 +611,8 @@ MISTAKES: dict[str, tuple[int, str]] = {
         "{root}/notes.txt is damaged, or no file of weights",
     ),
     "evaluate {root}/bad.onnx --sets {root}/images": (
-        65,
-        "{root}/bad.onnx is an ONNX graph; name the file of",
+        2,
+        "{root}/bad.onnx is damaged, or not an ONNX file",
     ),
     "evaluate {root}/teacher.safetensors --sets {root}/images -o {root}/t.xls": (
         2,
@@ -729,7 +729,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "export {root}/teacher.safetensors -o {root}/a.onnx --runtime onyx": (
         2,
-        "there is no runtime 'onyx'; did you mean onnx?; known are onnx",
+        "there is no runtime 'onyx'; did you mean onnx?; known are ",
     ),
     "export {root}/rcan.safetensors -o {root}/a.onnx --half": (
         2,

@@ -31,7 +31,17 @@ from dukd._version import __version__
 if TYPE_CHECKING:
     from dukd.data.pack import Pack
     from dukd.data.pairs import find_pairs
-    from dukd.deploy import ONNX, Model, OpenVINO, UpscaleOptions, Weights, export, load, upscale
+    from dukd.deploy import (
+        ONNX,
+        Model,
+        Ncnn,
+        OpenVINO,
+        UpscaleOptions,
+        Weights,
+        export,
+        load,
+        upscale,
+    )
     from dukd.evaluation.candidates import Candidate
     from dukd.evaluation.evaluate import evaluate
     from dukd.evaluation.sets import Inputs
@@ -65,6 +75,7 @@ _HOMES = {
     "dukd.deploy": (
         "ONNX",
         "Model",
+        "Ncnn",
         "OpenVINO",
         "UpscaleOptions",
         "Weights",
@@ -115,6 +126,7 @@ __all__ = [
     "Logits",
     "Method",
     "Model",
+    "Ncnn",
     "Network",
     "NetworkConfig",
     "OpenVINO",

@@ -12,6 +12,7 @@ from dukd.cli.terminal import PARTIAL, Bar, say, table, warn
 from dukd.core.device import DeviceName, by_name
 from dukd.core.files import write_text
 from dukd.core.text import shown
+from dukd.deploy.model import opened
 from dukd.evaluation.candidates import BICUBIC, Candidate, Unsaid, open_all
 from dukd.evaluation.evaluate import evaluate
 from dukd.evaluation.sets import Inputs, NamedSet
@@ -34,7 +35,8 @@ class Evaluate:
     """
 
     models: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Files of weights, run directories, or folders of images that another program has made."""
+    """Files of weights, exports (.onnx, .xml, .param), run directories, or folders of images that
+    another program has made."""
     sets: tuple[Path, ...] = ()
     """Folders of images, in any layout the field uses."""
     inputs: tuple[Path, ...] = ()
@@ -112,6 +114,7 @@ class Evaluate:
                 residual_scale=self.residual_scale,
             ),
             report=note_assumed,
+            opener=opened,
         )
 
 

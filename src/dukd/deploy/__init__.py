@@ -1,6 +1,7 @@
 """Using a student: enlarge images, export to other programs and open what was exported."""
 
 from dukd.deploy.model import Model, load
+from dukd.deploy.ncnn import Ncnn
 from dukd.deploy.onnx import ONNX
 from dukd.deploy.openvino import OpenVINO
 from dukd.deploy.runtime import Exported, ExportError, Runtime, Verified, export, verify
@@ -12,6 +13,7 @@ __all__ = [
     "ExportError",
     "Exported",
     "Model",
+    "Ncnn",
     "OpenVINO",
     "Runtime",
     "UpscaleOptions",

@@ -7,6 +7,8 @@
     large.save("photo_x4.png")
 """
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, overload
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from dukd import images
 from dukd.deploy.image import upscale_image
+from dukd.deploy.ncnn import Ncnn, says
 from dukd.deploy.runtime import runtime_of
 from dukd.deploy.weights import Weights
 from dukd.images import Image
@@ -233,8 +236,31 @@ def load(
         ``dukd.load("runs/edsr-x4-dukd", best=True)("photo.jpg").save("large.png")``
     """
     file = file_of(Path(path), best=best)
-    runtime = runtime_of(file, otherwise=Weights())  # what weights are called varies most
+    session = opened(file)
+    if session is not None:
+        return Model(session, name=file.name)
+    network = weights.read(file, report=report).frozen()
+    return Model(network, name=file.name, device=device)
+
+
+def opened(path: Path) -> Upscaler | None:
+    """Open an export that a runtime runs; None for what holds weights.
+
+    ncnn's files may be either. Those that dukd exported are run as they stand; of others the
+    weights are read, where dukd knows the network.
+
+    Raises:
+        ValueError: If it cannot be opened, or a package is missing.
+    """
+    runtime = runtime_of(path, otherwise=Weights())  # what weights are called varies most
     if isinstance(runtime, Weights):
-        network = weights.read(file, report=report).frozen()
-        return Model(network, name=file.name, device=device)
-    return Model(runtime.load(file), name=file.name)
+        return None
+    if isinstance(runtime, Ncnn) and path.is_file() and not says(path):
+        try:
+            weights.inspect(path)
+        except ValueError:
+            return runtime.load(path)
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return runtime.load(path)

@@ -81,6 +81,15 @@ class Unsaid:
     """Factor of each residual block."""
 
 
+Opener = Callable[[Path], Upscaler | None]
+"""Opens files that are no weights, such as exports; None for those that it does not know."""
+
+
+def _weights_only(path: Path) -> None:
+    """Open nothing but weights."""
+    del path
+
+
 Report = Callable[[Contents], None]
 """Called with what a file of weights holds, and with what had to be assumed of it."""
 
@@ -99,6 +108,7 @@ def candidate(
     self_ensemble: bool = False,
     unsaid: Unsaid | None = None,
     report: Report = _nobody,
+    opener: Opener = _weights_only,
 ) -> Candidate:
     """Open what is to be measured.
 
@@ -110,6 +120,7 @@ def candidate(
         self_ensemble: Whether its outputs are averaged over eight flips and rotations.
         unsaid: Numbers that count where a file does not say them.
         report: Called with what each file holds.
+        opener: Opens files that are no weights.
 
     Raises:
         ValueError: If a file cannot be read, or a folder is neither a run nor holds anything.
@@ -130,7 +141,7 @@ def candidate(
     return Candidate(
         model=model,
         label=label,
-        upscaler=read(file, unsaid or Unsaid(), report),
+        upscaler=opener(file) or read(file, unsaid or Unsaid(), report),
         self_ensemble=self_ensemble,
         run=path if is_run else None,
         weights=file,
@@ -192,6 +203,7 @@ def open_all(
     self_ensemble: bool = False,
     unsaid: Unsaid | None = None,
     report: Report = _nobody,
+    opener: Opener = _weights_only,
 ) -> tuple[list[Candidate], list[str]]:
     """Open several candidates; the arguments are those of `candidate`.
 
@@ -202,6 +214,7 @@ def open_all(
         self_ensemble: Whether students' outputs are averaged over eight flips and rotations.
         unsaid: Numbers that count where a file does not say them.
         report: Called with what each file holds.
+        opener: Opens files that are no weights.
 
     Returns:
         Those that could be opened, each under a label of its own, and a sentence for each of the
@@ -219,7 +232,13 @@ def open_all(
         averaged = self_ensemble and not teaches
         try:
             opened = candidate(
-                what, model=model, best=best, self_ensemble=averaged, unsaid=unsaid, report=report
+                what,
+                model=model,
+                best=best,
+                self_ensemble=averaged,
+                unsaid=unsaid,
+                report=report,
+                opener=opener,
             )
         except (ValueError, OSError, MemoryError) as error:
             errors.append(error)
