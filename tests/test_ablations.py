@@ -8,7 +8,7 @@ from dukd.images import invertible
 from dukd.methods import DUKD, FrugalDUKD, Late, Logits, ReleasedDUKD, ZoomIn, ZoomOut
 from dukd.methods.base import needs_teacher
 from dukd.recipes.ablations import ABLATIONS
-from dukd.recipes.papers import FAMILIES, recipe
+from dukd.recipes.families import FAMILIES, recipe
 from dukd.training.experiment import Experiment
 
 

@@ -18,7 +18,7 @@ from dukd.core import config
 from dukd.core.config import ConfigError
 from dukd.core.registry import known
 from dukd.methods import DUKD, FAKD, Method
-from dukd.recipes.papers import names, recipe
+from dukd.recipes.families import names, recipe
 from dukd.training.experiment import Experiment
 
 METHODS = sorted(

@@ -30,7 +30,7 @@ from dukd.methods import (
 from dukd.methods.base import View, needs_teacher
 from dukd.methods.upcycling import random_rectangles, random_windows, shared_tiles
 from dukd.networks import EDSRConfig, SwinIRConfig
-from dukd.recipes.papers import recipe
+from dukd.recipes.families import recipe
 from dukd.testing.upcyclings import check_upcycling
 from stand_ins import Nearest, Spy, _NearestConfig
 
@@ -224,6 +224,16 @@ def test_zoom_out_of_sizes_the_scale_does_not_divide():
 
     assert zoom_out.image.shape == (1, 3, 3, 3)
     assert torch.equal(zoom_out.truth, both[0][..., :9, :9])
+
+
+def test_at_scale_1_zoom_out_reduces_the_pair_and_zoom_in_is_the_clean_image():
+    """lr as the ground truth of itself would teach the student to leave its input as it is."""
+    lr, hr = torch.rand(2, 3, 9, 8), torch.rand(2, 3, 9, 8)
+    zoom_out, zoom_in = ZoomOut().view(batch(lr, hr)), ZoomIn().view(batch(lr, hr))
+
+    assert torch.equal(zoom_out.image, downscale(lr, 2))
+    assert torch.equal(zoom_out.truth, downscale(hr, 2))
+    assert torch.equal(zoom_in.image, hr)
 
 
 def test_zoom_out_serves_swinir_at_x4():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dukd import networks
 from dukd.core.registry import known
 from dukd.data import datasets
 from dukd.data.pairs import find_pairs
@@ -22,9 +23,17 @@ from dukd.methods import (
     ZoomOut,
 )
 from dukd.methods.base import needs_teacher
-from dukd.networks import EDSRConfig, SwinIRConfig
+from dukd.networks import (
+    CompactConfig,
+    EDSRConfig,
+    PlainConfig,
+    SMFANetConfig,
+    SPANConfig,
+    SwinIRConfig,
+)
 from dukd.networks.files import weights
-from dukd.recipes.papers import FAMILIES, config_of, method_named, names, recipe
+from dukd.recipes.families import FAMILIES, config_of, method_named, names, recipe
+from dukd.recipes.students import STUDENT_SCALES
 from dukd.training.experiment import Experiment, Teacher
 from dukd.training.schedule import rate_factor
 
@@ -258,7 +267,7 @@ def test_a_plus_joins_any_method_with_upcycling() -> None:
     [
         ("edsr-x4-duk", "there is no method 'duk'; did you mean dukd?"),
         ("esdr-x4-dukd", "there is no recipe for 'esdr'; did you mean edsr?"),
-        ("edsr-x5-dukd", "the recipes for edsr are for x2, x3, x4, but got x5"),
+        ("edsr-x5-dukd", "the recipes for edsr are for x2, x3, x4, x8, but got x5"),
         ("small-x4-dukd", "the recipes for small are for x2, but got x4"),
         ("edsr-warm-x2-dukd", "the recipes for edsr-warm are for x4, but got x2"),
         (
@@ -300,3 +309,71 @@ def test_the_files_at_hand_hold_what_recipes_say(real_data: Path) -> None:
             residual_scale=teacher.residual_scale,
         )
         assert read.config == config_of(teacher, experiment.student.scale)
+
+
+# Students that people run
+
+FOLDED = {
+    "compact": (CompactConfig, 600_652, 621_424, 704_512),
+    "compact-big": (CompactConfig, 1_192_524, 1_213_296, 1_296_384),
+    "compact-ultra": (CompactConfig, 304_716, 325_488, 408_576),
+    "compact-super-ultra": (CompactConfig, 45_156, 52_968, 84_216),
+    "span": (SPANConfig, 141_580, 150_688, 187_120),
+    "smfanet": (SMFANetConfig, 185_628, 197_328, 244_128),
+    "plain": (PlainConfig, 45_156, 52_968, 84_216),
+    "plain-small": (PlainConfig, 11_548, 16_768, 37_648),
+    "plain-large": (PlainConfig, 78_636, 89_040, 130_656),
+}
+"""Parameters at x2, x4 and x8. Published are Compact x4 64 x 16 and 64 x 32, SPAN x4 of 28 channels
+and SMFANet x4 (197K)."""
+
+
+@pytest.mark.parametrize("family", FOLDED)
+def test_students_that_people_run_have_their_sizes_once_folded(family: str) -> None:
+    kind, *counts = FOLDED[family]
+    students = [make(f"{family}-x{scale}-dukd").student for scale in (2, 4, 8)]
+
+    assert {type(student) for student in students} == {kind}
+    assert [s.build().folded().parameter_count() for s in students] == counts
+
+
+@pytest.mark.parametrize("family", FOLDED)
+def test_their_teachers_are_public_at_every_scale(family: str) -> None:
+    teachers = {
+        scale: teacher.weights.name
+        for scale in STUDENT_SCALES
+        if (teacher := make(f"{family}-x{scale}-dukd").teacher) is not None
+    }
+
+    assert teachers == {
+        1: "006_colorCAR_DFWB_s126w7_SwinIR-M_jpeg40.pth",
+        2: "smfanet_plus_df2k_x2.pth",
+        3: "smfanet_plus_df2k_x3.pth",
+        4: "smfanet_plus_df2k_x4.pth",
+        8: "RCAN_BIX8.pt",
+    }
+
+
+def test_they_train_at_the_rate_of_networks_of_their_size_down_to_nothing() -> None:
+    for family in FOLDED:
+        o = make(f"{family}-x4-dukd").optimization
+        rates = [o.learning_rate * rate_factor(o, o.steps * k // 4) for k in range(4)]
+        if o.schedule == "cosine":
+            assert rates == pytest.approx([5e-4, 4.27e-4, 2.5e-4, 0.73e-4], rel=1e-2)
+        else:
+            assert (o.steps, o.learning_rate, o.schedule) == (2_500, 2e-3, "one-cycle")
+
+
+def test_recipes_at_scale_1_restore() -> None:
+    """With bicubic interpolation the input would be the ground truth."""
+    for family in FOLDED:
+        data = make(f"{family}-x1-dukd").data
+        assert data.degradation == "jpeg-40"
+        assert make(f"{family}-x2-dukd").data.degradation == "bicubic"
+
+
+def test_edsr_at_x8_learns_from_rcan() -> None:
+    teacher, scale = make("edsr-x8-dukd").teacher, 8
+    assert teacher is not None
+    assert teacher.weights == Path("weights/RCAN_BIX8.pt")
+    assert config_of(teacher, scale) == networks.rcan_teacher(scale)

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         SwinIRConfig,
     )
     from dukd.networks.files.weights import write as save
-    from dukd.recipes.papers import recipe
+    from dukd.recipes.families import recipe
     from dukd.runs.compare import compare
     from dukd.runs.report import report
     from dukd.training.distiller import Distiller
@@ -96,7 +96,7 @@ _HOMES = {
         "SwinIRConfig",
     ),
     "dukd.networks.files.weights": ("save",),
-    "dukd.recipes.papers": ("recipe",),
+    "dukd.recipes.families": ("recipe",),
     "dukd.runs.compare": ("compare",),
     "dukd.runs.report": ("report",),
     "dukd.training.distiller": ("Distiller",),

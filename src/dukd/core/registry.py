@@ -4,6 +4,7 @@ Installed packages add theirs by an entry point of the group ``dukd.plugins``, w
 imported when classes are first looked for.
 """
 
+import sys
 import warnings
 from importlib.metadata import entry_points
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 GROUP = "dukd.plugins"
 """Entry points whose modules define networks, methods and other classes."""
 _loaded: set[str] = set()
+_searched: set[tuple[str, ...]] = set()
+"""Values of ``sys.path`` under which installed packages have been looked through."""
 
 
 def known(base: type[Any]) -> dict[str, type[Any]]:
@@ -44,6 +47,10 @@ def known(base: type[Any]) -> dict[str, type[Any]]:
 
 def load_plugins() -> None:
     """Import the modules of installed plug-ins, once; one that fails is named in a warning."""
+    path = tuple(sys.path)
+    if path in _searched:
+        return
+    _searched.add(path)
     for plugin in entry_points(group=GROUP):
         if plugin.value in _loaded:
             continue

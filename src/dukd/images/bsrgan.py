@@ -149,3 +149,13 @@ class JPEG(Degradation):
         low, high = self.quality
         reduced = spoil.planes(imresize_uint8(hr, 1 / scale))
         return spoil.levels(spoil.compress(reduced, low + int(rng.random() * (high - low + 1))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JPEG40(JPEG):
+    """JPEG of quality 40, where restoration is measured, as SwinIR's and others' tables have it."""
+
+    name: ClassVar[str] = "jpeg-40"
+
+    quality: tuple[int, int] = (40, 40)
+    """JPEG quality."""

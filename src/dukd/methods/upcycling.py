@@ -16,6 +16,9 @@ from dukd.core.device import to_device
 from dukd.images.resize import downscale, upscale
 from dukd.methods.base import Batch, View
 
+HALF = 2
+"""Factor by which zoom out reduces a pair at scale 1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Upcycling(ABC):
@@ -38,7 +41,11 @@ class Upcycling(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ZoomIn(Upcycling):
-    """A random window of hr, of lr's size, taken as if it were a low-resolution image."""
+    """A random window of hr, of lr's size, taken as if it were a low-resolution image.
+
+    At scale 1, where networks restore, it is the whole of hr: clean images are inputs too, and the
+    teacher says what to make of them.
+    """
 
     name: ClassVar[str] = "zoom_in"
 
@@ -74,21 +81,27 @@ class ZoomIn(Upcycling):
 
 @dataclass(frozen=True, kw_only=True)
 class ZoomOut(Upcycling):
-    """lr reduced once more by the scale, for which lr itself is the ground truth."""
+    """lr reduced once more by the scale, for which lr itself is the ground truth.
+
+    At scale 1, where networks restore, that would be lr as the ground truth of itself, and teach
+    the student to leave its input as it is. There the pair is reduced by `HALF`, both of it: what
+    lr is above scale 1 is hr reduced as well.
+    """
 
     name: ClassVar[str] = "zoom_out"
 
     reconstruction: float = 1.0
-    """Weight of the distance to the ground truth, which is lr."""
+    """Weight of the distance to the ground truth, which is lr (at scale 1 hr, reduced)."""
 
     @override
     def view(self, batch: Batch) -> View:
-        h, w = (side // batch.scale * batch.scale for side in batch.lr.shape[-2:])
-        truth = batch.lr[..., :h, :w]
+        by = batch.scale if batch.scale > 1 else HALF
+        h, w = (side // by * by for side in batch.lr.shape[-2:])
+        low = batch.lr[..., :h, :w]
         return View(
             name=self.name,
-            image=downscale(truth, batch.scale),
-            truth=truth,
+            image=downscale(low, by),
+            truth=low if batch.scale > 1 else downscale(batch.hr[..., :h, :w], by),
             reconstruction=self.reconstruction,
             imitation=self.imitation,
         )

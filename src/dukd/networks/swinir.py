@@ -60,7 +60,8 @@ class SwinIRConfig(NetworkConfig):
     heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
     """Attention heads of each group; each divides the width."""
     window: int = 8
-    """Pixels on a side of a window, an even number; images are padded to a multiple of it."""
+    """Pixels on a side of a window, 7 in the models against JPEG; images are padded to a multiple
+    of it."""
     mlp_ratio: float = 2.0
     """Channels inside the feed-forward networks, as a multiple of the width."""
     upsampler: SwinIRUpsampler = "pixelshuffle"
@@ -110,9 +111,9 @@ class SwinIRConfig(NetworkConfig):
             raise ValueError(
                 f"SwinIR: the width {self.width} is not a multiple of the heads {self.heads}"
             )
-        if self.window % 2 or self.window > _LARGEST_WINDOW:
+        if not 2 <= self.window <= _LARGEST_WINDOW:
             raise ValueError(
-                f"SwinIR: window is even, since layers shift it by half, and at most "
+                f"SwinIR: window is at least 2, since layers shift it by half, and at most "
                 f"{_LARGEST_WINDOW}, but got {self.window}"
             )
         if not 0 <= self.stochastic_depth < 1:

@@ -1,29 +1,39 @@
 """Named experiments, ablations of them, and the demo."""
 
-from dukd.recipes.papers import (
-    DATASETS,
+from dukd.recipes.families import (
     FAMILIES,
-    RUNS,
-    WEIGHTS,
-    Maker,
     Recipe,
     config_of,
+    method_named,
+    names,
+    recipe,
+    scales_of,
+)
+from dukd.recipes.papers import (
     edsr,
     edsr_from_swinir,
     edsr_teacher,
     edsr_warm,
-    method_named,
-    names,
     rcan,
     rcan_from_edsr,
     rcan_from_swinir,
     rcan_teacher,
-    recipe,
-    scales_of,
     small,
     swinir,
     swinir_teacher,
     tiny,
+)
+from dukd.recipes.protocol import DATASETS, RUNS, WEIGHTS, Maker
+from dukd.recipes.students import (
+    compact,
+    compact_big,
+    compact_super_ultra,
+    compact_ultra,
+    plain,
+    plain_large,
+    plain_small,
+    smfanet,
+    span,
 )
 
 __all__ = [
@@ -33,6 +43,10 @@ __all__ = [
     "WEIGHTS",
     "Maker",
     "Recipe",
+    "compact",
+    "compact_big",
+    "compact_super_ultra",
+    "compact_ultra",
     "config_of",
     "edsr",
     "edsr_from_swinir",
@@ -40,6 +54,9 @@ __all__ = [
     "edsr_warm",
     "method_named",
     "names",
+    "plain",
+    "plain_large",
+    "plain_small",
     "rcan",
     "rcan_from_edsr",
     "rcan_from_swinir",
@@ -47,6 +64,8 @@ __all__ = [
     "recipe",
     "scales_of",
     "small",
+    "smfanet",
+    "span",
     "swinir",
     "swinir_teacher",
     "tiny",

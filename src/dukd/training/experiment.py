@@ -94,7 +94,7 @@ class Data:
     """Folder for packs that training makes from folders."""
     degradation: str = "bicubic"
     """What makes low-resolution patches: bicubic (or the files that lie beside), or one that is
-    drawn anew for every patch: real-esrgan, bsrgan, adcsr, redux, jpeg."""
+    drawn anew for every patch: real-esrgan, bsrgan, adcsr, redux, jpeg, jpeg-40."""
     skip_bad: bool = False
     """Whether images that cannot be used are left out, and listed, when a folder is packed."""
     patch: int = 48
