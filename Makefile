@@ -10,14 +10,15 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
+DOCS := $(VENV)/.docs-installed
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint check clean
+.PHONY: help demo test soak lint docs notebooks check clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO) ## Distil a small network three ways in about five minutes, and write a page about it
 	$(BIN)/dukd demo --out $(OUT)
@@ -33,7 +34,14 @@ lint: $(DEV) ## Check style, layout and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --level error --pythonpath $(BIN)/python
 
-check: lint test ## Everything that has to pass before a change goes in
+docs: $(DOCS) ## Build the documentation's site into build/site, without a network
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/mkdocs build --quiet
+	@echo "the site is build/site/index.html"
+
+notebooks: $(DEV) ## Run the notebooks at full length, so that the site shows what they give
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tools/site/notebooks.py docs/notebooks build/notebooks
+
+check: lint test docs ## Everything that has to pass before a change goes in
 
 clean: ## Delete the environment, caches and the demo's results
 	rm -rf $(VENV) runs/demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -54,6 +62,11 @@ $(VENV)/.torch-installed: constraints.txt | $(BIN)/python
 $(DEMO): $(PINS) $(VENV)/.torch-installed
 	@echo "installing dukd and the demo's photographs"
 	$(PIP) -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(DOCS): $(PINS) $(VENV)/.torch-installed
+	@echo "installing dukd and what builds its site"
+	$(PIP) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 $(DEV): $(PINS) $(VENV)/.torch-installed

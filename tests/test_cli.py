@@ -15,10 +15,10 @@ import torch
 
 from dukd import images
 from dukd.cli import COMMANDS, commands, run, terminal
-from dukd.cli.info import field_texts
 from dukd.cli.terminal import Bar
 from dukd.cli.train import Train, parse
 from dukd.core.registry import known
+from dukd.core.schema import field_texts
 from dukd.core.text import amount, duration
 from dukd.data.packing import prepare
 from dukd.data.pairs import find_pairs

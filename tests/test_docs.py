@@ -1,5 +1,6 @@
 """What is written about the project holds: links, commands, cards, the list of faults."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -29,6 +30,8 @@ HOSTS = {
     "keepachangelog.com",
     "openmodeldb.info",
     "pytorch.org",
+    "data.vision.ee.ethz.ch",  # DIV2K
+    "cv.snu.ac.kr",  # EDSR's benchmark package
 }
 """Whom we point to."""
 
@@ -135,6 +138,41 @@ def test_advice_names_options_that_exist(capsys):
     assert [n for n in named if n[1] not in known or n[2]] == []
 
 
+def spoken() -> list[str]:
+    """Every text in the package, with … where something is filled in."""
+    found: list[str] = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "…" for v in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+MESSAGES = [
+    " ".join(message.split())
+    for message in re.findall(r"^\*\*(.+?)\*\*", PAGES["docs/messages.md"], re.M | re.S)
+]
+
+
+def test_messages_are_those_the_program_says():
+    """A part between two … stands in one text of the program, in this order."""
+    texts = spoken()
+    unknown = [
+        message
+        for message in MESSAGES
+        if not any(
+            re.search(".*".join(map(re.escape, filter(None, message.split("…")))), text)
+            for text in texts
+        )
+    ]
+
+    assert len(MESSAGES) > 12
+    assert unknown == []
+
+
 def test_there_are_commands_to_check():
     assert any("dukd train" in command for _, command in COMMANDS)
 
@@ -155,7 +193,7 @@ def test_every_method_has_a_card(name):
 
     for part in (
         "**Idea.**",
-        "\n    ",
+        "\n```math\n",
         "**Beside the student:**",
         "**Paper:**",
         "**Published code:**",

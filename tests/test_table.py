@@ -52,6 +52,15 @@ def test_markdown_shows_what_people_read() -> None:
     ]
 
 
+def test_a_notebook_shows_the_best_student_bold_and_escapes_names() -> None:
+    shown = table(student("a<b", 31.0), student("c", 32.0))._repr_html_()
+
+    assert "<td>a&lt;b</td>" in shown
+    assert "<td><b>32.00 / 0.900</b></td>" in shown
+    assert "<b>31.00" not in shown
+    assert shown.endswith("<small>x4, cpu, 100 steps. border: 4 pixels.</small></p>")
+
+
 def test_what_no_row_has_is_left_out_and_what_one_lacks_is_a_dash() -> None:
     header, lines = table(student("a", 31.0), student("b", 32.0, on="Set14")).cells()
 

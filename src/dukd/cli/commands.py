@@ -60,6 +60,8 @@ COMMANDS = {
     "ensemble": Command("ensemble", "Ensemble"),
     "cache": Command("bench", "Cache"),
     "bench": Command("bench", "Bench"),
+    "schema": Command("editors", "SchemaOf"),
+    "completion": Command("editors", "Completion"),
 }
 """The commands, in the order in which they are used."""
 

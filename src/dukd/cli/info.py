@@ -1,11 +1,10 @@
 """Commands that say what is there: info, methods, recipes."""
 
-import ast
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -17,6 +16,7 @@ from dukd.cli.terminal import facts, out, say, table
 from dukd.core import files
 from dukd.core.config import nearest
 from dukd.core.registry import known
+from dukd.core.schema import field_texts
 from dukd.core.text import amount, shown
 from dukd.data.pack import Pack
 from dukd.deploy.onnx import onnx_metadata
@@ -264,26 +264,6 @@ def summary(kind: type) -> str:
     return (kind.__doc__ or "").splitlines()[0]
 
 
-def field_texts(kind: type) -> dict[str, str]:
-    """The docstrings below the fields of a dataclass, its bases' too, read from the source."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        except (OSError, TypeError, SyntaxError):
-            continue
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for statement, below in pairwise(body):
-            match statement, below:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
-                    value=ast.Constant(value=str(text))
-                ):
-                    found[name] = " ".join(text.split())
-                case _:
-                    pass
-    return found
-
-
 def _default(field: "Field[Any]") -> str:
     if field.default is not MISSING:
         return repr(field.default)
@@ -306,7 +286,8 @@ class Recipes:
 
     def __call__(self) -> int:
         if self.name:
-            say(recipes.recipe(self.name).make().to_yaml().rstrip())
+            text = recipes.recipe(self.name).make().to_yaml().rstrip()
+            say(f"# yaml-language-server: $schema=dukd.schema.json\n{text}")  # `dukd schema`
             return 0
         families = (
             (

@@ -54,6 +54,15 @@ class Model:
         self.upscaler, self.device = upscaler, torch.device(device)
         self.name = name or upscaler.name
 
+    def __repr__(self) -> str:
+        """What a notebook shows: name, scale, and the size of a network."""
+        size = (
+            sum(p.numel() for p in self.network.parameters())
+            if isinstance(self.upscaler, Network)
+            else 0
+        )
+        return f"Model({self.name!r}, x{self.scale}{f', {size:,} parameters' if size else ''})"
+
     @property
     def scale(self) -> int:
         """Upscaling factor."""

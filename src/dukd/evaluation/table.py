@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from typing import Literal
 
 from dukd.core import text
@@ -214,6 +215,22 @@ class Table:
         ]
         return "\n\n".join(filter(None, blocks)) + "\n"
 
+    def _repr_html_(self) -> str:
+        """The table as a notebook shows it: the best of each measure bold, the protocol below."""
+        header, lines = self.cells()
+        groups = self.groups()
+        grid = ["".join(f"<th>{escape(cell)}</th>" for cell in header)]
+        for row, cells in zip(self.rows, lines, strict=True):
+            best = [False, *(self._is_best(group, row) for group in groups)]
+            grid.append("".join(map(_cell_of_html, cells, best)))
+        rows = "".join(f"<tr>{cells}</tr>" for cells in grid)
+        below = "".join(f"<p><small>{escape(sentence)}</small></p>" for sentence in self.below())
+        return f"<table>{rows}</table>{below}"
+
+    def _is_best(self, group: Group, row: Row) -> bool:
+        """Whether a row is the best student by the first measure of a cell."""
+        return group.on is not None and self.best(group.columns[0], group.on) is row
+
     def to_csv(self) -> str:
         """Everything, unrounded: one line per row and set."""
         spreads = {
@@ -296,6 +313,10 @@ def _titled(column: Column) -> str:
 def _inline(sentence: str) -> str:
     """Text that cannot end a cell or a line, or begin a tag, in Markdown."""
     return " ".join(sentence.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _cell_of_html(words: str, best: bool) -> str:  # noqa: FBT001  mapped over cells
+    return f"<td>{f'<b>{escape(words)}</b>' if best else escape(words)}</td>"
 
 
 def _headings(names: Sequence[str], spreads: Collection[str]) -> list[str]:
