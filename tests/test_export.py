@@ -14,7 +14,6 @@ from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from torch.testing import assert_close
 
 from dukd.deploy import ONNX, ExportError, OpenVINO, Runtime, Weights, export, verify
-from dukd.deploy import engine as engines
 from dukd.deploy import onnx as graphs
 from dukd.deploy.engine import run_by
 from dukd.deploy.onnx import Session, padded_to_multiple
@@ -30,7 +29,7 @@ from dukd.networks import (
 from dukd.networks.base import pad_to_multiple
 from dukd.networks.files import weights
 from dukd.networks.tracing import cell_maxima, enlarged, variance
-from dukd.networks.upscaler import OnDevice, UpscalerError
+from dukd.networks.upscaler import UpscalerError
 from dukd.testing import check_runtime
 
 onnx = pytest.importorskip("onnx")
@@ -211,19 +210,6 @@ def test_weights_are_run_by_other_runtimes_and_give_the_same(engine: Any, packag
     assert_close(upscaler(lr), network(lr), atol=1e-5, rtol=0)
     again = pickle.loads(pickle.dumps(run_by(network, "torch", device="cpu")))
     assert_close(again(lr), network(lr), atol=1e-5, rtol=0)
-
-
-def test_auto_takes_what_runs_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that no other runtime can take is run by torch."""
-    network = _network(EDSR)
-    chosen = type(run_by(network, "auto", device="cpu")).__name__
-    assert chosen in {"Compiled", "Session"}
-
-    def refuse(*_: object) -> None:
-        raise ExportError("no")
-
-    monkeypatch.setattr(engines, "exported", refuse)
-    assert isinstance(run_by(network, "auto", device="cpu"), OnDevice)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing_extensions import override
 from dukd import images
 from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import Bar, err, note, say
+from dukd.core.allocator import keep_freed_memory
 from dukd.core.config import nearest
 from dukd.core.device import by_name
 from dukd.core.registry import known
@@ -41,6 +42,9 @@ class Upscale(UpscaleOptions):
     give the same output as the whole, where the network allows it. -s, -t, -x and -f stand for
     --outscale, --tile, --self-ensemble and --format, and --overwrite for --no-skip-existing.
 
+    What runs the network is chosen for speed where there is much to do, and said; --exact is torch
+    in float32.
+
     Example: dukd upscale photos/ -o out/ -m student.safetensors
     """
 
@@ -49,7 +53,7 @@ class Upscale(UpscaleOptions):
     out: Annotated[Path, tyro.conf.arg(aliases=["-o", "--output"])]
     """Folder for the results."""
     model: Annotated[Path, tyro.conf.arg(aliases=["-m", "-n"])]
-    """File of weights, ONNX graph, or run directory."""
+    """File of weights, export (.onnx, .xml, .param), or run directory."""
     best: bool = False
     """Whether to take a run's student of the best validation."""
 
@@ -64,6 +68,7 @@ class Upscale(UpscaleOptions):
                 f"--out is a folder, but got {shown(self.out)}; the results are named after the "
                 "inputs"
             )
+        keep_freed_memory()
         model = load(self.model, best=self.best)
         size = ""
         if isinstance(model.upscaler, Network):
@@ -80,7 +85,7 @@ class Upscale(UpscaleOptions):
             Bar() as progress,
             redirect_stdout(sys.stderr),
         ):  # where Ray reports what became of workers
-            result = upscale(model, self.inputs, self.out, options, progress=progress)
+            result = upscale(model, self.inputs, self.out, options, progress=progress, report=note)
         for done in result.done:
             say(shown(done.target) + (f"  ({done.note})" if done.note else ""))
         if result.skipped:

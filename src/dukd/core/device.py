@@ -1,5 +1,6 @@
 """Devices: by name, the way there from the host's memory, and when one is full."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -35,6 +36,16 @@ def by_name(name: DeviceName) -> torch.device:
     if not present[name]:
         raise ValueError(f"there is no {name} device here: leave --device out, or say --device cpu")
     return torch.device(name)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself, as far as Linux says; others emulate it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(next(lines, "").split()))
 
 
 def numbered(device: torch.device) -> torch.device:

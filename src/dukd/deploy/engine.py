@@ -1,6 +1,5 @@
 """Which runtime runs a network of ours: torch, or another one that it is exported to on the way."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -8,13 +7,14 @@ from typing import Literal
 import torch
 
 from dukd.core.device import DeviceName, by_name
+from dukd.deploy.ncnn import Ncnn
 from dukd.deploy.onnx import ONNX
 from dukd.deploy.openvino import OpenVINO
 from dukd.deploy.runtime import ExportError, Runtime, export
 from dukd.networks import Network
 from dukd.networks.upscaler import OnDevice, Upscaler
 
-Engine = Literal["torch", "auto", "openvino", "onnxruntime"]
+Engine = Literal["torch", "openvino", "onnxruntime", "ncnn"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -28,40 +28,35 @@ def run_by(
     """Make a network ready to run.
 
     Args:
-        network: What enlarges.
-        engine: Who runs it; ``auto`` takes OpenVINO, then onnxruntime, then torch, by what is
-            installed and proves to give the network's images.
+        network: What enlarges; branches that are there for training are folded.
+        engine: Who runs it.
         device: Where torch runs; the others run on the CPU.
-        precision: Arithmetic.
+        precision: Arithmetic; in ncnn float16 is that of the weights.
 
     Raises:
         ValueError: If the runtime is not installed, cannot run the network, or does not have the
             precision or the device.
     """
-    plain = OnDevice(network, by_name(device), getattr(torch, precision))
-    if engine == "torch" or (engine == "auto" and plain.device.type != "cpu"):
-        return plain
-    if engine != "auto":
-        if plain.device.type != "cpu":
-            raise ValueError(f"{engine} runs on the CPU here: add --device cpu")
-        return exported(network, _runtime(engine, precision))
-    for name, package in (("openvino", "openvino"), ("onnxruntime", "onnxruntime")):
-        if find_spec(package) is not None:
-            try:
-                return exported(network, _runtime(name, precision))
-            except ValueError:  # it cannot run this network, or not in this precision
-                continue
-    return plain
+    where = by_name(device)
+    if engine == "torch":
+        name = network.name
+        made = OnDevice(network.folded(), where, getattr(torch, precision))
+        made.name = name
+        return made
+    if where.type != "cpu":
+        raise ValueError(f"{engine} runs on the CPU here: add --device cpu")
+    return exported(network, _runtime(engine, precision))
 
 
-def _runtime(engine: str, precision: Precision) -> Runtime:
+def _runtime(engine: Engine, precision: Precision) -> Runtime:
     if engine == "openvino":
         if precision == "float16":
             raise ExportError("OpenVINO computes in float32 or bfloat16 here, not in float16")
         return OpenVINO(precision=precision)
     if precision == "bfloat16":
-        raise ExportError("onnxruntime computes in float32 or float16 here, not in bfloat16")
-    return ONNX(half=precision == "float16")
+        raise ExportError(f"{engine} computes in float32 or float16 here, not in bfloat16")
+    half = precision == "float16"
+    return Ncnn(half=half) if engine == "ncnn" else ONNX(half=half)
 
 
 def exported(network: Network, runtime: Runtime) -> Upscaler:

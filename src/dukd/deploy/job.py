@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,9 @@ from dukd.deploy.image import resized, upscale_image
 from dukd.images import Image, ImageError
 from dukd.networks import Network
 from dukd.networks.upscaler import SelfEnsemble, Upscaler, UpscalerError
+
+_BESIDE = 16_000_000
+"""Pixels of a result up to which files are read and written beside the work."""
 
 Format = Literal["same", "png", "jpg", "webp", "tif", "bmp", "avif"]
 
@@ -45,11 +50,14 @@ class UpscaleOptions:
     results are overwritten."""
     max_pixels: int = images.MAX_PIXELS
     """Largest input, in pixels."""
-    precision: Precision = "float32"
-    """Arithmetic of the network."""
-    runtime: engine.Engine = "torch"
-    """What runs the network; auto takes OpenVINO or onnxruntime where they are installed and give
-    the network's images, which is worth it from some dozen images on."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Arithmetic of the network; auto is float32, or bfloat16 where the processor multiplies it
+    itself and at most 0.01 dB are lost."""
+    runtime: engine.Engine | Literal["auto"] = "auto"
+    """What runs the network; auto tries all that is installed where there is much to do, and
+    remembers which is the fastest for this student on this machine."""
+    exact: bool = False
+    """Whether to run the network as it was trained: by torch, in float32."""
     device: DeviceName = "auto"
     """Where the network runs; on a cluster, say cuda to give each worker a GPU or its share of
     one."""
@@ -70,6 +78,8 @@ class UpscaleOptions:
             raise ValueError(f"--quality is 1 to 100, but got {self.quality}")
         if self.suffix is not None and set(self.suffix) & set('/\\\0:*?"<>|\n\r'):
             raise ValueError(f"--suffix is part of a file name, but got {self.suffix!r}")
+        if self.exact and (self.runtime, self.precision) != ("auto", "auto"):
+            raise ValueError("--exact is torch in float32: leave --runtime and --precision out")
         if self.max_pixels < 1:
             raise ValueError(f"--max-pixels is at least 1, but got {self.max_pixels}")
         if self.workers < 0:
@@ -111,6 +121,8 @@ class Job:
     """What is known before the work, such as that the format was changed."""
     frames: int = 1
     """Frames of an animation or pages, which are enlarged one by one."""
+    pixels: int = 1 << 62
+    """Of one enlarged frame; where there are few, files are read and written beside the work."""
 
 
 Engine = Callable[
@@ -129,11 +141,14 @@ def ready(model: Upscaler, options: UpscaleOptions) -> Upscaler:
     """
     if isinstance(model, Network):
         model = engine.run_by(
-            model, options.runtime, device=options.device, precision=options.precision
+            model,
+            "torch" if options.runtime == "auto" else options.runtime,
+            device=options.device,
+            precision="float32" if options.precision == "auto" else options.precision,
         )
     elif options.runtime not in {"torch", "auto"}:
         raise ValueError(f"{model.name} is for one runtime: --runtime is for files of weights")
-    elif options.precision != "float32":
+    elif options.precision not in {"float32", "auto"}:
         raise ValueError(
             f"{model.name} computes as it was exported: --precision is for files of weights"
         )
@@ -161,21 +176,59 @@ def enlarge(
     Raises:
         UpscalerError: If the upscaler is at fault, whatever the image.
     """
+    image = read(job, options)
+    if isinstance(image, Failed):
+        return image
+    made = _made(upscaler, job, image, options, progress)
+    return made if isinstance(made, Done | Failed) else _written(job, *made, options, text)
+
+
+def read(job: Job, options: UpscaleOptions) -> Image | Failed | None:
+    """The image of a job; None for frames, which are read one by one."""
+    if job.frames > 1:
+        return None
     try:
-        if job.frames > 1:
-            notes = _enlarge_frames(upscaler, job, options, progress)
-        else:
-            image = images.read(job.source, max_pixels=options.max_pixels)
-            result, notes = _enlarged(upscaler, image, options, progress)
-            images.write(job.target, result, quality=options.quality, text=text)
+        return images.read(job.source, max_pixels=options.max_pixels)
+    except Exception as error:  # noqa: BLE001  one image must not end the others
+        return _failed(job, error)
+
+
+def _made(
+    upscaler: Upscaler,
+    job: Job,
+    image: Image | None,
+    options: UpscaleOptions,
+    progress: Progress,
+) -> tuple[Image, list[str]] | Outcome:
+    """An enlarged image with its notes, which is to be written; or what became of frames."""
+    try:
+        if image is not None:
+            return _enlarged(upscaler, image, options, progress)
+        return _done(job, _enlarge_frames(upscaler, job, options, progress))
     except UpscalerError:
         raise
-    except ImageError as error:
-        return Failed(job.source, str(error))
     except Exception as error:  # noqa: BLE001  one image must not end the others
-        return Failed(job.source, f"{job.source}: {_reason(error)}")
+        return _failed(job, error)
+
+
+def _written(
+    job: Job, result: Image, notes: list[str], options: UpscaleOptions, text: Mapping[str, str]
+) -> Outcome:
+    try:
+        images.write(job.target, result, quality=options.quality, text=text)
+    except Exception as error:  # noqa: BLE001  one image must not end the others
+        return _failed(job, error)
+    return _done(job, notes)
+
+
+def _done(job: Job, notes: list[str]) -> Done:
     known = [job.note] if job.note else []
     return Done(job.source, job.target, "; ".join([*known, *notes]) or None)
+
+
+def _failed(job: Job, error: Exception) -> Failed:
+    said = str(error) if isinstance(error, ImageError) else f"{job.source}: {_reason(error)}"
+    return Failed(job.source, said)
 
 
 def _enlarged(
@@ -234,15 +287,37 @@ def one_by_one(
     text: Mapping[str, str],
     progress: Progress,
 ) -> Generator[Outcome, None, None]:
-    """Do jobs in this process, in their order: the `Engine` that needs nothing else."""
+    """Do jobs in this process, in their order: the `Engine` that needs nothing else.
+
+    While an image is enlarged, the next one is read and the last one written, unless they are so
+    large that three of them at once would not fit.
+    """
     upscaler = ready(model, options)
     total, before = sum(job.tiles for job in jobs), 0
-    for job in jobs:
+    ahead: Future[Image | Failed | None] | None = None
+    behind: Future[Outcome] | None = None
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="files") as pool:
+        for job, following in zip_longest(jobs, jobs[1:]):
 
-        def count(
-            done: int, _total: int, _what: str, *, before: int = before, job: Job = job
-        ) -> None:
-            progress(before + done, total, job.source.name)
+            def count(
+                done: int, _total: int, _what: str, *, before: int = before, job: Job = job
+            ) -> None:
+                progress(before + done, total, job.source.name)
 
-        yield enlarge(upscaler, job, options, text, count)
-        before += job.tiles
+            image = read(job, options) if ahead is None else ahead.result()
+            beside = following is not None and max(job.pixels, following.pixels) <= _BESIDE
+            ahead = pool.submit(read, following, options) if beside else None
+            if isinstance(image, Failed):
+                made: tuple[Image, list[str]] | Outcome = image
+            else:
+                made = _made(upscaler, job, image, options, count)
+            if behind is not None:
+                yield behind.result()
+                behind = None
+            if isinstance(made, Done | Failed):
+                yield made
+            elif beside:
+                behind = pool.submit(_written, job, *made, options, text)
+            else:
+                yield _written(job, *made, options, text)
+            before += job.tiles

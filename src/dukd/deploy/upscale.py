@@ -6,13 +6,14 @@ cannot be read is listed, and the others are done: one after the other here, or 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dukd.core.files import Progress, silent
 from dukd.deploy import targets
+from dukd.deploy.fastest import fastest
 from dukd.deploy.job import (
     Done,
     Engine,
@@ -24,7 +25,7 @@ from dukd.deploy.job import (
 from dukd.deploy.model import Model
 from dukd.deploy.targets import Source, Target
 from dukd.deploy.workers import Workers
-from dukd.networks import tiles
+from dukd.networks import Network, Quantized, tiles
 from dukd.networks.upscaler import SelfEnsemble, Upscaler
 
 __all__ = ["Done", "Failed", "UpscaleOptions", "Upscaled", "upscale"]
@@ -50,6 +51,7 @@ def upscale(
     *,
     progress: Progress = silent,
     engine: Engine | None = None,
+    report: Callable[[str], None] = lambda _note: None,
 ) -> Upscaled:
     """Enlarge files and folders of images; what cannot be read is listed, and the others are done.
 
@@ -64,6 +66,7 @@ def upscale(
         options: How; by default as the model is.
         progress: Called after every tile of all images, with the name of the image.
         engine: Who does the work, if not the one that ``options.workers`` names.
+        report: Called with a sentence that says which runtime was chosen, and why.
 
     Raises:
         ValueError: If there is no image among the inputs, or the model is at fault.
@@ -88,6 +91,7 @@ def upscale(
         Workers(options.workers, options.ray_address) if options.workers else one_by_one
     )
     inner = model.upscaler if isinstance(model, Model) else model
+    options = _chosen(inner, wanted, options, report)
     with closing(engine(inner, jobs, options, text, progress)) as results:
         outcomes = {outcome.source: outcome for outcome in results}
     ordered = [outcomes[job.source] for job in jobs]
@@ -96,11 +100,36 @@ def upscale(
     return Upscaled(done, tuple(skipped), failed, found.passed_over)
 
 
+def _chosen(
+    model: Upscaler,
+    sources: Sequence[Source],
+    options: UpscaleOptions,
+    report: Callable[[str], None],
+) -> UpscaleOptions:
+    """The options with the fastest runtime for this work, where they leave it open."""
+    if not isinstance(model, Network) or isinstance(model, Quantized) or options.exact:
+        return options
+    if (options.runtime, options.precision) != ("auto", "auto"):
+        return options
+    heads = [source.header for source in sources]
+    pixels = sum(head.width * head.height * head.frames for head in heads)
+    passes = 8 if options.self_ensemble else 1
+    way = fastest(model, passes * pixels, device=options.device, report=report)
+    return replace(options, runtime=way.engine, precision=way.precision)
+
+
 def _job(source: Source, target: Target, model: Upscaler, options: UpscaleOptions) -> Job:
     planned = SelfEnsemble(model) if options.self_ensemble else model
     head = source.header
     tiling = tiles.plan(planned, head.height, head.width, tile=options.tile or None)
-    return Job(source.path, target.path, tiling.count * head.frames, target.note, head.frames)
+    return Job(
+        source.path,
+        target.path,
+        tiling.count * head.frames,
+        target.note,
+        head.frames,
+        head.width * head.height * model.scale**2,
+    )
 
 
 def _finished(source: Path, target: Path) -> bool:

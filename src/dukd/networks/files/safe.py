@@ -16,7 +16,6 @@ from typing import Literal, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from dukd.networks.files import ncnn
@@ -136,16 +135,25 @@ def _loaded_safely(path: Path, size: int) -> object:
         if unsafe:
             raise _refusal(path, sorted(unsafe))
     try:
-        # No storage is made: a file that lies about its sizes is found out for free.
-        with FakeTensorMode():
-            declared: object = torch.load(path, map_location="cpu", weights_only=True)
-        _check_sizes(path, dict(_tensors_in(declared, _DEEPEST)), size)
+        _check_sizes(path, dict(_tensors_in(_declared(path), _DEEPEST)), size)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         found = _GLOBAL.search(str(error))
         if found:
             raise _refusal(path, [found[1]]) from error
         raise
+
+
+def _declared(path: Path) -> object:
+    """What a file says that it holds; no storage is made, so that lies are found out for free."""
+    if zipfile.is_zipfile(path):
+        return torch.load(path, map_location="meta", weights_only=True)
+    # Of files from before 2020 torch makes the storages first; only this mode, whose import takes
+    # longer than everything else, keeps it from that.
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
+
+    with FakeTensorMode():
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class _Inert:
