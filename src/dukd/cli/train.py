@@ -13,6 +13,7 @@ from typing import Annotated, cast
 import tyro
 
 from dukd import recipes
+from dukd.cli.choose import chosen
 from dukd.cli.terminal import Bar, say
 from dukd.core import distributed
 from dukd.core.device import DeviceName, by_name
@@ -127,7 +128,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
     if not arguments or arguments[0].startswith("-"):
         raise ValueError(f"name what to train first: {hint}")
     name = arguments[0]
-    experiment = experiment_of(name)
+    arguments, experiment = chosen(arguments[1:], experiment_of(name))
     if experiment.teacher is None and any(
         argument.startswith("--teacher.") for argument in arguments
     ):
@@ -138,7 +139,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
     command = tyro.cli(
         Train,
         prog=f"dukd train {name}",
-        args=_switched(arguments[1:]),
+        args=_switched(arguments),
         default=Train(experiment=experiment, out=default),
         config=(tyro.conf.AvoidSubcommands,),
     )

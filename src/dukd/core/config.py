@@ -133,17 +133,23 @@ class _Reader:
     def read_named(self, node: yaml.Node, kind: type, key: str) -> Any:
         base = next(base for base in self.registry if issubclass(kind, base))
         known = {name: k for name, k in self.registry[base]().items() if issubclass(k, kind)}
+        if isinstance(node, yaml.ScalarNode) and _brief(base) and not _is_null(node):
+            return self.chosen(node, known, key)()
         entries = self.entries(node, key)
         if "type" not in entries:
             self.fail(node, f"{key} needs a type, one of {', '.join(known)}")
-        type_node = entries["type"][1]
-        name = self.scalar(type_node, f"{key}.type")
+        kind = self.chosen(entries["type"][1], known, f"{key}.type")
+        return self.read_dataclass(node, kind, key, skip=("type",))
+
+    def chosen(self, node: yaml.Node, known: Mapping[str, type], key: str) -> type:
+        """The class of the name that a node holds."""
+        name = self.scalar(node, key)
         if name not in known:
             self.fail(
-                type_node,
-                f"{key}.type is {_short(name)}{nearest(name, known)}; known are {', '.join(known)}",
+                node,
+                f"{key} is {_short(name)}{nearest(name, known)}; known are {', '.join(known)}",
             )
-        return self.read_dataclass(node, known[name], key, skip=("type",))
+        return known[name]
 
     def read_dataclass(self, node: yaml.Node, kind: type, key: str, skip: tuple[str, ...]) -> Any:
         hints = typing.get_type_hints(kind)
@@ -170,6 +176,11 @@ def _is_null(node: yaml.Node) -> bool:
         and node.style is None
         and str(node.value).lower() in _NULL
     )
+
+
+def _brief(base: type) -> bool:
+    """Whether a class that has its own defaults everywhere is written as its name alone."""
+    return bool(getattr(base, "brief", False))
 
 
 def _short(text: str) -> str:
@@ -251,10 +262,17 @@ def _check_events(text: str, source: str) -> None:
 
 
 def plain(value: object, *, registry: Registry) -> object:
-    """Turn a configuration into dictionaries, lists and scalars; a chosen class has a ``type``."""
+    """Turn a configuration into dictionaries, lists and scalars; a chosen class has a ``type``.
+
+    Where the abstract class says ``brief = True``, one with its defaults alone is its name.
+    """
+    base = next((base for base in registry if isinstance(value, base)), None)
+    if base is not None and _brief(base):
+        kind = cast("Any", type(value))
+        if not is_dataclass(value) or value == kind():
+            return kind.name
     if is_dataclass(value) and not isinstance(value, type):
-        chosen = any(isinstance(value, base) for base in registry)
-        head: dict[str, object] = {"type": cast("Any", value).name} if chosen else {}
+        head: dict[str, object] = {} if base is None else {"type": cast("Any", value).name}
         return head | {
             f.name: plain(getattr(value, f.name), registry=registry)
             for f in fields(value)

@@ -24,6 +24,8 @@ Levels = NDArray[np.uint8]
 class Degradation(ABC):
     """Turns a high-resolution image into a low-resolution one."""
 
+    brief: ClassVar[bool] = True
+    """A configuration writes one with its defaults as its name."""
     name: ClassVar[str]
     """As options and files call it."""
     fixed: ClassVar[bool]

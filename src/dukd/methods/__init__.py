@@ -1,11 +1,13 @@
 """Methods of distillation: one file each."""
 
+from dukd.methods.adversarial import Adversarial
 from dukd.methods.at import AT
 from dukd.methods.base import Batch, Losses, Method, Seen, View, weighted_l1
 from dukd.methods.crd import CRD
 from dukd.methods.crosskd import CrossKD
 from dukd.methods.csd import CSD
 from dukd.methods.dckd import DCKD
+from dukd.methods.degraded import DegradedZoomIn, DegradedZoomOut
 from dukd.methods.dukd import DUKD
 from dukd.methods.fakd import FAKD
 from dukd.methods.fitnet import FitNet
@@ -18,6 +20,7 @@ from dukd.methods.lsfd import LSFD
 from dukd.methods.mcir import MCIR
 from dukd.methods.mipkd import MiPKD
 from dukd.methods.mtkd import MTKD, Aggregation
+from dukd.methods.perceptual import Perceptual
 from dukd.methods.released import ReleasedDUKD
 from dukd.methods.rkd import RKD
 from dukd.methods.scratch import Scratch
@@ -40,10 +43,13 @@ __all__ = [
     "RKD",
     "SRKD",
     "VID",
+    "Adversarial",
     "Aggregation",
     "Batch",
     "CrossKD",
     "CutBlur",
+    "DegradedZoomIn",
+    "DegradedZoomOut",
     "FitNet",
     "Frequency",
     "FrugalDUKD",
@@ -53,6 +59,7 @@ __all__ = [
     "Method",
     "MiPKD",
     "Mixup",
+    "Perceptual",
     "ReleasedDUKD",
     "Scratch",
     "Seen",

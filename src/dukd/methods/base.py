@@ -187,6 +187,11 @@ class Method(ABC):
         return self.name
 
     @property
+    def apart(self) -> frozenset[str]:
+        """Names of losses that teach what is kept beside the student, and not the student."""
+        return frozenset()
+
+    @property
     def phases(self) -> tuple["Method", ...]:
         """Methods that each take an optimizer step on every batch: one, but for one ablation."""
         return (self,)
@@ -210,6 +215,11 @@ class Around(Method, ABC):
     @override
     def notes(self) -> tuple[str, ...]:
         return self.base.notes()
+
+    @property
+    @override
+    def apart(self) -> frozenset[str]:
+        return self.base.apart
 
 
 def weighted_l1(seen: Sequence[Seen]) -> Losses:

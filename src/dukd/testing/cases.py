@@ -1,8 +1,11 @@
 """What checks of methods are made on: pairs of small networks, a batch, and what they share."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -143,3 +146,26 @@ def hold(promise: bool, sentence: str) -> None:  # noqa: FBT001  the condition i
     """Raise ``AssertionError`` with a sentence where a promise is broken."""
     if not promise:
         raise AssertionError(sentence)
+
+
+def moves(loss: Tensor, parameters: list[nn.Parameter]) -> bool:
+    """Whether a loss has a gradient for any of the parameters."""
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    found = [g for g in gradients if g is not None]  # pyright: ignore[reportUnnecessaryComparison]
+    return any(bool(g.abs().sum() > 0) for g in found)
+
+
+@contextmanager
+def other_global_randomness() -> Generator[None]:
+    """Within, the global generators of torch, Python and numpy stand elsewhere than before."""
+    # It is numpy's global generator that is meant.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        random.seed(99)
+        np.random.seed(99)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

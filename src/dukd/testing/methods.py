@@ -8,21 +8,28 @@ depth, at every scale. It serves what is outside the package as it serves what i
 """
 
 import copy
-import random
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dukd.methods import Method
 from dukd.methods.base import needs_teacher
 from dukd.networks.base import SCALES
-from dukd.testing.cases import PAIRS, Case, Pair, Refused, check_view, has_a_sentence, hold
+from dukd.testing.cases import (
+    PAIRS,
+    Case,
+    Pair,
+    Refused,
+    check_view,
+    has_a_sentence,
+    hold,
+    moves,
+    other_global_randomness,
+)
 from dukd.training.cache import TeacherOutputCache
 from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Experiment, Teacher
@@ -106,9 +113,16 @@ def teaches_the_student_and_not_the_teacher(
                 signed or loss.item() >= 0,
                 f"{where} is {loss}; if it may be negative, say signed=True",
             )
+            taught, who = case.student, "the student"
+            if term in phase.apart:
+                taught, who = case.state, "what is kept beside the student"
+                hold(
+                    not moves(loss, list(case.student.parameters())),
+                    f"{where} has a gradient for the student, though it says that it has none",
+                )
             hold(
-                loss.requires_grad and _moves(loss, list(case.student.parameters())),
-                f"{where} has no gradient for the student: it was cut from the graph",
+                loss.requires_grad and moves(loss, list(taught.parameters())),
+                f"{where} has no gradient for {who}: it was cut from the graph",
             )
         torch.stack(list(losses.values())).sum().backward()
     hold(not case.teacher.training, f"{method.name} puts the teacher into training mode")
@@ -126,7 +140,7 @@ def shows_views_of_the_batch(method: Method, pair: Pair) -> None:
     scale = case.student.scale
     for phase in method.phases:
         views = phase.views(case.batch(seed=3))
-        with _other_global_randomness():
+        with other_global_randomness():
             again = phase.views(case.batch(seed=3))
         names = [view.name for view in views]
         hold(len(set(names)) == len(names), f"{phase.name} gives views of one name: {names}")
@@ -143,7 +157,7 @@ def draws_from_rng_alone(method: Method, pair: Pair) -> None:
     case = Case.of(method, pair)
     for phase in method.phases:
         first = case.losses(phase, seed=3)
-        with _other_global_randomness():
+        with other_global_randomness():
             second = case.losses(phase, seed=3)
         hold(list(first) == list(second), f"{phase.name} has now {list(first)}, now {list(second)}")
         for term, loss in first.items():
@@ -360,12 +374,6 @@ PROMISES: tuple[Promise, ...] = (
 """What one pair of networks is enough for; each raises AssertionError with a sentence."""
 
 
-def _moves(loss: Tensor, parameters: list[nn.Parameter]) -> bool:
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    found = [g for g in gradients if g is not None]  # pyright: ignore[reportUnnecessaryComparison]
-    return any(bool(g.abs().sum() > 0) for g in found)
-
-
 def _changed(before: Mapping[str, Tensor], module: nn.Module) -> list[str]:
     """Up to three names of tensors that are not what they were."""
     after = module.state_dict()
@@ -380,19 +388,3 @@ def _changed(before: Mapping[str, Tensor], module: nn.Module) -> list[str]:
 def _trained(state: nn.Module) -> tuple[list[str], list[nn.Parameter]]:
     found = {name: p for name, p in state.named_parameters() if p.requires_grad}
     return list(found), list(found.values())
-
-
-@contextmanager
-def _other_global_randomness() -> Generator[None]:
-    """Within, the global generators of torch, Python and numpy stand elsewhere than before."""
-    # It is numpy's global generator that is meant.
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(99)
-        random.seed(99)
-        np.random.seed(99)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002

@@ -15,7 +15,6 @@ from dukd.data.pairs import PairsError, find_pairs
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
 from dukd.evaluation.sets import set_name
-from dukd.images.degrade import preset
 from dukd.methods.base import needs_teacher
 from dukd.networks.base import Network, set_memory_format
 from dukd.networks.compile import compiled, lowered
@@ -193,7 +192,7 @@ def _patches(experiment: Experiment, progress: Progress, *, prepared: bool) -> P
         rotations=data.rotations,
         period=data.period,
         by_area=data.by_area,
-        degradation=preset(data.degradation),
+        degradation=data.degradation,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, cast
 from dukd.core import config
 from dukd.core.registry import known
 from dukd.data.patches import Residence
-from dukd.images.degrade import presets
+from dukd.images.degrade import Bicubic, Degradation, presets
 from dukd.images.invertible import SYMMETRIES, Operation
 from dukd.methods import Method, Scratch, Upcycling
 from dukd.methods.base import needs_teacher
@@ -19,6 +19,7 @@ REGISTRY: config.Registry = {
     NetworkConfig: lambda: known(NetworkConfig),
     Method: lambda: known(Method),
     Upcycling: lambda: known(Upcycling),
+    Degradation: presets,
 }
 
 
@@ -92,9 +93,10 @@ class Data:
     """Folder of low-resolution images, where it does not lie beside the others."""
     packs: Path = Path("packs")
     """Folder for packs that training makes from folders."""
-    degradation: str = "bicubic"
+    degradation: Degradation = field(default_factory=Bicubic)
     """What makes low-resolution patches: bicubic (or the files that lie beside), or one that is
-    drawn anew for every patch: real-esrgan, bsrgan, adcsr, redux, jpeg, jpeg-40."""
+    drawn anew for every patch: real-esrgan, bsrgan, adcsr, redux, jpeg, jpeg-40; its name, or a
+    mapping with numbers of its own."""
     skip_bad: bool = False
     """Whether images that cannot be used are left out, and listed, when a folder is packed."""
     patch: int = 48
@@ -123,7 +125,11 @@ class Data:
         check("period", self.period, least=0)
         check("workers", self.workers, least=0)
         check_word("resident", self.resident, ("auto", "always", "never"))
-        check_word("degradation", self.degradation, tuple(presets()))
+        if not isinstance(self.degradation, Degradation):
+            raise ValueError(  # noqa: TRY004  as everything else that cannot be
+                f"degradation is {self.degradation!r}, but must be one of dukd.images.degrade: "
+                f"preset(name), with a name of {', '.join(presets())}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
