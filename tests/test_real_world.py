@@ -9,15 +9,19 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
+from dukd.cli.choose import chosen
+from dukd.core.config import ConfigError
 from dukd.images.bsrgan import JPEG
 from dukd.images.degrade import Bicubic, Degradation
 from dukd.images.resize import downscale
+from dukd.images.two_stage import RealESRGAN
 from dukd.methods import (
     DUKD,
     Adversarial,
     Batch,
     DegradedZoomIn,
     DegradedZoomOut,
+    Logits,
     Perceptual,
     ZoomIn,
     ZoomOut,
@@ -29,8 +33,10 @@ from dukd.methods.perceptual import feature_distance
 from dukd.networks.base import Output
 from dukd.networks.discriminator import SpectralConv2d, UNetDiscriminator
 from dukd.networks.perceptual import Filters
+from dukd.recipes import recipe
 from dukd.testing.methods import check_method
 from dukd.testing.upcyclings import check_upcycling
+from dukd.training.experiment import Experiment
 
 
 def smooth_batch(scale=2, side=16, seed=0):
@@ -221,3 +227,41 @@ def test_tiny_images_are_continued_not_refused():
     out = degraded(torch.rand(1, 3, 2, 2), JPEG(), 2, rng=torch.Generator())
     assert out.shape == (1, 3, 1, 1)
     assert np.isfinite(out.numpy()).all()
+
+
+def test_the_recipe_learns_from_real_esrgan_on_what_it_expects():
+    made = recipe("compact-x4-real-dukd").make()
+    assert made.student == recipe("compact-x4-dukd").make().student
+    assert made.data.degradation == RealESRGAN()
+    assert made.teacher is not None
+    assert made.teacher.weights.name == "RealESRGAN_x4plus.pth"
+    zoom_in, zoom_out = made.method.upcyclings
+    assert zoom_in == DegradedZoomIn()
+    assert zoom_out == DegradedZoomOut(reconstruction=0.0)
+    assert made.method.base == Logits(reconstruction=0.0)
+    assert Experiment.from_yaml(made.to_yaml()) == made
+    with pytest.raises(ValueError, match="x2 and x4, but got x3"):
+        recipe("compact-x3-real-dukd").make()
+
+
+def test_a_degradation_is_written_by_its_name_or_with_its_numbers():
+    made = recipe("small-x2-scratch").make()
+    assert "\n  degradation: bicubic\n" in made.to_yaml()
+    light = replace(made, data=replace(made.data, degradation=JPEG(quality=(90, 95))))
+    assert "type: jpeg" in light.to_yaml()
+    assert Experiment.from_yaml(light.to_yaml()) == light
+    with pytest.raises(ConfigError, match="degradation is 'jepg'; did you mean jpeg"):
+        Experiment.from_yaml(made.to_yaml().replace(": bicubic", ": jepg"))
+
+
+def test_an_option_chooses_a_degradation_and_others_its_numbers():
+    made = recipe("small-x2-scratch").make()
+    rest, changed = chosen(["--data.degradation", "real-esrgan", "--out", "x"], made)
+    assert rest == ["--out", "x"]
+    assert changed.data.degradation == RealESRGAN()
+    own = replace(made, data=replace(made.data, degradation=JPEG(quality=(5, 6))))
+    assert chosen(["--data.degradation=jpeg"], own)[1].data.degradation == JPEG(quality=(5, 6))
+    with pytest.raises(ValueError, match="takes a name"):
+        chosen(["--data.degradation"], made)
+    with pytest.raises(ValueError, match="'real'; did you mean real-esrgan"):
+        chosen(["--data.degradation", "real"], made)

@@ -13,12 +13,13 @@ from dukd import networks
 from dukd.core.config import nearest
 from dukd.core.registry import known
 from dukd.methods import DUKD, Logits, Method, Scratch
-from dukd.networks import EDSRConfig, NetworkConfig, SwinIRConfig
+from dukd.networks import EDSRConfig, NetworkConfig, RRDBConfig, SwinIRConfig
 from dukd.networks.base import SCALES
 from dukd.recipes import papers, students
 from dukd.recipes.ablations import ABLATIONS
 from dukd.recipes.int8 import in_int8, int8_ending
 from dukd.recipes.protocol import Maker
+from dukd.recipes.real import for_real, real_tag
 from dukd.recipes.students import STUDENT_SCALES
 from dukd.training.experiment import Experiment, Teacher
 
@@ -46,6 +47,8 @@ FAMILIES: dict[str, Maker] = {
     "tiny": papers.tiny,
 }
 """What stands before the scale in a recipe's name."""
+REAL = ("compact", "compact-big", "compact-super-ultra")
+"""Families that are listed with ``-real-``: 64 x 16, 64 x 32, and 50 thousand parameters."""
 _SCALES_OF = {"edsr": (*SCALES, 8), "edsr-warm": (4,), "small": (2,)} | {
     name: STUDENT_SCALES
     for name, maker in FAMILIES.items()
@@ -66,6 +69,7 @@ _HOLDS: dict[str, Callable[[int], NetworkConfig]] = {
     ),
     "EDSR_Lx": networks.edsr_teacher,
     "RCAN_BIX": networks.rcan_teacher,
+    "RealESRGAN_x": lambda scale: RRDBConfig(scale=scale, unshuffle=4 // scale),
     "001_classicalSR_DIV2K_s48w8_SwinIR-M_x": networks.swinir_teacher,
     "edsr_f64b5_x": lambda scale: EDSRConfig(scale=scale, blocks=5, mean=(0.0, 0.0, 0.0)),
     "smfanet_plus_df2k_x": networks.smfanet_plus,
@@ -136,6 +140,10 @@ def recipe(name: str) -> Recipe:
         whole, target = recipe(ending[0]), ending[1]
         about = f"{whole.about} Its student computes in 8 bits, for {target}."
         return Recipe(name, about, lambda: in_int8(whole.make(), target))
+    if (plain := real_tag(name)) is not None:
+        whole = recipe(plain)
+        about = f"{whole.about} On degraded inputs, from Real-ESRGAN."
+        return Recipe(name, about, lambda: for_real(whole.make()))
     match = re.fullmatch(r"(?P<family>.+)-x(?P<scale>\d+)-(?P<method>.+)", name)
     if match is None:
         scales = set(re.findall(r"x\d+", name))
@@ -169,9 +177,10 @@ def recipe(name: str) -> Recipe:
 def names() -> list[str]:
     """The recipes that have a place in a table; any method can stand at the end of a name."""
     ends = [Scratch.name, Logits.name, DUKD.name]
+    real = [f"{f}-x4-real-{end}" for f in REAL for end in ends[1:]]
     return [
         f"{family}-x{scale}-{end}"
         for family in FAMILIES
         for scale in scales_of(family)
         for end in ([Scratch.name] if family.endswith("-teacher") else ends)
-    ]
+    ] + real

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from dukd.images.degrade import Bicubic, preset
 from dukd.methods import Method
 from dukd.methods.base import needs_teacher
 from dukd.networks import NetworkConfig
@@ -21,7 +22,7 @@ RUNS = Path("runs")
 TEST_SETS = ("Set5", "Set14", "BSD100", "Urban100")
 _COMPRESSED = ("LIVE1",)
 """The set on which restoration of compressed images is measured."""
-RESTORED = "jpeg-40"
+RESTORED = preset("jpeg-40")
 """What recipes at scale 1 restore."""
 
 
@@ -39,7 +40,7 @@ def paper(student: NetworkConfig, teacher: Teacher, method: Method) -> Experimen
         method=method,
         data=Data(
             train=DATASETS / "DIV2K" / "DIV2K_train_HR",
-            degradation=RESTORED if restores else "bicubic",
+            degradation=RESTORED if restores else Bicubic(),
         ),
         evaluation=Evaluation(sets=tuple(DATASETS / s for s in sets)),
     )
@@ -54,7 +55,7 @@ def quick(
         teacher=teacher if needs_teacher(method, student.scale) else None,
         method=method,
         data=Data(
-            train=DATASETS / "train", degradation=RESTORED if student.scale == 1 else "bicubic"
+            train=DATASETS / "train", degradation=RESTORED if student.scale == 1 else Bicubic()
         ),
         optimization=optimization,
         evaluation=Evaluation(sets=(DATASETS / "valid",), every=500, log_every=50),

@@ -1,0 +1,83 @@
+"""``-real-`` in a recipe's name, as in ``compact-x4-real-dukd``: for photographs as they come.
+
+Inputs are degraded as Real-ESRGAN has it, the teacher is its RealESRGAN_x4plus (x2plus at x2), and
+DUKD's views are degraded too. The teacher is matched, not hr: where it invents detail the two
+differ, and the mean of both is blurred.
+"""
+
+import re
+from dataclasses import replace
+
+from dukd.images.two_stage import RealESRGAN
+from dukd.methods import DUKD, DegradedZoomIn, DegradedZoomOut, Logits, Method, ZoomIn, ZoomOut
+from dukd.methods.late import Late
+from dukd.methods.part import Part
+from dukd.methods.upcycling import Upcycling
+from dukd.recipes.protocol import DATASETS, WEIGHTS
+from dukd.training.experiment import Experiment, Teacher
+
+_TAG = re.compile(r"(?P<family>.+)-x(?P<scale>\d+)-real-(?P<method>.+)")
+_TEACHERS = {2: "RealESRGAN_x2plus.pth", 4: "RealESRGAN_x4plus.pth"}
+VALIDATION = DATASETS / "valid-real"
+"""Pairs made once: ``dukd degrade datasets/valid -o datasets/valid-real --preset real-esrgan``."""
+
+
+def real_tag(name: str) -> str | None:
+    """The name without ``-real-``; None for one that has it not."""
+    match = _TAG.fullmatch(name)
+    return None if match is None else f"{match['family']}-x{match['scale']}-{match['method']}"
+
+
+def for_real(experiment: Experiment) -> Experiment:
+    """Let an experiment learn from the teacher of the real world.
+
+    Raises:
+        ValueError: If there is none of its scale.
+    """
+    scale = experiment.student.scale
+    if scale not in _TEACHERS:
+        raise ValueError(
+            f"Real-ESRGAN's teachers are for x2 and x4, but got x{scale}: take another teacher "
+            "with --teacher.weights, and --data.degradation real-esrgan"
+        )
+    teacher = Teacher(weights=WEIGHTS / _TEACHERS[scale])
+    return replace(
+        experiment,
+        teacher=None if experiment.teacher is None else teacher,
+        method=degraded_views(experiment.method),
+        data=replace(experiment.data, degradation=RealESRGAN()),
+    )
+
+
+def degraded_views(method: Method) -> Method:
+    """A method that imitates on the pair, and whose upcycled views are degraded as the pair is."""
+    match method:
+        case DUKD():
+            upcyclings = tuple(_degraded(u) for u in method.upcyclings)
+            return replace(method, base=degraded_views(method.base), upcyclings=upcyclings)
+        case Late() | Part():
+            return replace(method, base=degraded_views(method.base))
+        case Logits() if type(method) is Logits:
+            return replace(method, reconstruction=0.0)
+        case _:
+            return method
+
+
+def _degraded(upcycling: Upcycling) -> Upcycling:
+    match upcycling:
+        case ZoomIn() if type(upcycling) is ZoomIn:
+            return DegradedZoomIn(
+                imitation=upcycling.imitation,
+                consistent=upcycling.consistent,
+                windows=upcycling.windows,
+                window=upcycling.window,
+                placement=upcycling.placement,
+            )
+        case ZoomOut():
+            return DegradedZoomOut(
+                imitation=upcycling.imitation,
+                consistent=upcycling.consistent,
+                reconstruction=0.0,
+            )
+        case _:
+            return upcycling
