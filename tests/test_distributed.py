@@ -291,11 +291,16 @@ IN_VAIN = "PeerError: rank 0 of 2 waited in vain for another rank, which died or
 
 
 def test_a_rank_that_dies_ends_the_other(runs):
-    """Long before the timeout of a minute, or the fixture's processes would have been given up."""
-    _, ends = runs
+    """Long before the timeout of a minute, or the fixture's processes would have been given up.
+
+    What was trained is saved: two steps, where the next save would have come after four.
+    """
+    root, ends = runs
 
     assert len(ends["killed"]) == 1
     assert ends["killed"][0].startswith(IN_VAIN)
+    assert Run.open(root / "two" / "killed").steps() == [2]
+    assert Run.open(root / "two" / "apart").steps() == []  # whose ranks differed
 
 
 @pytest.mark.slow

@@ -446,6 +446,22 @@ def test_images_that_cannot_be_measured_are_found_before_the_first_is(tmp_path: 
     assert "torn.jpg" in torn
 
 
+def test_one_pair_that_does_not_fit_is_listed_and_the_others_measured(tmp_path: Path) -> None:
+    """A file of no use, and a partner of another size: two sentences, and one image of three."""
+    images(tmp_path / "HR", 3)
+    (tmp_path / "LR_bicubic" / "X2").mkdir(parents=True)
+    for i, size in enumerate(((12, 10), (12, 10), (12, 9))):
+        Image.new("RGB", size).save(tmp_path / "LR_bicubic" / "X2" / f"p{i}x2.png")
+    (tmp_path / "HR" / "p1.png").write_bytes(b"no image")
+
+    table = evaluate([BICUBIC], {"HR": tmp_path / "HR"}, scale=2)
+
+    assert table.rows[0].sets["HR"]["images"] == 1
+    assert [problem.startswith("HR: ") for problem in table.problems] == [True, True]
+    assert "p1.png" in table.problems[0]
+    assert "p2x2.png is 12x9" in table.problems[1]
+
+
 def test_models_that_cannot_be_opened_are_listed(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
     weights.write(tmp_path / "good.safetensors", small())

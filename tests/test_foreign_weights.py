@@ -57,6 +57,10 @@ BESIDE: dict[str, object] = {
         | prefixed("generator.", RAW)
         | prefixed("generator_ema.", AVERAGED)
     },
+    "torch_ema, without names": {
+        "model": RAW,
+        "ema": {"decay": 0.9, "num_updates": 3, "shadow_params": list(AVERAGED.values())},
+    },
     "ema-pytorch": COUNTER | prefixed("online_model.", RAW) | prefixed("ema_model.", AVERAGED),
 }
 
@@ -83,6 +87,8 @@ FORMS: dict[str, object] = {
     "netG.": {"state_dict": prefixed("netG.", RAW)},
     "model.": {"state_dict": prefixed("model.", RAW)},
     "module._orig_mod.net_g.": prefixed("module._orig_mod.net_g.", RAW),
+    "a prefix nobody knows": {"state_dict": prefixed("sr_backbone.", RAW)},
+    "counters at the top": RAW | {"global_step": torch.tensor(5), "best": torch.tensor(1.0)},
     "key generator": {"generator": RAW},
     "key net_g": {"net_g": RAW},
     "an unknown key": {"student_of_mine": RAW},

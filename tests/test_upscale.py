@@ -599,10 +599,10 @@ def test_whatever_is_wrong_with_one_image_the_others_are_done(
     paths = [save(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
     write = images.write
 
-    def fragile(path: Path, *arguments: object, **options: object) -> None:
+    def fragile(path: Path, *arguments: object, **options: object) -> tuple[str, ...]:
         if path.name.startswith("b"):
             raise SyntaxError("not a TIFF file")
-        write(path, *arguments, **options)
+        return write(path, *arguments, **options)
 
     monkeypatch.setattr(images, "write", fragile)
 

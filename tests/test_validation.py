@@ -246,3 +246,14 @@ def test_samples_are_crops_of_the_same_places(reddish: Validation, tmp_path: Pat
     assert math.isclose(shown["bicubic"]["psnr_y"], expected)
     truth = images.read_rgb8(tmp_path / "samples" / shown["ground truth"]["file"])
     assert truth.shape == (28, 36, 3)  # smaller than a crop would be: whole
+
+
+def test_what_is_wrong_with_every_set_is_told_at_once(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"")
+
+    with pytest.raises(ValueError, match="2 sets cannot be used") as error:
+        open_sets([tmp_path / "one", tmp_path / "two"], 2)
+
+    assert all(str(tmp_path / name / "a.png") in str(error.value) for name in ("one", "two"))

@@ -215,10 +215,10 @@ def _written(
     job: Job, result: Image, notes: list[str], options: UpscaleOptions, text: Mapping[str, str]
 ) -> Outcome:
     try:
-        images.write(job.target, result, quality=options.quality, text=text)
+        left = images.write(job.target, result, quality=options.quality, text=text)
     except Exception as error:  # noqa: BLE001  one image must not end the others
         return _failed(job, error)
-    return _done(job, notes)
+    return _done(job, [*notes, *left])
 
 
 def _done(job: Job, notes: list[str]) -> Done:
@@ -261,10 +261,10 @@ def _enlarge_frames(
         notes |= dict.fromkeys(found)
         durations += [] if frame.duration is None else [frame.duration]
         loop = frame.loop or 0
-    images.write_frames(
+    left = images.write_frames(
         job.target, results, durations=durations, loop=loop, quality=options.quality
     )
-    return [*notes, f"{job.frames} frames, each for itself"]
+    return [*notes, *left, f"{job.frames} frames, each for itself"]
 
 
 def final_size(pixels: int, outscale: float) -> int:

@@ -20,6 +20,7 @@ from dukd.images import ImageError
 from dukd.images.formats import BY_SUFFIX
 
 _LONGEST_NAME = 255  # bytes of a file name on common file systems
+_TIFF_PAGES = 4_000_000_000  # bytes of all pages; a single image above that becomes a BigTIFF
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,19 @@ def name_targets(
         if path.resolve() in inputs:
             reason = f"{s.path}: the result would overwrite the input {path}"
             failed.append(Failed(s.path, reason))
+        elif (size := _bytes(s.header, outscale)) > _TIFF_PAGES and _paged(s.header, ending):
+            reason = f"{s.path}: its pages take {amount(size)}, more than a TIFF of pages holds"
+            failed.append(Failed(s.path, f"{reason}: split it, or say --format png"))
         elif (size := _bytes(s.header, outscale)) > _memory():
             reason = f"{s.path}: the result takes {amount(size)}, more memory than there is"
             failed.append(Failed(s.path, reason))
         else:
             targets[s.path] = Target(path, note)
     return targets, failed
+
+
+def _paged(header: images.Header, ending: str) -> bool:
+    return header.frames > 1 and ending in (".tif", ".tiff")
 
 
 def _name(stem: str, number: int, ending: str) -> str:
@@ -154,13 +162,20 @@ def _format(
     notes: list[str] = []
     if header.frames > 1:
         holds = wanted in images.WRITTEN and BY_SUFFIX[wanted].frames
-        if not (holds and images.fits(wanted, width, height)):
+        says = wanted in (".png", ".apng") or not header.beyond
+        if header.beyond and not says:
+            wanted = ".png"
+            notes.append(f"as PNG, since others cannot say that it is {header.beyond}")
+        elif not (holds and images.fits(wanted, width, height)):
             wanted = ".webp" if images.fits(".webp", width, height) else ".png"
             notes.append(f"as {BY_SUFFIX[wanted].name}, which holds all frames")
     elif not images.can_hold(wanted, bits=header.bits, alpha=header.alpha):
         if options.format != "same":
             lost = "16 bits" if header.bits == 16 else "transparency"
             notes.append(f"as PNG, since {options.format} does not hold {lost}")
+        wanted = ".png"
+    elif header.beyond and wanted != ".png":
+        notes.append(f"as PNG, since {wanted[1:]} cannot say that it is {header.beyond}")
         wanted = ".png"
     elif not images.fits(wanted, width, height):
         notes.append(f"as PNG, since {wanted[1:]} does not hold {width} x {height} pixels")
@@ -196,10 +211,10 @@ def _key(path: Path) -> str:
 
 
 def _bytes(header: images.Header, outscale: float) -> int:
-    """Memory that the pixels of a result take."""
+    """Memory that the pixels of a result take, those of all its frames."""
     h, w = final_size(header.height, outscale), final_size(header.width, outscale)
     channels = 1 if header.mode.startswith(("1", "L", "I")) else 3
-    return h * w * channels * (header.bits // 8)
+    return h * w * channels * (header.bits // 8) * header.frames
 
 
 def _memory() -> int:

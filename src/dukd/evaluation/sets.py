@@ -86,6 +86,8 @@ class ImageSet:
     """The images."""
     truth: bool = True
     """Whether there is a ground truth."""
+    left_out: tuple[str, ...] = ()
+    """Why images of the folder are not among them, a sentence each."""
 
 
 NamedSet = Pairs | Inputs | Path | str
@@ -101,7 +103,7 @@ def open_set(what: NamedSet, scale: int, count: int = 0) -> ImageSet:
         count: How many are used, evenly spaced; 0 for all.
 
     Raises:
-        PairsError: If there is none, or files contradict each other.
+        PairsError: If there is none, or no two files belong together.
     """
     if isinstance(what, Inputs):
         found = sorted(_files(what.folder), key=lambda path: natural(path.name))
@@ -109,9 +111,9 @@ def open_set(what: NamedSet, scale: int, count: int = 0) -> ImageSet:
             raise PairsError(f"no inputs in {shown(what.folder)}", ["it holds no images"])
         samples = tuple(Sample(name=path.stem, lr=path) for path in some(found, count))
         return ImageSet(scale=scale, samples=samples, truth=False)
-    pairs = what if isinstance(what, Pairs) else find_pairs(what, scale=scale)
+    pairs = what if isinstance(what, Pairs) else find_pairs(what, scale=scale, skip_bad=True)
     samples = tuple(Sample(name=pair.name, pair=pair) for pair in some(pairs, count))
-    return ImageSet(scale=pairs.scale, samples=samples)
+    return ImageSet(scale=pairs.scale, samples=samples, left_out=pairs.left_out)
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -134,6 +136,7 @@ def usable(sets: Mapping[str, ImageSet], least: int) -> tuple[dict[str, ImageSet
     found: dict[str, ImageSet] = {}
     problems: list[str] = []
     for name, whole in sets.items():
+        problems += [f"{name}: {reason}" for reason in whole.left_out]
         good: list[Sample] = []
         for sample in whole.samples:
             try:
@@ -176,12 +179,23 @@ def open_sets(paths: Sequence[Path], scale: int, count: int = 0) -> dict[str, Pa
         count: How many are used of each set, evenly spaced; 0 for all.
 
     Raises:
-        ValueError: If a folder holds no pairs, or two sets have the same name.
+        ValueError: If a folder holds no pairs, or two sets have the same name; what is wrong with
+            all folders is listed.
     """
     found: dict[str, Pairs] = {}
+    errors: list[PairsError] = []
     for name, path in by_name(paths).items():
-        pairs = find_pairs(path, scale=scale)
+        try:
+            pairs = find_pairs(path, scale=scale)
+        except PairsError as error:
+            errors.append(error)
+            continue
         found[name] = replace(pairs, pairs=tuple(some(pairs, count)))
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        problems = [line for error in errors for line in (error.heading, *error.problems)]
+        raise PairsError(f"{len(errors)} sets cannot be used", problems)
     return found
 
 

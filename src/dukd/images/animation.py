@@ -68,7 +68,7 @@ def write_frames(
     durations: Sequence[float] = (),
     loop: int = 0,
     quality: int = 95,
-) -> None:
+) -> tuple[str, ...]:
     """Write an animation (WebP, PNG) or pages (TIFF); the file appears whole or not at all.
 
     Args:
@@ -77,6 +77,9 @@ def write_frames(
         durations: Milliseconds of each frame, without effect on TIFF.
         loop: How often the animation runs; 0 for ever.
         quality: Of WebP, which is lossless at 100.
+
+    Returns:
+        What was left out, a phrase each; usually nothing.
 
     Raises:
         ImageError: If the format holds no frames or not these, or the file cannot be written.
@@ -109,3 +112,4 @@ def write_frames(
             made[0].save(file, format=kind.name, save_all=True, append_images=made[1:], **options)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written ({reason(error)})") from error
+    return ("EXIF is not written with frames: left out",) if first.exif else ()

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from dukd.images import png
+from dukd.images import jxl, png
+from dukd.images.deep import PPM_HEADER
 from dukd.images.image import Chunk, RefusedError
 
 MAX_FRAMES = 10_000
@@ -24,7 +25,6 @@ _SCANS, _SCANNED = 24, 400_000_000  # scans of a JPEG, and pixels times scans be
 _MAX_TAGS = 4096
 _MAX_BLOCKS = 2_000_000  # of a GIF; each holds up to 255 bytes
 _PPM_HEADER = 1 << 16
-_PPM = re.compile(rb"P[1-6]\s(?:\s|#[^\n]*\n)*(?:\d+(?:\s|#[^\n]*\n)+)(\d+)(?:\s|#[^\n]*\n)+(\d+)?")
 _BOXES = 1 << 18  # bytes in which an AVIF or HEIC file says what it holds
 
 
@@ -44,6 +44,8 @@ class Facts:
     """A color profile that Pillow has not been handed."""
     chunks: tuple[Chunk, ...] = ()
     """PNG chunks about color."""
+    size: tuple[int, int] | None = None
+    """Width and height, where Pillow would decode everything to say it."""
     notes: tuple[str, ...] = ()
     """What was left out."""
 
@@ -191,20 +193,62 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
             raise RefusedError(
                 f"has {tags} tags on page {len(seen)}: it is damaged, or not an image"
             )
-        file.seek(tags * entry, io.SEEK_CUR)
+        entries = file.read(tags * entry)
         tail = file.read(offset_size)
+        _refuse_odd_tiff(file, entries, order, big=big)
         place = number(offset_form, tail) if len(tail) == offset_size else 0
     return file, Facts(frames=max(1, len(seen)))
 
 
+def _refuse_odd_tiff(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> None:
+    """Name a kind of levels that Pillow would take for damage.
+
+    Raises:
+        RefusedError: If a page holds such.
+    """
+    length, room = (20, 8) if big else (12, 4)
+    values: dict[int, int] = {}
+    for start in range(0, len(entries) - length + 1, length):
+        tag, form = struct.unpack_from(order + "HH", entries, start)
+        count = struct.unpack_from(order + ("Q" if big else "I"), entries, start + 4)[0]
+        if tag not in (258, 262, 277, 339) or form != 3 or not count:
+            continue
+        field = entries[start + length - room : start + length]
+        if 2 * count > room:
+            file.seek(struct.unpack(order + ("Q" if big else "I"), field)[0])
+            field = file.read(2).ljust(2, b"\0")
+        values[tag] = struct.unpack(order + "H", field[:2])[0]
+    bits, form = values.get(258, 1), values.get(339, 1)
+    gray = values.get(262) in (0, 1) and values.get(277, 1) == 1
+    known = bits in (1, 2, 4, 8, 16, 32) or (bits == 12 and gray and values.get(262) == 1)
+    if known and (form != 3 or gray):
+        return
+    kind = "floating-point levels" if form == 3 else f"{bits} bits a level"
+    raise RefusedError(f"is a TIFF of {kind} in this arrangement; save it as a 16-bit PNG")
+
+
 def _ppm(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
     start = file.read(_PPM_HEADER)
-    found = _PPM.match(start)
+    found = PPM_HEADER.match(start)
     if found is None:
         raise RefusedError("has no readable PPM header in its first 64 KB")
-    if start[1:2] in b"14" or found[2] is None:
-        return file, Facts(frames=1)
-    return file, Facts(frames=1, bits=8 if int(found[2]) <= 255 else 16)
+    kind, width, height = found[1], int(found[2]), int(found[3])
+    if kind in b"14":
+        bits, row = 0, (width + 7) // 8
+    elif found[4] is None or not 0 < int(found[4]) < 65536:
+        raise RefusedError("is a PPM that does not say how bright white is")
+    else:
+        bits = 8 if int(found[4]) <= 255 else 16
+        row = width * (3 if kind == b"6" else 1) * bits // 8
+    if kind in b"456":
+        file.seek((found.end(3) if kind == b"4" else found.end()) + 1 + height * row)
+        if re.match(rb"P[1-6]\s", file.read(3)):
+            raise RefusedError("holds several images behind each other; split it")
+    return file, Facts(frames=1, bits=bits)
+
+
+def _jxl(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
+    return file, Facts(size=jxl.size(file))
 
 
 def _boxes(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
@@ -234,4 +278,5 @@ _PREPARE: dict[str, Callable[[IO[bytes], bool], Prepared]] = {
     "PPM": _ppm,
     "AVIF": _boxes,
     "HEIF": _boxes,
+    "JXL": _jxl,
 }

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageCms, ImageFile
 
-from dukd.images import png16
+from dukd.images import deep, png16
 from dukd.images.containers import Facts
 from dukd.images.convert import Pixels
 from dukd.images.image import RefusedError
@@ -37,10 +37,10 @@ def _lost_depth(image: ImageFile.ImageFile, facts: Facts) -> str:
     if image.format == "TIFF":
         bits = max(_tags(image).get(_BITS, (1,)))
         signed = 2 in _tags(image).get(_SAMPLE_FORMAT, (1,))
+        if _deep_color(image):
+            return deep.tiff_refusal(image)
         if bits > 8 and (signed or not image.mode.startswith("I;16")):
             return f"is a TIFF of {bits} bits in {image.mode}; save it as a 16-bit PNG"
-    elif image.format == "PPM" and bits == 16 and image.mode not in ("I", "I;16"):
-        return "is a PPM of 16 bits in RGB; save it as a 16-bit PNG"
     elif image.format in ("HEIF", "JXL") and bits > 8:
         return f"has {bits} bits, of which 8 would be read; save it as a 16-bit PNG"
     return ""
@@ -48,7 +48,15 @@ def _lost_depth(image: ImageFile.ImageFile, facts: Facts) -> str:
 
 def depth(image: ImageFile.ImageFile, facts: Facts) -> int:
     """Bits of a channel as ``decode`` gives it: 8 or 16."""
-    return 16 if facts.bits == 16 or image.mode.startswith("I") else 8
+    deeper = facts.bits == 16 or image.mode.startswith("I") or _deep_color(image)
+    return 16 if deeper else 8
+
+
+def _deep_color(image: ImageFile.ImageFile) -> bool:
+    """Whether it is a TIFF of 16 bits in color, of which Pillow would give 8."""
+    tags = _tags(image)
+    plain = set(tags.get(_SAMPLE_FORMAT, (1,))) == {1}
+    return plain and image.mode in ("RGB", "RGBA") and set(tags.get(_BITS, (8,))) == {16}
 
 
 def transparent(image: ImageFile.ImageFile) -> bool:
@@ -66,6 +74,15 @@ def decode(image: ImageFile.ImageFile, file: IO[bytes], facts: Facts) -> Planes:
         return png16.decode(file)
     if reason := refusal(image, facts):
         raise RefusedError(reason)
+    if _deep_color(image):
+        return deep.tiff(image, file)
+    if image.format == "PPM" and facts.bits == 16 and image.mode == "RGB":
+        return deep.ppm(file), None
+    return _by_pillow(image, facts)
+
+
+def _by_pillow(image: ImageFile.ImageFile, facts: Facts) -> Planes:
+    """Decode what Pillow has all levels of."""
     image.load()
     if image.mode.startswith("I"):
         return _deep(image), None

@@ -22,6 +22,8 @@ class Format:
     """Whether it is written with 16 bits."""
     metadata: bool = True
     """Whether it holds profiles and EXIF."""
+    gray: bool = True
+    """Whether it holds one channel and its profile; otherwise gray is repeated."""
     frames: bool = False
     """Whether ``write_frames`` makes it."""
     side: int = 2**31 - 1
@@ -42,12 +44,12 @@ class Format:
 FORMATS = (
     Format(name="PNG", suffixes=(".png", ".apng"), deep=True, frames=True),
     Format(name="JPEG", suffixes=(".jpg", ".jpeg", ".jfif", ".jpe"), alpha=False, side=65_500),
-    Format(name="WEBP", suffixes=(".webp",), frames=True, side=16_383),
+    Format(name="WEBP", suffixes=(".webp",), gray=False, frames=True, side=16_383),
     Format(name="TIFF", suffixes=(".tif", ".tiff"), frames=True),
     Format(name="BMP", suffixes=(".bmp",), alpha=False, metadata=False, area=2**32 // 3 - 2**20),
     Format(name="PPM", suffixes=(".ppm", ".pgm", ".pbm", ".pnm"), alpha=False, metadata=False),
     Format(name="GIF", suffixes=(".gif",), writes=False, metadata=False),
-    Format(name="AVIF", suffixes=(".avif",), side=32_768, area=2**28),
+    Format(name="AVIF", suffixes=(".avif",), gray=False, side=32_768, area=2**28),
     Format(
         name="HEIF",
         suffixes=(".heic", ".heif"),

@@ -87,3 +87,5 @@ class Header:
     """Frames of an animation or pages."""
     problem: str = ""
     """Why ``read_rgb8`` refuses the file, as far as the header says; usually nothing."""
+    beyond: str = ""
+    """Why the colors are not sRGB, where only PNG can say so; usually nothing."""

@@ -1,10 +1,9 @@
 """Images from files: bits, transparency, color, resolution and orientation survive.
 
 The content of a file decides about its format, not its name; formats outside the list of
-``formats.py`` are not tried. Size and structure are checked before anything is decoded. 16-bit PNG
-is decoded here, since Pillow silently gives 8 bits for color. Damaged pixels are refused, never
-filled up with gray; damaged metadata is left out. Every failure is an ``ImageError`` that names the
-file.
+``formats.py`` are not tried. Size and structure are checked before anything is decoded. Color of 16
+bits is put together here, since Pillow silently gives 8. Damaged pixels are refused, never filled
+up with gray; damaged metadata is left out. Every failure is an ``ImageError`` that names the file.
 """
 
 import importlib
@@ -53,6 +52,7 @@ def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
             alpha=decode.transparent(image) or facts.gray_key is not None,
             frames=frames,
             problem=_many(frames) or decode.refusal(image, facts) or _assumed(image),
+            beyond=metadata.beyond_srgb(facts.chunks, facts.icc),
         )
 
 
@@ -71,7 +71,7 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS, assume: bool = True) -> Im
     Raises:
         ImageError: If the file cannot be read, is damaged, too large, of several frames or pages
             (see ``frames``), made to take long, or holds something that could only be converted by
-            guessing (floats, 16-bit color other than PNG, colors that no profile describes).
+            guessing (floats, colors that no profile describes).
     """
     with opened(path, max_pixels) as (image, file, facts):
         if reason := _many(frame_count(image, facts)) or ("" if assume else _assumed(image)):
@@ -99,7 +99,7 @@ def finished(image: ImageFile.ImageFile, file: IO[bytes], facts: Facts) -> Image
     """
     turn = metadata.orientation(image, facts)
     mode = image.mode
-    if image.format == "PNG" and facts.bits == 16 and not mode.startswith("I;16"):
+    if decode.depth(image, facts) == 16 and not mode.startswith("I"):
         mode = f"{mode};16"
     notes = [*facts.notes, *([decode.PLAIN_INKS] if _assumed(image) else [])]
     exif = metadata.upright_exif(image, facts)
@@ -149,8 +149,10 @@ def opened(
             warnings.simplefilter("ignore")  # Pillow's, about metadata
             kind, factory = _identify(raw)
             file, facts = containers.prepared(kind.name, raw, whole=whole)
+            if facts.size is not None:
+                _refuse_large(facts.size, max_pixels)
             with factory(file, str(path)) as image:
-                _refuse_large(image, max_pixels)
+                _refuse_large(image.size, max_pixels)
                 yield image, file, facts
     except MemoryError:
         raise
@@ -199,8 +201,8 @@ def _register(kind: Format) -> None:
             module.register_heif_opener()
 
 
-def _refuse_large(image: ImageFile.ImageFile, max_pixels: int) -> None:
-    width, height = image.size
+def _refuse_large(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         limit = f"{max_pixels / 1e6:g} megapixels"
         raise RefusedError(

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
+from PIL import ExifTags, ImageFile
 from PIL import Image as PillowImage
-from PIL import ImageFile
 
 from dukd.images.containers import MAX_EXIF, Facts
 from dukd.images.convert import Pixels
@@ -21,7 +21,8 @@ SWAPPED = (5, 6, 7, 8)
 """Orientations that exchange height and width."""
 _ORIENTATION = 0x0112
 _SIZES = {0x0100: 0, 0x0101: 1, 0xA002: 0, 0xA003: 1}  # width and height, of the file and in EXIF
-_EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
+_EXIF_IFD, _GPS_IFD, _THUMBNAIL_IFD = 0x8769, 0x8825, 1
+_RESOLUTION, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 # What a TIFF's first directory says of the photograph; its other tags describe the file.
 _OF_PHOTOGRAPH = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 _SRGB_GAMMA = 45455  # 1 / 2.2, times 100,000
@@ -106,6 +107,53 @@ def exif_for(block: bytes | None, width: int, height: int) -> bytes | None:
             changed = True
         return exif.tobytes() if changed else block if block.startswith(EXIF) else EXIF + block
     return None
+
+
+def within(block: bytes | None, limit: int) -> tuple[bytes | None, str]:
+    """An EXIF block without its longest entries, as few as bring it to ``limit`` bytes.
+
+    Returns:
+        The block, or None where it cannot be made, and the names of what was left out.
+    """
+    if block is None or len(block) <= limit:
+        return block, ""
+    left: list[str] = []
+    with _forgiving():
+        exif = PillowImage.Exif()
+        exif.load(block)
+        inner = cast("dict[int, object]", exif.get_ifd(_EXIF_IFD))
+        shorter = exif.tobytes()  # a thumbnail is not part of it
+        if len(shorter) < len(block) and exif.get_ifd(_THUMBNAIL_IFD):
+            left.append("thumbnail")
+        while len(shorter) > limit:
+            tags = [
+                (_length(v), t, d)
+                for d in (cast("dict[int, object]", exif), inner)
+                for t, v in d.items()
+            ]
+            _, tag, place = max(tags, key=lambda entry: entry[:2])
+            del place[tag]
+            left.append(ExifTags.TAGS.get(tag, f"tag {tag}"))
+            shorter = exif.tobytes()
+        return shorter, ", ".join(left)
+    return None, "all of it"
+
+
+def _length(value: object) -> int:
+    return len(cast("bytes", value)) if isinstance(value, bytes | str | tuple) else 1
+
+
+def with_resolution(block: bytes | None, dpi: tuple[float, float]) -> bytes | None:
+    """An EXIF block that says the resolution, for formats that have no other place for it."""
+    with _forgiving():
+        exif = PillowImage.Exif()
+        if block:
+            exif.load(block)
+        if _RESOLUTION[0] not in exif:
+            exif[_RESOLUTION[0]], exif[_RESOLUTION[1]] = dpi
+            exif[_RESOLUTION_UNIT] = 2  # inches
+            return exif.tobytes()
+    return block
 
 
 def has_directories(block: bytes | None) -> bool:

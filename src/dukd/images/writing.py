@@ -19,11 +19,12 @@ from dukd.images.io import reason
 
 _BIG_TIFF = 4_000_000_000  # bytes of pixels from which a TIFF's own 32-bit offsets may not suffice
 _JPEG_BLOCK = 65_533
+_NO_EXIF = "its EXIF could not be written and was left out"
 
 
 def write(
     path: Path, image: Image, *, quality: int = 95, text: Mapping[str, str] | None = None
-) -> None:
+) -> tuple[str, ...]:
     """Write an image in the format that the suffix names; the file appears whole or not at all.
 
     Args:
@@ -35,6 +36,9 @@ def write(
             and its profile left out.
         text: Keywords and notes for the text chunks of PNG, without effect elsewhere.
 
+    Returns:
+        What the format could not hold beside the pixels, a phrase each; usually nothing.
+
     Raises:
         ImageError: If the format cannot hold the image's size, depth, transparency or meaning of
             color, or the file cannot be written.
@@ -44,9 +48,8 @@ def write(
     try:
         with replacing(path) as file:
             if kind.name == "PNG":
-                _save_png(file, image, text or {})
-            else:
-                _save(file, image, kind, quality)
+                return _save_png(file, image, text or {})
+            return _save(file, image, kind, quality)
     except (OSError, ValueError, struct.error, zlib.error) as error:
         raise ImageError(f"{path}: cannot be written ({reason(error)})") from error
 
@@ -99,9 +102,10 @@ def _planes(image: Image) -> Pixels:
     return image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
 
 
-def _save_png(file: IO[bytes], image: Image, text: Mapping[str, str]) -> None:
+def _save_png(file: IO[bytes], image: Image, text: Mapping[str, str]) -> tuple[str, ...]:
     height, width = image.pixels.shape[:2]
     exif = metadata.exif_for(image.exif, width, height)
+    notes = (_NO_EXIF,) if image.exif and exif is None else ()
     front = png.front(
         icc=image.icc,
         exif=None if exif is None else exif.removeprefix(metadata.EXIF),
@@ -111,36 +115,38 @@ def _save_png(file: IO[bytes], image: Image, text: Mapping[str, str]) -> None:
     )
     if image.bits == 16:
         png16.encode(file, _planes(image), front=front)
-        return
+        return notes
     with io.BytesIO() as plain:
         pillow(image).save(plain, format="PNG")
         content = memoryview(plain.getvalue())  # not its buffer: a full disk would be a BufferError
     file.write(content[:33])  # signature and header
     file.write(front)
     file.write(content[33:])
+    return notes
 
 
-def _save(file: IO[bytes], image: Image, kind: Format, quality: int) -> None:
+def _save(file: IO[bytes], image: Image, kind: Format, quality: int) -> tuple[str, ...]:
     made = pillow(image)
     exif = metadata.exif_for(image.exif, *made.size) if kind.metadata else None
+    notes = _lost(image, kind, exif)
     options: dict[str, object] = {}
-    if kind.metadata and image.icc:
-        options["icc_profile"] = image.icc
+    if image.icc and kind.metadata and (kind.gray or not image.gray):
+        options["icc_profile"] = image.icc  # that of gray means nothing for RGB
     if image.dpi is not None and kind.name in ("JPEG", "TIFF", "BMP"):
         options["dpi"] = image.dpi
+    elif image.dpi is not None and kind.metadata:
+        exif = metadata.with_resolution(exif, image.dpi)
     match kind.name:
         case "JPEG":
             options |= {"quality": quality, ("subsampling"): 0 if quality >= 90 else 2}
-            exif = exif if exif is None or len(exif) <= _JPEG_BLOCK else None
+            exif, left = metadata.within(exif, _JPEG_BLOCK)
+            notes += [f"JPEG holds 64 KB of EXIF: left out {left}"] if left else []
         case "WEBP":
             options |= {"quality": quality, "lossless": quality == 100, "exact": True}
-            if image.gray:  # stored as RGB, for which a profile of gray means nothing
-                options.pop("icc_profile", None)
         case "AVIF":
             options |= {"quality": quality, "subsampling": "4:4:4" if quality >= 90 else "4:2:0"}
             if image.gray:
                 made = made.convert("RGBA" if image.alpha is not None else "RGB")
-                options.pop("icc_profile", None)
         case "TIFF":
             large = made.width * made.height * len(made.getbands()) > _BIG_TIFF
             # libtiff, which compresses, drops the inner directories of EXIF and knows no BigTIFF.
@@ -150,13 +156,26 @@ def _save(file: IO[bytes], image: Image, kind: Format, quality: int) -> None:
             pass
     if exif is not None:
         options["exif"] = exif
-    _saved(file, made, kind, options)
+    return (*notes, *_saved(file, made, kind, options))
+
+
+def _lost(image: Image, kind: Format, exif: bytes | None) -> list[str]:
+    """What a format does not hold of what came with an image, a phrase each."""
+    notes: list[str] = []
+    if image.exif and exif is None:
+        notes.append(_NO_EXIF if kind.metadata else f"{kind.name} holds no EXIF: left out")
+    if image.icc and not (kind.metadata and (kind.gray or not image.gray)):
+        what = "profile of gray" if kind.metadata else "color profile"
+        notes.append(f"{kind.name} holds no {what}: left out")
+    if image.dpi is not None and not kind.metadata and kind.name != "BMP":
+        notes.append(f"{kind.name} holds no resolution: left out")
+    return notes
 
 
 def _saved(
     file: IO[bytes], made: PillowImage.Image, kind: Format, options: dict[str, object]
-) -> None:
-    """Save; where the EXIF is at fault, without it."""
+) -> tuple[str, ...]:
+    """Save; where the EXIF is at fault, without it, which is noted."""
     try:
         made.save(file, format=kind.name, **options)
     except OSError:
@@ -167,3 +186,5 @@ def _saved(
         file.seek(0)
         file.truncate()
         made.save(file, format=kind.name, **{k: v for k, v in options.items() if k != "exif"})
+        return (_NO_EXIF,)
+    return ()

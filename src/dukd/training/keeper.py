@@ -81,10 +81,12 @@ class Keeper:
     def rescue(self) -> None:
         """Save what was trained since the last save, as something else ends the training.
 
-        Several ranks would have to agree first, which they cannot any more.
+        Of several ranks the first one does it, whichever failed: the others cannot say any more
+        that they have the same weights, but the last line of the log found them equal, and a
+        resumed run gives all ranks those that were saved.
         """
         state = self.training.state
-        if self.training.world.size == 1 and state.sound and self._saved_step < state.step:
+        if self.training.world.leads and state.sound and self._saved_step < state.step:
             with suppress(ArithmeticError, ValueError, OSError):
                 settle(self.training)
                 self._save(needed=True)

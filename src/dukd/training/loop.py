@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dukd.core.device import is_out_of_memory, numbered
-from dukd.core.distributed import World
+from dukd.core.distributed import RankError, World
 from dukd.core.files import Progress, silent
 from dukd.data.stream import batches
 from dukd.runs import checkpoint
@@ -172,7 +172,7 @@ def _loop(training: Training, run: Run, log: RunLog, stop: threading.Event) -> N
             for lr, hr in stream:
                 _step(training, lr, hr, log, meter)
                 _keep(training, keeper, meter, stop)
-    except NonFiniteError:
+    except (NonFiniteError, RankError):  # the weights are not to be trusted
         raise
     except Exception:
         keeper.rescue()

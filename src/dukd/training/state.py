@@ -26,14 +26,14 @@ class State:
     optimizer: Adam
     step: int = 0
     """Optimizer steps done."""
-    sound: bool = True
-    """Whether no step has changed a part of it alone."""
     best: float = -math.inf
     """Best PSNR of the luma on the first validation set so far, in dB."""
     best_step: int | None = None
     """The step after which it was measured."""
     seconds: float = 0.0
     """Seconds of training before the run was resumed."""
+    _marks: tuple[tuple[int, int], ...] | None = None
+    _touched: bool = False
 
     @classmethod
     def begin(cls, student: Network, extras: nn.Module, optimization: Optimization) -> Self:
@@ -47,6 +47,30 @@ class State:
         )
         averaged = copy.deepcopy(student).frozen()
         return cls(student.train(), averaged, extras.train(), optimizer)
+
+    def open_step(self, *, hidden: bool = False) -> None:
+        """A step begins; ``hidden`` where what it changes does not show, as in CUDA graphs."""
+        self._marks, self._touched = self._marked(), hidden
+
+    def touch(self) -> None:
+        """The step changes weights from here on."""
+        self._touched = True
+
+    def close_step(self) -> None:
+        """The step is done."""
+        self.step += 1
+        self._marks, self._touched = None, False
+
+    @property
+    def sound(self) -> bool:
+        """Whether no step has changed a part of it alone; one that only computes has not."""
+        return not self._touched and self._marks in (None, self._marked())
+
+    def _marked(self) -> tuple[tuple[int, int], ...]:
+        """What a step may change before its optimizer does, with the number of its changes."""
+        modules = (self.student, self.averaged, self.extras)
+        buffers = chain.from_iterable(module.buffers() for module in modules)
+        return tuple((id(b), b._version) for b in buffers)  # noqa: SLF001  torch's own
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimizer changes, in a fixed order."""

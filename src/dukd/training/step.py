@@ -49,7 +49,7 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     """
     state, objective = training.state, training.objective
     optimization, method = training.experiment.optimization, training.experiment.method
-    state.sound = False
+    state.open_step(hidden=optimization.compile or optimization.cuda_graphs)
     seed_networks(optimization.seed, state.step)
     parts = training.share.split(state.step, lr, hr)
     for group in state.optimizer.param_groups:
@@ -65,12 +65,12 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         checked = CheckedStep(state.step + 1, lr, hr, losses, norm)
         if (bad := training.guard.check(checked, [*totals, norm])) is not None:
             raise _non_finite(training, bad)
+        state.touch()
         state.optimizer.step()
         logged |= losses | {GRADIENT_NORM: norm}
-    state.step += 1
     update_average(state.averaged, state.student, optimization.ema)
-    objective.distiller.after_step(state.step)
-    state.sound = True
+    objective.distiller.after_step(state.step + 1)
+    state.close_step()
     return logged
 
 

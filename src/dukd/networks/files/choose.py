@@ -8,6 +8,7 @@ first; the reader takes the first that is a known network, and reports the other
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 from torch import Tensor
@@ -35,7 +36,8 @@ _OTHERS = frozenset(
 """Words of keys that hold no network that upscales."""
 LEFTOVERS = frozenset(
     {"total_ops", "total_params", "num_batches_tracked", "n_averaged", "step", "steps"}
-    | {"step_counter", "initted", "iter", "epoch"}
+    | {"step_counter", "initted", "iter", "epoch", "global_step", "num_batches", "num_updates"}
+    | {"iteration", "epochs", "best", "best_psnr", "best_metric", "decay", "ema_decay"}
 )
 """Last parts of names that trainers and counters leave among weights."""
 
@@ -59,7 +61,7 @@ def candidates(content: Mapping[object, object]) -> list[Candidate]:
     Each group of tensors appears with as many prefixes taken off as it has, from none on.
     """
     found: list[Candidate] = []
-    for path, tensors in _groups(content, (), _DEEPEST):
+    for path, tensors in chain(_groups(content, (), _DEEPEST), _nameless(content)):
         averaged = bool(_words(*path) & _AVERAGED) or "n_averaged" in tensors
         found += _stripped(".".join(path) or None, tensors, averaged=averaged)
         found += _parts(path, tensors)
@@ -84,6 +86,37 @@ def _groups(
             yield from _groups(cast("Mapping[object, object]", value), (*path, key), depth - 1)
 
 
+def _nameless(
+    content: Mapping[object, object],
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Averages as torch_ema keeps them: a list of tensors in the order of the parameters.
+
+    Their names are those of weights beside them that have the same shapes in the same order.
+    """
+    named = [tensors for _, tensors in _groups(content, (), _DEEPEST)]
+    for path, values in _lists(content, (), _DEEPEST):
+        shapes = [value.shape for value in values]
+        for tensors in named:
+            if [tensor.shape for tensor in tensors.values()] == shapes:
+                yield path, dict(zip(tensors, values, strict=True))
+                break
+
+
+def _lists(
+    content: Mapping[object, object], path: tuple[str, ...], depth: int
+) -> Iterator[tuple[tuple[str, ...], list[Tensor]]]:
+    for key, value in content.items():
+        if not isinstance(key, str) or _words(key) & _OTHERS:
+            continue
+        here = (*path, key)
+        if isinstance(value, Mapping) and depth:
+            yield from _lists(cast("Mapping[object, object]", value), here, depth - 1)
+        elif isinstance(value, list) and _words(*here) & _AVERAGED:
+            tensors = [v for v in cast("list[object]", value) if isinstance(v, Tensor)]
+            if tensors and len(tensors) == len(cast("list[object]", value)):
+                yield here, tensors
+
+
 def _parts(path: tuple[str, ...], tensors: Mapping[str, Tensor]) -> list[Candidate]:
     """Networks beside each other in one group, under prefixes such as ``generator_ema.``."""
     present = {name.partition(".")[0] + "." for name in tensors if "." in name}
@@ -105,6 +138,7 @@ def _stripped(
     while len(found) <= len(_PREFIXES):
         names = [name for name in tensors if not leftover(name)]
         common = next((p for p in _PREFIXES if all(_inside(n, p) for n in names)), None)
+        common = common or _shared(names)
         if common is None:
             break
         tensors = {name.removeprefix(common): tensor for name, tensor in tensors.items()}
@@ -112,6 +146,12 @@ def _stripped(
         averaged = averaged or bool(_words(common) & _AVERAGED)
         found.append(Candidate(key=key, prefix=prefix, averaged=averaged, tensors=tensors))
     return found
+
+
+def _shared(names: list[str]) -> str | None:
+    """What all names begin with, up to its first dot, whatever it is called."""
+    first = {name.partition(".")[0] for name in names if "." in name}
+    return f"{first.pop()}." if len(first) == 1 and all("." in name for name in names) else None
 
 
 def _inside(name: str, prefix: str) -> bool:
