@@ -28,7 +28,8 @@ from dukd.networks.quantize.calibrate import CHOICES, calibrate
 from dukd.networks.quantize.integer import IntegerReference
 from dukd.networks.quantize.targets import TargetName
 from dukd.training import loop
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization
+from dukd.training.teachers import File
 
 STUDENT = "edsr_f32b5_x2_basicsr.safetensors"
 
@@ -63,11 +64,11 @@ def student(data: Path) -> Network:
     return weights.read(path, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0).frozen()
 
 
-def _teacher(path: Path) -> Teacher:
+def _teacher(path: Path) -> File:
     """A teacher; what the files of EDSR do not say is said here."""
     if path.name != STUDENT:
-        return Teacher(weights=path)
-    return Teacher(weights=path, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
+        return File(weights=path)
+    return File(weights=path, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
 
 
 def images(pairs: Pairs) -> list[tuple[Tensor, Tensor]]:

@@ -61,9 +61,9 @@ from dukd.training.experiment import (
     Evaluation,
     Experiment,
     Optimization,
-    Teacher,
     TeacherCache,
 )
+from dukd.training.teachers import File
 
 TEACHER = "weights/edsr_f64b5_x2_basicsr.safetensors"
 SETS = {"valid/CID22": 8, "eval/Set5": 0, "eval/Set14": 0, "eval/Urban100": 10}
@@ -338,11 +338,11 @@ def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
     """EDSR 32 x 4 from EDSR 64 x 5, x2, 8 patches of 32 x 32, one cycle of Adam."""
     # nobody else's outputs make its time shorter
     own = f"{entry.method.label}-{entry.steps}-{entry.period}-{entry.batch}"
-    teacher = Teacher(
+    teacher = File(
         weights=images / TEACHER, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0
     )
     if isinstance(entry.method, MTKD):
-        teacher = Teacher(weights=joined(images, out))
+        teacher = File(weights=joined(images, out))
     cached = replace(entry.teacher_cache, folder=out / "cache" / own)
     if entry.replay:
         cached = TeacherCache(bits=16, symmetries=(), folder=out / "cache")

@@ -85,7 +85,7 @@ def test_ten_lines_lead_from_a_teacher_to_images(tmp_path, monkeypatch):
     experiment = replace(
         made,
         student=small,
-        teacher=dukd.Teacher(weights=Path("teacher.safetensors")),
+        teacher=dukd.Teacher.of("teacher.safetensors"),
         data=dukd.Data(train=Path("images"), patch=12, batch=2),
         optimization=dukd.Optimization(steps=3),
         evaluation=dukd.Evaluation(),

@@ -12,7 +12,8 @@ from dukd.methods import AT, DUKD, CrossKD, FrugalDUKD, Logits, Method, Scratch
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig
 from dukd.networks.files import weights
 from dukd.testing import speed
-from dukd.training.experiment import Data, Experiment, Teacher
+from dukd.training.experiment import Data, Experiment
+from dukd.training.teachers import File, Teacher
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -161,7 +162,7 @@ def test_a_step_is_that_of_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixt
         ("no", tmp_path / "no"),
     ):
         experiment = Experiment(
-            student=SMALL, teacher=Teacher(weights=file), method=Logits(), data=Data(train=tmp_path)
+            student=SMALL, teacher=File(weights=file), method=Logits(), data=Data(train=tmp_path)
         )
         (tmp_path / f"{name}.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
 

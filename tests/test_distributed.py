@@ -29,10 +29,10 @@ from dukd.training.experiment import (
     Evaluation,
     Experiment,
     Optimization,
-    Teacher,
     TeacherCache,
 )
 from dukd.training.schedule import draws
+from dukd.training.teachers import File
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
 def experiment(folder, method, *, accumulate=1, deterministic=False, period=0) -> Experiment:
     return Experiment(
         student=STUDENT,
-        teacher=Teacher(weights=folder / "teacher.safetensors"),
+        teacher=File(weights=folder / "teacher.safetensors"),
         method=method,
         data=Data(
             train=folder / "images", packs=folder / "packs", patch=12, batch=4, period=period

@@ -10,10 +10,11 @@ import pytest
 from dukd.core.config import ConfigError
 from dukd.methods import DUKD, Logits, Scratch, ZoomOut
 from dukd.networks import EDSRConfig
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher, check
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, check
+from dukd.training.teachers import File
 
 DATA = Data(train=Path("images"))
-TEACHER = Teacher(weights=Path("teacher.pth"))
+TEACHER = File(weights=Path("teacher.pth"))
 STUDENT = EDSRConfig(scale=2, width=4, blocks=1)
 
 WRONG: list[tuple[object, str, Any, str]] = [
@@ -100,7 +101,7 @@ def test_a_number_is_checked_against_every_bound() -> None:
 
 def test_a_method_with_a_teacher_needs_one() -> None:
     with pytest.raises(
-        ValueError, match=r"method logits needs a teacher: name its file \(teacher.weights\)"
+        ValueError, match=r"method logits needs a teacher: name its file \(--teacher FILE\)"
     ):
         Experiment(student=STUDENT, data=DATA, method=Logits())
     alone = DUKD(base=Scratch(), upcyclings=(ZoomOut(imitation=0),))

@@ -34,8 +34,9 @@ from dukd.networks import (
 from dukd.networks.files import weights
 from dukd.recipes.families import FAMILIES, config_of, method_named, names, recipe
 from dukd.recipes.students import STUDENT_SCALES
-from dukd.training.experiment import Experiment, Teacher
+from dukd.training.experiment import Experiment
 from dukd.training.schedule import rate_factor
+from dukd.training.teachers import File
 
 METHODS = sorted(
     name for name in known(Method) if known(Method)[name].__module__.startswith("dukd.")
@@ -294,14 +295,14 @@ def test_what_recipes_teachers_are_is_known_without_their_files() -> None:
             config = config_of(experiment.teacher, experiment.student.scale)
             assert config is not None, name
             assert config.scale == experiment.student.scale
-    assert config_of(Teacher(weights=Path("mine_x2.pth")), 2) is None
+    assert config_of(File(weights=Path("mine_x2.pth")), 2) is None
 
 
 def test_the_files_at_hand_hold_what_recipes_say(real_data: Path) -> None:
     for name in ("small-x2-dukd", "tiny-x3-dukd"):
         experiment = make(name)
         teacher = experiment.teacher
-        assert teacher is not None
+        assert isinstance(teacher, File)
         read = weights.read(
             real_data / "weights" / teacher.weights.name,
             value_range=teacher.value_range,
@@ -342,7 +343,7 @@ def test_their_teachers_are_public_at_every_scale(family: str) -> None:
     teachers = {
         scale: teacher.weights.name
         for scale in STUDENT_SCALES
-        if (teacher := make(f"{family}-x{scale}-dukd").teacher) is not None
+        if isinstance(teacher := make(f"{family}-x{scale}-dukd").teacher, File)
     }
 
     assert teachers == {
@@ -374,6 +375,6 @@ def test_recipes_at_scale_1_restore() -> None:
 
 def test_edsr_at_x8_learns_from_rcan() -> None:
     teacher, scale = make("edsr-x8-dukd").teacher, 8
-    assert teacher is not None
+    assert isinstance(teacher, File)
     assert teacher.weights == Path("weights/RCAN_BIX8.pt")
     assert config_of(teacher, scale) == networks.rcan_teacher(scale)

@@ -377,7 +377,7 @@ def test_bad_validation_images_are_named_before_the_first_step(
         loop.train(whole, tmp_path / "run")
 
     text = str(caught.value)
-    assert "small.png has 60 x 14 pixels, but SSIM needs 15 a side at x2" in text
+    assert "small.png has 60 x 14 pixels, but SSIM-Y needs 15 a side at x2" in text
     assert "torn.jpg" in text
     assert not (tmp_path / "run").exists()
 

@@ -36,12 +36,12 @@ from dukd.training.experiment import (
     Evaluation,
     Experiment,
     Optimization,
-    Teacher,
     TeacherCache,
 )
 from dukd.training.records import CacheError
 from dukd.training.resume import recorded
 from dukd.training.step import advance
+from dukd.training.teachers import File
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=1, value_range=1.0, skip="nearest")
 
@@ -77,7 +77,7 @@ def experiment(
 ) -> Experiment:
     return Experiment(
         student=STUDENT,
-        teacher=Teacher(weights=folder / "teacher.safetensors"),
+        teacher=File(weights=folder / "teacher.safetensors"),
         method=method or DUKD(),
         data=Data(
             train=folder / "images", packs=folder / "packs", patch=12, batch=4, period=period

@@ -12,7 +12,8 @@ from dukd.methods import DUKD
 from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
 from dukd.runs.directory import Run
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization
+from dukd.training.teachers import File
 
 STUDENT = EDSRConfig(scale=2, width=6, blocks=2, value_range=1.0, skip="nearest")
 
@@ -34,7 +35,7 @@ def experiment(folder: Path, **changes: object) -> Experiment:
     """Twelve steps of DUKD, validated every fourth; ``optimization__steps=6`` changes a part."""
     base = Experiment(
         student=STUDENT,
-        teacher=Teacher(weights=folder / "teacher.safetensors"),
+        teacher=File(weights=folder / "teacher.safetensors"),
         method=DUKD(),
         data=Data(train=folder / "images", packs=folder / "packs", patch=12, batch=4),
         optimization=Optimization(steps=12, learning_rate=1e-3, ema=0.9),

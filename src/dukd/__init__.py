@@ -9,7 +9,7 @@ From a teacher to a student that is measured and used::
     made = dukd.recipe("tiny-x2-dukd").make()
     experiment = replace(
         made,
-        teacher=dukd.Teacher(weights=Path("teacher.pth")),
+        teacher=dukd.Teacher.of("teacher.pth"),
         data=replace(made.data, train=Path("photos")),
         evaluation=replace(made.evaluation, sets=(Path("valid"),)),
     )
@@ -64,10 +64,10 @@ if TYPE_CHECKING:
         Evaluation,
         Experiment,
         Optimization,
-        Teacher,
         TeacherCache,
     )
     from dukd.training.loop import train
+    from dukd.training.teachers import Teacher
 
 _HOMES = {
     "dukd.data.pack": ("Pack",),
@@ -106,9 +106,9 @@ _HOMES = {
         "Experiment",
         "Optimization",
         "TeacherCache",
-        "Teacher",
     ),
     "dukd.training.loop": ("train",),
+    "dukd.training.teachers": ("Teacher",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _THERE = {"save": "write"}

@@ -31,10 +31,10 @@ from dukd.training.experiment import (
     Evaluation,
     Experiment,
     Optimization,
-    Teacher,
     TeacherCache,
 )
 from dukd.training.loop import train
+from dukd.training.teachers import File
 
 FILE = Path(__file__).with_name("golden.json")
 COMBINED = ("at+dukd", "fakd+dukd", "csd+dukd", "crosskd+dukd")
@@ -87,7 +87,7 @@ def small(folder: Path, method: Method, scale: int, seed: int, way: str) -> Expe
     period, accumulate = WAYS[way]
     return Experiment(
         student=EDSRConfig(scale=scale, width=8, blocks=3),
-        teacher=Teacher(weights=folder / f"teacher-x{scale}.safetensors")
+        teacher=File(weights=folder / f"teacher-x{scale}.safetensors")
         if needs_teacher(method, scale)
         else None,
         method=method,
@@ -130,7 +130,7 @@ def student_of(folder: Path, name: str) -> str:
     made = replace(
         made,
         teacher=made.teacher
-        and Teacher(weights=folder / f"teacher-x{made.student.scale}.safetensors"),
+        and File(weights=folder / f"teacher-x{made.student.scale}.safetensors"),
         student=replace(made.student, width=8, blocks=3),
         data=replace(
             made.data, train=folder / "train", packs=folder / "packs", patch=8, batch=4, workers=0

@@ -18,7 +18,8 @@ from dukd.data.patches import Patches
 from dukd.networks import NetworkConfig
 from dukd.testing import speed
 from dukd.training.assemble import assemble
-from dukd.training.experiment import Experiment, Teacher
+from dukd.training.experiment import Experiment
+from dukd.training.teachers import File, Teacher
 
 _MOST_THREADS = 4096
 
@@ -113,7 +114,7 @@ class Bench:
 def _teacher_of(experiment: Experiment) -> NetworkConfig | Teacher | None:
     """The experiment's teacher; with random weights where a recipe's own file is absent."""
     teacher = experiment.teacher
-    if teacher is None or teacher.weights.is_file():
+    if not isinstance(teacher, File) or teacher.weights.exists():
         return teacher
     config = recipes.config_of(teacher, experiment.student.scale)
     if config is None:

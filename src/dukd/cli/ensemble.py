@@ -75,8 +75,7 @@ class Ensemble:
             f"{shown(run)}"
         )
         say(
-            f"  dukd train tiny-x{joined.scale}-mtkd --teacher.weights "
-            f"{shown(run)}/student.safetensors ..."
+            f"  dukd train tiny-x{joined.scale}-mtkd --teacher {shown(run)}/student.safetensors ..."
         )
         return 0
 

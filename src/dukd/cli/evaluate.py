@@ -35,14 +35,15 @@ class Evaluate:
     """
 
     models: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Files of weights, exports (.onnx, .xml, .param), run directories, or folders of images that
-    another program has made."""
+    """Files of weights, exports (.onnx, .xml, .param), code as file.py:make, run directories, or
+    folders of images that another program has made."""
     sets: tuple[Path, ...] = ()
     """Folders of images, in any layout the field uses."""
     inputs: tuple[Path, ...] = ()
     """Folders of low-resolution images without a ground truth."""
     teacher: Path | None = None
-    """Weights of the teacher: agreement with it is measured."""
+    """The teacher: agreement with it is measured. A file of weights or an ONNX file, code as
+    file.py:make, or a folder of its outputs; one of a larger scale is reduced."""
     metrics: tuple[str, ...] = ()
     """What is measured, such as psnr_y niqe; what papers print if left out."""
     border: int | None = None

@@ -20,6 +20,7 @@ from dukd.core.schema import field_texts
 from dukd.core.text import amount, shown
 from dukd.data.pack import Pack
 from dukd.deploy.onnx import onnx_metadata
+from dukd.evaluation.metrics import Metric
 from dukd.images import EXTENSIONS
 from dukd.methods import Method
 from dukd.networks import NetworkConfig, Quantized, macs
@@ -164,7 +165,7 @@ def run_facts(path: Path) -> dict[str, object]:
         "steps": f"{found.reached:,} of {steps:,}" + (f", saved at {saved[-1]:,}" if saved else ""),
         "losses": _losses(trained[-1]) if trained else None,
         "validation": _scores(checks[-1]) if checks else None,
-        "best": _scores(max(checks, key=_first_score)) if checks else None,
+        "best": _best(found, checks),
         "origin": named_lines(origin),
     }
 
@@ -203,7 +204,11 @@ def _teacher(found: Summary) -> str | None:
         return None
     parameters = found.facts.get("teacher_parameters")
     size = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
-    return f"{cast('dict[str, object]', teacher).get('weights')}{size}"
+    said = cast("dict[str, object]", teacher)
+    places = ("weights", "code", "file", "folder")
+    place = next((said[p] for p in places if p in said), said.get("type"))
+    reduced = found.facts.get("teacher_reduced")
+    return f"{place}{size}" + (f", its outputs reduced from {reduced}" if reduced else "")
 
 
 def _losses(record: Mapping[str, Any]) -> str:
@@ -219,8 +224,20 @@ def _scores(record: Mapping[str, Any]) -> str:
     return f"{scores} at step {record['step']:,}"
 
 
-def _first_score(record: Mapping[str, Any]) -> float:
-    return float(next(iter(record["sets"].values()))["psnr_y"])
+def _best(found: Summary, checks: Sequence[Mapping[str, Any]]) -> str | None:
+    """The scores at the validation whose student is the best, and by what, if not by PSNR-Y."""
+    said = found.experiment.get("evaluation")
+    name = str(said.get("best", "psnr_y")) if isinstance(said, dict) else "psnr_y"
+    better = known(Metric)[name].better if name in known(Metric) else "higher"
+    values = [(next(iter(r["sets"].values())).get(name), r) for r in checks]
+    judged = [
+        (float(v) if better == "higher" else -float(v), r) for v, r in values if v is not None
+    ]
+    if not judged:
+        return None
+    value, best = max(judged, key=lambda pair: pair[0])
+    by = "" if name == "psnr_y" else f", by {name} {abs(value):.3f}"
+    return _scores(best) + by
 
 
 @dataclass(frozen=True, kw_only=True)

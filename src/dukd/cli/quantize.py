@@ -10,8 +10,8 @@ from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import note, say, table
 from dukd.core.text import shown
 from dukd.data.pairs import find_pairs
-from dukd.deploy.model import file_of
 from dukd.deploy.quantize import Options, losses, middles, quantize
+from dukd.evaluation.candidates import weights_of
 from dukd.networks.files import weights
 
 
@@ -47,7 +47,7 @@ class Quantize(Options):
     def __call__(self) -> int:
         if self.out.suffix != ".safetensors":
             raise ValueError(f"--out ends in .safetensors, but got {shown(self.out)}")
-        path = file_of(self.student)
+        path = weights_of(self.student)
         numbers = {
             "value_range": self.value_range,
             "mean": self.mean,

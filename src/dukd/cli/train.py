@@ -3,7 +3,7 @@
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -22,9 +22,10 @@ from dukd.core.text import shown
 from dukd.networks.files import weights
 from dukd.runs.directory import Run
 from dukd.training import loop
-from dukd.training.experiment import Experiment, Teacher
+from dukd.training.experiment import Experiment
 from dukd.training.log import Record, ignore
 from dukd.training.resume import recorded
+from dukd.training.teachers import File, Teacher
 
 _SHOWN_LOSSES = 4
 
@@ -37,7 +38,10 @@ class Train:
     be given another value. The options come from the experiment, so that those of a method appear
     where the method is chosen.
 
-    Example: dukd train edsr-x4-dukd --teacher.weights edsr.pth --data.train images/ --out runs/mine
+    A teacher is a file of weights, a run, an ONNX file, code (--teacher file.py:make; it runs
+    because you name it) or a folder of images that a program made of the training inputs.
+
+    Example: dukd train edsr-x4-dukd --teacher edsr.pth --data.train images/ --out runs/mine
 
     Interrupted, it saves and can be continued: dukd train runs/mine --resume
 
@@ -66,7 +70,9 @@ class Train:
                 self.out,
                 resume=self.resume,
                 continue_from=self.continue_from,
-                observe=ignore if progress is None else Watcher(progress),
+                observe=ignore
+                if progress is None
+                else Watcher(progress, self.experiment.evaluation.best),
                 progress=progress or silent,
                 world=world,
             )
@@ -80,8 +86,8 @@ class Train:
 class Watcher:
     """Shows a run: a bar with losses, speed and the time left; validations and events above it."""
 
-    def __init__(self, progress: Bar) -> None:
-        self.progress = progress
+    def __init__(self, progress: Bar, best: str = "psnr_y") -> None:
+        self.progress, self.best = progress, best
         self.text = ""
 
     def __call__(self, record: Record) -> None:
@@ -102,12 +108,17 @@ class Watcher:
                 self.text = f"loss {record['total']:.4f}  {speed}  {', '.join(parts)}{more}"
             case {"kind": "validation", "step": int(step)}:
                 sets = cast("dict[str, dict[str, float]]", record["sets"])
-                scores = "  ".join(f"{name} {s['psnr_y']:.3f} dB" for name, s in sets.items())
+                scores = "  ".join(f"{name} {self._scores(s)}" for name, s in sets.items())
                 self.progress.say(f"step {step:>7}  {scores}")
             case {"kind": "event"}:
                 self.progress.say(f"step {record['step']:>7}  {record['detail']}")
             case _:
                 pass
+
+    def _scores(self, values: Mapping[str, float]) -> str:
+        chosen = values.get(self.best) if self.best != "psnr_y" else None
+        by = "" if chosen is None else f", {self.best} {chosen:.3f}"
+        return f"{values['psnr_y']:.3f} dB{by}"
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], int]:
@@ -130,20 +141,51 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
     name = arguments[0]
     arguments, experiment = chosen(arguments[1:], experiment_of(name))
     if experiment.teacher is None and any(
-        argument.startswith("--teacher.") for argument in arguments
+        argument.partition("=")[0] == "--teacher" or argument.startswith("--teacher.")
+        for argument in arguments
     ):
         raise ValueError(
-            f"{shown(name)} trains without a teacher: leave the options --teacher.… out"
+            f"{shown(name)} trains without a teacher: leave --teacher and --teacher.… out"
         )
+    before = experiment.teacher
+    named, rest = _named_teacher(arguments)
+    if named is not None:
+        experiment = replace(experiment, teacher=_instead(named, before))
     default = Path(name) if Path(name).is_dir() else Path("runs") / Path(name).stem
     command = tyro.cli(
         Train,
         prog=f"dukd train {name}",
-        args=_switched(arguments),
+        args=_switched(rest),
         default=Train(experiment=experiment, out=default),
         config=(tyro.conf.AvoidSubcommands,),
     )
-    return replace(command, experiment=_with_its_own_facts(command.experiment, experiment.teacher))
+    return replace(command, experiment=_with_its_own_facts(command.experiment, before))
+
+
+def _named_teacher(arguments: Sequence[str]) -> tuple[Teacher | None, list[str]]:
+    """Take ``--teacher WHAT`` out: whatever teacher that is, its own options follow from it."""
+    named, rest = None, list[str]()
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, equals, text = argument.partition("=")
+        if name != "--teacher":
+            rest.append(argument)
+            continue
+        what = text if equals else next(waiting, "")
+        if not what or what.startswith("--"):
+            raise ValueError(
+                "--teacher takes a file of weights, a run, an ONNX file, code as file.py:make, or "
+                "a folder of outputs"
+            )
+        named = Teacher.of(what)
+    return named, rest
+
+
+def _instead(named: Teacher, before: Teacher | None) -> Teacher:
+    """A teacher in the place of a recipe's; a file keeps that one's facts until it is read."""
+    if isinstance(named, File) and isinstance(before, File):
+        return replace(before, weights=named.weights)
+    return named
 
 
 def _switched(arguments: Sequence[str]) -> list[str]:
@@ -165,8 +207,8 @@ def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Exper
     """Forget what a recipe says of its own teacher's file where another file is named."""
     teacher = experiment.teacher
     if (
-        before is None
-        or teacher is None
+        not isinstance(before, File)
+        or not isinstance(teacher, File)
         or teacher.weights == before.weights
         or not teacher.weights.is_file()
     ):
@@ -175,20 +217,19 @@ def _with_its_own_facts(experiment: Experiment, before: Teacher | None) -> Exper
         declares = "dukd" in weights.inspect(teacher.weights).metadata
     except ValueError:  # training reads it again, and complains
         return experiment
-    facts = [f.name for f in fields(Teacher) if f.name != "weights"]
+    facts = [f.name for f in fields(File) if f.name != "weights"]
     recipes_own = {name: None for name in facts if getattr(teacher, name) == getattr(before, name)}
     alone = replace(teacher, **recipes_own)
-    scale = experiment.student.scale
-    if declares or (not _readable(teacher, scale) and _readable(alone, scale)):
+    if declares or (not _readable(teacher) and _readable(alone)):
         return replace(experiment, teacher=alone)
     return experiment
 
 
-def _readable(teacher: Teacher, scale: int) -> bool:
+def _readable(teacher: File) -> bool:
     """Whether a file goes with what is said of it."""
-    said = {f.name: getattr(teacher, f.name) for f in fields(Teacher) if f.name != "weights"}
+    said = {f.name: getattr(teacher, f.name) for f in fields(File) if f.name != "weights"}
     try:
-        weights.read(teacher.weights, scale=scale, **said)
+        weights.read(teacher.weights, **said)
     except ValueError:
         return False
     return True

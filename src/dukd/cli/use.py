@@ -18,9 +18,10 @@ from dukd.core.config import nearest
 from dukd.core.device import by_name
 from dukd.core.registry import known
 from dukd.core.text import amount, shown
-from dukd.deploy.model import file_of, load
+from dukd.deploy.model import load
 from dukd.deploy.runtime import Exported, Runtime, export, runtime_of
 from dukd.deploy.upscale import UpscaleOptions, upscale
+from dukd.evaluation.candidates import weights_of
 from dukd.networks import Network
 from dukd.networks.files import weights
 
@@ -76,7 +77,7 @@ class Upscale(UpscaleOptions):
                 f"make a file that says so: dukd export {shown(self.model)} -o sure.safetensors "
                 "with {options}"
             )
-            note_assumed(weights.inspect(file_of(self.model, best=self.best)), how=how)
+            note_assumed(weights.inspect(weights_of(self.model, best=self.best)), how=how)
             size = f", {model.network.parameter_count():,} parameters"
         where = self.device if self.ray_address else by_name(self.device)
         workers = f", {self.workers} workers" if self.workers else ""
@@ -129,7 +130,7 @@ class Export:
     """For which runtime, and how."""
 
     def __call__(self) -> int:
-        path = file_of(self.student, best=self.best)
+        path = weights_of(self.student, best=self.best)
         network, contents = weights.read_and_inspect(
             path,
             value_range=self.value_range,

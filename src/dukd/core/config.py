@@ -136,8 +136,11 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode) and _brief(base) and not _is_null(node):
             return self.chosen(node, known, key)()
         entries = self.entries(node, key)
-        if "type" not in entries:
+        usual: str | None = getattr(base, "otherwise", None)
+        if "type" not in entries and usual is None:
             self.fail(node, f"{key} needs a type, one of {', '.join(known)}")
+        if "type" not in entries:
+            return self.read_dataclass(node, known[str(usual)], key, skip=())
         kind = self.chosen(entries["type"][1], known, f"{key}.type")
         return self.read_dataclass(node, kind, key, skip=("type",))
 

@@ -4,6 +4,7 @@ So a resumed run, another number of workers and another number of processes see 
 and seeking costs nothing (see ``dukd.data.draw``).
 """
 
+import copy
 import hashlib
 from dataclasses import replace
 from typing import Literal, final
@@ -177,6 +178,23 @@ class Patches:
         within = replace(sample, top=sample.top - tops[0], left=sample.left - lefts[0])
         _cut(low, within, p, 1, lr)
         _cut(truth, within, p, s, hr)
+
+    def of(self, pack: Pack) -> "Patches":
+        """The same patches of another pack: equal places, equal flips.
+
+        Args:
+            pack: Of images whose low-resolution sizes are those of this one's, in order; its scale
+                may differ.
+
+        Raises:
+            ValueError: If their sizes differ.
+        """
+        own, other = ([(r.height, r.width) for r in p.records] for p in (self.pack, pack))
+        if own != other:
+            raise ValueError(f"{shown(pack.path)} and {shown(self.pack.path)} differ in sizes")
+        found = copy.copy(self)
+        found.pack = pack
+        return found
 
     def near(self, device: torch.device, residence: Residence) -> "Patches | Resident":
         """Decide where patches are cut.

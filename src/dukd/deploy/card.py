@@ -17,6 +17,7 @@ from dukd.networks import Network
 from dukd.networks.files import weights
 from dukd.runs.directory import Run
 from dukd.training.experiment import Experiment
+from dukd.training.teachers import File
 
 _SIZES = (("width", "nf"), ("blocks", "nb"), ("groups", "ng"))
 """What OpenModelDB calls the numbers of a network."""
@@ -115,9 +116,9 @@ def _about(experiment: Experiment, facts: dict[str, object], network: Network) -
     teacher = experiment.teacher
     if teacher is not None:
         digest = facts.get("teacher_sha256") or "unknown"
+        held = _license(teacher.weights) if isinstance(teacher, File) else "unknown"
         said.append(
-            f"Its teacher is {teacher.weights.name} (SHA-256 of its tensors {digest}), license "
-            f"{_license(teacher.weights)}."
+            f"Its teacher is {Path(teacher.place).name} (SHA-256 {digest}), license {held}."
         )
     images, source = facts.get("data_images", "an unknown number of"), facts.get("lr_source")
     said.append(

@@ -24,12 +24,12 @@ from dukd.deploy.image import upscale_image
 from dukd.deploy.ncnn import Ncnn, says
 from dukd.deploy.runtime import runtime_of
 from dukd.deploy.weights import Weights
+from dukd.evaluation.candidates import weights_of
 from dukd.images import Image
 from dukd.networks import Network
 from dukd.networks.files import weights
 from dukd.networks.tiles import enlarge
 from dukd.networks.upscaler import OnDevice, Upscaler
-from dukd.runs.directory import Run
 
 Given = str | Path | PillowImage.Image | NDArray[Any] | Tensor
 """What a model takes: the path of a file, a Pillow image, an array or a tensor."""
@@ -201,28 +201,6 @@ def _to_pillow(result: Image, original: PillowImage.Image | None) -> PillowImage
     return made
 
 
-def file_of(path: Path, *, best: bool = False) -> Path:
-    """The student of a run directory, or the file itself.
-
-    Args:
-        path: A file, or a run directory.
-        best: Whether the student of the best validation is wanted instead of the last one.
-
-    Raises:
-        ValueError: If the directory is not a run, or has no such student; or if a file is said to
-            have a best one.
-    """
-    if not path.is_dir():
-        if best:
-            raise ValueError(f"{path} is one file: --best is for run directories")
-        return path
-    if not (path / "experiment.yaml").is_file():
-        raise ValueError(
-            f"{path} is a folder, but not a run: name a file of weights, or a run directory"
-        )
-    return Run(path).weights(best=best)
-
-
 def load(
     path: Path | str,
     *,
@@ -244,7 +222,7 @@ def load(
     Example:
         ``dukd.load("runs/edsr-x4-dukd", best=True)("photo.jpg").save("large.png")``
     """
-    file = file_of(Path(path), best=best)
+    file = weights_of(Path(path), best=best)
     session = opened(file)
     if session is not None:
         return Model(session, name=file.name)

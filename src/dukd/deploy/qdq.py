@@ -17,9 +17,6 @@ from dukd.networks.quantized import QuantizedConfig
 
 Array = NDArray[Any]
 
-SESSION = {"session.x64quantprecision": "1"}
-"""Options of onnxruntime for exact sums: without it, products of uint8 and int8 overflow 16 bits on
-processors that lack VNNI."""
 LEAST_PSNR = 50.0
 """PSNR in dB of a graph against the integers' reference; one whose sums overflow has 30."""
 

@@ -11,8 +11,11 @@ from typing import Literal, Protocol, runtime_checkable
 
 from dukd.core.text import shown
 from dukd.networks.base import Network
+from dukd.networks.code import is_named
+from dukd.networks.code import opened as opened_code
 from dukd.networks.files import guess
 from dukd.networks.files.weights import Contents
+from dukd.networks.session import Session
 from dukd.networks.upscaler import SelfEnsemble, Upscaler
 
 Model = Literal["bicubic", "teacher", "student", "images"]
@@ -132,20 +135,30 @@ def candidate(
         return _of_upscaler(what, model, label, self_ensemble=self_ensemble)
     if what == BICUBIC.label:
         return BICUBIC
+    unsaid = unsaid or Unsaid()
     path = Path(what)
+    if is_named(str(what)) and not path.exists():
+        made = opened_code(str(what), scale=unsaid.scale).network
+        return _of_upscaler(made, model, label or str(what), self_ensemble=self_ensemble)
     is_run = path.is_dir() and (path / "experiment.yaml").is_file()
     label = label or (path.resolve().name if path.is_dir() else path.stem)
     if path.is_dir() and not is_run:
-        return Candidate(model="images", label=label, images=path)
-    file = weights_of(path, best=best)
+        kind: Model = "teacher" if model == "teacher" else "images"
+        return Candidate(model=kind, label=label, images=path)
+    file = weights_of(path, best=best and is_run)
     return Candidate(
         model=model,
         label=label,
-        upscaler=opener(file) or read(file, unsaid or Unsaid(), report),
+        upscaler=opener(file) or _graph(file) or read(file, unsaid, report),
         self_ensemble=self_ensemble,
         run=path if is_run else None,
         weights=file,
     )
+
+
+def _graph(path: Path) -> Upscaler | None:
+    """A graph in onnxruntime; None for other files."""
+    return Session(path) if path.suffix.lower() == ".onnx" else None
 
 
 def _of_upscaler(what: Upscaler, model: Model, label: str, *, self_ensemble: bool) -> Candidate:
@@ -161,10 +174,17 @@ def _of_upscaler(what: Upscaler, model: Model, label: str, *, self_ensemble: boo
 def weights_of(path: Path, *, best: bool = False) -> Path:
     """The student of a run directory, or the file itself.
 
+    Args:
+        path: A file, or a run directory.
+        best: Whether the student of the best validation is wanted instead of the last one.
+
     Raises:
-        ValueError: If the directory is not a run, or has no such student.
+        ValueError: If the directory is not a run, or has no such student; or if a file is said to
+            have a best one.
     """
     if not path.is_dir():
+        if best:
+            raise ValueError(f"{shown(path)} is one file: --best is for run directories")
         return path
     if not (path / "experiment.yaml").is_file():
         raise ValueError(
@@ -173,9 +193,12 @@ def weights_of(path: Path, *, best: bool = False) -> Path:
     student = path / (BEST if best else STUDENT)
     if student.is_file():
         return student
-    when = "the first validation" if best else "the first save"
-    which = "best student" if best else "student"
-    raise ValueError(f"{shown(path)} has no {which} yet: training writes it at {when}")
+    if best:
+        raise ValueError(
+            f"{shown(path)} has no best student yet: training writes it at the first validation "
+            "(--evaluation.sets); without --best its last student is taken"
+        )
+    raise ValueError(f"{shown(path)} has no student yet: training writes it at the first save")
 
 
 def read(path: Path, unsaid: Unsaid, report: Report = _nobody) -> Network:

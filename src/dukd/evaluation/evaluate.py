@@ -23,7 +23,9 @@ from dukd.evaluation.sets import ImageSet, Inputs, NamedSet, open_set, usable
 from dukd.evaluation.table import Row, Table, Value
 from dukd.networks import macs
 from dukd.networks.base import Network
+from dukd.networks.code import network_of
 from dukd.networks.files.weights import tensors_sha256
+from dukd.networks.reduced import Reduced
 
 MACS_SIZE = (720, 1280)
 """Height and width of the output for which multiply-accumulates are counted."""
@@ -69,6 +71,7 @@ def evaluate(
     if precision not in {torch.float32, torch.bfloat16}:
         raise ValueError(f"networks are measured in float32 or bfloat16, but got {precision}")
     found, problems = open_all(candidates, teacher)
+    found = _with_reduced_teacher(found, sets, scale)
     scale = _common_scale(found, sets, scale)
     alone = not metrics and any(isinstance(what, Inputs) for what in sets.values())
     chosen = list((measures.find(metrics) | (measures.find(["niqe"]) if alone else {})).values())
@@ -80,6 +83,24 @@ def evaluate(
     if not any(values for of_one in measuring.values for values in of_one.values()):
         raise ValueError("\n".join(["nothing could be measured:", *measuring.problems]))
     return _table(measuring, scale, problems)
+
+
+def _with_reduced_teacher(
+    found: Sequence[Candidate], sets: Mapping[str, NamedSet], scale: int | None
+) -> list[Candidate]:
+    """The same with a teacher of a larger scale reduced to the others', which its label says."""
+    others = [c.upscaler.scale for c in found if c.model != "teacher" and c.upscaler is not None]
+    others += [s.scale for s in sets.values() if isinstance(s, Pairs)]
+    wanted = scale or (others[0] if others else None)
+    kept = list(found)
+    for i, c in enumerate(found):
+        if c.model != "teacher" or c.upscaler is None or wanted in {None, c.upscaler.scale}:
+            continue
+        assert wanted is not None
+        network = c.network or network_of(c.upscaler, c.label)
+        label = f"{c.label} (x{c.upscaler.scale} reduced to x{wanted})"
+        kept[i] = replace(c, upscaler=Reduced(network, wanted).frozen(), label=label)
+    return kept
 
 
 def _common_scale(
@@ -176,7 +197,7 @@ def _row(candidate: Candidate, measured: Mapping[str, Values], scale: int) -> Ro
     network, passes = candidate.network, 8 if candidate.self_ensemble else 1
     values: dict[str, Value] = {}
     times = [t for found in measured.values() for t in found.get("seconds", ())]
-    if network is not None:
+    if network is not None and network.parameter_count():
         size = (MACS_SIZE[0] // scale, MACS_SIZE[1] // scale)
         values["parameters"] = network.parameter_count()
         values["macs"] = passes * macs(network, *size)

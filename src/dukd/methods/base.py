@@ -39,6 +39,8 @@ class Batch:
     """The only source of randomness, on the CPU."""
     step: int = 0
     """Optimizer steps done."""
+    sr: Tensor | None = None
+    """The teacher's output for ``lr``, where it was made before and the teacher is not here."""
 
     @property
     def scale(self) -> int:
@@ -47,7 +49,8 @@ class Batch:
 
     def part(self, rows: slice) -> "Batch":
         """Some of its images, with the same generator."""
-        return replace(self, lr=self.lr[rows], hr=self.hr[rows])
+        sr = None if self.sr is None else self.sr[rows]
+        return replace(self, lr=self.lr[rows], hr=self.hr[rows], sr=sr)
 
 
 @dataclass(frozen=True, kw_only=True)

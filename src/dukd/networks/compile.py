@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from dukd.networks.base import Network, Output
 from dukd.networks.ensemble import Ensemble
+from dukd.networks.opaque import Opaque
+from dukd.networks.reduced import Reduced
 
 _PASSES = 64
 """Passes that may be compiled in a process; torch counts those of all networks together, and stops
@@ -70,6 +72,10 @@ def lowered(network: Network) -> Network:
     Under autocast to bfloat16 the copy gives the network's outputs to the bit; elsewhere it
     cannot run.
     """
+    if any(isinstance(part, Opaque) for part in network.modules()):
+        return network  # another's code casts as it likes; autocast serves it
+    if isinstance(network, Reduced):
+        return Reduced(lowered(network.network), network.scale).frozen()
     copied = copy.deepcopy(network)
     # What joins an ensemble's outputs computes in the type of its weights.
     for part in copied.members.values() if isinstance(copied, Ensemble) else [copied]:

@@ -31,8 +31,9 @@ from dukd.runs.compare import compare
 from dukd.runs.directory import Run
 from dukd.runs.report import report
 from dukd.training import loop
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization
 from dukd.training.log import Record
+from dukd.training.teachers import File
 
 SCALE = 2
 TEACHER = Path(__file__).parent / "assets" / "demo-teacher-x2.safetensors"
@@ -169,7 +170,7 @@ def experiment(method: Method, images: Path, *, packs: Path, steps: int = STEPS)
     """
     return Experiment(
         student=STUDENT,
-        teacher=Teacher(weights=TEACHER) if needs_teacher(method, STUDENT.scale) else None,
+        teacher=File(weights=TEACHER) if needs_teacher(method, STUDENT.scale) else None,
         method=method,
         data=Data(train=images / "training", packs=packs, patch=32, batch=8),
         optimization=Optimization(

@@ -21,7 +21,8 @@ from dukd.recipes.int8 import in_int8, int8_ending
 from dukd.recipes.protocol import Maker
 from dukd.recipes.real import for_real, real_tag
 from dukd.recipes.students import STUDENT_SCALES
-from dukd.training.experiment import Experiment, Teacher
+from dukd.training.experiment import Experiment
+from dukd.training.teachers import File, Teacher
 
 FAMILIES: dict[str, Maker] = {
     "edsr": papers.edsr,
@@ -89,10 +90,11 @@ def config_of(teacher: Teacher, scale: int) -> NetworkConfig | None:
     Returns:
         None for a file that no recipe names.
     """
+    file = teacher.weights.name if isinstance(teacher, File) else ""
     known_as = [
         make
         for start, make in _HOLDS.items()
-        if teacher.weights.name.startswith(f"{start}{scale}" if start.endswith("x") else start)
+        if file.startswith(f"{start}{scale}" if start.endswith("x") else start)
     ]
     return known_as[0](scale) if known_as else None
 

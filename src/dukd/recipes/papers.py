@@ -6,7 +6,8 @@ from dukd import networks
 from dukd.methods import DUKD, Logits, Method, ReleasedDUKD, Upcycling, ZoomIn, ZoomOut
 from dukd.networks import EDSRConfig
 from dukd.recipes.protocol import RUNS, WEIGHTS, paper, quick
-from dukd.training.experiment import Experiment, Optimization, Teacher
+from dukd.training.experiment import Experiment, Optimization
+from dukd.training.teachers import File
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def edsr(scale: int, method: Method) -> Experiment:
     name = f"EDSR_Lx{scale}_f256b32_DIV2K_official-{digest}.pth" if digest else "RCAN_BIX8.pt"
     weights = WEIGHTS / name
     return paper(
-        networks.edsr_student(scale), Teacher(weights=weights), _weighted(method, _EDSR[scale])
+        networks.edsr_student(scale), File(weights=weights), _weighted(method, _EDSR[scale])
     )
 
 
@@ -58,7 +59,7 @@ def rcan(scale: int, method: Method) -> Experiment:
     """RCAN 10 x 6 from RCAN 10 x 20 (RCAN rows)."""
     weights = WEIGHTS / f"RCAN_BIX{scale}.pt"
     return paper(
-        networks.rcan_student(scale), Teacher(weights=weights), _weighted(method, _RCAN[scale])
+        networks.rcan_student(scale), File(weights=weights), _weighted(method, _RCAN[scale])
     )
 
 
@@ -66,7 +67,7 @@ def swinir(scale: int, method: Method) -> Experiment:
     """SwinIR 60 x 24 from SwinIR 180 x 36 trained on DIV2K (SwinIR rows)."""
     weights = WEIGHTS / f"001_classicalSR_DIV2K_s48w8_SwinIR-M_x{scale}.pth"
     return paper(
-        networks.swinir_student(scale), Teacher(weights=weights), _weighted(method, _SWINIR[scale])
+        networks.swinir_student(scale), File(weights=weights), _weighted(method, _SWINIR[scale])
     )
 
 
@@ -88,7 +89,7 @@ def edsr_from_swinir(scale: int, method: Method) -> Experiment:
 def small(scale: int, method: Method) -> Experiment:
     """EDSR 32 x 5 from EDSR 64 x 5, for a computer without a GPU: 2,500 steps of 16 patches."""
     weights = WEIGHTS / f"edsr_f64b5_x{scale}_basicsr.safetensors"
-    teacher = Teacher(weights=weights, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
+    teacher = File(weights=weights, value_range=255.0, mean=(0.0, 0.0, 0.0), residual_scale=1.0)
     return quick(
         EDSRConfig(scale=scale, width=32, blocks=5, value_range=1.0, skip="nearest"),
         teacher,
@@ -99,7 +100,7 @@ def small(scale: int, method: Method) -> Experiment:
 
 def tiny(scale: int, method: Method) -> Experiment:
     """EDSR 32 x 4 from SMFANet+, which is as good as EDSR-L: for a computer without a GPU."""
-    teacher = Teacher(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
+    teacher = File(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
     return quick(
         EDSRConfig(scale=scale, width=32, blocks=4, value_range=1.0, skip="nearest"),
         teacher,

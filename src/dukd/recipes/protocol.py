@@ -7,7 +7,8 @@ from dukd.images.degrade import Bicubic, preset
 from dukd.methods import Method
 from dukd.methods.base import needs_teacher
 from dukd.networks import NetworkConfig
-from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, Teacher
+from dukd.training.experiment import Data, Evaluation, Experiment, Optimization
+from dukd.training.teachers import Teacher
 
 Maker = Callable[[int, Method], Experiment]
 """What a family of recipes is: scale and method to experiment."""

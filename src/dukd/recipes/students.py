@@ -17,20 +17,21 @@ from dukd import networks
 from dukd.methods import Method
 from dukd.networks import CompactConfig, NetworkConfig, PlainConfig
 from dukd.recipes.protocol import WEIGHTS, paper, quick
-from dukd.training.experiment import Experiment, Optimization, Teacher
+from dukd.training.experiment import Experiment, Optimization
+from dukd.training.teachers import File
 
 STUDENT_SCALES = (1, 2, 3, 4, 8)
 """Upscaling factors at which these families have recipes."""
 
 
-def teacher_at(scale: int) -> Teacher:
+def teacher_at(scale: int) -> File:
     """A strong teacher that is public at a scale: 1, 2, 3, 4 or 8."""
     if scale == 1:
         name = "006_colorCAR_DFWB_s126w7_SwinIR-M_jpeg40.pth"
-        return Teacher(weights=WEIGHTS / name, value_range=255.0)
+        return File(weights=WEIGHTS / name, value_range=255.0)
     if scale == 8:
-        return Teacher(weights=WEIGHTS / "RCAN_BIX8.pt")
-    return Teacher(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
+        return File(weights=WEIGHTS / "RCAN_BIX8.pt")
+    return File(weights=WEIGHTS / f"smfanet_plus_df2k_x{scale}.pth")
 
 
 def compact(scale: int, method: Method) -> Experiment:

@@ -32,9 +32,10 @@ from dukd.testing.cases import (
 )
 from dukd.training.cache import TeacherOutputCache
 from dukd.training.distiller import Distiller
-from dukd.training.experiment import Data, Experiment, Teacher
+from dukd.training.experiment import Data, Experiment
 from dukd.training.observe import Replay
 from dukd.training.records import Source
+from dukd.training.teachers import File
 
 _STEPS = 20
 _RATE = 1e-3
@@ -344,7 +345,7 @@ def can_be_named_and_written(method: Method, pair: Pair) -> None:
     has_a_sentence(type(method))
     taught = Experiment(
         student=pair.student(2),
-        teacher=Teacher(weights=Path("teacher.safetensors")),
+        teacher=File(weights=Path("teacher.safetensors")),
         method=method,
         data=Data(train=Path("images")),
     )

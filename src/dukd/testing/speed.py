@@ -27,11 +27,11 @@ from dukd.training.experiment import (
     Evaluation,
     Experiment,
     Optimization,
-    Teacher,
     TeacherCache,
 )
 from dukd.training.log import peak_memory
 from dukd.training.step import advance
+from dukd.training.teachers import File, Teacher
 
 _IMAGES = 4
 _GENTLE = 1e-6
@@ -305,7 +305,7 @@ def trial(
         images.write(folder / "images" / f"{i}.png", images.Image(pixels=pixels))
     if isinstance(teacher, NetworkConfig):
         weights.write(folder / "teacher.safetensors", teacher.build())
-        teacher = Teacher(weights=folder / "teacher.safetensors")
+        teacher = File(weights=folder / "teacher.safetensors")
     return Experiment(
         student=student,
         teacher=teacher,

@@ -8,7 +8,7 @@ import torch
 
 from dukd.core.device import numbered
 from dukd.core.distributed import World
-from dukd.core.files import Progress, sha256, silent
+from dukd.core.files import Progress, silent
 from dukd.data.pack import Pack
 from dukd.data.packing import prepare
 from dukd.data.pairs import PairsError, find_pairs
@@ -18,7 +18,7 @@ from dukd.evaluation.sets import set_name
 from dukd.methods.base import needs_teacher
 from dukd.networks.base import Network, set_memory_format
 from dukd.networks.compile import compiled, lowered
-from dukd.networks.files import weights
+from dukd.networks.reduced import HOW, check_reducible
 from dukd.training import quantizing
 from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Experiment, Optimization
@@ -27,6 +27,8 @@ from dukd.training.nonfinite import NonFiniteGuard
 from dukd.training.objective import Objective, replaying
 from dukd.training.share import Share, memory_format
 from dukd.training.state import State
+from dukd.training.stored import Stored, check_served
+from dukd.training.teachers import Opened, Outputs, at_scale
 from dukd.training.trial import try_teacher
 from dukd.training.validation import Validation
 
@@ -45,9 +47,12 @@ class Training:
     share: Share
     """This rank's part of each batch."""
     teacher: Network | None
-    """In its own arithmetic, to compare with; None where nothing is learned from one."""
+    """In its own arithmetic, to compare with; None where nothing is learned from one, or it cannot
+    be run."""
     teacher_sha256: str
-    """Digest of its file; empty without one."""
+    """Digest of what its outputs follow from; empty without one."""
+    teacher_scale: int | None
+    """Its own scale; its outputs are reduced to the student's where that is smaller."""
     validation: Validation
     guard: NonFiniteGuard
     notes: list[str] = field(default_factory=list[str])
@@ -91,19 +96,27 @@ def assemble(
     notes = [*networks.notes, *experiment.method.notes()]
     with world.leader_first():
         patches = _patches(experiment, progress, prepared=not world.leads)
+        stored = _stored(experiment, networks, patches, progress, prepared=not world.leads)
+    if stored is not None:
+        networks = networks._replace(teacher_sha256=stored.digest, scale=stored.pack.scale)
+        notes += _about_stored(experiment, stored, patches)
     channels_last = _place(networks, optimization, world.device)
     notes += quantizing.calibrated(networks.student, experiment, patches)
     student, teacher, distiller = networks.student, networks.teacher, networks.distiller
+    _prepare_judging(experiment, validation, teacher)
     if teacher is not None and experiment.evaluation.teacher_images and validation.sets:
-        notes.append(try_teacher(teacher, validation, experiment.evaluation.teacher_images))
+        judged = experiment.evaluation
+        notes.append(
+            try_teacher(teacher, validation, judged.teacher_images, judged.teacher_measure)
+        )
     state = State.begin(student, distiller.state, optimization)
     source = patches.near(world.device, data.resident)
     if isinstance(source, Resident):
         size = patches.pack.pixels.size / 1e9
         notes.append(f"the training images, {size:.2f} GB, lie on {world.device}")
-    share = Share(experiment, world, patches, source, channels_last)
+    share = Share(experiment, world, patches, source, channels_last, stored)
     objective = Objective(experiment, distiller, share)
-    notes.extend(replaying(objective, networks.teacher_sha256))
+    notes.extend(replaying(objective, networks.teacher_sha256 + networks.said))
     if optimization.compile:
         for network in (student, networks.lowered):
             if network is not None:
@@ -116,10 +129,27 @@ def assemble(
         share=share,
         teacher=teacher,
         teacher_sha256=networks.teacher_sha256,
+        teacher_scale=networks.scale,
         validation=validation,
         guard=NonFiniteGuard(state.optimizer, world.device),
         notes=notes,
     )
+
+
+def _prepare_judging(
+    experiment: Experiment, validation: Validation, teacher: Network | None
+) -> None:
+    """Take outputs that were made before, and refuse to choose by a teacher that is not there."""
+    described = experiment.teacher
+    where = described.validation if isinstance(described, Outputs) else None
+    if where is not None and validation.sets:
+        validation.take_outputs(where)
+    if validation.sets and validation.best.reference == "teacher" and not (teacher or where):
+        raise ValueError(
+            f"evaluation.best is {validation.best.name}, but there is no teacher whose outputs for "
+            "the images that judge are known: leave it at psnr_y, or, of a folder of outputs, name "
+            "those too (--teacher.validation)"
+        )
 
 
 class _Networks(NamedTuple):
@@ -127,7 +157,12 @@ class _Networks(NamedTuple):
 
     student: Network
     teacher: Network | None
+    """None also where it cannot be run."""
     teacher_sha256: str
+    said: str
+    """What is said of the teacher beyond its digest."""
+    scale: int | None
+    """The teacher's own."""
     lowered: Network | None
     """The teacher with its weights in the arithmetic of training."""
     distiller: Distiller
@@ -142,12 +177,19 @@ def _networks(experiment: Experiment) -> _Networks:
         student = experiment.student.build()
         if optimization.warm_start is not None:
             notes.append(quantizing.warm_start(student, optimization.warm_start))
-        teacher, digest = _teacher(experiment, notes)
+        opened = _teacher(experiment, notes)
+        teacher = None if opened is None else opened.network
+        scale = None if teacher is None else teacher.scale
+        if teacher is not None and experiment.teacher is not None:
+            teacher = at_scale(teacher, student.scale, experiment.teacher.place)
         shown = teacher
         if teacher is not None and optimization.precision == "bfloat16":
             shown = lowered(teacher)
         distiller = Distiller(experiment.method, student, shown, seed=optimization.seed)
-    return _Networks(student, teacher, digest, shown, distiller, notes)
+    digest, said = ("", "") if opened is None else (opened.sha256, opened.said)
+    if isinstance(teacher, Stored):
+        teacher = shown = None
+    return _Networks(student, teacher, digest, said, scale, shown, distiller, notes)
 
 
 def _place(networks: _Networks, optimization: Optimization, device: torch.device) -> bool:
@@ -162,23 +204,49 @@ def _place(networks: _Networks, optimization: Optimization, device: torch.device
     return channels_last
 
 
-def _teacher(experiment: Experiment, notes: list[str]) -> tuple[Network | None, str]:
-    described = experiment.teacher
-    if described is None or not needs_teacher(experiment.method, experiment.student.scale):
-        return None, ""
-    teacher = weights.read(
-        described.weights,
-        scale=experiment.student.scale,
-        value_range=described.value_range,
-        mean=described.mean,
-        residual_scale=described.residual_scale,
-        report=notes.append,
-    )
+def _teacher(experiment: Experiment, notes: list[str]) -> Opened | None:
+    described, scale = experiment.teacher, experiment.student.scale
+    if described is None or not needs_teacher(experiment.method, scale):
+        return None
+    opened = described.open(scale, notes.append)
+    network = opened.network
+    if isinstance(network, Stored):
+        check_served(experiment.method)
+        return opened
+    about = at_scale(network, scale, described.place).config
     notes.append(
-        f"the teacher is {teacher.config}, {teacher.parameter_count():,} parameters, from "
-        f"{described.weights}"
+        f"the teacher is {about if network.scale == scale else about.describe()}, "
+        f"{network.parameter_count():,} parameters, from {described.place}"
     )
-    return teacher.frozen(), sha256(described.weights)
+    return opened
+
+
+def _stored(
+    experiment: Experiment,
+    networks: _Networks,
+    patches: Patches,
+    progress: Progress,
+    *,
+    prepared: bool,
+) -> Patches | None:
+    """The teacher's outputs for the training images, where they were made before."""
+    teacher = experiment.teacher
+    if teacher is None or networks.scale is None:
+        return None
+    stored = teacher.made(patches, experiment.data.packs, progress, prepared=prepared)
+    if stored is not None:
+        check_reducible(teacher.place, stored.pack.scale, experiment.student.scale)
+    return stored
+
+
+def _about_stored(experiment: Experiment, stored: Patches, patches: Patches) -> list[str]:
+    assert experiment.teacher is not None
+    scale, wanted = stored.pack.scale, patches.pack.scale
+    reduced = "" if scale == wanted else f", reduced from x{scale} to x{wanted} by {HOW}"
+    return [
+        f"the teacher's outputs for {len(stored.pack)} training images are those in "
+        f"{experiment.teacher.place}{reduced}; it sees nothing else"
+    ]
 
 
 def _patches(experiment: Experiment, progress: Progress, *, prepared: bool) -> Patches:

@@ -100,13 +100,15 @@ class Distiller(nn.Module):
     @override
     @torch.compiler.disable  # counting and drawing cannot be traced; compiled networks stay so
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, lr: Tensor, hr: Tensor
+        self, lr: Tensor, hr: Tensor, sr: Tensor | None = None
     ) -> Losses:
         """Compute the losses of a batch, or of one of ``accumulate`` parts of it.
 
         Args:
             lr: ``(n, 3, h, w)``, RGB in [0, 1].
             hr: ``(n, 3, h * scale, w * scale)``.
+            sr: The teacher's outputs for ``lr``, as large as ``hr``, where they were made before;
+                the teacher is then `dukd.training.stored.Stored`.
 
         Returns:
             Scalars by name, weighted; their sum is to be minimized.
@@ -121,11 +123,15 @@ class Distiller(nn.Module):
                 "which only dukd.train makes"
             )
         self._check(lr, hr)
+        if sr is not None and sr.shape != hr.shape:
+            raise ValueError(
+                f"stored outputs are as large as hr, {tuple(hr.shape)}, but got {tuple(sr.shape)}"
+            )
         if self.training and self.step > self.moved:
             self.after_step(self.step)
         number = _rank() * self.accumulate + self.calls % self.accumulate
         rng = method_generator(self.seed, self.step, number)
-        losses = self.losses(Batch(lr, hr, rng, self.step))
+        losses = self.losses(Batch(lr, hr, rng, self.step, sr))
         self.calls += self.training
         return losses
 

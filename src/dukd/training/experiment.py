@@ -1,7 +1,6 @@
 """A whole run as one value: student, teacher, method, data, optimization and evaluation."""
 
-import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -9,78 +8,22 @@ from typing import Literal, cast
 from dukd.core import config
 from dukd.core.registry import known
 from dukd.data.patches import Residence
+from dukd.evaluation.metrics import find
 from dukd.images.degrade import Bicubic, Degradation, presets
 from dukd.images.invertible import SYMMETRIES, Operation
 from dukd.methods import Method, Scratch, Upcycling
 from dukd.methods.base import needs_teacher
 from dukd.networks import NetworkConfig, QuantizedConfig
+from dukd.training.checks import check, check_word
+from dukd.training.teachers import Teacher
 
 REGISTRY: config.Registry = {
     NetworkConfig: lambda: known(NetworkConfig),
     Method: lambda: known(Method),
     Upcycling: lambda: known(Upcycling),
     Degradation: presets,
+    Teacher: lambda: known(Teacher),
 }
-
-
-def check(
-    name: str,
-    value: float,
-    *,
-    least: float = -math.inf,
-    above: float = -math.inf,
-    most: float = math.inf,
-    below: float = math.inf,
-) -> None:
-    """Refuse a number that is infinite, no number, or outside its range.
-
-    Raises:
-        ValueError: Naming the number, its value and the range.
-    """
-    bounds = {
-        f"at least {least:g}": least,
-        f"above {above:g}": above,
-        f"at most {most:g}": most,
-        f"below {below:g}": below,
-    }
-    if math.isfinite(value) and least <= value <= most and above < value < below:
-        return
-    stated = [words for words, bound in bounds.items() if math.isfinite(bound)]
-    raise ValueError(f"{name} is {value}, but must be {' and '.join(stated) or 'finite'}")
-
-
-def check_word(name: str, word: str, words: Sequence[str]) -> None:
-    """Refuse a word that is none of ``words``.
-
-    Raises:
-        ValueError: Naming the words.
-    """
-    if word not in words:
-        raise ValueError(f"{name} is {word!r}, but must be one of {', '.join(words)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """A trained network to learn from; which one it is, and its size, is read from its file."""
-
-    weights: Path
-    """File with the weights: safetensors, or a .pth that the safe loader takes."""
-    value_range: float | None = None
-    """Largest value the network computes with, 1 or 255, where the file does not say."""
-    mean: tuple[float, float, float] | None = None
-    """RGB mean in [0, 1] that the network subtracts, where the file does not say."""
-    residual_scale: float | None = None
-    """Factor of each residual block, where the file does not say."""
-
-    def __post_init__(self) -> None:
-        """Check what the types do not say."""
-        if self.value_range is not None:
-            check("value_range", self.value_range, above=0)
-        if self.mean is not None:
-            for value in self.mean:
-                check("mean", value, least=0, most=1)
-        if self.residual_scale is not None:
-            check("residual_scale", self.residual_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +190,11 @@ class Evaluation:
     """Steps between validations and saves."""
     images: int = 0
     """Images used of each set, evenly spaced; 0 for all."""
+    metrics: tuple[str, ...] = ()
+    """What is measured beside PSNR-Y, SSIM-Y, PSNR-RGB and agreement, such as niqe."""
+    best: str = "psnr_y"
+    """What chooses the best student on the first set: any metric; agreement takes the one that is
+    nearest to the teacher, as for teachers that are GANs."""
     log_every: int = 100
     """Steps between lines of the log."""
     save_minutes: float = 15.0
@@ -254,6 +202,9 @@ class Evaluation:
     teacher_images: int = 5
     """Images on which the teacher has to beat bicubic before training starts; 0 leaves the trial
     out."""
+    teacher_measure: str = "auto"
+    """By what it has to: any metric. Auto takes psnr_y, and niqe for a teacher that loses there but
+    whose outputs look more natural and reduce to their inputs, as GANs' do."""
     samples: int = 0
     """Images of the first set of which crops are kept for the report."""
     tensorboard: bool = False
@@ -265,6 +216,9 @@ class Evaluation:
         check("images", self.images, least=0)
         check("log_every", self.log_every, least=1)
         check("teacher_images", self.teacher_images, least=0)
+        find((*self.metrics, self.best))
+        if self.teacher_measure != "auto":
+            find((self.teacher_measure,))
         check("samples", self.samples, least=0)
         check("save_minutes", self.save_minutes, above=0)
 
@@ -278,7 +232,7 @@ class Experiment:
     data: Data
     """Training images."""
     teacher: Teacher | None = None
-    """The network it learns from; none for methods that need none."""
+    """What it learns from; none for methods that need none."""
     method: Method = field(default_factory=Scratch)
     """How it learns."""
     optimization: Optimization = field(default_factory=Optimization)
@@ -292,7 +246,7 @@ class Experiment:
         """Check what crosses the parts."""
         if self.teacher is None and needs_teacher(self.method, self.student.scale):
             raise ValueError(
-                f"the method {self.method.name} needs a teacher: name its file (teacher.weights)"
+                f"the method {self.method.name} needs a teacher: name its file (--teacher FILE)"
             )
         if self.data.batch % self.optimization.accumulate:
             raise ValueError(
@@ -335,7 +289,7 @@ class Experiment:
         return replace(
             self,
             data=data,
-            teacher=self.teacher and replace(self.teacher, weights=find(self.teacher.weights)),
+            teacher=self.teacher and self.teacher.relocated(find),
             optimization=replace(self.optimization, warm_start=warm_start and find(warm_start)),
             teacher_cache=replace(self.teacher_cache, folder=find(self.teacher_cache.folder)),
             evaluation=replace(self.evaluation, sets=tuple(map(find, self.evaluation.sets))),
@@ -347,7 +301,7 @@ class Experiment:
         return [
             f"{key} was {before.get(key)}, is {after.get(key)}"
             for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key) and not key.startswith(_MAY_CHANGE)
+            if before.get(key) != after.get(key) and not _may_change(key)
         ]
 
 
@@ -359,6 +313,10 @@ _MAY_CHANGE = (
     "data.packs",
     "data.resident",
     "teacher.weights",
+    "teacher.code",
+    "teacher.file",
+    "teacher.folder",
+    "teacher.validation",
     "optimization.warm_start",
     "optimization.compile",
     "optimization.cuda_graphs",
@@ -367,6 +325,11 @@ _MAY_CHANGE = (
 )
 """What may differ when a run is resumed: it has no influence on the weights, or a digest in the
 checkpoint says whether it is the same."""
+
+
+def _may_change(key: str) -> bool:
+    """Whether a field may differ; what has chosen the best student so far may not."""
+    return key.startswith(_MAY_CHANGE) and key != "evaluation.best"
 
 
 def _flat(experiment: Experiment) -> dict[str, object]:

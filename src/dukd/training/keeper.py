@@ -125,9 +125,9 @@ class Keeper:
         with self._as_written():
             record = training.validation.record(state.step, state.averaged, training.teacher)
         self.log.write(record)
-        psnr = record["sets"][training.validation.first]["psnr_y"]
-        if psnr > state.best:
-            state.best, state.best_step = psnr, state.step
+        score = training.validation.score(record["sets"])
+        if score is not None and score > state.best:
+            state.best, state.best_step = score, state.step
             self._write_best()
 
     def _write_best(self) -> None:

@@ -67,6 +67,8 @@ class Objective:
         """
         cache, experiment = self.cache, self.experiment
         if cache is None:
+            if self.share.stored is not None:
+                raise ValueError("the teacher's outputs are images: nothing is computed")
             raise ValueError(
                 "this experiment keeps no teacher outputs: it needs a teacher, a data.period above "
                 "0, and the cache on"
@@ -117,8 +119,12 @@ class Objective:
         return [] if self.cache is None else self.cache.notes()
 
 
-def replaying(objective: Objective, teacher_sha256: str) -> list[str]:
+def replaying(objective: Objective, identity: str) -> list[str]:
     """Put a cache before the teacher of an objective, where batches come again.
+
+    Args:
+        objective: What gives the losses.
+        identity: What the teacher's outputs follow from: its digest, and what was said of it.
 
     Returns:
         What the log should say of it.
@@ -137,9 +143,9 @@ def replaying(objective: Objective, teacher_sha256: str) -> list[str]:
             f"{method.label} compares features, which do not flip with an image: the student sees "
             "batches that come again as they are"
         )
-    if teacher is None:
+    if teacher is None or share.stored is not None:
         return notes
-    source, limit = _source(experiment, share, teacher_sha256), wanted.limit_gb * 1e9
+    source, limit = _source(experiment, share, identity), wanted.limit_gb * 1e9
     objective.cache = TeacherOutputCache(wanted.folder, source, teacher, limit=limit)
     for views in looks:
         if shown := [view for view in views if view.taught]:
@@ -161,16 +167,13 @@ def _ends(experiment: Experiment) -> tuple[int, int]:
 
 def _batch(part: MicroBatch) -> Batch:
     """A micro-batch as methods take it, every time with the same draws."""
-    return Batch(part.lr, part.hr, part.draws.method.clone_state(), part.step)
+    return Batch(part.lr, part.hr, part.draws.method.clone_state(), part.step, part.sr)
 
 
-def _source(experiment: Experiment, share: Share, teacher_sha256: str) -> Source:
-    data, optimization, teacher = experiment.data, experiment.optimization, experiment.teacher
-    how = ""
-    if teacher is not None:
-        how = f" {teacher.value_range} {teacher.mean} {teacher.residual_scale}"
+def _source(experiment: Experiment, share: Share, teacher: str) -> Source:
+    data, optimization = experiment.data, experiment.optimization
     return Source(
-        teacher=teacher_sha256 + how,
+        teacher=teacher,
         data=share.patches.digest,
         scale=experiment.student.scale,
         patch=data.patch,

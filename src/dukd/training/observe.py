@@ -94,6 +94,8 @@ def taught(
     shown = [view for view in views if view.taught]
     if not shown:
         return []
+    if batch.sr is not None:
+        return [_stored(method, view, batch, teacher) for view in shown]
     if teacher is None:
         raise ValueError(
             f"{method.label} compares view {shown[0].name} with a teacher, but there is none: give "
@@ -112,6 +114,23 @@ def taught(
 
     kept = replay.cache.outputs(replay.place, shown, first, live, following=replay.following)
     return [Output(sr, features, teacher) for sr, features in kept]
+
+
+def is_input(view: View, batch: Batch) -> bool:
+    """Whether a view is the training inputs themselves."""
+    image = view.image
+    return image is batch.lr or (image.shape == batch.lr.shape and torch.equal(image, batch.lr))
+
+
+def _stored(method: Method, view: View, batch: Batch, teacher: nn.Module | None) -> Output:
+    """The output that comes with the batch."""
+    assert batch.sr is not None
+    if view.depths or not is_input(view, batch):
+        raise ValueError(
+            f"{method.label} shows the teacher {view.name}, but only its outputs for the training "
+            "inputs are stored: take a method that compares those alone, such as logits"
+        )
+    return Output(batch.sr, [], nn.Identity() if teacher is None else teacher)
 
 
 def outputs(

@@ -10,6 +10,7 @@ import torch
 
 from dukd._version import __version__
 from dukd.core.files import sha256
+from dukd.networks.reduced import HOW
 from dukd.training.assemble import Training
 from dukd.training.experiment import Experiment
 
@@ -40,10 +41,17 @@ def facts(training: Training, directory: Path) -> dict[str, object]:
         "data_images": len(pack),
         "lr_source": training.share.patches.lr_source,
         "teacher_sha256": training.teacher_sha256,
+        "teacher_reduced": _reduced(training),
         "warm_start_sha256": warm_start_sha256(experiment),
         "student_parameters": student.parameter_count(),
         "teacher_parameters": None if teacher is None else teacher.parameter_count(),
     }
+
+
+def _reduced(training: Training) -> str | None:
+    """How the teacher's outputs come to the student's scale; None where they have it."""
+    ours, theirs = training.experiment.student.scale, training.teacher_scale
+    return None if theirs in {None, ours} else f"x{theirs} to x{ours} by {HOW}"
 
 
 def warm_start_sha256(experiment: Experiment) -> str | None:

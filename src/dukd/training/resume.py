@@ -85,12 +85,13 @@ def recall_best(training: Training, run: Run) -> bool:
     Returns:
         Whether the step of the checkpoint was validated.
     """
-    state, first = training.state, next(iter(training.validation.sets), "")
+    state, validation = training.state, training.validation
     for record in reversed(log.read(run.log_file).records):
         if record.get("kind") == "validation" and record.get("step") == state.step:
-            sets = cast("dict[str, dict[str, Any]]", record["sets"])
-            if first in sets and (psnr := float(sets[first]["psnr_y"])) > state.best:
-                state.best, state.best_step = psnr, state.step
+            sets = cast("dict[str, dict[str, float]]", record["sets"])
+            score = validation.score(sets) if validation.sets else None
+            if score is not None and score > state.best:
+                state.best, state.best_step = score, state.step
             return True
     return False
 
@@ -118,7 +119,7 @@ def _facts_of_a_start(training: Training, run: Run) -> dict[str, object]:
 
 
 def _check_digests(training: Training, known: dict[str, object], run: Run, step: int) -> None:
-    names = {"data_digest": "the training images", "teacher_sha256": "the teacher's file"}
+    names = {"data_digest": "the training images", "teacher_sha256": "the teacher"}
     for name, ours in digests(training).items():
         if (before := str(known.get(name))) != ours:
             raise CheckpointError(

@@ -10,6 +10,7 @@ from dukd.core.distributed import World
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
 from dukd.images.convert import from_levels
+from dukd.networks.reduced import reduced
 from dukd.training.experiment import Experiment, Optimization
 from dukd.training.schedule import Draws, draws
 
@@ -27,6 +28,8 @@ class MicroBatch(NamedTuple):
     """Steps done."""
     number: int
     """Its own among all of the batch, over all ranks."""
+    sr: Tensor | None = None
+    """The teacher's outputs for ``lr``, where they were made before."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Share:
     """Where batches are cut: on the device if it holds all images."""
     channels_last: bool
     """The memory format of images."""
+    stored: Patches | None = None
+    """The teacher's outputs where they were made before, as the high resolution of patches."""
 
     @property
     def parts(self) -> int:
@@ -62,8 +67,17 @@ class Share:
         numbers = range(parts * rank, parts * (rank + 1))
         drawn = draws(seed, step, period, numbers, parts * size)
         lr, hr = self.images(lr), self.images(hr)
-        chunks = zip(lr.chunk(parts), hr.chunk(parts), drawn, numbers, strict=True)
-        return [MicroBatch(x, y, draw, step, number) for x, y, draw, number in chunks]
+        sr = self._stored(step, rank, size)
+        theirs = [None] * parts if sr is None else sr.chunk(parts)
+        chunks = zip(lr.chunk(parts), hr.chunk(parts), drawn, numbers, theirs, strict=True)
+        return [MicroBatch(x, y, draw, step, number, z) for x, y, draw, number, z in chunks]
+
+    def _stored(self, step: int, rank: int, size: int) -> Tensor | None:
+        """The teacher's outputs for a share of a batch, at the student's scale."""
+        if self.stored is None:
+            return None
+        sr = self.images(self.stored.batch(step, rank, size)[1].to(self.world.device))
+        return reduced(sr, self.stored.pack.scale, self.patches.pack.scale)
 
     def first(self) -> MicroBatch:
         """Micro-batch 0 of batch 0, on any rank."""
@@ -71,7 +85,8 @@ class Share:
         optimization, period = self.experiment.optimization, self.experiment.data.period
         (draw,) = draws(optimization.seed, 0, period, (0,), total)
         lr, hr = (x.to(self.world.device) for x in self.patches.batch(0, 0, total))
-        return MicroBatch(self.images(lr), self.images(hr), draw, 0, 0)
+        sr = self._stored(0, 0, total)
+        return MicroBatch(self.images(lr), self.images(hr), draw, 0, 0, sr)
 
     def images(self, patches: Tensor) -> Tensor:
         """Uint8 patches as networks take them: float32 in [0, 1]."""

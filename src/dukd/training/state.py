@@ -27,7 +27,8 @@ class State:
     step: int = 0
     """Optimizer steps done."""
     best: float = -math.inf
-    """Best PSNR of the luma on the first validation set so far, in dB."""
+    """Best value on the first validation set so far, by what chooses; negated where less is
+    better."""
     best_step: int | None = None
     """The step after which it was measured."""
     seconds: float = 0.0

@@ -1,9 +1,11 @@
 """Judge networks while they train: on small sets, often."""
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -13,14 +15,16 @@ from dukd import images
 from dukd.core.files import Progress, silent
 from dukd.core.text import shown
 from dukd.data.pairs import Pair, Pairs, PairsError, load
-from dukd.evaluation import metrics
+from dukd.evaluation import ready
+from dukd.evaluation.metrics import SSIMY, Metric, find, measure
 from dukd.evaluation.output import output
 from dukd.evaluation.sets import open_sets
 from dukd.images.convert import Pixels, from_tensor, to_tensor
 from dukd.networks.base import Network
 from dukd.training.experiment import Evaluation
 
-_SSIM_WINDOW = 11
+ALWAYS = ("psnr_y", "ssim_y", "psnr_rgb", "agreement")
+"""Metrics of every validation; agreement where there is a teacher."""
 _MANY = 20
 """Images from which on decoding them takes long enough to be shown."""
 
@@ -41,6 +45,12 @@ class Validation:
     scale: int
     device: torch.device
     sets: dict[str, Pairs]
+    metrics: tuple[Metric, ...]
+    """What is measured."""
+    best: Metric
+    """What chooses the best student, on the first set."""
+    given: dict[tuple[str, str], Pixels] = field(default_factory=dict[tuple[str, str], Pixels])
+    """The teacher's outputs where they were made before, by set and image."""
     _outputs: dict[tuple[str, str], Pixels] = field(default_factory=dict[tuple[str, str], Pixels])
 
     @staticmethod
@@ -59,18 +69,47 @@ class Validation:
             raise error.with_hint(
                 "name the folders that judge the student with --evaluation.sets"
             ) from None
-        check_images(sets, scale, progress)
-        return Validation(scale, device, sets)
+        metrics = find((*ALWAYS, *evaluation.metrics, evaluation.best))
+        check_images(sets, scale, progress, tuple(metrics.values()))
+        return Validation(scale, device, sets, tuple(metrics.values()), metrics[evaluation.best])
+
+    def take_outputs(self, folder: Path) -> None:
+        """Take the teacher's outputs from a folder, or from one in it for each set.
+
+        Raises:
+            ValueError: If one is missing, or of another size; all missing ones are named.
+        """
+        alone = len(self.sets) == 1
+        for name, pairs in self.sets.items():
+            here = folder if alone and not (folder / name).is_dir() else folder / name
+            if not here.is_dir() and name != self.first:
+                continue
+            found = ready.find(here, [pair.name for pair in pairs], self.scale)
+            for pair in pairs:
+                size = (pair.height * self.scale, pair.width * self.scale)
+                self.given[name, pair.name] = ready.read(found[pair.name], *size)
+
+    def score(self, sets: Mapping[str, Mapping[str, float]]) -> float | None:
+        """How good a student is by what chooses the best, larger is better; None if not known."""
+        value = sets.get(self.first, {}).get(self.best.name)
+        if value is None or math.isnan(value):
+            return None
+        return value if self.best.better == "higher" else -value
 
     def measure(self, network: Network, teacher: Network | None) -> dict[str, dict[str, float]]:
-        """Mean PSNR and SSIM of the luma, PSNR of RGB, agreement with the teacher, per set."""
+        """The mean of every metric over the images of each set, by its name.
+
+        A metric that cannot judge an image of a set has none there; agreement only where the
+        teacher can be run, or its outputs are stored.
+        """
         results: dict[str, dict[str, float]] = {}
         for name, pairs in self.sets.items():
             gathered: dict[str, list[float]] = {}
             for pair in pairs:
                 for key, value in self._measure(network, teacher, name, pair).items():
                     gathered.setdefault(key, []).append(value)
-            results[name] = {key: float(np.mean(values)) for key, values in gathered.items()}
+            means = {key: float(np.mean(values)) for key, values in gathered.items()}
+            results[name] = {key: value for key, value in means.items() if not math.isnan(value)}
         return results
 
     @property
@@ -98,28 +137,28 @@ class Validation:
         there = self.device.type == "cuda"
         sr, _ = output(network, lr, device=self.device, stay=there)
         truth = to_tensor(hr).to(sr.device)
-        values = {
-            "psnr_y": metrics.psnr_y(sr, truth, border=self.scale).item(),
-            "ssim_y": metrics.ssim_y(sr, truth, border=self.scale).item(),
-            "psnr_rgb": metrics.psnr_rgb(sr, truth, border=self.scale).item(),
-        }
-        if teacher is not None:
-            key = (name, pair.name)
-            if key not in self._outputs:
-                self._outputs[key] = from_tensor(output(teacher, lr, device=self.device)[0])
-            theirs = to_tensor(self._outputs[key]).to(sr.device)
-            values["agreement"] = metrics.agreement(sr, theirs, border=self.scale).item()
-        return values
+        key = (name, pair.name)
+        if teacher is not None and key not in self._outputs:
+            self._outputs[key] = from_tensor(output(teacher, lr, device=self.device)[0])
+        kept = self.given.get(key) if teacher is None else self._outputs[key]
+        theirs = None if kept is None else to_tensor(kept).to(sr.device)
+        return measure(self.metrics, sr, truth=truth, teacher=theirs, border=self.scale)
 
 
-def check_images(sets: Mapping[str, Pairs], scale: int, progress: Progress = silent) -> None:
+def check_images(
+    sets: Mapping[str, Pairs],
+    scale: int,
+    progress: Progress = silent,
+    metrics: Sequence[Metric] = (SSIMY(),),
+) -> None:
     """Decode every image once, so that no validation finds a bad one after hours of training.
 
     Raises:
         PairsError: If one cannot be read, or is too small to be compared; all of them are named.
     """
     problems: list[str] = []
-    least = _SSIM_WINDOW + 2 * scale
+    strictest = max(metrics, key=lambda metric: metric.least)
+    least = strictest.least + 2 * scale
     total = sum(map(len, sets.values()))
     for done, pair in enumerate(chain.from_iterable(sets.values())):
         if total >= _MANY:
@@ -127,8 +166,8 @@ def check_images(sets: Mapping[str, Pairs], scale: int, progress: Progress = sil
         width, height = pair.width * scale, pair.height * scale
         if min(width, height) < least:
             problems.append(
-                f"{shown(pair.hr)} has {width} x {height} pixels, but SSIM needs {least} a side at "
-                f"x{scale}"
+                f"{shown(pair.hr)} has {width} x {height} pixels, but {strictest.title} needs "
+                f"{least} a side at x{scale}"
             )
         for path in (pair.hr, pair.lr) if pair.lr else (pair.hr,):
             try:

@@ -1,0 +1,40 @@
+"""Numbers and words of an experiment, refused where they lie outside their range."""
+
+import math
+from collections.abc import Sequence
+
+
+def check(
+    name: str,
+    value: float,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse a number that is infinite, no number, or outside its range.
+
+    Raises:
+        ValueError: Naming the number, its value and the range.
+    """
+    bounds = {
+        f"at least {least:g}": least,
+        f"above {above:g}": above,
+        f"at most {most:g}": most,
+        f"below {below:g}": below,
+    }
+    if math.isfinite(value) and least <= value <= most and above < value < below:
+        return
+    stated = [words for words, bound in bounds.items() if math.isfinite(bound)]
+    raise ValueError(f"{name} is {value}, but must be {' and '.join(stated) or 'finite'}")
+
+
+def check_word(name: str, word: str, words: Sequence[str]) -> None:
+    """Refuse a word that is none of ``words``.
+
+    Raises:
+        ValueError: Naming the words.
+    """
+    if word not in words:
+        raise ValueError(f"{name} is {word!r}, but must be one of {', '.join(words)}")
