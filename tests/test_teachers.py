@@ -322,7 +322,7 @@ def test_a_larger_teacher_is_reduced(folder: Path, tmp_path: Path) -> None:
     ("teacher", "student", "sentence"),
     [
         (2, 4, "enlarges x2, but the student x4: what a teacher does not show cannot be imitated"),
-        (3, 2, "enlarges x3, which is no multiple of the student's x2"),
+        (3, 2, "enlarges x3, which the student's x2 does not divide"),
     ],
 )
 def test_scales_that_make_no_sense_together(teacher: int, student: int, sentence: str) -> None:

@@ -180,11 +180,7 @@ class Patches:
         _cut(truth, within, p, s, hr)
 
     def of(self, pack: Pack) -> "Patches":
-        """The same patches of another pack: equal places, equal flips.
-
-        Args:
-            pack: Of images whose low-resolution sizes are those of this one's, in order; its scale
-                may differ.
+        """The same patches, at equal places under equal flips, of a pack of equal lr sizes.
 
         Raises:
             ValueError: If their sizes differ.

@@ -44,7 +44,7 @@ class Reduced(Network):
             scale: The scale that is wanted.
 
         Raises:
-            ValueError: If the network's scale is no multiple of it.
+            ValueError: If it does not divide the network's scale.
         """
         check_reducible(network.config.describe(), network.scale, scale)
         # A pixel of the reduced image reaches two pixels of it in each direction.
@@ -89,6 +89,6 @@ def check_reducible(what: str, scale: int, wanted: int) -> None:
         )
     if scale % wanted:
         raise ValueError(
-            f"{what} enlarges x{scale}, which is no multiple of the student's x{wanted}: take a "
+            f"{what} enlarges x{scale}, which the student's x{wanted} does not divide: take a "
             f"teacher of x{wanted} or a multiple of it"
         )

@@ -93,22 +93,14 @@ def assemble(
     judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
     validation = Validation.open(judged, experiment.student.scale, world.device, progress)
     networks = _networks(experiment)
-    notes = [*networks.notes, *experiment.method.notes()]
     with world.leader_first():
         patches = _patches(experiment, progress, prepared=not world.leads)
-        stored = _stored(experiment, networks, patches, progress, prepared=not world.leads)
-    if stored is not None:
-        networks = networks._replace(teacher_sha256=stored.digest, scale=stored.pack.scale)
-        notes += _about_stored(experiment, stored, patches)
+        networks, stored = _with_stored(experiment, networks, patches, progress, world)
+    notes = [*networks.notes, *experiment.method.notes()]
     channels_last = _place(networks, optimization, world.device)
     notes += quantizing.calibrated(networks.student, experiment, patches)
     student, teacher, distiller = networks.student, networks.teacher, networks.distiller
-    _prepare_judging(experiment, validation, teacher)
-    if teacher is not None and experiment.evaluation.teacher_images and validation.sets:
-        judged = experiment.evaluation
-        notes.append(
-            try_teacher(teacher, validation, judged.teacher_images, judged.teacher_measure)
-        )
+    notes += _prepare_judging(experiment, validation, teacher)
     state = State.begin(student, distiller.state, optimization)
     source = patches.near(world.device, data.resident)
     if isinstance(source, Resident):
@@ -117,10 +109,7 @@ def assemble(
     share = Share(experiment, world, patches, source, channels_last, stored)
     objective = Objective(experiment, distiller, share)
     notes.extend(replaying(objective, networks.teacher_sha256 + networks.said))
-    if optimization.compile:
-        for network in (student, networks.lowered):
-            if network is not None:
-                compiled(network, graphs=optimization.cuda_graphs)
+    _compile(networks, optimization)
     return Training(
         experiment=experiment,
         world=world,
@@ -138,18 +127,23 @@ def assemble(
 
 def _prepare_judging(
     experiment: Experiment, validation: Validation, teacher: Network | None
-) -> None:
-    """Take outputs that were made before, and refuse to choose by a teacher that is not there."""
-    described = experiment.teacher
+) -> list[str]:
+    """Try the teacher, take outputs that were made before, and see that what chooses is there."""
+    described, judged = experiment.teacher, experiment.evaluation
+    if not validation.sets:
+        return []
     where = described.validation if isinstance(described, Outputs) else None
-    if where is not None and validation.sets:
+    if where is not None:
         validation.take_outputs(where)
-    if validation.sets and validation.best.reference == "teacher" and not (teacher or where):
+    if validation.best.reference == "teacher" and not (teacher or where):
         raise ValueError(
             f"evaluation.best is {validation.best.name}, but there is no teacher whose outputs for "
             "the images that judge are known: leave it at psnr_y, or, of a folder of outputs, name "
             "those too (--teacher.validation)"
         )
+    if teacher is None or not judged.teacher_images:
+        return []
+    return [try_teacher(teacher, validation, judged.teacher_images, judged.teacher_measure)]
 
 
 class _Networks(NamedTuple):
@@ -192,6 +186,12 @@ def _networks(experiment: Experiment) -> _Networks:
     return _Networks(student, teacher, digest, said, scale, shown, distiller, notes)
 
 
+def _compile(networks: _Networks, optimization: Optimization) -> None:
+    for network in (networks.student, networks.lowered) if optimization.compile else ():
+        if network is not None:
+            compiled(network, graphs=optimization.cuda_graphs)
+
+
 def _place(networks: _Networks, optimization: Optimization, device: torch.device) -> bool:
     """Lay the networks out and move them; the memory format of images comes back."""
     decided = memory_format(optimization, device)
@@ -221,32 +221,31 @@ def _teacher(experiment: Experiment, notes: list[str]) -> Opened | None:
     return opened
 
 
-def _stored(
+def _with_stored(
     experiment: Experiment,
     networks: _Networks,
     patches: Patches,
     progress: Progress,
-    *,
-    prepared: bool,
-) -> Patches | None:
-    """The teacher's outputs for the training images, where they were made before."""
+    world: World,
+) -> tuple[_Networks, Patches | None]:
+    """The networks, and the teacher's outputs for the training images if they were made before."""
     teacher = experiment.teacher
     if teacher is None or networks.scale is None:
-        return None
-    stored = teacher.made(patches, experiment.data.packs, progress, prepared=prepared)
-    if stored is not None:
-        check_reducible(teacher.place, stored.pack.scale, experiment.student.scale)
-    return stored
-
-
-def _about_stored(experiment: Experiment, stored: Patches, patches: Patches) -> list[str]:
-    assert experiment.teacher is not None
-    scale, wanted = stored.pack.scale, patches.pack.scale
+        return networks, None
+    stored = teacher.made(patches, experiment.data.packs, progress, prepared=not world.leads)
+    if stored is None:
+        return networks, None
+    scale, wanted = stored.pack.scale, experiment.student.scale
+    check_reducible(teacher.place, scale, wanted)
     reduced = "" if scale == wanted else f", reduced from x{scale} to x{wanted} by {HOW}"
-    return [
+    note = (
         f"the teacher's outputs for {len(stored.pack)} training images are those in "
-        f"{experiment.teacher.place}{reduced}; it sees nothing else"
-    ]
+        f"{teacher.place}{reduced}; it sees nothing else"
+    )
+    known = networks._replace(
+        teacher_sha256=stored.digest, scale=scale, notes=[*networks.notes, note]
+    )
+    return known, stored
 
 
 def _patches(experiment: Experiment, progress: Progress, *, prepared: bool) -> Patches:

@@ -188,8 +188,8 @@ def _sizes(found: dict[str, Path], records: Sequence[Record]) -> tuple[int | Non
         scale = head.width // record.width
         if scale < 1 or (head.width, head.height) != (record.width * scale, record.height * scale):
             problems.append(
-                f"{shown(found[record.name])}: {head.width} x {head.height} pixels, which is no "
-                f"whole multiple of its input's {record.width} x {record.height}"
+                f"{shown(found[record.name])}: {head.width} x {head.height} pixels, but its "
+                f"input has {record.width} x {record.height}, which does not divide it evenly"
             )
             continue
         scales[record.name] = scale

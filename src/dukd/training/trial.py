@@ -147,8 +147,8 @@ def _more_natural(
 
 _RETURNS = 22.0
 """dB between a reduced output and its input from which a network was read rightly. Measured on a
-picture of RealSR and on Set5's butterfly: Real-ESRGAN x4plus 30.7 and 27.8, general-x4v3 28.2 and
-23.4; the latter with a range of 255 for 1 at most 21.0."""
+photograph of RealSR and on Set5's butterfly: Real-ESRGAN x4plus 30.7 and 27.8, general-x4v3 28.2
+and 23.4; the latter with a range of 255 for 1 at most 21.0."""
 _MORE_NATURAL = 0.5
 """NIQE by which outputs have to be better than bicubic's: x4plus is so by 4 on RealSR."""
 _JUDGED = 288
