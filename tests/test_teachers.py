@@ -14,6 +14,7 @@ import dukd
 import tiny_runs
 from dukd import images
 from dukd.cli.program import parse, run
+from dukd.cli.train import Train
 from dukd.core.config import ConfigError
 from dukd.core.distributed import World
 from dukd.images.convert import from_tensor, to_tensor
@@ -343,12 +344,14 @@ def test_one_option_names_any_teacher(folder: Path) -> None:
         "r",
     ]
 
-    command = parse("train", arguments)
+    assert named_by(arguments) == Module(code=code, arguments=("gain=2",))
+    assert named_by(["tiny-x2-dukd", "--teacher=gan.pth"]) == File(weights=Path("gan.pth"))
 
-    experiment = getattr(command, "experiment")  # noqa: B009  of a command whose type is the cli's
-    assert experiment.teacher == Module(code=code, arguments=("gain=2",))
-    file = getattr(parse("train", ["tiny-x2-dukd", "--teacher=gan.pth"]), "experiment")  # noqa: B009
-    assert file.teacher == File(weights=Path("gan.pth"))
+
+def named_by(arguments: list[str]) -> Teacher | None:
+    command = parse("train", arguments)
+    assert isinstance(command, Train)
+    return command.experiment.teacher
 
 
 def refused(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
