@@ -14,7 +14,8 @@ from dukd.methods.late import Late
 from dukd.methods.part import Part
 from dukd.methods.upcycling import Upcycling
 from dukd.recipes.protocol import DATASETS, WEIGHTS
-from dukd.training.experiment import Experiment, Teacher
+from dukd.training.experiment import Experiment
+from dukd.training.teachers import File
 
 _TAG = re.compile(r"(?P<family>.+)-x(?P<scale>\d+)-real-(?P<method>.+)")
 _TEACHERS = {2: "RealESRGAN_x2plus.pth", 4: "RealESRGAN_x4plus.pth"}
@@ -40,7 +41,7 @@ def for_real(experiment: Experiment) -> Experiment:
             f"Real-ESRGAN's teachers are for x2 and x4, but got x{scale}: take another teacher "
             "with --teacher.weights, and --data.degradation real-esrgan"
         )
-    teacher = Teacher(weights=WEIGHTS / _TEACHERS[scale])
+    teacher = File(weights=WEIGHTS / _TEACHERS[scale])
     return replace(
         experiment,
         teacher=None if experiment.teacher is None else teacher,
