@@ -19,12 +19,10 @@ from typing_extensions import override
 
 from dukd._version import __version__
 from dukd.deploy import qdq
-from dukd.deploy.runtime import SIZES, ExportError, Runtime, Size, Verified
+from dukd.deploy.runtime import SIZES, ExportError, Runtime, Size
 from dukd.networks import Network, Staged
-from dukd.networks.quantize.integer import IntegerReference
 from dukd.networks.quantized import Quantized
 from dukd.networks.session import Session
-from dukd.networks.upscaler import Upscaler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +31,8 @@ class ONNX(Runtime):
 
     name: ClassVar[str] = "onnx"
     suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
+    integers: ClassVar[bool] = True
+    nearly: ClassVar[bool] = True
 
     half: bool = False
     """Whether the graph computes in float16; networks that overflow there are refused."""
@@ -64,19 +64,10 @@ class ONNX(Runtime):
         return 1e-2 if self.half else 1e-4
 
     @override
-    def reference(self, network: Network) -> Upscaler:
-        """A quantized network is compared with integers: simulated ones round otherwise."""
-        return IntegerReference(network) if isinstance(network, Quantized) else network
-
-    @override
-    def accepts(self, verified: Verified, network: Network) -> bool:
-        if isinstance(network, Quantized):  # a level that rounds otherwise spreads from there
-            return verified.psnr >= qdq.LEAST_PSNR
-        return super().accepts(verified, network)
-
-    @override
     def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
         qdq.check_exportable(network)
+        if self.half and isinstance(network, Quantized):
+            raise ExportError("integers and float16 do not mix: leave --half out")
         if self.half and not network.fp16_safe:
             raise ExportError(f"{network.name} overflows in float16: leave --half out")
         onnx, _ = packages()

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from dukd.deploy.onnx import ONNX
 from dukd.deploy.runtime import ExportError, Runtime
-from dukd.networks import Network
+from dukd.networks import Network, Quantized
 from dukd.networks.upscaler import UpscalerError
 
 _HINT = "INFERENCE_PRECISION_HINT"
@@ -29,6 +29,8 @@ class OpenVINO(Runtime):
 
     name: ClassVar[str] = "openvino"
     suffixes: ClassVar[tuple[str, ...]] = (".xml",)
+    integers: ClassVar[bool] = True
+    nearly: ClassVar[bool] = True
 
     half: bool = False
     """Whether weights are stored in float16; they are computed with as ``precision`` says."""
@@ -50,6 +52,11 @@ class OpenVINO(Runtime):
     @override
     def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
         openvino = _package()
+        if isinstance(network, Quantized) and (self.half or self.precision != "float32"):
+            raise ExportError(
+                "integers and 16-bit floats do not mix: leave --half and --precision out, or "
+                "export the float student"
+            )
         with TemporaryDirectory() as folder:
             graph = Path(folder) / "graph.onnx"
             ONNX().export(network, graph, properties)

@@ -17,9 +17,6 @@ from dukd.networks.quantized import QuantizedConfig
 
 Array = NDArray[Any]
 
-LEAST_PSNR = 50.0
-"""PSNR in dB of a graph against the integers' reference; one whose sums overflow has 30."""
-
 
 def check_exportable(network: Network) -> None:
     """Refuse a quantized network whose integers ONNX does not have.

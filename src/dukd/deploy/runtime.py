@@ -24,6 +24,8 @@ from dukd.core.files import Progress, silent
 from dukd.core.registry import known
 from dukd.networks import Network
 from dukd.networks.files import weights
+from dukd.networks.quantize.integer import IntegerReference
+from dukd.networks.quantized import Quantized
 from dukd.networks.upscaler import Upscaler
 
 Size = tuple[int, int, int]
@@ -32,6 +34,10 @@ Size = tuple[int, int, int]
 SIZES: tuple[Size, ...] = ((1, 24, 40), (1, 17, 23), (2, 33, 19), (1, 5, 3), (1, 64, 48))
 """Where an export is compared: on the networks' grids and off them, a batch, a tiny image, a larger
 one."""
+
+
+LEAST_PSNR = 50.0
+"""PSNR in dB of a runtime's integers against the reference's; of sums that overflow it is 30."""
 
 
 class ExportError(ValueError):
@@ -78,6 +84,12 @@ class Runtime(ABC):
     """Name on the command line."""
     suffixes: ClassVar[tuple[str, ...]]
     """Endings of its files; a file's ending finds its runtime."""
+    integers: ClassVar[bool] = False
+    """Whether it writes quantized networks; others are refused before anything is tried."""
+
+    nearly: ClassVar[bool] = False
+    """Whether it computes the integers of quantized networks itself, and so may round a half
+    otherwise."""
 
     @property
     def form(self) -> str:
@@ -95,12 +107,15 @@ class Runtime(ABC):
         return 1e-4
 
     def reference(self, network: Network) -> Upscaler:
-        """What an export of a network is compared with."""
+        """What an export of a network is compared with: of a quantized one, its integers."""
+        if self.nearly and isinstance(network, Quantized):
+            return IntegerReference(network)
         return network
 
     def accepts(self, verified: "Verified", network: Network) -> bool:
         """Whether an export is as close to its reference as it should be."""
-        del network
+        if self.nearly and isinstance(network, Quantized):
+            return verified.psnr >= LEAST_PSNR
         return verified.largest <= self.tolerance
 
     @abstractmethod
@@ -190,6 +205,12 @@ def export(
     runtime = runtime or runtime_of(path)
     if path.suffix.lower() not in runtime.suffixes:
         raise ExportError(f"{path}: {runtime.name} writes {' or '.join(runtime.suffixes)}")
+    if isinstance(network, Quantized) and not runtime.integers:
+        ours = sorted(name for name, kind in known(Runtime).items() if kind.integers)
+        raise ExportError(
+            f"{runtime.name} gets no quantized network from dukd: export it for "
+            f"{' or '.join(ours)}, or its float self for {runtime.name}"
+        )
     plain = copy.deepcopy(network).cpu().float().frozen()
     verified = None
     with TemporaryDirectory(prefix="dukd-") as folder:
@@ -215,10 +236,16 @@ def export(
 def _refuse(runtime: Runtime, verified: Verified, network: Network) -> None:
     if runtime.accepts(verified, network):
         return
+    allowed = f"at most {runtime.tolerance:g} is allowed"
+    if runtime.nearly and isinstance(network, Quantized):
+        allowed = (
+            f"at least {LEAST_PSNR:g} dB are expected: this runtime, or this processor, computes "
+            "other integers than the target"
+        )
     raise ExportError(
         f"the export as {runtime.form} gives other images than the network, by "
-        f"{verified.largest:.2g} where white is 1 ({verified.psnr:.1f} dB), but at most "
-        f"{runtime.tolerance:g} is allowed; nothing was written"
+        f"{verified.largest:.2g} where white is 1 ({verified.psnr:.1f} dB), but {allowed}; nothing "
+        "was written"
     )
 
 

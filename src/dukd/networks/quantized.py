@@ -95,7 +95,8 @@ class Quantized(Staged):
         # as the one inside has it
         self.channels_last = network.channels_last  # pyright: ignore[reportAttributeAccessIssue]
         self.keeps = network.keeps
-        self._reads = tail_reads(network)
+        self.reads = tail_reads(network)
+        """Numbers of the stages whose outputs the tail is given."""
         keep = config.runtime.keep if config.keep is None else config.keep
         placed = place(network, config.runtime, config.bits, keep)
         self.parts = nn.ModuleList(placed.parts)
@@ -113,7 +114,7 @@ class Quantized(Staged):
 
     @override
     def tail(self, x: Tensor, kept: Mapping[int, Tensor], lr: Tensor) -> Tensor:
-        return self.parts[-1](x, lr, [kept[number] for number in self._reads])
+        return self.parts[-1](x, lr, [kept[number] for number in self.reads])
 
     @override
     def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:
@@ -165,6 +166,12 @@ class Quantized(Staged):
         """The numbers of the network inside."""
         assert isinstance(self.config, QuantizedConfig)
         return self.config.network
+
+    @property
+    def runtime_has_integers(self) -> bool:
+        """Whether a runtime computes so; else the target is one of the literature."""
+        assert isinstance(self.config, QuantizedConfig)
+        return self.config.runtime.scheme in {"affine", "symmetric"}
 
     def describe(self) -> list[str]:
         """What is quantized and what stays float, a sentence each."""

@@ -6,6 +6,7 @@ from dukd.data.patches import Patches
 from dukd.images.convert import from_levels
 from dukd.networks.base import Network
 from dukd.networks.files import weights
+from dukd.networks.quantize.balance import balance
 from dukd.networks.quantize.calibrate import calibrate
 from dukd.networks.quantized import Quantized, QuantizedConfig
 from dukd.training.experiment import Experiment
@@ -35,7 +36,9 @@ _PATCHES = 64
 
 
 def calibrated(student: Network, experiment: Experiment, patches: Patches) -> list[str]:
-    """Set the ranges of a quantized student, unless it brings its own.
+    """Balance a student that starts from its float self, and set its ranges.
+
+    One that was quantized before brings its own.
 
     Returns:
         What is quantized, and what should be known of the ranges; nothing for a float student.
@@ -48,4 +51,5 @@ def calibrated(student: Network, experiment: Experiment, patches: Patches) -> li
     device = next(student.parameters()).device
     batches = range(-(-_PATCHES // experiment.data.batch))
     images = [from_levels(patches.batch(k)[0].to(device)) for k in batches]
-    return [*student.describe(), *calibrate(student, images)]
+    balanced = [] if start is None else balance(student, images)  # random weights need none
+    return [*student.describe(), *balanced, *calibrate(student, images)]
