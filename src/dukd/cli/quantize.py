@@ -13,6 +13,7 @@ from dukd.data.pairs import find_pairs
 from dukd.deploy.quantize import Options, losses, middles, quantize
 from dukd.evaluation.candidates import weights_of
 from dukd.networks.files import weights
+from dukd.runs import quantized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Quantize(Options):
     count: int = 16
     """Images used of each folder, evenly spaced; of each its middle."""
     sensitivity: bool = False
-    """Whether the loss of every layer by itself is listed too."""
+    """Whether the loss of every layer by itself is listed too; of a run, dukd report draws it."""
     value_range: float | None = None
     """Largest value the network computes with, 1 or 255, where the file does not say."""
     mean: tuple[float, float, float] | None = None
@@ -69,14 +70,25 @@ class Quantize(Options):
         for choice, psnr in result.psnr.items():
             rows.append((choice, f"{psnr:.3f}", f"{psnr - result.float_psnr:+.3f}"))
         table(("ranges", "PSNR-Y dB", "loss dB"), rows, right=True)
-        if self.sensitivity:
+        by_layer = losses(result, judged) if self.sensitivity else {}
+        if by_layer:
             say("")
-            by_layer = losses(result, judged).items()
             table(
                 ("layer", "loss dB by itself"),
-                ((name, f"{loss:+.3f}") for name, loss in by_layer),
+                ((name, f"{loss:+.3f}") for name, loss in by_layer.items()),
                 right=True,
             )
         weights.write(self.out, result.network, metadata={"ranges": result.choice})
         say(f"wrote {shown(self.out)}: {network.name} x{network.scale}, ranges by {result.choice}")
+        if self.student.is_dir():
+            noted = quantized.write(
+                self.student,
+                target=self.target,
+                bits=self.bits,
+                images=f"{len(judged)} middles of {(self.valid or self.images).name}",
+                float_psnr=result.float_psnr,
+                psnr=result.psnr,
+                layers=by_layer,
+            )
+            say(f"wrote {shown(noted)}, which dukd report shows")
         return 0

@@ -31,7 +31,6 @@ class ONNX(Runtime):
 
     name: ClassVar[str] = "onnx"
     suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
-    integers: ClassVar[bool] = True
     nearly: ClassVar[bool] = True
 
     half: bool = False

@@ -29,7 +29,6 @@ class OpenVINO(Runtime):
 
     name: ClassVar[str] = "openvino"
     suffixes: ClassVar[tuple[str, ...]] = (".xml",)
-    integers: ClassVar[bool] = True
     nearly: ClassVar[bool] = True
 
     half: bool = False

@@ -84,8 +84,6 @@ class Runtime(ABC):
     """Name on the command line."""
     suffixes: ClassVar[tuple[str, ...]]
     """Endings of its files; a file's ending finds its runtime."""
-    integers: ClassVar[bool] = False
-    """Whether it writes quantized networks; others are refused before anything is tried."""
 
     nearly: ClassVar[bool] = False
     """Whether it computes the integers of quantized networks itself, and so may round a half
@@ -205,12 +203,6 @@ def export(
     runtime = runtime or runtime_of(path)
     if path.suffix.lower() not in runtime.suffixes:
         raise ExportError(f"{path}: {runtime.name} writes {' or '.join(runtime.suffixes)}")
-    if isinstance(network, Quantized) and not runtime.integers:
-        ours = sorted(name for name, kind in known(Runtime).items() if kind.integers)
-        raise ExportError(
-            f"{runtime.name} gets no quantized network from dukd: export it for "
-            f"{' or '.join(ours)}, or its float self for {runtime.name}"
-        )
     plain = copy.deepcopy(network).cpu().float().frozen()
     verified = None
     with TemporaryDirectory(prefix="dukd-") as folder:

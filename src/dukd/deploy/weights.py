@@ -21,7 +21,6 @@ class Weights(Runtime):
 
     name: ClassVar[str] = "weights"
     suffixes: ClassVar[tuple[str, ...]] = (".safetensors", ".pth", ".pt")
-    integers: ClassVar[bool] = True
 
     layout: str = "auto"
     """Whose names the tensors get, such as basicsr or official; auto is dukd's own for

@@ -14,7 +14,7 @@ from typing import cast
 from dukd.core import files
 from dukd.core.text import compact, elapsed, percent, signed
 from dukd.evaluation.table import Column, Row, Table, decimals
-from dukd.runs import charts, curves, samples
+from dukd.runs import charts, curves, quantized, samples
 from dukd.runs.compare import DEFINITION, GAIN, GAP_CLOSED, tabulate
 from dukd.runs.summary import EVALUATION, Summary, read_all
 
@@ -49,7 +49,13 @@ class Section:
 Extra = Callable[[Sequence[Summary]], "Section | None"]
 """What makes a section of runs; None where they hold nothing of its kind."""
 
-EXTRAS: list[Extra] = []
+
+def _in_few_bits(summaries: Sequence[Summary]) -> Section | None:
+    html = quantized.section(summaries)
+    return Section("In few bits, without training", html) if html else None
+
+
+EXTRAS: list[Extra] = [_in_few_bits]
 """Sections that every page has below the curves, where the runs hold something for them."""
 
 

@@ -61,9 +61,7 @@ def lengthen(space: Space, factors: Tensor) -> None:
         conv.weight.div_(factors.to(conv.weight)[None, :, None, None])
 
 
-def _factors(
-    network: Quantized, free: Sequence[Space], images: Sequence[Tensor]
-) -> list[Tensor]:
+def _factors(network: Quantized, free: Sequence[Space], images: Sequence[Tensor]) -> list[Tensor]:
     """Factors of the channels of every space, after which all reach as far.
 
     Several maps of a space count as much as rounding them is felt in the output.

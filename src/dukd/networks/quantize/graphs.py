@@ -112,6 +112,15 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return m in self.opaque or super().is_leaf_module(m, module_qualified_name)
 
+    @override
+    def call_module(
+        self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A stage may be a row of modules that are registered elsewhere: those are followed."""
+        if isinstance(m, nn.Sequential) and m not in set(self.root.modules()):
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
 
 class _Whole(nn.Module):
     def __init__(self, network: Staged) -> None:

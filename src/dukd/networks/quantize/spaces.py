@@ -6,7 +6,6 @@ rectifier only the lengths of the axes are free.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import fx, nn
 
@@ -39,28 +38,48 @@ class Space:
         return self.readers[0].in_channels if self.readers else 0
 
 
-class _Sets:
-    """Disjoint sets of nodes."""
+@dataclass
+class _Walk:
+    """Nodes in disjoint sets, as they are found."""
 
-    def __init__(self) -> None:
-        self.above: dict[_Node, _Node] = {}
-        self.fixed: set[_Node] = set()
-        self.rectified: set[_Node] = set()
+    above: dict[_Node, _Node] = field(default_factory=dict[_Node, _Node])
+    fixed: set[_Node] = field(default_factory=set[_Node])
+    rectified: set[_Node] = field(default_factory=set[_Node])
+    writers: list[tuple[_Node, nn.Conv2d]] = field(default_factory=list[tuple[_Node, nn.Conv2d]])
+    readers: list[tuple[_Node, nn.Conv2d]] = field(default_factory=list[tuple[_Node, nn.Conv2d]])
 
     def find(self, node: _Node) -> _Node:
+        """What stands for the node's set."""
         while (above := self.above.get(node, node)) != node:
             node = above
         return node
 
     def tie(self, *nodes: _Node) -> None:
+        """Join the sets of some nodes."""
         first, *others = (self.find(node) for node in nodes)
         for other in others:
             self.above[other] = first
 
+    def operation(self, part: Part, node: fx.Node, here: _Node, sources: list[_Node]) -> None:
+        """See what a node does to channels."""
+        module = part.module(node)
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            self.writers.append((here, module))
+            self.readers.append((sources[0], module))
+        elif isinstance(module, AnyQuantizer) or part.is_shape(node) or part.is_scaling(node):
+            self.tie(here, sources[0])
+        elif part.is_sum(node):
+            self.tie(here, *sources)
+        elif part.is_relu(node) or part.is_activation(node):
+            self.tie(here, sources[0])
+            self.rectified.add(here)
+        else:
+            self.fixed |= {here, *sources}
+
 
 def spaces(network: Quantized) -> list[Space]:
     """The spaces of a network that can be rewritten and in which something is rounded."""
-    sets, writers, readers = _Sets(), list[tuple[_Node, Any]](), list[tuple[_Node, Any]]()
+    walk = _Walk()
     before: list[_Node] = []
     for number, module in enumerate(network.parts):
         assert isinstance(module, fx.GraphModule)
@@ -68,33 +87,18 @@ def spaces(network: Quantized) -> list[Space]:
         for node in module.graph.nodes:
             here = (number, node.name)
             sources = [(number, source.name) for source in node.all_input_nodes]
-            found = part.module(node)
-            if isinstance(found, nn.Conv2d):
-                if found.groups == 1:
-                    writers.append((here, found))
-                    readers.append((sources[0], found))
-                else:
-                    sets.fixed |= {here, sources[0]}
-            elif node.op == "placeholder":
-                if node.target == "x":
-                    sets.tie(before[-1], here)
-                elif node.target == "lr":
-                    sets.fixed.add(here)
-            elif node.op == "output":
+            if node.op == "output":
                 before.append(sources[0])
+            elif node.op == "placeholder" and node.target == "x":
+                walk.tie(before[-1], here)
+            elif node.op == "placeholder":
+                walk.fixed.add(here)
             elif (kept := _kept(node)) is not None:
-                sets.tie(before[network.reads[kept]], here)
-            elif isinstance(found, AnyQuantizer) or part.is_shape(node) or part.is_scaling(node):
-                sets.tie(sources[0], here)
-            elif part.is_sum(node):
-                sets.tie(here, *sources)
-            elif part.is_relu(node) or part.is_activation(node):
-                sets.tie(sources[0], here)
-                sets.rectified.add(here)
+                walk.tie(before[network.reads[kept]], here)
             else:
-                sets.fixed |= {here, *sources}
-    sets.fixed.add(before[-1])
-    return _gathered(network, sets, writers, readers)
+                walk.operation(part, node, here, sources)
+    walk.fixed.add(before[-1])
+    return _gathered(network, walk)
 
 
 def _kept(node: fx.Node) -> int | None:
@@ -106,26 +110,21 @@ def _kept(node: fx.Node) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _gathered(
-    network: Quantized,
-    sets: _Sets,
-    writers: list[tuple[_Node, nn.Conv2d]],
-    readers: list[tuple[_Node, nn.Conv2d]],
-) -> list[Space]:
+def _gathered(network: Quantized, walk: _Walk) -> list[Space]:
     found: dict[_Node, Space] = {}
-    for node, conv in writers:
-        found.setdefault(sets.find(node), Space()).writers.append(conv)
-    for node, conv in readers:
-        found.setdefault(sets.find(node), Space()).readers.append(conv)
-    for node in sets.fixed:
-        found.setdefault(sets.find(node), Space()).fixed = True
-    for node in sets.rectified:
-        found.setdefault(sets.find(node), Space()).linear = False
+    for node, conv in walk.writers:
+        found.setdefault(walk.find(node), Space()).writers.append(conv)
+    for node, conv in walk.readers:
+        found.setdefault(walk.find(node), Space()).readers.append(conv)
+    for node in walk.fixed:
+        found.setdefault(walk.find(node), Space()).fixed = True
+    for node in walk.rectified:
+        found.setdefault(walk.find(node), Space()).linear = False
     for site in network.sites:
         module = network.parts[site.part]
         assert isinstance(module, fx.GraphModule)
         name = next(n.name for n in module.graph.nodes if n.target == site.module)
-        found.setdefault(sets.find((site.part, name)), Space()).sites.append(site)
+        found.setdefault(walk.find((site.part, name)), Space()).sites.append(site)
     return [s for s in found.values() if _free(s)]
 
 
