@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dukd import images
+from dukd.cli.program import run
+from dukd.deploy.onnx import Session
 from dukd.deploy.openvino import OpenVINO
 from dukd.deploy.runtime import ExportError, export
 from dukd.networks import (
@@ -19,6 +22,7 @@ from dukd.networks import (
 )
 from dukd.networks.quantize.balance import balance, lengthen
 from dukd.networks.quantize.calibrate import calibrate, in_float
+from dukd.networks.quantize.integer import integer_forward
 from dukd.networks.quantize.spaces import Space, spaces
 from dukd.networks.span import SPANConfig
 from dukd.runs import quantized
@@ -139,7 +143,9 @@ def test_the_literature_and_dead_maps_stay_as_they_are() -> None:
     (said,) = balance(made, [photograph()])
     assert "have the same range now" in said
     assert all(torch.isfinite(p).all() for p in made.parameters())
-    assert made.convolution("body.0.conv1").bias.tolist() == [-1] * 8  # pyright: ignore[reportOptionalMemberAccess]
+    bias = made.convolution("body.0.conv1").bias
+    assert bias is not None
+    assert bias.tolist() == [-1] * 8
 
 
 # OpenVINO
@@ -168,9 +174,9 @@ def run_directory(folder: Path) -> Path:
 
 
 def test_the_page_draws_what_each_layer_loses(tmp_path: Path) -> None:
-    run = run_directory(tmp_path / "run")
+    folder = run_directory(tmp_path / "run")
     quantized.write(
-        run,
+        folder,
         target="openvino",
         bits=8,
         images="4 middles of <Set5>",
@@ -178,14 +184,62 @@ def test_the_page_draws_what_each_layer_loses(tmp_path: Path) -> None:
         psnr={"min-max": 37.25},
         layers={"conv_first": -0.125},
     )
-    html = report([run], tmp_path / "a.html").read_text()
+    html = report([folder], tmp_path / "a.html").read_text()
     for text in ("In few bits", "37.250", "\u22120.250", "&lt;Set5&gt;", "\u22120.125 dB"):
         assert text in html
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"psnr": 3}', json.dumps({"float": "x"}), "NaN"])
 def test_a_damaged_file_is_named_and_the_page_is_made(tmp_path: Path, text: str) -> None:
-    run = run_directory(tmp_path / "run")
-    (run / "quantized-openvino-8.json").write_text(text)
-    html = report([run], tmp_path / "a.html").read_text()
+    folder = run_directory(tmp_path / "run")
+    (folder / "quantized-openvino-8.json").write_text(text)
+    html = report([folder], tmp_path / "a.html").read_text()
     assert "quantized-openvino-8.json is damaged" in html
+
+
+# A Compact, and the commands
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_a_compact_is_exact_in_onnxruntime(tmp_path: Path, target: str) -> None:
+    """Its slopes are learned and its enlarged input is added in float."""
+    pytest.importorskip("onnxruntime", reason="needs dukd[onnx]")
+    made = as_quantized(CompactConfig(scale=2, width=8, blocks=2).build(), target=target)
+    assert len(made.convolutions) == 4
+    assert made.quantized == (made.convolutions[1:3] if target == "openvino" else made.convolutions)
+    balance(made, [photograph(2)])
+    calibrate(made, [photograph(4)], "min-max")
+    done = export(made, tmp_path / "student.onnx")
+    lr = photograph(2, 40, 33)
+    levels = (Session(done.path)(lr) - integer_forward(made, lr)).abs() * 255
+    assert levels.max() < 1.01
+    if target == "onnxruntime":
+        assert (levels > 0.5).float().mean() <= 1e-4
+
+
+def test_a_quantized_student_is_used_like_any_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs dukd[onnx]")
+    folder, trained = tmp_path / "photos", tmp_path / "run"
+    for k in range(2):
+        pixels = torch.rand(12, 12, 3).repeat_interleave(4, 0).repeat_interleave(4, 1)
+        made = pixels.mul(255).to(torch.uint8).numpy()
+        images.write(folder / f"{k}.png", images.Image(pixels=made))
+    steps = ["--optimization.steps", "2", "--data.batch", "2", "--data.patch", "12"]
+    data = ["--data.train", str(folder), "--data.packs", str(tmp_path)]
+    judged = ["--evaluation.sets", str(folder), "--evaluation.every", "2", "--device", "cpu"]
+    start = ["train", "tiny-x2-scratch-int8", *data, *steps, *judged, "--out", str(trained)]
+    assert run(start) == 0
+    assert run(["info", str(trained)]) == 0
+    assert run(["info", str(trained / "student.safetensors")]) == 0
+    assert "in 8 bits for openvino" in capsys.readouterr().out
+    assert run(["evaluate", str(trained), "--sets", str(folder), "--device", "cpu"]) == 0
+    assert run(["export", str(trained), "-o", str(tmp_path / "a.onnx")]) == 0
+    for student, out in ((trained, "a"), (tmp_path / "a.onnx", "b")):
+        command = ["upscale", "--model", str(student), str(folder), "-o", str(tmp_path / out)]
+        assert run([*command, "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert run(["export", str(trained), "-o", str(tmp_path / "b.onnx"), "--half"]) == 2
+    assert "integers and float16 do not mix" in capsys.readouterr().err
+    assert not (tmp_path / "b.onnx").exists()
