@@ -18,7 +18,6 @@ from dukd.networks.quantized import QuantizedConfig
 Array = NDArray[Any]
 
 
-
 def check_exportable(network: Network) -> None:
     """Refuse a quantized network whose integers ONNX does not have.
 
