@@ -1,0 +1,208 @@
+"""Studies: what their cells are, where they stand, and what is held against what."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dukd.cli.program import run as main
+from dukd.core.config import ConfigError
+from dukd.networks import EDSRConfig
+from dukd.networks.files import weights
+from dukd.recipes import recipe
+from dukd.recipes.study import Study, Variant, changed
+from dukd.recipes.study_tables import differences, interval, write_tables
+from dukd.recipes.studying import Standing, described, plan, run_cell, standing
+
+SMALL = [
+    "student.width=4",
+    "student.blocks=1",
+    "optimization.steps=2",
+    "data.patch=8",
+    "data.batch=2",
+    "data.workers=0",
+    "evaluation.sets=[]",
+    "evaluation.teacher_images=0",
+]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("desk")
+    rng = np.random.default_rng(0)
+    for part, count in (("images", 2), ("test", 1)):
+        (folder / part).mkdir()
+        for i in range(count):
+            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8).repeat(2, 0).repeat(2, 1)
+            Image.fromarray(pixels).save(folder / part / f"{i}.png")
+    torch.manual_seed(0)
+    weights.write(folder / "t.safetensors", EDSRConfig(scale=2, width=4, blocks=1).build())
+    content = {
+        "recipes": ["plain-small-x2"],
+        "methods": ["scratch", "logits"],
+        "seeds": [1, 2],
+        "sets": [str(folder / "test")],
+        "options": [
+            *SMALL,
+            f"data.train={folder / 'images'}",
+            f"data.packs={folder / 'packs'}",
+            f"teacher.weights={folder / 't.safetensors'}",
+        ],
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return folder
+
+
+def test_cells_are_every_recipe_method_and_seed_seed_by_seed():
+    study = Study(
+        recipes=("plain-x2", "plain-small-x2"),
+        methods=("scratch", "dukd"),
+        variants=(Variant(name="strong", method="logits", options=("method.imitation=3",)),),
+        seeds=(5, 6),
+        options=("optimization.steps=7",),
+    )
+    cells = study.cells()
+    assert [c.name for c in cells[:3]] == [
+        "plain-x2-scratch-seed5",
+        "plain-x2-dukd-seed5",
+        "plain-x2-strong-seed5",
+    ]
+    assert len(cells) == 2 * 3 * 2
+    assert {c.experiment.optimization.seed for c in cells[:6]} == {5}
+    assert {c.experiment.optimization.steps for c in cells} == {7}
+    assert cells[2].experiment.method.imitation == 3
+
+
+def test_an_option_is_typed_and_a_part_that_is_not_there_is_passed_over():
+    made = recipe("small-x2-scratch").make()
+    other = changed(made, ["optimization.learning_rate=1e-4", "teacher.weights=t.pth"])
+    assert other.optimization.learning_rate == 1e-4
+    assert other.teacher is None
+    dukd = changed(recipe("small-x2-dukd").make(), ["method.consistency=0"])
+    assert dukd.method.consistency == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("optimization.stepz=3", "did you mean steps"),
+        ("optimisation.steps=3", "there is no optimisation; did you mean optimization"),
+        ("optimization.steps", "has no value"),
+        ("optimization.steps=many", "must be a whole number"),
+        ("data.degradation.sinc=1", "degradation is 'bicubic', which has no sinc"),
+        ("optimization.steps=[", "is no YAML"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(option, words):
+    with pytest.raises(ValueError, match=words):
+        changed(recipe("small-x2-scratch").make(), [option])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("recipes: [a-x2]\nmethods: []", "at least one"),
+        ("recipes: [a-x2, a-x2]\nmethods: [logits]", "named once"),
+        ("recipes: [a-x2]\nvariants: [{name: a/b, method: logits}]", "cannot name a folder"),
+        ("recipes: [a-x2]\nmethod: [logits]", "did you mean methods"),
+    ],
+)
+def test_a_study_that_is_none_is_refused(tmp_path, content, words):
+    (tmp_path / "s.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=words):
+        Study.from_file(tmp_path / "s.yaml")
+
+
+def test_the_interval_of_two_values_by_hand():
+    """Mean 0.2, deviation 0.1414, half 12.706 x 0.1 = 1.2706."""
+    assert interval([0.1, 0.3]) == pytest.approx((-1.0706, 1.4706))
+    assert interval([0.1]) is None
+
+
+def test_a_plan_counts_what_is_left_with_the_price_of_each_step(desk):
+    cells = Study.from_file(desk / "study.yaml").cells()
+    options = ["optimization.steps=100", "data.period=10"]
+    again = [type(c)(c.recipe, c.method, c.seed, changed(c.experiment, options)) for c in cells[:2]]
+    standings = [Standing(again[0], "planned"), Standing(again[1], "begun", step=40)]
+    asked = []
+
+    def price(cell):
+        asked.append(cell.method)
+        return (1.0, 0.1)
+
+    made = plan(standings, price, evaluation=2.0)
+    assert made.seconds[again[0].name] == pytest.approx(10 * 1.0 + 90 * 0.1 + 2)
+    assert made.seconds[again[1].name] == pytest.approx(60 * 0.1 + 2)
+    assert asked == ["scratch", "logits"]
+    assert made.energy(watts=10) == pytest.approx(made.total * 10 / 3.6e6)
+
+
+def test_a_study_is_run_stopped_continued_and_ends_in_tables(desk, tmp_path):
+    study, out = Study.from_file(desk / "study.yaml"), tmp_path / "out"
+    assert described(standing(study, out)) == "4 cells: 4 planned"
+    cells = study.cells()
+    for cell in cells[:3]:
+        run_cell(study, cell, out)
+    assert [s.stage for s in standing(study, out)] == ["measured"] * 3 + ["planned"]
+    before = (out / cells[0].name / "student.safetensors").stat().st_mtime_ns
+    for cell in cells:
+        run_cell(study, cell, out)
+    assert (out / cells[0].name / "student.safetensors").stat().st_mtime_ns == before
+
+    standings = standing(study, out)
+    assert all(s.stage == "measured" and s.seconds > 0 and s.step == 2 for s in standings)
+    written, problems = write_tables(study, out, standings)
+    assert not problems
+    assert [p.name for p in written] == ["study.md", "plain-small-x2.html"]
+    text = (out / "study.md").read_text(encoding="utf-8")
+    assert "4 cells: 4 measured" in text
+    assert "± " in text
+
+    held = differences(study, out, "plain-small-x2", standings)
+    (row,) = held.rows
+    figures = {}
+    for cell in cells:
+        content = json.loads((out / cell.name / "evaluation.json").read_text(encoding="utf-8"))
+        (student,) = [r for r in content["rows"] if r["model"] == "student"]
+        figures[cell.method, cell.seed] = student["sets"]["test"]["psnr_y"]
+    wanted = [figures["scratch", s] - figures["logits", s] for s in (1, 2)]
+    assert row.label == "scratch"
+    assert row.value("mean") == pytest.approx(np.mean(wanted), abs=1e-6)
+    assert row.sets["test"]["difference"].deviation == pytest.approx(
+        np.std(wanted, ddof=1), abs=1e-6
+    )
+
+
+def test_a_cell_that_fails_is_listed_and_tried_again(desk, tmp_path):
+    study, out = Study.from_file(desk / "study.yaml"), tmp_path / "out"
+    good = study.cells()[0]
+    options = [f"data.train={tmp_path / 'none'}"]
+    bad = type(good)(good.recipe, good.method, good.seed, changed(good.experiment, options))
+    with pytest.raises(ValueError, match="none"):
+        run_cell(study, bad, out)
+    first = standing(study, out)[0]
+    assert first.stage == "failed"
+    assert "none" in first.problem
+    run_cell(study, good, out)
+    assert standing(study, out)[0].stage == "measured"
+
+
+def test_the_command_plans_prints_arrays_and_runs_cells(desk, tmp_path, capsys):
+    out = tmp_path / "out"
+    common = ["study", str(desk / "study.yaml"), "--out", str(out)]
+    assert main([*common, "--slurm"]) == 0
+    assert "--array 0-3" in (shown := capsys.readouterr().out)
+    assert "--cell $SLURM_ARRAY_TASK_ID" in shown
+    assert main([*common, "--plan", "--workers", "2"]) == 0
+    assert "kWh" in capsys.readouterr().out
+    assert main([*common, "--cell", "9"]) != 0
+    assert "from 0 to 3" in capsys.readouterr().err
+    for k in range(3):
+        assert main([*common, "--cell", str(k)]) == 0
+    assert main(common) == 0  # the last one, in a process of its own
+    assert "4 measured" in (out / "study.md").read_text(encoding="utf-8")
+    assert not math.isnan(standing(Study.from_file(desk / "study.yaml"), out)[3].seconds)
