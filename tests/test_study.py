@@ -162,6 +162,10 @@ def test_a_study_is_run_stopped_continued_and_ends_in_tables(desk, tmp_path):
     assert "4 cells: 4 measured" in text
     assert "± " in text
 
+    assert len(list((out / "teachers").rglob("test/0.png"))) == 1  # once for both of its cells
+    assert "| teacher |" in text
+    assert "agreement" in text
+
     held = differences(study, out, "plain-small-x2", standings)
     (row,) = held.rows
     figures = {}

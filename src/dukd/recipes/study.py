@@ -55,6 +55,10 @@ class Study:
     """Seeds of each; they share first weights and batches between methods."""
     sets: tuple[Path, ...] = ()
     """Folders that students are measured on when they are trained."""
+    metrics: tuple[str, ...] = ()
+    """What is measured, such as psnr_y and niqe; what papers print if left out."""
+    border: int | None = None
+    """Pixels left out on every side; as many as the scale if left out, 0 for the real world."""
     options: tuple[str, ...] = ()
     """Changes of every experiment, as ``name=value``."""
     against: str = "logits"
@@ -71,6 +75,8 @@ class Study:
                 raise ValueError(
                     f"{variant.name!r} cannot name a folder: take letters, digits and .+-_"
                 )
+        if self.border is not None and self.border < 0:
+            raise ValueError(f"border is 0 or more, but got {self.border}")
         names = [*self.methods, *(v.name for v in self.variants)]
         for what, listed in (("methods", names), ("recipes", self.recipes), ("seeds", self.seeds)):
             if len(set(listed)) < len(listed):

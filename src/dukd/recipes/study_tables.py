@@ -8,10 +8,9 @@ from dukd.core import files
 from dukd.core.text import signed
 from dukd.evaluation.table import FORMS, Column, Row, Spread, Table
 from dukd.recipes.study import Cell, Study
-from dukd.recipes.studying import Standing, described
+from dukd.recipes.studying import Standing, described, figures_file
 from dukd.runs import results
 from dukd.runs.compare import compare
-from dukd.runs.directory import Run
 from dukd.runs.report import report
 from dukd.runs.summary import ReportError
 
@@ -54,7 +53,7 @@ def differences(study: Study, out: Path, networks: str, standings: Sequence[Stan
     figures: dict[str, dict[int, dict[str, float]]] = {}
     for s in standings:
         if s.stage == "measured" and s.cell.recipe == networks:
-            figures.setdefault(s.cell.method, {})[s.cell.seed] = _figures(out, s.cell)
+            figures.setdefault(s.cell.method, {})[s.cell.seed] = _figures(study, out, s.cell)
             seconds.setdefault(s.cell.method, []).append(s.seconds)
     base = figures.get(study.against, {})
     rows: list[Row] = []
@@ -89,8 +88,8 @@ def differences(study: Study, out: Path, networks: str, standings: Sequence[Stan
     )
 
 
-def _figures(out: Path, cell: Cell) -> dict[str, float]:
-    table = results.read(Run(out / cell.name).directory / results.file_name())
+def _figures(study: Study, out: Path, cell: Cell) -> dict[str, float]:
+    table = results.read(out / cell.name / figures_file(study, cell))
     row = next(row for row in table.rows if row.model == "student")
     found = {name: row.value("psnr_y", name) for name in row.sets}
     return {name: value for name, value in found.items() if value is not None}
@@ -118,12 +117,15 @@ def write_tables(
             parts.append(f"Not finished: {', '.join(waiting)}.\n")
         if not runs:
             continue
+        measured = figures_file(study, own[0].cell)
         try:
-            parts.append(FORMS[".md"](compare(runs)))
+            parts.append(FORMS[".md"](compare(runs, measured)))
             held = differences(study, out, networks, standings)
             if held.rows:
                 parts += [f"### Over {study.against}\n", FORMS[".md"](held)]
-            page = report(runs, out / f"{networks}.html", title=f"Study: {networks}")
+            page = report(
+                runs, out / f"{networks}.html", title=f"Study: {networks}", measured=measured
+            )
         except ReportError as error:
             problems.append(f"{networks}: {error}")
         else:

@@ -21,6 +21,7 @@ from dukd.evaluation.candidates import BICUBIC, open_all
 from dukd.evaluation.evaluate import evaluate
 from dukd.evaluation.sets import by_name
 from dukd.recipes.study import Cell, Study
+from dukd.recipes.study_teacher import teacher_on
 from dukd.runs import results
 from dukd.runs.directory import Run
 from dukd.training import loop
@@ -63,7 +64,7 @@ def _standing(study: Study, cell: Cell, out: Path, seconds: float) -> Standing:
         return Standing(cell, "failed" if problem else "planned", 0, problem, seconds)
     step, steps = max(run.steps(), default=0), cell.experiment.optimization.steps
     if step >= steps and run.student.is_file():
-        stage: Stage = "measured" if _is_measured(study, run) else "trained"
+        stage: Stage = "measured" if _is_measured(study, cell, run) else "trained"
     else:
         stage = "begun"
     problem = failed.read_text(encoding="utf-8") if failed.is_file() else ""
@@ -72,10 +73,9 @@ def _standing(study: Study, cell: Cell, out: Path, seconds: float) -> Standing:
     return Standing(cell, stage, step, "", seconds)
 
 
-def _is_measured(study: Study, run: Run) -> bool:
-    path = run.directory / results.file_name()
+def _is_measured(study: Study, cell: Cell, run: Run) -> bool:
     try:
-        table = results.read(path)
+        table = results.read(run.directory / figures_file(study, cell))
     except (results.ResultsError, OSError):
         return False
     student = next((row for row in table.rows if row.model == "student"), None)
@@ -124,7 +124,7 @@ def run_cell(
                 observe=observe,
                 progress=progress,
             )
-        if study.sets and not _is_measured(study, run):
+        if study.sets and not _is_measured(study, cell, run):
             _measure(study, cell, run, device=torch.device(device), progress=progress)
     except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
         files.write_text(failed, f"{type(error).__name__}: {error}")
@@ -141,16 +141,33 @@ def run_cell(
     return run.directory
 
 
+def figures_file(study: Study, cell: Cell) -> str:
+    """Name of the file in a run directory that holds what the study measures."""
+    own = study.border is None or study.border == cell.experiment.student.scale
+    return results.file_name(border=None if own else study.border)
+
+
 def _measure(
     study: Study, cell: Cell, run: Run, *, device: torch.device, progress: Progress
 ) -> None:
-    teacher = cell.experiment.teacher
-    found, problems = open_all([BICUBIC, run.directory], teacher and teacher.weights)
-    table = evaluate(found, by_name(study.sets), device=device, progress=progress)
-    if problems := (*problems, *table.problems):
-        raise ValueError("; ".join(problems))
-    titles = [c.title for c in found if c.run is not None and c.model == "student"]
-    results.keep_each(table, dict.fromkeys(titles, run.directory))
+    """Measure a student set by set, beside its teacher's outputs, which are made once."""
+    students, problems = open_all([BICUBIC, run.directory])
+    for name, images in by_name(study.sets).items():
+        teacher = teacher_on(
+            cell, run.directory.parent, name, images, device=device, progress=progress
+        )
+        table = evaluate(
+            [*students, *([] if teacher is None else [teacher])],
+            {name: images},
+            metrics=study.metrics,
+            border=study.border,
+            device=device,
+            progress=progress,
+        )
+        if found := (*problems, *table.problems):
+            raise ValueError("; ".join(found))
+        titles = [c.title for c in students if c.run is not None]
+        results.keep_each(table, dict.fromkeys(titles, run.directory))
 
 
 def _failure(out: Path, cell: Cell) -> Path:
