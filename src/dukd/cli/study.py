@@ -29,6 +29,7 @@ from dukd.recipes.studying import (
     standing,
 )
 from dukd.testing.price import step_seconds
+from dukd.training.teachers import File
 
 _INTERRUPTED = 75
 
@@ -167,10 +168,9 @@ class StudyOf:
 
         def price(cell: Cell) -> tuple[float, float]:
             teacher = cell.experiment.teacher
-            known = teacher if teacher and teacher.weights.is_file() else None
-            if teacher is not None and known is None:
-                known = config_of(teacher, cell.experiment.student.scale)
-            found = step_seconds(cell.experiment, known)
+            missing = isinstance(teacher, File) and not teacher.weights.exists()
+            named = config_of(teacher, cell.experiment.student.scale) if teacher else None
+            found = step_seconds(cell.experiment, named if missing else teacher)
             prices[cell.recipe, cell.method] = found
             return found
 

@@ -20,7 +20,7 @@ from dukd.training.teachers import File
 _TAG = re.compile(r"(?P<family>.+)-x(?P<scale>\d+)-real-(?P<method>.+)")
 _TEACHERS = {2: "RealESRGAN_x2plus.pth", 4: "RealESRGAN_x4plus.pth"}
 VALIDATION = DATASETS / "valid-real"
-"""Pairs made once: ``dukd degrade datasets/valid -o datasets/valid-real --preset real-esrgan``."""
+"""Pairs that judge the student: ``HR``, and ``LR`` made once from it by ``dukd degrade``."""
 
 
 def real_tag(name: str) -> str | None:
@@ -47,6 +47,9 @@ def for_real(experiment: Experiment) -> Experiment:
         teacher=None if experiment.teacher is None else teacher,
         method=degraded_views(experiment.method),
         data=replace(experiment.data, degradation=RealESRGAN()),
+        evaluation=replace(
+            experiment.evaluation, sets=(VALIDATION,), metrics=("niqe",), best="agreement"
+        ),
     )
 
 

@@ -8,12 +8,14 @@ import torch
 
 from dukd.core import files
 from dukd.core.files import Progress, silent
-from dukd.evaluation.candidates import Candidate, open_all
+from dukd.evaluation.candidates import Candidate
 from dukd.evaluation.output import output
 from dukd.evaluation.sets import open_set
 from dukd.images import Image, write
 from dukd.images.convert import from_tensor
+from dukd.networks.base import Network
 from dukd.recipes.study import Cell
+from dukd.training.teachers import Outputs, at_scale
 
 
 def teacher_on(
@@ -36,42 +38,39 @@ def teacher_on(
         progress: Told after each image.
 
     Returns:
-        What to measure; None for a cell without a teacher.
+        What to measure; None for a cell without a teacher, or one of stored outputs.
 
     Raises:
         ValueError: If the teacher or an image cannot be read.
     """
     if cell.experiment.teacher is None:
         return None
-    weights, scale = cell.experiment.teacher.weights, cell.experiment.student.scale
-    folder = out / "teachers" / f"{files.sha256(weights)[:12]}-x{scale}" / name
+    teacher, scale = cell.experiment.teacher, cell.experiment.student.scale
+    if isinstance(teacher, Outputs):
+        return None
+    opened = teacher.open(scale, _nobody)
+    folder = out / "teachers" / f"{opened.sha256[:12]}-x{scale}" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.lock(folder.parent):  # several cells may come to it at once
         if not folder.is_dir():
-            _make(weights, images, scale, folder, device=device, progress=progress)
-    return Candidate(model="teacher", label="teacher", images=folder, weights=weights)
+            network = at_scale(opened.network, scale, teacher.place).to(device)
+            _make(network, images, folder, device=device, progress=progress)
+    return Candidate(model="teacher", label="teacher", images=folder)
 
 
 def _make(
-    weights: Path,
-    images: Path,
-    scale: int,
-    folder: Path,
-    *,
-    device: torch.device,
-    progress: Progress,
+    network: Network, images: Path, folder: Path, *, device: torch.device, progress: Progress
 ) -> None:
-    (teacher,), problems = open_all([], weights)
-    if problems or teacher.upscaler is None:
-        raise ValueError("; ".join(problems) or f"{weights} holds nothing that upscales")
-    if teacher.network is not None:
-        teacher.network.to(device)
-    samples = open_set(images, scale).samples
+    samples = open_set(images, network.scale).samples
     fresh = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     for done, sample in enumerate(samples, start=1):
         lr, _ = sample.load()
-        sr, _ = output(teacher.upscaler, lr, device=device, precision=torch.float32)
+        sr, _ = output(network, lr, device=device, precision=torch.float32)
         write(fresh / f"{sample.name}.png", Image(pixels=from_tensor(sr)))
         progress(done, len(samples), f"the teacher on {sample.name}")
     fresh.rename(folder)
+
+
+def _nobody(_: str) -> None:
+    """Training said it."""

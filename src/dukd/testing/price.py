@@ -12,8 +12,9 @@ from dukd.core.distributed import World
 from dukd.networks import NetworkConfig
 from dukd.testing.speed import trial
 from dukd.training.assemble import assemble
-from dukd.training.experiment import Experiment, Teacher
+from dukd.training.experiment import Experiment
 from dukd.training.step import advance, settle
+from dukd.training.teachers import Teacher
 
 _TIMED = 3
 
