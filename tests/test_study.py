@@ -94,7 +94,7 @@ def test_an_option_is_typed_and_a_part_that_is_not_there_is_passed_over():
         ("optimization.steps", "has no value"),
         ("optimization.steps=many", "must be a whole number"),
         ("data.degradation.sinc=1", "degradation is 'bicubic', which has no sinc"),
-        ("optimization.steps=[", "is no YAML"),
+        ("optimization.steps=[", "is not YAML"),
     ],
 )
 def test_an_option_that_does_not_fit_is_named(option, words):

@@ -163,7 +163,7 @@ def changed(experiment: Experiment, options: Sequence[str]) -> Experiment:
         try:
             inside[last] = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise ValueError(f"{option!r}: {text!r} is no YAML") from None
+            raise ValueError(f"{option!r}: {text!r} is not YAML") from None
     written = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
     return Experiment.from_yaml(written, source="options")
 
