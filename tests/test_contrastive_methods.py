@@ -9,7 +9,6 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from distilling import losses_of
-from dukd.images.resize import upscale
 from dukd.methods import (
     CSD,
     DCKD,
@@ -23,7 +22,7 @@ from dukd.methods import (
     MiPKD,
     SlimmableCSD,
 )
-from dukd.methods.csd import contrast, contrast_with_others
+from dukd.methods.csd import contrast, contrast_with_others, enlarged
 from dukd.methods.dckd import code_cross_entropy
 from dukd.methods.haar import band_distance, haar
 from dukd.methods.inner import block, cascades, front
@@ -137,8 +136,8 @@ def test_negatives_are_the_enlarged_inputs_of_others() -> None:
     """Giving another image's enlargement is lying on a negative: the quotient explodes."""
     lr = torch.rand(2, 3, 16, 16)
     encoder, target = Filters(), torch.rand(2, 3, 32, 32)
-    near_negative = contrast_with_others(encoder, upscale(lr, 2).flip(0), target, lr, [1])
-    near_itself = contrast_with_others(encoder, upscale(lr, 2), target, lr, [1])
+    near_negative = contrast_with_others(encoder, enlarged(lr, 2).flip(0), target, lr, [1])
+    near_itself = contrast_with_others(encoder, enlarged(lr, 2), target, lr, [1])
 
     assert near_negative > 1000 * near_itself
 

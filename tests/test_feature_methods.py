@@ -272,7 +272,7 @@ def test_methods_are_known_and_their_abstract_part_is_not() -> None:
 
 
 @every_method
-@pytest.mark.parametrize("depths", [(), (0.5, 0.0), (1.1, 1.0)])
+@pytest.mark.parametrize("depths", [(), (0.5, -0.1), (1.1, 1.0)])
 def test_depths_are_fractions(method: FeatureMethod, depths: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="fraction"):
         replace(method, depths=depths)
@@ -751,7 +751,8 @@ def test_contrast_of_two_pairs() -> None:
     """One negative each; at temperature 1 r is 2 e / (e + 1) for alike, 2 / (e + 1) for others."""
     eye = torch.eye(2, dtype=torch.float64)
     alike, other = 2 * math.e / (math.e + 1), 2 / (math.e + 1)
-    expected = -math.log(alike / (alike + 1)) - math.log(1 - other / (other + 1))
+    one_way = -math.log(alike / (alike + 1)) - math.log(1 - other / (other + 1))
+    expected = 2 * one_way
 
     assert_close(contrast(eye, eye, temperature=1.0), torch.tensor(expected, dtype=torch.float64))
 
@@ -771,9 +772,9 @@ def test_contrast_falls_with_what_is_told_apart() -> None:
     apart = torch.eye(8, dtype=torch.float64)
     same = torch.ones(8, 8, dtype=torch.float64) / math.sqrt(8)
 
-    assert contrast(apart, apart, temperature=0.07) < 1
-    # All alike: r is 1, so log 8 for the positive and 7 log(8 / 7) for the negatives.
-    blind = math.log(8) + 7 * math.log(8 / 7)
+    assert contrast(apart, apart, temperature=0.07) < 2
+    # All alike: r is 1, so log 8 for the positive and 7 log(8 / 7) for the negatives, both ways.
+    blind = 2 * (math.log(8) + 7 * math.log(8 / 7))
     assert_close(contrast(same, same, temperature=0.07), torch.tensor(blind, dtype=torch.float64))
 
 

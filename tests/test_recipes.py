@@ -258,7 +258,10 @@ def test_small_families_are_for_a_computer_without_a_gpu(family: str) -> None:
 def test_a_plus_joins_any_method_with_upcycling() -> None:
     method = make("edsr-x4-fakd+dukd").method
 
-    assert method == DUKD(base=FAKD(), upcyclings=(ZoomIn(windows=1), ZoomOut(reconstruction=5)))
+    assert method == DUKD(
+        base=FAKD(),
+        upcyclings=(ZoomIn(imitation=0.1), ZoomOut(imitation=0.1, reconstruction=0.5)),
+    )
     assert method.label == "fakd+dukd"
     assert method_named("scratch+dukd") == DUKD(base=Scratch())
 

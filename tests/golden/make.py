@@ -1,5 +1,9 @@
 """Numbers that no refactoring may change; run on one thread, this writes ``golden.json``.
 
+    python tests/golden/make.py                     everything, anew
+    python tests/golden/make.py crd tiny-x2-fakd    these methods and recipes alone; the rest stays
+    python tests/golden/make.py --compare           everything, against the file; says what differs
+
 - The total loss, to the last bit, of every method at every scale with two seeds: plain, with the
   teacher's outputs replayed, in two micro-batches, and both; four steps each.
 - The SHA-256 of a small student's weights after 50 steps, for ten recipes.
@@ -12,7 +16,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,17 +159,39 @@ def sizes() -> dict[str, int]:
     return counted
 
 
+def computed(folder: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str, object]]:
+    """What the file holds, one by one: section, key and value."""
+    for cell in cells():
+        if wanted(cell[0]):
+            yield "losses", " ".join(map(str, cell)), totals(folder, *cell)
+    for name in RECIPES:
+        if wanted(name):
+            yield "students", name, student_of(folder, name)
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    names = [name for name in sys.argv[1:] if name != "--compare"]
+    compare = "--compare" in sys.argv
+    before = json.loads(FILE.read_text()) if names or compare else {}
+    golden = {"losses": {}, "students": {}} | before
+    differing = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
-        golden = {"arithmetic": arithmetic(), "losses": {}, "students": {}, "sizes": sizes()}
-        for cell in cells():
-            golden["losses"][" ".join(map(str, cell))] = totals(folder, *cell)
-            print(*cell, golden["losses"][" ".join(map(str, cell))][-1], file=sys.stderr)
-        for recipe_name in RECIPES:
-            golden["students"][recipe_name] = student_of(folder, recipe_name)
+        for section, key, value in computed(folder, lambda n: not names or n in names):
+            if golden[section].get(key) != value:
+                differing.append(key)
+                print(f"differs: {key}", file=sys.stderr)
+            golden[section][key] = value
+    if golden.get("sizes") != sizes():
+        differing.append("sizes")
+    print(f"{len(differing)} differ of {len(golden['losses']) + len(golden['students']) + 1}")
+    if compare:
+        sys.exit(bool(differing))
+    golden = {"arithmetic": arithmetic()} | golden | {"sizes": sizes()}
+    keys = [" ".join(map(str, cell)) for cell in cells()]
+    golden["losses"] = {key: golden["losses"][key] for key in keys if key in golden["losses"]}
     FILE.write_text(json.dumps(golden, indent=1) + "\n")
 
 

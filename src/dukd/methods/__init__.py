@@ -9,13 +9,16 @@ from dukd.methods.csd import CSD
 from dukd.methods.dckd import DCKD
 from dukd.methods.degraded import DegradedZoomIn, DegradedZoomOut
 from dukd.methods.dukd import DUKD
+from dukd.methods.eco import ECO, SelfECO
 from dukd.methods.fakd import FAKD
 from dukd.methods.fitnet import FitNet
 from dukd.methods.frequency import Frequency
 from dukd.methods.frugal import FrugalDUKD
 from dukd.methods.fsp import FSP
+from dukd.methods.hkdsr import HKDSR, HKDSRExits
 from dukd.methods.late import Late
 from dukd.methods.logits import Logits
+from dukd.methods.lowrank import LowRank
 from dukd.methods.lsfd import LSFD
 from dukd.methods.mcir import MCIR
 from dukd.methods.mipkd import MiPKD
@@ -27,6 +30,17 @@ from dukd.methods.scratch import Scratch
 from dukd.methods.slimmable import SlimmableCSD
 from dukd.methods.srkd import SRKD
 from dukd.methods.upcycling import CutBlur, Mixup, Upcycling, ZoomIn, ZoomOut
+from dukd.methods.upcycling_candidates import (
+    DetailedWindows,
+    Dim,
+    FedAgain,
+    HardWindows,
+    Itself,
+    Noisy,
+    Recolor,
+    ZoomBetween,
+    ZoomBy,
+)
 from dukd.methods.vid import VID
 
 __all__ = [
@@ -35,8 +49,10 @@ __all__ = [
     "CSD",
     "DCKD",
     "DUKD",
+    "ECO",
     "FAKD",
     "FSP",
+    "HKDSR",
     "LSFD",
     "MCIR",
     "MTKD",
@@ -50,22 +66,34 @@ __all__ = [
     "CutBlur",
     "DegradedZoomIn",
     "DegradedZoomOut",
+    "DetailedWindows",
+    "Dim",
+    "FedAgain",
     "FitNet",
     "Frequency",
     "FrugalDUKD",
+    "HKDSRExits",
+    "HardWindows",
+    "Itself",
     "Late",
     "Logits",
     "Losses",
+    "LowRank",
     "Method",
     "MiPKD",
     "Mixup",
+    "Noisy",
     "Perceptual",
+    "Recolor",
     "ReleasedDUKD",
     "Scratch",
     "Seen",
+    "SelfECO",
     "SlimmableCSD",
     "Upcycling",
     "View",
+    "ZoomBetween",
+    "ZoomBy",
     "ZoomIn",
     "ZoomOut",
     "weighted_l1",

@@ -5,10 +5,10 @@ merges views of equal size into one pass, and reads teacher outputs from the cac
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -63,12 +63,18 @@ class View:
     """``(m, 3, h', w')``: what the teacher sees; follows from the batch and its generator alone."""
     change: Invertible | None = None
     """The student sees ``change.apply(image)``, and its output is changed back."""
+    remake: Callable[[Tensor, Tensor], Tensor] | None = None
+    """Makes what the student sees in the image's place, of its size, from the image and the
+    teacher's output ``(m, 3, h' * scale, w' * scale)``; before ``change``."""
     truth: Tensor | None = None
     """``(m, 3, h' * scale, w' * scale)``, where there is a ground truth."""
     reconstruction: float = 0.0
     """Weight of the mean absolute difference to the ground truth."""
     imitation: float = 0.0
     """Weight of the mean absolute difference to the teacher's output."""
+    focus: float = 0.0
+    """How much more those images count, in this difference, that are far from the teacher's: each
+    by its own difference to this power, on average 1."""
     depths: tuple[float, ...] = ()
     """Where features of both networks are read, as fractions of their depth."""
     student_depths: tuple[float, ...] = ()
@@ -78,10 +84,15 @@ class View:
 
     def __post_init__(self) -> None:
         """Refuse what could not be compared."""
-        if self.change is not None and (self.depths or self.student_depths):
+        if (self.change or self.remake) and (self.depths or self.student_depths):
             raise ValueError(
                 f"view {self.name} is changed for the student, so its features cannot be compared: "
                 "leave depths empty"
+            )
+        if self.remake and not self.taught:
+            raise ValueError(
+                f"view {self.name} is made of the teacher's output, but is not for the teacher: "
+                "weigh its imitation, or say teacher=True"
             )
         if self.reconstruction and self.truth is None:
             raise ValueError(f"view {self.name} weighs a ground truth that it does not have")
@@ -180,6 +191,10 @@ class Method(ABC):
         """Update what ``state`` keeps, such as a slow copy of the student, after a step, from 1."""
         del student, state, step
 
+    def resumed(self) -> Self:
+        """Itself without the files that only a beginning needs, for a run that goes on."""
+        return self
+
     def notes(self) -> tuple[str, ...]:
         """Sentences that belong beside any number, such as what stands in for a missing file."""
         return ()
@@ -216,6 +231,10 @@ class Around(Method, ABC):
         self.base.after_step(student, state, step)
 
     @override
+    def resumed(self) -> Self:
+        return replace(self, base=self.base.resumed())
+
+    @override
     def notes(self) -> tuple[str, ...]:
         return self.base.notes()
 
@@ -236,8 +255,18 @@ def weighted_l1(seen: Sequence[Seen]) -> Losses:
             losses[f"{prefix}reconstruction"] = value
         if view.imitation:
             assert teacher is not None
-            losses[f"{prefix}imitation"] = view.imitation * l1_loss(student.sr, teacher.sr)
+            value = view.imitation * _difference(student.sr, teacher.sr, view.focus)
+            losses[f"{prefix}imitation"] = value
     return losses
+
+
+def _difference(ours: Tensor, theirs: Tensor, focus: float) -> Tensor:
+    """Mean absolute difference, in which images that differ more count more."""
+    if not focus:
+        return l1_loss(ours, theirs)
+    each = (ours - theirs).abs().flatten(1).mean(1)
+    weights = each.detach().clamp(min=1e-8) ** focus
+    return (each * weights / weights.mean()).mean()
 
 
 @contextmanager
@@ -276,6 +305,16 @@ def checked_views(method: Method, batch: Batch) -> list[View]:
             f"{', '.join(names)}"
         )
     return views
+
+
+def ground_truth_weight(method: Method) -> float:
+    """Weight of the ground truth on the pair: the unit in which a method's weights are counted.
+
+    1 where it has none.
+    """
+    lr, hr = torch.zeros(16, 3, 8, 8), torch.zeros(16, 3, 16, 16)
+    views = checked_views(method, Batch(lr, hr, torch.Generator()))
+    return sum(view.reconstruction for view in views if view.name == PAIR) or 1.0
 
 
 def needs_teacher(method: Method, scale: int) -> bool:

@@ -4,14 +4,15 @@ Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020, 
 Two learnt heads bring both networks' features into one space, where a critic has to tell pairs of
 the same place from pairs of different ones:
 
-    L = L_rec + w mean over places i of  [ -log h(i, i)  -  sum over j != i of log(1 - h(i, j)) ]
-    h(i, j) = r / (r + N),   r = exp(g_S(i) . g_T(j) / temperature) / its mean over all pairs,   N
-    negatives per place
+    L = L_rec + 2 w mean over places i of  [ -log h(i, i)  -  sum over j != i of log(1 - h(i, j)) ]
+    h(i, j) = r / (r + N),   r = exp(g_S(i) . g_T(j) / temperature) / Z,   N negatives per place
 
 The paper draws 16,384 negatives from a memory of the whole data set. Random crops never come twice,
-so there is nothing to remember here: the negatives are the other places of the batch, and the mean
-is the batch's, where the reference implementation keeps the first one. A place is a cell of an
-image; ``cells=1`` takes whole images, as the paper does.
+so there is nothing to remember here: the negatives are the other places of the batch. Z is the mean
+over all pairs, a constant without a gradient as in the reference implementation, which keeps the
+first batch's. The 2 is there because the student's places are told from the teacher's and the
+teacher's from the student's; within a batch both are one sum. A place is a cell of an image;
+``cells=1`` takes whole images, as the paper does.
 """
 
 import math
@@ -34,8 +35,9 @@ class CRD(FeatureMethod):
     name: ClassVar[str] = "crd"
     terms: ClassVar[tuple[str, ...]] = ("contrast",)
 
-    contrast: float = 0.1
-    """Weight of the contrastive loss, averaged over the depths."""
+    contrast: float = 0.05
+    """Weight of the contrastive losses of both directions, averaged over the depths; the paper has
+    0.8, for classification."""
     temperature: float = 0.07
     """Divisor of the cosines, above 0; the smaller, the more the nearest negatives count."""
     dimensions: int = 128
@@ -102,6 +104,8 @@ def places(features: Tensor, *, cells: int) -> Tensor:
 def contrast(ours: Tensor, theirs: Tensor, *, temperature: float) -> Tensor:
     """Noise-contrastive loss of ``m`` pairs ``(m, d)`` of length 1; other pairs serve as noise.
 
+    Both directions are added: each of ``ours`` against all of ``theirs``, and the other way round.
+
     Raises:
         ValueError: If there is only one pair, which has nothing to be told from.
     """
@@ -112,9 +116,9 @@ def contrast(ours: Tensor, theirs: Tensor, *, temperature: float) -> Tensor:
             "of either"
         )
     logits = ours @ theirs.mT / temperature
-    mean = logits.flatten().logsumexp(0) - math.log(m * m)
+    mean = logits.detach().flatten().logsumexp(0) - math.log(m * m)
     # log r - log N; then -log h = softplus(-odds) and -log(1 - h) = softplus(odds), which cannot
     # overflow.
     odds = logits - mean - math.log(m - 1)
     same = torch.eye(m, dtype=torch.bool, device=odds.device)
-    return softplus(torch.where(same, -odds, odds)).sum() / m
+    return 2 * softplus(torch.where(same, -odds, odds)).sum() / m

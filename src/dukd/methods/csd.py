@@ -6,7 +6,8 @@ IJCAI 2021, arXiv:2105.11683.
     L = w_rec |S(lr) - hr|  +  w_con sum_i w_i |f_i(S) - f_i(T)| / (sum_k |f_i(S) - f_i(n_k)| +
     1e-7)
 
-with f_i the levels of VGG19 and n_k the bicubic enlargements of other images' lr. The released code
+with f_i the levels of VGG19 and n_k the bicubic enlargements of other images' lr, by torch's kernel
+with a = -3/4 as in the authors' code. The released code
 draws the n_k from the first ten images of the batch, an image's own among them (methods.md D36);
 here it never is. The paper's teacher is the student itself with more channels: that is
 `dukd.methods.slimmable`.
@@ -19,10 +20,9 @@ from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.functional import l1_loss
+from torch.nn.functional import interpolate, l1_loss
 from typing_extensions import override
 
-from dukd.images.resize import upscale
 from dukd.methods.base import Batch, Losses, Method, Seen, View
 from dukd.networks.perceptual import LEVEL_WEIGHTS, Encoder, encoder_notes, vgg19
 
@@ -127,9 +127,17 @@ def contrast_with_others(
     """
     with torch.no_grad():
         positive = encoder(target)
-        blurred = encoder(upscale(lr, sr.shape[-1] // lr.shape[-1]))
+        blurred = encoder(enlarged(lr, sr.shape[-1] // lr.shape[-1]))
     negatives = [[f.roll(-other, 0) for other in others] for f in blurred]
     return contrast(encoder(sr), positive, negatives) * (len(others) / PAPERS_NEGATIVES)
+
+
+def enlarged(lr: Tensor, scale: int) -> Tensor:
+    """Bicubic as the authors have it: ``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``.
+
+    The kernel has a = -3/4, MATLAB's -1/2: 1.6 gray levels apart on photographs.
+    """
+    return interpolate(lr, scale_factor=scale, mode="bicubic", align_corners=False)
 
 
 def contrast(

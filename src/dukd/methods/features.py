@@ -28,13 +28,14 @@ class FeatureMethod(Logits, ABC):
     imitation: float = 0.0
     """Weight of the mean absolute difference to the teacher's output; 0 leaves it out."""
     depths: tuple[float, ...] = THIRDS
-    """Where to read both networks, as fractions of their depth, in (0, 1]."""
+    """Where to read both networks, as fractions of their depth, in [0, 1]; 0 is the first
+    convolution."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         if not self.depths:
             raise ValueError(
-                f"{self.name} reads features, but depths names none: give fractions in (0, 1]"
+                f"{self.name} reads features, but depths names none: give fractions in [0, 1]"
             )
         for depth in self.depths:
             stage_number(depth, 1)  # refuses what is not a depth

@@ -1,8 +1,8 @@
 """Frequency distillation: match wavelet bands of the output, and affinities within each band.
 
-After HKDSR (frequency-similarity matrices on a discrete wavelet transform of features) and DTKD
-(weights per band of a two-level transform, Electronics 15(10) 1986, 2026), whose definitions are
-public only in outline. The formulas here are our reading, not the authors':
+After the ideas of HKDSR (similarity on a discrete wavelet transform; its own code is
+`dukd.methods.hkdsr`) and DTKD (weights per band of a two-level transform, Electronics 15(10) 1986,
+2026). The formulas here are our reading, not the authors':
 
     L = L_rec + w_kd |S - T| + w_b  sum over bands k of |band_k(S) - band_k(T)|
       + w_s  mean over depths and bands of  mean |A(band(F_S)) - A(band(F_T))|

@@ -122,4 +122,4 @@ def cascades(
 
 
 def _number(network: Staged, depth: float) -> int:
-    return 0 if depth == 0 else stage_number(depth, len(network.stages))
+    return stage_number(depth, len(network.stages))

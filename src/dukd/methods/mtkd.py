@@ -9,10 +9,11 @@ Super-Resolution", ECCV 2024, arXiv:2404.09571. Two experiments, one after the o
     2  `MTKD` distils that ensemble, as its teacher:
            L = w_kd |S(lr) - E(lr)|  +  w_rec |S(lr) - hr|
 
-with W the mean absolute difference of every detail band of a Haar transform and of its coarsest
-approximation. The released code trains stage 1 with |.| alone (methods.md D49) and hands the
-teachers to the two stages in different orders (D48); an ensemble keeps its members sorted by name,
-so that the order is part of the network.
+with W the mean absolute difference of the details of each level of a Haar transform, one mean over
+the three bands as in the authors' code, and of the coarsest approximation. That code compares the
+approximation of one image of the batch only (methods.md D53), trains stage 1 with |.| alone (D49)
+and hands the teachers to the two stages in different orders (D48); an ensemble keeps its members
+sorted by name, so that the order is part of the network.
 """
 
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ class Aggregation(Method):
             return {}
         (pair,) = seen
         assert pair.view.truth is not None
-        bands = (1.0,) * (self.levels + 1)
+        bands = (1.0, *[1 / 3] * self.levels)  # a mean over three bands of one size
         return {"wavelet": self.wavelet * band_distance(pair.student.sr, pair.view.truth, bands)}
 
 

@@ -8,14 +8,17 @@ IJCAI 2021, arXiv:2105.11683.
 
 W has the student's architecture and ``widening`` times its channels; the first channels of each of
 its weights *are* the student's, so both losses to the ground truth move them. The other weights
-live beside the student and are thrown away at the end. In the quotient W is detached. `CSD` is the
-same loss with a frozen teacher of any sort.
+live beside the student and are thrown away at the end. In the quotient W is detached. The authors
+start from a trained wide network, whose first channels the student then is (``wide_weights``).
+`CSD` is the same loss with a frozen teacher of any sort.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, cast
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
 from torch.nn.functional import l1_loss
@@ -24,6 +27,7 @@ from typing_extensions import override
 from dukd.methods.base import Batch, Losses, Seen, View
 from dukd.methods.csd import CSD
 from dukd.networks.base import Network
+from dukd.networks.files import weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,9 @@ class SlimmableCSD(CSD):
     widening: int = 4
     """How many times the student's channels the wide network has; 4 makes the student its first
     quarter."""
+    wide_weights: Path | None = None
+    """File of a trained wide network to start from, of which the student takes the first channels;
+    without it both start from their own random weights."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
@@ -73,8 +80,15 @@ class SlimmableCSD(CSD):
     @override
     def state(self, student: nn.Module, teacher: nn.Module | None) -> nn.Module:
         made = super().state(student, teacher)
-        made.add_module("wider", Wider(student, self.widening))
+        wider = Wider(student, self.widening)
+        made.add_module("wider", wider)
+        if self.wide_weights is not None:
+            wider.begin(student, self.wide_weights)
         return made
+
+    @override
+    def resumed(self) -> Self:
+        return replace(self, wide_weights=None)
 
 
 class Wider(nn.Module):
@@ -108,6 +122,18 @@ class Wider(nn.Module):
             )
         self.network: Network = replace(cast("Any", config), width=student.width * widening).build()
 
+    @torch.no_grad()
+    def begin(self, student: nn.Module, path: Path) -> None:
+        """Start from a trained wide network: the student becomes its first channels.
+
+        Raises:
+            dukd.networks.files.weights.WeightsError: If the file holds another network.
+        """
+        trained = weights.read(path, config=self.network.config).state_dict()
+        self.network.load_state_dict(trained)
+        for name, tensor in student.named_parameters():
+            tensor.copy_(trained[name][corner(tensor)])
+
     def forward(self, student: nn.Module, lr: Tensor) -> Tensor:
         """Upscale with the wide network: ``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``."""
         weights = with_corners(
@@ -121,5 +147,10 @@ def with_corners(wide: Mapping[str, Tensor], narrow: Mapping[str, Tensor]) -> di
     made: dict[str, Tensor] = {}
     for name, tensor in wide.items():
         made[name] = tensor.clone()
-        made[name][tuple(slice(size) for size in narrow[name].shape)] = narrow[name]
+        made[name][corner(narrow[name])] = narrow[name]
     return made
+
+
+def corner(narrow: Tensor) -> tuple[slice, ...]:
+    """Where a tensor stands in a larger one: at the first elements of every dimension."""
+    return tuple(slice(size) for size in narrow.shape)

@@ -68,18 +68,19 @@ class VID(FeatureMethod):
 class Gaussian(nn.Module):
     """Predicts features with a normal distribution.
 
-    The mean comes from three 1x1 convolutions; there is one variance per channel.
+    The mean comes from three 1x1 convolutions, without biases as in the reference implementation;
+    there is one variance per channel.
     """
 
     def __init__(self, width: int, target: int) -> None:
         """Start from a variance of 5, as the reference implementation does."""
         super().__init__()
         self.mean = nn.Sequential(
-            nn.Conv2d(width, target, 1),
+            nn.Conv2d(width, target, 1, bias=False),
             nn.ReLU(),
-            nn.Conv2d(target, target, 1),
+            nn.Conv2d(target, target, 1, bias=False),
             nn.ReLU(),
-            nn.Conv2d(target, target, 1),
+            nn.Conv2d(target, target, 1, bias=False),
         )
         self.raw = nn.Parameter(
             torch.full((target,), math.log(math.expm1(_FIRST_VARIANCE - _LEAST_VARIANCE)))

@@ -11,6 +11,7 @@ from dukd.networks.compact import (
 from dukd.networks.cost import macs
 from dukd.networks.edsr import EDSR, EDSRConfig, edsr_baseline, edsr_student, edsr_teacher
 from dukd.networks.ensemble import Ensemble, EnsembleConfig, Member, gather
+from dukd.networks.exits import Exits, ExitsConfig
 from dukd.networks.opaque import Opaque
 from dukd.networks.plain import Plain, PlainConfig
 from dukd.networks.quantized import Quantized, QuantizedConfig, as_quantized
@@ -30,6 +31,8 @@ __all__ = [
     "EDSRConfig",
     "Ensemble",
     "EnsembleConfig",
+    "Exits",
+    "ExitsConfig",
     "Member",
     "Network",
     "NetworkConfig",

@@ -2,9 +2,9 @@
 
 Features are read at relative depths: in a row of ``N`` stages, depth ``d`` is the output of stage
 ``round(d * N)``, counted from 1, so that 1.0 is the last feature before upsampling and 0.5 the
-middle, whatever the architecture. `Staged` is a head, a row of stages and a tail, whose parts a
-method may run by themselves; `dukd.networks.opaque` makes a network of any module. Networks never
-write into a tensor they have handed out.
+middle, whatever the architecture; 0 is the head, what stands before the row. `Staged` is a head, a
+row of stages and a tail, whose parts a method may run by themselves; `dukd.networks.opaque` makes a
+network of any module. Networks never write into a tensor they have handed out.
 """
 
 import math
@@ -168,20 +168,20 @@ class Network(nn.Module, ABC):
 
         Args:
             lr: ``(n, 3, h, w)``, RGB in [0, 1].
-            depths: Fractions of the depth, in (0, 1].
+            depths: Fractions of the depth, in [0, 1].
 
         Returns:
             The output, with one tensor ``(n, c, h', w')`` of features per depth.
 
         Raises:
-            ValueError: If a depth lies outside (0, 1], or ``lr`` is not a batch of RGB images.
+            ValueError: If a depth lies outside [0, 1], or ``lr`` is not a batch of RGB images.
         """
 
     def width_at(self, depth: float) -> int:
         """Channels of the features at a depth; the same everywhere in networks of one width.
 
         Raises:
-            ValueError: If the depth is not in (0, 1].
+            ValueError: If the depth is not in [0, 1].
         """
         stage_number(depth, 1)
         return self.width
@@ -283,18 +283,18 @@ def check_images(lr: Tensor) -> None:
 
 
 def stage_number(depth: float, count: int) -> int:
-    """Number, from 1, of the stage at a relative depth among ``count`` stages.
+    """Number, from 1, of the stage at a relative depth among ``count`` stages; 0 is the head.
 
     Raises:
-        ValueError: If ``depth`` is not in (0, 1].
+        ValueError: If ``depth`` is not in [0, 1].
 
     Example:
-        >>> [stage_number(d, 33) for d in (1 / 3, 2 / 3, 1.0)]
-        [11, 22, 33]
+        >>> [stage_number(d, 33) for d in (0, 1 / 3, 2 / 3, 1.0)]
+        [0, 11, 22, 33]
     """
-    if not 0 < depth <= 1:
-        raise ValueError(f"a depth is a fraction in (0, 1], but got {depth}")
-    return max(1, math.floor(depth * count + 0.5))
+    if not 0 <= depth <= 1:
+        raise ValueError(f"a depth is a fraction in [0, 1], but got {depth}")
+    return max(1, math.floor(depth * count + 0.5)) if depth else 0
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

@@ -110,7 +110,12 @@ class Opaque(Network):
                 f"{name} does not say where its features are read: Opaque(module, taps=('body.3', "
                 "...)) names its submodules"
             )
-        return self.taps[stage_number(depth, len(self.taps)) - 1]
+        if not (number := stage_number(depth, len(self.taps))):
+            raise ValueError(
+                "depth 0 is the head of a network of dukd.networks; an Opaque has its taps alone: "
+                "name the first convolution as one, and read at 1 over their number"
+            )
+        return self.taps[number - 1]
 
 
 class _Caught:

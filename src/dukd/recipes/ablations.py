@@ -10,9 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from dukd.images import invertible
 from dukd.methods import (
     DUKD,
+    ECO,
+    FAKD,
+    Batch,
     CutBlur,
     FrugalDUKD,
     Late,
@@ -25,6 +30,7 @@ from dukd.methods import (
     ZoomOut,
 )
 from dukd.methods.base import needs_teacher
+from dukd.methods.upcycling_candidates import CANDIDATES
 from dukd.training.experiment import Experiment
 
 HIGH, LOW = 3.0, 1 / 3
@@ -47,19 +53,27 @@ class Ablation:
     """The method whose recipe is changed."""
     change: Change = lambda method: method
     """Makes the ablation's method of that recipe's."""
-    steps: Callable[[int], float] = lambda _: 1.0
-    """Given the scale: its steps as a share of the recipe's."""
+    steps: float = 1.0
+    """Its steps as a share of the recipe's."""
+    equal_pixels: bool = False
+    """Whether it takes as many times the steps as the family's DUKD shows a network pixels."""
     late: float = 0.0
     """Share of the steps that are made without a teacher before it; see `dukd.methods.late`."""
     period: float = 0.0
     """Share of the steps after which the same batches come again, with the teacher's outputs
     replayed; 0 for the recipe's own period."""
 
-    def of(self, experiment: Experiment) -> Experiment:
-        """Make the ablation of an experiment with ``start`` as its method."""
+    def of(self, experiment: Experiment, dukd: Method) -> Experiment:
+        """Make the ablation of an experiment with ``start`` as its method.
+
+        Args:
+            experiment: What is changed.
+            dukd: DUKD with the weights and windows of the same networks.
+        """
         method = self.change(experiment.method)
         scale, optimization = experiment.student.scale, experiment.optimization
-        steps = round(self.steps(scale) * optimization.steps)
+        times = self.steps * (shown_pixels(dukd, scale) if self.equal_pixels else 1)
+        steps = round(times * optimization.steps)
         if self.late:
             method = Late(base=method, start=round(self.late * steps))
         period = round(self.period * steps) or experiment.data.period
@@ -124,13 +138,17 @@ def _and(more: Upcycling) -> Change:
     return changed
 
 
-def _half(_: int) -> float:
-    return 0.5
+def shown_pixels(method: Method, scale: int) -> float:
+    """Pixels that a method shows a network per batch, as a multiple of lr's.
 
-
-def _pixels(scale: int) -> float:
-    """What DUKD shows a network per image: the input, a window of its size, the input reduced."""
-    return 2 + scale**-2
+    Example:
+        >>> shown_pixels(DUKD(), 2)  # the input, a window of its size, the input reduced
+        2.25
+    """
+    side = 12 * scale
+    lr, hr = torch.zeros(2, 3, side, side), torch.zeros(2, 3, side * scale, side * scale)
+    views = method.views(Batch(lr, hr, torch.Generator()))
+    return sum(view.image.numel() for view in views) / lr.numel()
 
 
 _WEIGHTS: dict[str, dict[type, tuple[str, ...]]] = {
@@ -177,16 +195,28 @@ ABLATIONS: dict[str, Ablation] = {
     "dukd-cutblur": Ablation(
         "windows that are partly blurred as a third input", change=_and(CutBlur())
     ),
+    **{
+        f"dukd-{more.name.replace('_', '-')}": Ablation(
+            f"{more.name} as a third input", change=_and(more)
+        )
+        for more in CANDIDATES
+    },
+    **{
+        f"dukd-only-{only.name.replace('_', '-')}": Ablation(
+            f"{only.name} in place of zoom in and zoom out", change=_with(upcyclings=(only,))
+        )
+        for only in (Mixup(), CutBlur(), *CANDIDATES)
+    },
     "dukd-released-equal-updates": Ablation(
         "two optimizer steps per batch as in the released code, at as many updates as others",
         ReleasedDUKD(),
-        steps=_half,
+        steps=0.5,
     ),
     "dukd-released-right-inverse": Ablation(
         "likewise, with augmentations undone in the right order",
         ReleasedDUKD(),
         change=_with(wrong_inverse=False),
-        steps=_half,
+        steps=0.5,
     ),
     "dukd-released-one-step": Ablation(
         "the released code with one optimizer step on the sum",
@@ -200,6 +230,21 @@ ABLATIONS: dict[str, Ablation] = {
         FrugalDUKD(),
         period=TENTH,
     ),
+    "eco-hr-only": Ablation(
+        "the teacher's output in early targets, and lr as the input",
+        ECO(),
+        change=_with(mode="hr_only"),
+    ),
+    "fakd-he": Ablation(
+        "EDSR of 32 blocks read where He et al. read it, after 10 and 21 of them",
+        FAKD(),
+        change=_with(depths=(10 / 33, 21 / 33, 1.0)),
+    ),
+    "fakd-four": Ablation(
+        "features behind the first convolution as well, as in DUKD's copy of FAKD",
+        FAKD(),
+        change=_with(depths=(0.0, 1 / 3, 2 / 3, 1.0)),
+    ),
     "logits-replayed": Ablation(
         "logits distillation, and the teacher runs in the first tenth of the steps alone",
         Logits(),
@@ -208,7 +253,7 @@ ABLATIONS: dict[str, Ablation] = {
     "logits-equal-pixels": Ablation(
         "logits distillation until it has seen as many pixels as DUKD, in about its time",
         Logits(),
-        steps=_pixels,
+        equal_pixels=True,
     ),
 }
 """Ablations by name."""

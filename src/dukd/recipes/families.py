@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from dukd import networks
 from dukd.core.config import nearest
 from dukd.core.registry import known
-from dukd.methods import DUKD, Logits, Method, Scratch
+from dukd.methods import DUKD, Logits, LowRank, Method, Scratch
 from dukd.networks import EDSRConfig, NetworkConfig, RRDBConfig, SwinIRConfig
 from dukd.networks.base import SCALES
 from dukd.recipes import papers, students
 from dukd.recipes.ablations import ABLATIONS
 from dukd.recipes.int8 import in_int8, int8_ending
-from dukd.recipes.protocol import Maker
+from dukd.recipes.protocol import Maker, beside_itself, started
 from dukd.recipes.real import for_real, real_tag
 from dukd.recipes.students import STUDENT_SCALES
 from dukd.training.experiment import Experiment
@@ -27,6 +27,7 @@ from dukd.training.teachers import File, Teacher
 FAMILIES: dict[str, Maker] = {
     "edsr": papers.edsr,
     "edsr-warm": papers.edsr_warm,
+    "edsr-16": papers.edsr_16,
     "rcan": papers.rcan,
     "swinir": papers.swinir,
     "rcan-from-edsr": papers.rcan_from_edsr,
@@ -167,12 +168,18 @@ def recipe(name: str) -> Recipe:
     about = (maker.__doc__ or "").splitlines()[0]
     ablation = ABLATIONS.get(match["method"])
     if ablation is not None:
-        return Recipe(
-            name,
-            f"{about} Ablation: {ablation.about}.",
-            lambda: ablation.of(maker(scale, ablation.start)),
-        )
+
+        def changed() -> Experiment:
+            made = ablation.of(maker(scale, ablation.start), maker(scale, DUKD()).method)
+            warm = made.optimization.warm_start is not None
+            return started(made, f"edsr-x2-{match['method']}") if warm else made
+
+        return Recipe(name, f"{about} Ablation: {ablation.about}.", changed)
     method = method_named(match["method"])
+    if isinstance(method, LowRank):
+        about = f"{about} It refines the student of dukd, beside itself."
+        itself = f"{family}-x{scale}-{DUKD.name}"
+        return Recipe(name, about, lambda: beside_itself(maker(scale, method), itself))
     return Recipe(name, about, lambda: maker(scale, method))
 
 

@@ -1,38 +1,30 @@
 """Recipes of the papers' tables, and small ones for a computer without a GPU."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dukd import networks
-from dukd.methods import DUKD, Logits, Method, ReleasedDUKD, Upcycling, ZoomIn, ZoomOut
-from dukd.networks import EDSRConfig
-from dukd.recipes.protocol import RUNS, WEIGHTS, paper, quick
+from dukd.methods import HKDSR, HKDSRExits, Method, SlimmableCSD
+from dukd.networks import EDSRConfig, ExitsConfig
+from dukd.recipes.protocol import RUNS, WEIGHTS, paper, quick, started
+from dukd.recipes.weighing import Released, weighted
 from dukd.training.experiment import Experiment, Optimization
 from dukd.training.teachers import File
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Released:
-    """What the released configurations give each pair of networks: methods.md section 3.2."""
-
-    reconstruction: float
-    """Weight of the ground truth, beside 1 for the teacher."""
-    windows: int = 1
-    zoom_out: bool = True
-    consistency: float = 0.3
-
-
 _EDSR = {
-    2: _Released(reconstruction=5, windows=2),
-    3: _Released(reconstruction=5),
-    4: _Released(reconstruction=5),
-    8: _Released(reconstruction=5),
+    2: Released(reconstruction=5, windows=2),
+    3: Released(reconstruction=5),
+    4: Released(reconstruction=5),
+    8: Released(reconstruction=5),
 }
 _RCAN = {
-    2: _Released(reconstruction=1, zoom_out=False, consistency=0),
-    3: _Released(reconstruction=2),
-    4: _Released(reconstruction=1, zoom_out=False, consistency=0),
+    2: Released(reconstruction=1, zoom_out=False, consistency=0),
+    3: Released(reconstruction=2),
+    4: Released(reconstruction=1, zoom_out=False, consistency=0),
 }
-_SWINIR = {scale: _Released(reconstruction=5, zoom_out=False) for scale in (2, 3, 4)}
+STOCHASTIC_DEPTH = 0.1
+"""Of SwinIR while it trains: the default of BasicSR's class, which no configuration of DUKD or DCKD
+sets."""
+_SWINIR = {scale: Released(reconstruction=5, zoom_out=False) for scale in (2, 3, 4)}
 
 
 def edsr(scale: int, method: Method) -> Experiment:
@@ -43,32 +35,40 @@ def edsr(scale: int, method: Method) -> Experiment:
     digest = {2: "be38e77d", 3: "3660f70d", 4: "76ee1c8f"}.get(scale, "")
     name = f"EDSR_Lx{scale}_f256b32_DIV2K_official-{digest}.pth" if digest else "RCAN_BIX8.pt"
     weights = WEIGHTS / name
+    if digest and method == SlimmableCSD():  # EDSR-L is four times as wide: its authors begin so
+        method = SlimmableCSD(wide_weights=weights)
     return paper(
-        networks.edsr_student(scale), File(weights=weights), _weighted(method, _EDSR[scale])
+        networks.edsr_student(scale), File(weights=weights), weighted(method, _EDSR[scale])
     )
 
 
 def edsr_warm(scale: int, method: Method) -> Experiment:
     """EDSR 64 x 32 at x4, started from the x2 student of the same method, as in DUKD's tables."""
-    cold = edsr(scale, method)
-    start = RUNS / f"edsr-x2-{method.label}" / "student.safetensors"
-    return replace(cold, optimization=replace(cold.optimization, warm_start=start))
+    return started(edsr(scale, method), f"edsr-x2-{method.label}")
+
+
+def edsr_16(scale: int, method: Method) -> Experiment:
+    """EDSR 64 x 16 from EDSR-L 256 x 32 (AugKD's ablation at x4; FAKD's student)."""
+    return replace(edsr(scale, method), student=networks.edsr_baseline(scale))
 
 
 def rcan(scale: int, method: Method) -> Experiment:
     """RCAN 10 x 6 from RCAN 10 x 20 (RCAN rows)."""
     weights = WEIGHTS / f"RCAN_BIX{scale}.pt"
+    if isinstance(method, HKDSR):  # whose teacher has exits, which were trained before
+        weights = RUNS / f"rcan-teacher-x{scale}-{HKDSRExits.name}" / "student.safetensors"
+    if method == HKDSR() and scale == 2:
+        method = HKDSR(similarity=(0.0005, 0.0005, 0.0025), fusion=(0.02, 0.02, 0.4))
     return paper(
-        networks.rcan_student(scale), File(weights=weights), _weighted(method, _RCAN[scale])
+        networks.rcan_student(scale), File(weights=weights), weighted(method, _RCAN[scale])
     )
 
 
 def swinir(scale: int, method: Method) -> Experiment:
     """SwinIR 60 x 24 from SwinIR 180 x 36 trained on DIV2K (SwinIR rows)."""
     weights = WEIGHTS / f"001_classicalSR_DIV2K_s48w8_SwinIR-M_x{scale}.pth"
-    return paper(
-        networks.swinir_student(scale), File(weights=weights), _weighted(method, _SWINIR[scale])
-    )
+    student = replace(networks.swinir_student(scale), stochastic_depth=STOCHASTIC_DEPTH)
+    return paper(student, File(weights=weights), weighted(method, _SWINIR[scale]))
 
 
 def rcan_from_edsr(scale: int, method: Method) -> Experiment:
@@ -125,36 +125,18 @@ def edsr_teacher(scale: int, method: Method) -> Experiment:
 
 def rcan_teacher(scale: int, method: Method) -> Experiment:
     """RCAN 10 x 20 itself, from nothing."""
-    return replace(rcan(scale, method), student=networks.rcan_teacher(scale))
+    made = replace(rcan(scale, method), student=networks.rcan_teacher(scale))
+    if not isinstance(method, HKDSRExits):
+        return made
+    start = WEIGHTS / f"RCAN_BIX{scale}.pt"
+    return replace(
+        made,
+        student=ExitsConfig(network=made.student),
+        optimization=replace(made.optimization, steps=100_000, milestones=(0.6,), warm_start=start),
+    )
 
 
 def swinir_teacher(scale: int, method: Method) -> Experiment:
     """SwinIR 180 x 36 itself, from nothing."""
-    return replace(swinir(scale, method), student=networks.swinir_teacher(scale))
-
-
-def _weighted(method: Method, released: _Released) -> Method:
-    """A method that was left at its defaults with the weights of the released configurations.
-
-    The full method keeps zoom out and label consistency where they leave them out (D7); their own
-    form does not.
-    """
-    if not isinstance(method, DUKD):
-        return method
-    usual = type(method)()
-    if method != replace(usual, base=method.base):
-        return method
-
-    def weighted(upcycling: Upcycling) -> Upcycling:
-        if isinstance(upcycling, ZoomIn):
-            return replace(upcycling, windows=released.windows)
-        return replace(upcycling, reconstruction=released.reconstruction)
-
-    upcyclings = tuple(weighted(u) for u in method.upcyclings)
-    if method.base == usual.base:
-        method = replace(method, base=Logits(reconstruction=released.reconstruction))
-    if not isinstance(method, ReleasedDUKD):
-        return replace(method, upcyclings=upcyclings)
-    if not released.zoom_out:
-        upcyclings = tuple(u for u in upcyclings if not isinstance(u, ZoomOut))
-    return replace(method, upcyclings=upcyclings, consistency=released.consistency)
+    student = replace(networks.swinir_teacher(scale), stochastic_depth=STOCHASTIC_DEPTH)
+    return replace(swinir(scale, method), student=student)

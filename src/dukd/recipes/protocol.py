@@ -1,14 +1,16 @@
 """How recipes train, whatever the networks: the papers' protocol, and a quick one without a GPU."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from dukd.images.degrade import Bicubic, preset
 from dukd.methods import Method
 from dukd.methods.base import needs_teacher
 from dukd.networks import NetworkConfig
+from dukd.recipes.weighing import PLAIN, timed, weighted
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization
-from dukd.training.teachers import Teacher
+from dukd.training.teachers import File, Teacher
 
 Maker = Callable[[int, Method], Experiment]
 """What a family of recipes is: scale and method to experiment."""
@@ -38,7 +40,7 @@ def paper(student: NetworkConfig, teacher: Teacher, method: Method) -> Experimen
     return Experiment(
         student=student,
         teacher=teacher if needs_teacher(method, student.scale) else None,
-        method=method,
+        method=weighted(method, PLAIN),
         data=Data(
             train=DATASETS / "DIV2K" / "DIV2K_train_HR",
             degradation=RESTORED if restores else Bicubic(),
@@ -54,10 +56,22 @@ def quick(
     return Experiment(
         student=student,
         teacher=teacher if needs_teacher(method, student.scale) else None,
-        method=method,
+        method=timed(weighted(method, PLAIN), optimization.steps),
         data=Data(
             train=DATASETS / "train", degradation=RESTORED if student.scale == 1 else Bicubic()
         ),
         optimization=optimization,
         evaluation=Evaluation(sets=(DATASETS / "valid",), every=500, log_every=50),
     )
+
+
+def started(experiment: Experiment, run: str) -> Experiment:
+    """An experiment whose student starts where another run ended."""
+    start = RUNS / run / "student.safetensors"
+    return replace(experiment, optimization=replace(experiment.optimization, warm_start=start))
+
+
+def beside_itself(experiment: Experiment, run: str) -> Experiment:
+    """An experiment whose student is refined from where another run ended, which also teaches."""
+    teacher = File(weights=RUNS / run / "student.safetensors")
+    return replace(started(experiment, run), teacher=teacher)

@@ -83,6 +83,11 @@ class Case:
             hr = torch.rand(2, 3, size[0] * scale, size[1] * scale)
         return cls(method, student, teacher, state, lr, hr)
 
+    def trained(self) -> list[nn.Parameter]:
+        """The student's parameters; those beside it where a method freezes the student."""
+        own = [p for p in self.student.parameters() if p.requires_grad]
+        return own or [p for p in self.state.parameters() if p.requires_grad]
+
     def batch(self, *, seed: int = 1, step: int = 0) -> Batch:
         """The batch, with the method's draws from ``seed``."""
         return Batch(self.lr, self.hr, torch.Generator().manual_seed(seed), step)

@@ -114,15 +114,15 @@ def teaches_the_student_and_not_the_teacher(
                 signed or loss.item() >= 0,
                 f"{where} is {loss}; if it may be negative, say signed=True",
             )
-            taught, who = case.student, "the student"
+            taught, who = case.trained(), "the student"
             if term in phase.apart:
-                taught, who = case.state, "what is kept beside the student"
+                taught, who = list(case.state.parameters()), "what is kept beside the student"
                 hold(
                     not moves(loss, list(case.student.parameters())),
                     f"{where} has a gradient for the student, though it says that it has none",
                 )
             hold(
-                loss.requires_grad and moves(loss, list(taught.parameters())),
+                loss.requires_grad and moves(loss, taught),
                 f"{where} has no gradient for {who}: it was cut from the graph",
             )
         torch.stack(list(losses.values())).sum().backward()

@@ -102,6 +102,7 @@ def assemble(
     student, teacher, distiller = networks.student, networks.teacher, networks.distiller
     notes += _prepare_judging(experiment, validation, teacher)
     state = State.begin(student, distiller.state, optimization)
+    quantizing.start_average(state.averaged, optimization.warm_start)
     source = patches.near(world.device, data.resident)
     if isinstance(source, Resident):
         size = patches.pack.pixels.size / 1e9

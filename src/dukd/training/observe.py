@@ -72,15 +72,25 @@ def observe(
             module that does not say where, or has two views of one name.
     """
     views = checked_views(method, batch)
-    theirs = iter(taught(method, views, teacher, batch, replay))
-    images = [v.change.apply(v.image) if v.change else v.image for v in views]
+    made = iter(taught(method, views, teacher, batch, replay))
+    theirs = [next(made) if view.taught else None for view in views]
+    images = [_shown(view, output) for view, output in zip(views, theirs, strict=True)]
     depths = [v.depths + v.student_depths for v in views]
     ours = outputs(student, images, depths, replay.symmetry(views) if replay else None)
     seen: list[Seen] = []
-    for view, own in zip(views, ours, strict=True):
+    for view, own, their in zip(views, ours, theirs, strict=True):
         back = own._replace(sr=view.change.invert(own.sr)) if view.change else own
-        seen.append(Seen(view, back, next(theirs) if view.taught else None))
+        seen.append(Seen(view, back, their))
     return seen
+
+
+def _shown(view: View, teachers: Output | None) -> Tensor:
+    """What the student is shown of a view."""
+    image = view.image
+    if view.remake is not None:
+        assert teachers is not None  # the view says that it is for the teacher
+        image = view.remake(image, teachers.sr)
+    return view.change.apply(image) if view.change else image
 
 
 def taught(

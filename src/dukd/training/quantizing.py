@@ -5,6 +5,7 @@ from pathlib import Path
 from dukd.data.patches import Patches
 from dukd.images.convert import from_levels
 from dukd.networks.base import Network
+from dukd.networks.exits import Exits, ExitsConfig
 from dukd.networks.files import weights
 from dukd.networks.quantize.balance import balance
 from dukd.networks.quantize.calibrate import calibrate
@@ -12,8 +13,13 @@ from dukd.networks.quantized import Quantized, QuantizedConfig
 from dukd.training.experiment import Experiment
 
 
-def warm_start(student: Network, path: Path) -> str:
-    """Start a student from a file of weights, a quantized one also from its float self.
+def warm_start(student: Network, path: Path, *, averaged: bool = False) -> str:
+    """Start a student from a file of weights, one around a network also from that network's.
+
+    Args:
+        student: The network that starts.
+        path: The file.
+        averaged: Whether it takes averaged weights where the file has others as well.
 
     Returns:
         A sentence that says how much was taken.
@@ -21,14 +27,22 @@ def warm_start(student: Network, path: Path) -> str:
     Raises:
         ValueError: If hardly anything fits.
     """
+    if isinstance(student, Exits) and not isinstance(weights.inspect(path).config, ExitsConfig):
+        return weights.warm_start(student.network, path, averaged=averaged)
     if not isinstance(student, Quantized) or isinstance(
         weights.inspect(path).config, QuantizedConfig
     ):
-        return weights.warm_start(student, path)
+        return weights.warm_start(student, path, averaged=averaged)
     inside = student.network_config.build()
-    said = weights.warm_start(inside, path)
+    said = weights.warm_start(inside, path, averaged=averaged)
     student.take(inside.state_dict())
     return said
+
+
+def start_average(averaged: Network, path: Path | None) -> None:
+    """Start the average of a student that starts from a file, which may hold averaged weights."""
+    if path is not None:
+        warm_start(averaged, path, averaged=True)
 
 
 _PATCHES = 64

@@ -179,4 +179,4 @@ def continue_from(training: Training, source: Run) -> list[str]:
 def without_warm_start(experiment: Experiment) -> Experiment:
     """The experiment of a student that was trained already: what it started from may be gone."""
     optimization = replace(experiment.optimization, warm_start=None)
-    return replace(experiment, optimization=optimization)
+    return replace(experiment, optimization=optimization, method=experiment.method.resumed())

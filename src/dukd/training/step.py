@@ -68,8 +68,8 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         state.touch()
         state.optimizer.step()
         logged |= losses | {GRADIENT_NORM: norm}
-    update_average(state.averaged, state.student, optimization.ema)
     objective.distiller.after_step(state.step + 1)
+    update_average(state.averaged, state.student, optimization.ema)
     state.close_step()
     return logged
 

@@ -2,7 +2,8 @@
 
 A checkpoint may hold a network under a key, under a prefix of every name, beside its moving
 average, a discriminator and an optimizer. `candidates` finds what may be weights, the averaged ones
-first; the reader takes the first that is a known network, and reports the others.
+first unless they are not wanted; the reader takes the first that is a known network, and reports
+the others.
 """
 
 import re
@@ -55,19 +56,20 @@ class Candidate:
     tensors: Mapping[str, Tensor]
 
 
-def candidates(content: Mapping[object, object]) -> list[Candidate]:
+def candidates(content: Mapping[object, object], *, averaged: bool = True) -> list[Candidate]:
     """What may be weights in a file's content, the most likely first.
 
-    Each group of tensors appears with as many prefixes taken off as it has, from none on.
+    Each group of tensors appears with as many prefixes taken off as it has, from none on; averaged
+    ones come first, or last.
     """
     found: list[Candidate] = []
     for path, tensors in chain(_groups(content, (), _DEEPEST), _nameless(content)):
-        averaged = bool(_words(*path) & _AVERAGED) or "n_averaged" in tensors
-        found += _stripped(".".join(path) or None, tensors, averaged=averaged)
+        is_averaged = bool(_words(*path) & _AVERAGED) or "n_averaged" in tensors
+        found += _stripped(".".join(path) or None, tensors, averaged=is_averaged)
         found += _parts(path, tensors)
         if len(found) > _MOST:
             break
-    return sorted(found, key=lambda c: (not c.averaged, _rank(c.key)))
+    return sorted(found, key=lambda c: (c.averaged != averaged, _rank(c.key)))
 
 
 def leftover(name: str) -> bool:

@@ -71,6 +71,8 @@ class Required:
     scale: int | None = None
     config: NetworkConfig | None = None
     numbers: Mapping[str, object]
+    averaged: bool = True
+    """Whether averaged weights are taken, where a file has others as well."""
 
 
 def opened(path: Path, required: Required) -> tuple[Contents, dict[str, Tensor]]:
@@ -83,7 +85,11 @@ def opened(path: Path, required: Required) -> tuple[Contents, dict[str, Tensor]]
     file = load(path)
     try:
         declared = described.declared(file.metadata)
-        found = _declared(file, declared) if declared is not None else _recognized(path, file)
+        found = (
+            _declared(file, declared)
+            if declared is not None
+            else _recognized(path, file, averaged=required.averaged)
+        )
         config, assumed = _settle(found, declared, required)
         tensors, left = _fitting(config, found.network.tensors)
         check_values(path, tensors)
@@ -137,9 +143,9 @@ def _declared(file: TensorFile, config: NetworkConfig) -> _Found:
     raise WeightsError(f"its metadata say {config.describe()}, but its tensors do not")
 
 
-def _recognized(path: Path, file: TensorFile) -> _Found:
+def _recognized(path: Path, file: TensorFile, *, averaged: bool) -> _Found:
     """The first of what may be weights that is a known network."""
-    offered = candidates(file.content)
+    offered = candidates(file.content, averaged=averaged)
     if not offered:
         keys = [repr(key) for key in file.content]
         raise WeightsError(f"{path} holds no weights; its keys are {_some(keys)}")

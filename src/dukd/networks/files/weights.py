@@ -51,6 +51,7 @@ def read(
     value_range: float | None = None,
     mean: Mean | None = None,
     residual_scale: float | None = None,
+    averaged: bool = True,
     report: Callable[[str], None] = _quiet,
 ) -> Network:
     """Read a network from a file that may come from anywhere.
@@ -68,6 +69,7 @@ def read(
         value_range: White inside the network, where the file does not say.
         mean: RGB in [0, 1] subtracted from the input, where the file does not say.
         residual_scale: Factor of EDSR's branches, where the file does not say.
+        averaged: Whether averaged weights are preferred to those of the last step.
         report: Called with one sentence for each choice or assumption.
 
     Returns:
@@ -84,6 +86,7 @@ def read(
         value_range=value_range,
         mean=mean,
         residual_scale=residual_scale,
+        averaged=averaged,
     )
     for note in contents.notes:
         report(note)
@@ -98,6 +101,7 @@ def read_and_inspect(
     value_range: float | None = None,
     mean: Mean | None = None,
     residual_scale: float | None = None,
+    averaged: bool = True,
 ) -> tuple[Network, Contents]:
     """Do `read` and `inspect` at once.
 
@@ -106,8 +110,9 @@ def read_and_inspect(
     """
     numbers = {"value_range": value_range, "mean": mean, "residual_scale": residual_scale}
     said = {name: value for name, value in numbers.items() if value is not None}
+    required = Required(scale=scale, config=config, numbers=said, averaged=averaged)
     try:
-        contents, tensors = opened(path, Required(scale=scale, config=config, numbers=said))
+        contents, tensors = opened(path, required)
     except UnknownNetworkError as error:
         return _foreign(path, error, scale if config is None else 0)
     # The initial weights are thrown away; nobody's draws shall change for them.
@@ -235,8 +240,14 @@ _LEAST = 0.3
 """Share of the student's numbers that a warm start has to bring."""
 
 
-def warm_start(student: Network, path: Path) -> str:
+def warm_start(student: Network, path: Path, *, averaged: bool = False) -> str:
     """Copy every tensor of the same name and shape from a file, which may be of another scale.
+
+    Args:
+        student: The network that starts.
+        path: The file.
+        averaged: Whether averaged weights are taken where the file has others as well: the others
+            start a network, and they its average.
 
     Returns:
         A sentence that says how much was taken.
@@ -244,7 +255,7 @@ def warm_start(student: Network, path: Path) -> str:
     Raises:
         ValueError: If it holds another sort of network, or hardly anything fits.
     """
-    other = read(path)
+    other = read(path, averaged=averaged)
     theirs, ours = other.state_dict(), student.state_dict()
     fitting = {
         name: value
