@@ -4,6 +4,7 @@ A block that is fenced as ``math`` holds LaTeX, as GitHub shows it; ``$`...`$`` 
 """
 
 import re
+from itertools import cycle
 
 from latex2mathml.converter import convert
 
@@ -31,7 +32,22 @@ def mathml(latex: str, display: str) -> str:
     """
     plain = " ".join(latex.split()).replace("{aligned}", "{split}")  # which it knows by that name
     made = convert(plain, display=display)
+    made = _barred(made)
     left = re.findall(r"\\[A-Za-z]+", re.sub(r"<annotation.*?</annotation>", "", made))
     if left:
         raise ValueError(f"the formula {latex!r} has commands that cannot be shown: {left}")
     return made.replace("\n", " ")
+
+
+_BAR = re.compile(r'<mo stretchy="false">(&#x0007C;)</mo>')
+
+
+def _barred(made: str) -> str:
+    """Bars stand in pairs around what they measure, closely; alone they would be set as signs."""
+    forms = cycle(("prefix", "postfix"))
+    return _BAR.sub(
+        lambda bar: (
+            f'<mo stretchy="false" form="{next(forms)}" lspace="0" rspace="0">{bar[1]}</mo>'
+        ),
+        made,
+    )

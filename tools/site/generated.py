@@ -98,19 +98,19 @@ def recipes_page() -> str:
         "teacher; `-int8` at the end trains [a student for integers](results/int8.md). "
         "`dukd recipes edsr-x4-dukd` prints one as YAML, to be edited and trained.\n",
         "## Families\n",
-        "| recipe | scales | student | teacher's file | steps | patches |",
-        "|---|---|---|---|---:|---:|",
+        "| recipe | what it is | scales | student | steps | patches | teacher's file |",
+        "|---|---|---|---|---:|---:|---|",
     ]
     for name, maker in recipes.FAMILIES.items():
         scales = recipes.scales_of(name)
+        scale = 4 if 4 in scales else scales[-1]
         ending = "scratch" if name.endswith("-teacher") else "dukd"
-        made = recipes.recipe(f"{name}-x{scales[-1]}-{ending}").make()
-        teacher = made.teacher.weights.name if made.teacher else "none"
+        made = recipes.recipe(f"{name}-x{scale}-{ending}").make()
         about = (maker.__doc__ or "").splitlines()[0]
         lines.append(
-            f"| **`{name}-x…`** {about} | {', '.join(map(str, scales))} | `{made.student.name}` "
-            f"| `{teacher.replace(f'x{scales[-1]}', 'x…').replace(f'X{scales[-1]}', 'X…')}` "
-            f"| {made.optimization.steps:,} | {made.data.batch} of {made.data.patch}² |"
+            f"| `{name}-x…` | {about} | {', '.join(map(str, scales))} | `{made.student.name}` "
+            f"| {made.optimization.steps:,} | {made.data.batch} of {made.data.patch}² "
+            f"| {_teacher(made.teacher, scale)} |"
         )
     lines += [
         "\nFiles are looked for in `weights/`, images in `datasets/`; "
@@ -123,6 +123,15 @@ def recipes_page() -> str:
         *(f"| `{name}` | {ablation.about} |" for name, ablation in ABLATIONS.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _teacher(teacher: object, scale: int) -> str:
+    """The file of a recipe's teacher, whatever scale it is of."""
+    weights = getattr(teacher, "weights", None)
+    if weights is None:
+        return "none"
+    name = re.sub(rf"([xX]){scale}", r"\1…", Path(weights).name)
+    return f"`{name}`"
 
 
 def reference() -> Iterator[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """What happens to the pages while the site is built."""
 
-import re
 from pathlib import Path
 
 from formulas import with_formulas
@@ -49,6 +48,14 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
     """Take out the one script that a page would fetch: docs/js/worker.js does its work."""
     del config
-    up = "../" * page.url.count("/")
-    ours = f'<script src="{up}js/worker.js"></script>'
-    return re.sub(r'<script src="https://unpkg\.com/iframe-worker/shim"></script>', ours, output)
+    return _alone(output, "../" * page.url.count("/"))
+
+
+def on_post_template(output_content: str, *, template_name: str, config: MkDocsConfig) -> str:
+    """Likewise for the page that is shown where there is none."""
+    del template_name, config
+    return _alone(output_content, "/")
+
+
+def _alone(output: str, up: str) -> str:
+    return output.replace("https://unpkg.com/iframe-worker/shim", f"{up}js/worker.js")

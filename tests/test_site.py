@@ -1,0 +1,171 @@
+"""The pages of the site: what is generated, formulas, links, and the Python of the guides."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import dukd
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools" / "site"))
+import generated  # noqa: E402  # pyright: ignore[reportMissingImports]
+import links  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+sys.path.pop(0)
+CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+METHODS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+
+
+def pages(nav: object) -> set[str]:
+    """Every page that the navigation names."""
+    match nav:
+        case str():
+            return {nav}
+        case list():
+            return set().union(*map(pages, nav))
+        case dict():
+            return set().union(*map(pages, nav.values()))
+        case _:
+            return set()
+
+
+def test_every_page_of_the_repository_can_be_reached():
+    docs = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    docs |= {f"notebooks/{p.stem}.md" for p in (ROOT / "docs/notebooks").glob("*.ipynb")}
+    made = {"changelog.md", "contributing.md", "command-line.md", "recipes.md"}
+    made |= {f"reference/{room}.md" for room in ["index", *generated.ROOMS]}
+
+    assert pages(CONFIG["nav"]) == docs - {"assets/README.md"} | made
+
+
+def test_the_reference_has_every_room():
+    rooms = {p.parent.name for p in (ROOT / "src/dukd").glob("*/__init__.py")}
+
+    assert set(generated.ROOMS) == rooms
+
+
+def test_formulas_are_shown_without_a_script(monkeypatch):
+    pytest.importorskip("latex2mathml")
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "site"))
+    from formulas import mathml, with_formulas  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+
+    shown = with_formulas(METHODS)
+
+    assert shown.count('<div class="formula"><math') == METHODS.count("```math") > 20
+    assert "```math" not in shown
+    assert "<mfrac><mn>1</mn><mn>2</mn></mfrac>" in mathml(r"\frac12", "inline").replace(" ", "")
+    with pytest.raises(ValueError, match=r"\\nothing"):
+        mathml(r"\nothing{x}", "inline")
+
+
+@pytest.mark.parametrize(
+    ("link", "file", "page", "moved"),
+    [
+        ("../CONTRIBUTING.md#a", "docs/methods.md", "methods.md", "contributing.md#a"),
+        ("docs/gpu.md", "CHANGELOG.md", "changelog.md", "gpu.md"),
+        ("../../CONTRIBUTING.md", "docs/guides/a.md", "guides/a.md", "../contributing.md"),
+        ("five.ipynb", "docs/notebooks/b.ipynb", "notebooks/b.md", "five.md"),
+        (
+            "../src/dukd/methods/dukd.py",
+            "docs/methods.md",
+            "methods.md",
+            "reference/methods.md#dukd.methods.dukd",
+        ),
+    ],
+)
+def test_links_of_the_repository_hold_on_the_site(link, file, page, moved):
+    assert links.moved(f"[x]({link})", file=file, page=page) == f"[x]({moved})"
+
+
+def test_code_and_links_to_others_stay_as_they_are():
+    text = "```md\n[x](../CONTRIBUTING.md)\n```\n[y](https://arxiv.org/abs/1)\n"
+
+    assert links.moved(text, file="docs/a.md", page="a.md") == text
+
+
+def test_a_list_gets_the_line_that_the_builder_needs():
+    text = "Three:\n- a\n  more\n- b\n"
+
+    assert links.spaced(text) == "Three:\n\n- a\n  more\n- b\n"
+    assert links.spaced(f"```\n{text}```\n") == f"```\n{text}```\n"
+
+
+def test_the_command_line_is_what_the_program_says():
+    shown = generated.help_of("compare")
+
+    assert shown.startswith("usage: dukd compare")
+    assert "--self-ensemble" in shown
+    assert "\x1b" not in shown
+
+
+def test_recipes_are_listed_with_what_they_train():
+    shown = generated.recipes_page()
+
+    assert "| `edsr-warm-x…` |" in shown
+    assert "`EDSR_Lx…_f256b32_DIV2K_official-76ee1c8f.pth`" in shown
+    assert "| 250,000 | 16 of 48² |" in shown
+
+
+def test_a_notebook_becomes_a_page(tmp_path):
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title"]},
+        {
+            "cell_type": "code",
+            "source": ["1 + 1"],
+            "outputs": [{"data": {"text/plain": "2", "image/png": "aGk="}}, {"text": ["two\n"]}],
+        },
+    ]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+
+    shown = generated.notebook(tmp_path / "a.ipynb", tmp_path / "none.ipynb")
+
+    assert shown.startswith("# Title\n\n*A notebook: `docs/notebooks/a.ipynb`")
+    assert "```python\n1 + 1\n```" in shown
+    assert "data:image/png;base64,aGk=" in shown
+    assert "```text\ntwo\n```" in shown
+
+
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+BLOCKS = [
+    pytest.param(code, id=f"{path.stem}-{number}")
+    for path in GUIDES
+    for number, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S)
+    )
+]
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_the_python_of_the_guides_runs_as_it_stands(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    student = dukd.EDSRConfig(scale=2, width=4, blocks=1).build()
+    dukd.save(tmp_path / "student.safetensors", student)
+    (tmp_path / "photos").mkdir()
+    image = Image.fromarray(np.zeros((12, 10, 3), np.uint8))
+    image.save("photo.jpg")
+    image.save("photos/a.png")
+    names = {
+        "dukd": dukd,
+        "student": student,
+        "teacher": dukd.EDSRConfig(scale=2, width=4, blocks=1).build(),
+        "lr": torch.rand(1, 3, 8, 8),
+        "hr": torch.rand(1, 3, 16, 16),
+    }
+
+    exec(compile(code, "guide", "exec"), names)
+
+    if "large.png" in code:
+        with Image.open("large.png") as large:
+            assert large.size == (20, 24)
+        assert (tmp_path / "out").is_dir()
+
+
+def test_there_is_python_in_the_guides():
+    assert len(BLOCKS) == 3
