@@ -10,7 +10,7 @@ import pytest
 import dukd.methods
 from dukd import recipes
 from dukd.cli import COMMANDS as COMMANDS_OF_DUKD
-from dukd.cli import program, train
+from dukd.cli import choose, program, train
 from dukd.core.registry import known
 from dukd.methods import Method
 
@@ -117,9 +117,12 @@ def test_commands_are_there_and_take_these_options(page, command):
 
 def test_advice_names_options_that_exist(capsys):
     """What a sentence tells the reader to type has to work, in messages too."""
-    with pytest.raises(SystemExit):
-        train.parse(["small-x2-dukd", "--help"])
-    known = set(re.findall(r"--[a-z][a-z-]*\.[a-z_.-]*[a-z]", capsys.readouterr().out))
+    for chosen in ([], [choose.DEGRADATION, "real-esrgan"]):
+        with pytest.raises(SystemExit):
+            train.parse(["small-x2-dukd", *chosen, "--help"])
+    known = {choose.DEGRADATION} | set(
+        re.findall(r"--[a-z][a-z-]*\.[a-z_.-]*[a-z]", capsys.readouterr().out)
+    )
     sources = {
         str(p.relative_to(ROOT)): p.read_text(encoding="utf-8")
         for p in (ROOT / "src").rglob("*.py")

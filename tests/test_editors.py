@@ -46,6 +46,14 @@ def test_what_the_reader_refuses_an_editor_marks(right, wrong):
     assert problems(text.replace(right, wrong))
 
 
+def test_short_forms_of_the_reader_are_taken():
+    """A degradation by its name alone; a teacher of weights without a type."""
+    text = recipes.recipe("edsr-x4-dukd").make().to_yaml()
+    assert "degradation: bicubic" in text
+    assert problems(text.replace("  type: file\n", "")) == []
+    assert problems(text.replace("degradation: bicubic", "degradation: fog"))
+
+
 def test_docstrings_and_defaults_are_in_the_schema():
     patch = SCHEMA["$defs"]["Data"]["properties"]["patch"]
 

@@ -41,6 +41,8 @@ class Train:
     A teacher is a file of weights, a run, an ONNX file, code (--teacher file.py:make; it runs
     because you name it) or a folder of images that a program made of the training inputs.
 
+    --data.degradation NAME chooses what makes the inputs: bicubic, real-esrgan, bsrgan, ...
+
     Example: dukd train edsr-x4-dukd --teacher edsr.pth --data.train images/ --out runs/mine
 
     Interrupted, it saves and can be continued: dukd train runs/mine --resume

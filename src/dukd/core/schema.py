@@ -90,28 +90,32 @@ class _Maker:
         base = next((base for base in self.registry if issubclass(kind, base)), None)
         if base is None:
             return self.reference(kind, {})
-        names = {one: name for name, one in self.registry[base]().items()}
-        if kind in names:
-            return self.reference(kind, {"type": {"const": names[kind]}})
+        known = {one: name for name, one in self.registry[base]().items()}
+        if kind in known:
+            return self.reference(
+                kind, {"type": {"const": known[kind]}}, usual=known[kind] == usual(base)
+            )
         if kind.__name__ not in self.made:
             self.made[kind.__name__] = {}  # parts may hold themselves
-            below = [one for one in names if issubclass(one, kind)]
-            self.made[kind.__name__] = {"oneOf": [self.of_class(one) for one in below]}
+            below = [one for one in known if issubclass(one, kind)]
+            parts = [self.of_class(one) for one in below]
+            if getattr(base, "brief", False):  # its name alone says it
+                parts.append({"enum": [known[one] for one in below]})
+            self.made[kind.__name__] = {"anyOf": parts}
         return {"$ref": f"#/$defs/{kind.__name__}"}
 
-    def reference(self, kind: type, head: Schema) -> Schema:
+    def reference(self, kind: type, head: Schema, *, usual: bool = False) -> Schema:
         """Name a part, which is made where it is named first."""
         name = kind.__name__
         if name not in self.made:
             self.made[name] = {}  # likewise
-            self.made[name] = self.part(kind, head)
+            self.made[name] = self.part(kind, head, [] if usual else list(head))
         return {"$ref": f"#/$defs/{name}"}
 
-    def part(self, kind: type, head: Schema) -> Schema:
+    def part(self, kind: type, head: Schema, required: list[str]) -> Schema:
         """The fields of a dataclass."""
         hints, about = typing.get_type_hints(kind), field_texts(kind)
         properties: Schema = dict(head)
-        required = list(head)
         for field in fields(kind):
             if not field.init:
                 continue
@@ -133,6 +137,12 @@ class _Maker:
             "required": required,
             "additionalProperties": False,
         }
+
+
+def usual(base: type) -> str | None:
+    """The name of the class that stands where none is named."""
+    found: str | None = getattr(base, "otherwise", None)
+    return found
 
 
 def field_texts(kind: type) -> dict[str, str]:
