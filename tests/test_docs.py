@@ -115,9 +115,9 @@ def test_commands_are_there_and_take_these_options(page, command):
         assert left.code == 0, f"{page}: {command}"  # noqa: PT017  help ends so
 
 
-def test_advice_names_options_that_exist(capsys):
+def test_advice_names_options_that_exist(capsys, tmp_path):
     """What a sentence tells the reader to type has to work, in messages too."""
-    for chosen in ([], [choose.DEGRADATION, "real-esrgan"]):
+    for chosen in ([], [choose.DEGRADATION, "real-esrgan"], ["--teacher", str(tmp_path)]):
         with pytest.raises(SystemExit):
             train.parse(["small-x2-dukd", *chosen, "--help"])
     known = {choose.DEGRADATION} | set(
