@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 # Arguments for pytest, such as: make test ARGS="tests/test_demo.py -k hash"
 ARGS ?=
+# Options of the fuzzer: seconds, seed, kinds.
+FUZZ ?= --seconds 300
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 DEMO := $(VENV)/.demo-installed
@@ -28,6 +30,9 @@ test: $(DEV) ## Run the tests
 
 soak: $(DEV) ## Stop runs at every operation on the disk, an hour or so
 	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tests/soak/soak_runs.py
+
+fuzz: $(DEV) ## Try changed images, weights, configurations and command lines (FUZZ="--seconds 600")
+	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=../src:. ../$(BIN)/python -m fuzz $(FUZZ)
 
 lint: $(DEV) ## Check style, layout and types
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ may look at the disk, fail, or kill the process by an exception that nothing cat
 
 import hashlib
 import os
+import random
 import shutil
 import threading
 from collections.abc import Callable, Generator
@@ -26,6 +27,17 @@ class Killed(BaseException):
     """The process is gone; nothing catches this but the harness."""
 
 
+@dataclass(frozen=True)
+class Move:
+    """A rename, or a deletion where there is no target, that a power cut may undo."""
+
+    path: Path
+    content: bytes
+    target: Path | None = None
+    before: bytes | None = None
+    """What the target held."""
+
+
 @dataclass
 class Operations:
     """Stands between a program and the files below a folder."""
@@ -37,20 +49,27 @@ class Operations:
     dead: bool = False
     paused: bool = False
     """Whether what happens now is another program's."""
+    files: "list[_File]" = field(default_factory=list)
+    """Files that were written, with how much of each is synced."""
+    moves: list[Move] = field(default_factory=list)
+    """Renames and deletions in folders that were not synced since."""
+    every_thread: bool = False
+    """Whether what threads beside the first do is seen too, one after the other."""
     _thread: int = field(default_factory=threading.get_ident)
+    _one: threading.RLock = field(default_factory=threading.RLock)
 
     def happen(self, what: str, path: Path) -> None:
         """Count an operation on a path below the root."""
-        if self.dead or self.paused or threading.get_ident() != self._thread:
+        ours = self.every_thread or threading.get_ident() == self._thread
+        if self.dead or self.paused or not ours or not self.concerns(path):
             return
-        if not self.concerns(path):
-            return
-        self.count += 1
-        try:
-            self.before(self.count, f"{what} {kind(path)}")
-        except Killed:
-            self.dead = True
-            raise
+        with self._one:
+            self.count += 1
+            try:
+                self.before(self.count, f"{what} {kind(path)}")
+            except Killed:
+                self.dead = True
+                raise
 
     def concerns(self, path: Path) -> bool:
         """Whether a path is below the root, and no lock."""
@@ -72,6 +91,8 @@ class _File:
 
     def __init__(self, operations: Operations, path: Path, raw: object) -> None:
         self.operations, self.path, self.raw = operations, path, raw
+        self.synced = os.fstat(raw.fileno()).st_size  # what was there is there
+        operations.files.append(self)
 
     def write(self, data: bytes) -> int:
         content = bytes(data)
@@ -82,7 +103,9 @@ class _File:
 
     def truncate(self, size: int | None = None) -> int:
         self.operations.happen("truncate", self.path)
-        return self.raw.truncate(size)
+        length = self.raw.truncate(size)
+        self.synced = min(self.synced, length)
+        return length
 
     def __enter__(self) -> Self:
         return self
@@ -105,10 +128,10 @@ def kind(path: Path) -> str:
 
 @contextmanager
 def operations(  # noqa: C901  one small function per operation
-    root: Path, before: Callable[[int, str], object]
+    root: Path, before: Callable[[int, str], object], *, every_thread: bool = False
 ) -> Generator[Operations]:
-    """Watch what this thread does to the files below ``root``."""
-    it = Operations(root, before)
+    """Watch what this thread, or every one, does to the files below ``root``."""
+    it = Operations(root, before, every_thread=every_thread)
     plain_open, plain_replace, plain_unlink = Path.open, Path.replace, Path.unlink
     plain_mkdir, plain_fsync, plain_folder = Path.mkdir, os.fsync, files.sync_folder
 
@@ -120,13 +143,23 @@ def operations(  # noqa: C901  one small function per operation
 
     def replaced(path: Path, target: Path) -> Path:
         it.happen("rename", Path(target))
-        return path if it.dead else plain_replace(path, target)
+        if it.dead:
+            return path
+        if it.concerns(path):
+            before = Path(target).read_bytes() if Path(target).exists() else None
+            it.moves.append(Move(path, path.read_bytes(), Path(target), before))
+            for file in it.files:
+                file.path = Path(target) if file.path == path else file.path
+        return plain_replace(path, target)
 
     def unlinked(path: Path, missing_ok: bool = False) -> None:
         if path.exists():
             it.happen("delete", path)
-        if not it.dead:
-            plain_unlink(path, missing_ok=missing_ok)
+        if it.dead:
+            return
+        if path.is_file() and it.concerns(path):
+            it.moves.append(Move(path, path.read_bytes()))
+        plain_unlink(path, missing_ok=missing_ok)
 
     def made(path: Path, *args: object, **options: object) -> None:
         if not path.is_dir():
@@ -136,10 +169,14 @@ def operations(  # noqa: C901  one small function per operation
     def synced(handle: int) -> None:
         it.happen("sync", Path(f"/proc/self/fd/{handle}").readlink())
         plain_fsync(handle)
+        for file in it.files:
+            if not file.raw.closed and file.raw.fileno() == handle:
+                file.synced = os.fstat(handle).st_size
 
     def folder_synced(folder: Path) -> None:
         it.happen("sync folder", Path(folder) / "folder")
         plain_folder(folder)
+        it.moves = [move for move in it.moves if move.path.parent != Path(folder)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", opened)
@@ -149,6 +186,32 @@ def operations(  # noqa: C901  one small function per operation
         patch.setattr(os, "fsync", synced)
         patch.setattr(files, "sync_folder", folder_synced)
         yield it
+
+
+def cut_power(it: Operations, copy: Path, rng: random.Random) -> None:
+    """Lose, in a copy of the disk, what was not synced: files in part, and the last moves.
+
+    A disk writes in its own order, so each is lost or kept by chance.
+    """
+
+    def there(path: Path) -> Path:
+        return copy / path.absolute().relative_to(it.root)
+
+    for file in it.files:
+        path = there(file.path)
+        if path.is_file():
+            size = path.stat().st_size
+            kept = rng.choice((file.synced, rng.randint(min(file.synced, size), size), size))
+            os.truncate(path, min(kept, size))
+    for move in reversed(it.moves):
+        if rng.random() < 0.5:
+            if move.target is not None and there(move.target).is_file():
+                if move.before is None:
+                    there(move.target).unlink()
+                else:
+                    there(move.target).write_bytes(move.before)
+            if there(move.path).parent.is_dir():
+                there(move.path).write_bytes(move.content)
 
 
 def content(root: Path) -> str:
@@ -162,20 +225,41 @@ def content(root: Path) -> str:
     return whole.hexdigest()
 
 
-def classes(root: Path, copies: Path, program: Callable[[], object]) -> tuple[int, list[Path]]:
-    """Run a program, and keep a copy of the disk for each content that a kill could leave.
+def classes(
+    root: Path,
+    copies: Path,
+    program: Callable[[], object],
+    *,
+    power_cuts: int = 0,
+    every_thread: bool = False,
+) -> tuple[int, list[Path]]:
+    """Run a program, and keep a copy of the disk for each content that a stop could leave.
+
+    Args:
+        root: What the program changes.
+        copies: Where the copies go.
+        program: What to run.
+        power_cuts: How many of them each operation meets, in place of a kill.
+        every_thread: Whether what threads beside the first do is seen too.
 
     Returns:
         The number of operations, and the copies.
     """
     found: dict[str, Path] = {}
+    copies.mkdir(parents=True, exist_ok=True)
 
     def look(number: int, what: str) -> None:
-        digest = content(root)
-        if digest not in found:
-            name = f"{number:04d} {what}".replace(" ", "-").replace("/", "-")
-            found[digest] = Path(shutil.copytree(root, copies / name))
+        name = f"{number:04d} {what}".replace(" ", "-").replace("/", "-")
+        for seed in range(power_cuts or 1):
+            copy = Path(shutil.copytree(root, copies / f"{name}-{seed}", symlinks=True))
+            if power_cuts:
+                cut_power(done, copy, random.Random(f"{number} {seed}"))
+            digest = content(copy)
+            if digest in found:
+                shutil.rmtree(copy)
+            else:
+                found[digest] = copy
 
-    with operations(root, look) as done:
+    with operations(root, look, every_thread=every_thread) as done:
         program()
     return done.count, list(found.values())

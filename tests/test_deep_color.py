@@ -54,6 +54,22 @@ def test_alpha_and_pages_of_sixteen_bits_come_whole(tmp_path: Path) -> None:
     assert np.array_equal(np.stack(both), pages)
 
 
+@pytest.mark.parametrize("turn", [6, 8])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_plain_tiff_is_turned_whole(tmp_path: Path, turn: int, channels: int) -> None:
+    """Pillow maps such a file by its turned size, and gives scrambled pixels."""
+    levels = (LEVELS[:9, :11, :channels] >> 8).astype(np.uint8)
+    exif = PillowImage.Exif()
+    exif[0x0112] = turn
+    PillowImage.fromarray(levels.squeeze()).save(tmp_path / "a.tif", exif=exif)
+
+    image = read(tmp_path / "a.tif")
+
+    expected = np.rot90(levels, -1 if turn == 6 else 1)
+    assert np.array_equal(image.pixels, expected[..., :3])
+    assert image.alpha is None or np.array_equal(image.alpha, expected[..., 3])
+
+
 def test_arrangements_that_are_not_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     cases: list[tuple[dict[str, object], np.ndarray, str]] = [

@@ -30,6 +30,11 @@ def shaped(shape: str, folder: Path, root: Path) -> Experiment:
             return replace(base, data=replace(base.data, period=2), teacher_cache=cache)
         case "parts":
             return replace(base, optimization=replace(steps, accumulate=2))
+        case "ranks":
+            return replace(
+                replace(base, evaluation=judged),
+                optimization=replace(steps, accumulate=2, deterministic=True),
+            )
         case _:
             return base
 

@@ -75,7 +75,7 @@ def prepared(format_name: str, file: IO[bytes], *, whole: bool) -> Prepared:
 
 def _png(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001  one signature for all
     sorted_ = png.sort(file, whole=whole, max_profile=_MAX_PROFILE, max_exif=MAX_EXIF)
-    return io.BytesIO(sorted_.kept) if whole else file, Facts(
+    return io.BytesIO(sorted_.kept), Facts(
         frames=sorted_.frames,
         bits=sorted_.bits,
         gray_key=sorted_.gray_key,
@@ -87,9 +87,9 @@ def _png(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001  one signatu
 
 
 def _jpeg(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
-    data = file.read() if whole else file.read(1 << 16)
-    kept, profile = [data[:2]], 0
-    pixels, exif_seen, position = 1, False, 2
+    data = file.read() if whole else file.read(1 << 17)
+    kept, profile, exif = [data[:2]], 0, b""
+    pixels, position = 1, 2
     for marker, start, end in _segments(data):
         content = data[start + 4 : end]
         position = end
@@ -97,24 +97,24 @@ def _jpeg(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
             height, width = struct.unpack(">HH", content[1:5])
             pixels = max(1, height * width)
         if marker == 0xFE or 0xE0 <= marker <= 0xEF:
-            is_exif = marker == 0xE1 and content.startswith(b"Exif\0\0") and not exif_seen
+            is_exif = marker == 0xE1 and content.startswith(b"Exif\0\0") and not exif
             is_profile = marker == 0xE2 and content.startswith(b"ICC_PROFILE\0")
             profile += len(content) * is_profile
             if not (marker in (0xE0, 0xEE) or is_exif or (is_profile and profile <= _MAX_PROFILE)):
                 continue
-            exif_seen = exif_seen or is_exif
+            exif = content if is_exif else exif
         kept.append(data[start:end])
         if marker == 0xDA:
             break
     if not whole:
         # The header of a photograph may be longer than what was read: Pillow goes on by itself.
-        return file, Facts()
+        return file, Facts(exif=exif or None)
     scans = data.count(b"\xff\xda", position)
     if scans > _SCANS + _SCANNED // pixels:
         raise RefusedError(
             f"is a JPEG of {scans + 1} scans, made to take long: save it anew with an editor"
         )
-    return io.BytesIO(b"".join([*kept, data[position:]])), Facts()
+    return io.BytesIO(b"".join([*kept, data[position:]])), Facts(exif=exif or None)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

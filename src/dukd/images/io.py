@@ -151,7 +151,7 @@ def opened(
             file, facts = containers.prepared(kind.name, raw, whole=whole)
             if facts.size is not None:
                 _refuse_large(facts.size, max_pixels)
-            with factory(file, str(path)) as image:
+            with factory(file) as image:  # with a name Pillow would map it, and not turn it
                 _refuse_large(image.size, max_pixels)
                 yield image, file, facts
     except MemoryError:

@@ -25,6 +25,7 @@ _EXIF_IFD, _GPS_IFD, _THUMBNAIL_IFD = 0x8769, 0x8825, 1
 _RESOLUTION, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 # What a TIFF's first directory says of the photograph; its other tags describe the file.
 _OF_PHOTOGRAPH = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+_LENGTHS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # of chunks; others mean nothing
 _SRGB_GAMMA = 45455  # 1 / 2.2, times 100,000
 _SRGB_PRIMARIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
@@ -50,7 +51,8 @@ def orientation(image: ImageFile.ImageFile, facts: Facts) -> int:
 
 def parsed(image: ImageFile.ImageFile, facts: Facts) -> PillowImage.Exif:
     """The EXIF block of an image, in pieces."""
-    if image.format == "PNG":  # Pillow would decode the whole image in search of a chunk behind it
+    # Pillow would decode a whole PNG in search of a chunk behind it, and join several of a JPEG
+    if image.format in ("PNG", "JPEG"):
         exif = PillowImage.Exif()
         if facts.exif:
             exif.load(facts.exif)
@@ -77,15 +79,29 @@ def upright_exif(image: ImageFile.ImageFile, facts: Facts) -> bytes | None:
 
 def _exif_of_tiff(image: ImageFile.ImageFile) -> bytes | None:
     with _forgiving():
-        theirs, ours = image.getexif(), PillowImage.Exif()
-        for tag in _OF_PHOTOGRAPH:
-            if tag in theirs:
-                ours[tag] = theirs[tag]
-        for ifd in (_EXIF_IFD, _GPS_IFD):
-            if content := theirs.get_ifd(ifd):
-                ours.get_ifd(ifd).update(content)
-        return ours.tobytes() if len(ours) or ours.get_ifd(_EXIF_IFD) else None
+        return _of_photograph(image.getexif())
     return None
+
+
+def for_tiff(block: bytes | None) -> bytes | None:
+    """An EXIF block without what would say, of a TIFF, how its own pixels are stored."""
+    if block:
+        with _forgiving():
+            exif = PillowImage.Exif()
+            exif.load(block)
+            return _of_photograph(exif)
+    return None
+
+
+def _of_photograph(theirs: PillowImage.Exif) -> bytes | None:
+    ours = PillowImage.Exif()
+    for tag in _OF_PHOTOGRAPH:
+        if tag in theirs:
+            ours[tag] = theirs[tag]
+    for ifd in (_EXIF_IFD, _GPS_IFD):
+        if content := theirs.get_ifd(ifd):
+            ours.get_ifd(ifd).update(content)
+    return ours.tobytes() if len(ours) or ours.get_ifd(_EXIF_IFD) else None
 
 
 def exif_for(block: bytes | None, width: int, height: int) -> bytes | None:
@@ -185,7 +201,7 @@ def upright(a: Pixels, turn: int) -> Pixels:
 
 def beyond_srgb(chunks: tuple[tuple[bytes, bytes], ...], icc: bytes | None) -> str:
     """Why levels are not sRGB by the chunks of a PNG; nothing if they are, or a profile counts."""
-    parts = dict(chunks)
+    parts = {name: body for name, body in chunks if len(body) == _LENGTHS.get(name, len(body))}
     if b"cICP" in parts and parts[b"cICP"][:2] not in (b"\x01\x0d", b"\x02\x02"):
         return f"cICP {parts[b'cICP'][0]}, {parts[b'cICP'][1]}"
     if icc or b"sRGB" in parts:

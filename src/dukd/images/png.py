@@ -23,7 +23,7 @@ class Sorted:
     """What a PNG holds."""
 
     kept: bytes = b""
-    """The file without text, EXIF and profile; empty where only the header was wanted."""
+    """The file without text, EXIF and profile; without pixels where only the header was wanted."""
     bits: int = 8
     frames: int = 1
     gray_key: int | None = None
@@ -48,22 +48,32 @@ def chunks(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
     """Chunks of a PNG up to its end, ``(name, content)``; damaged notes are left out.
 
     Raises:
-        RefusedError: If any other chunk is damaged, or the end is missing.
+        RefusedError: If any other chunk is damaged, the first is not the header or another one is,
+            or the end is missing.
     """
+    size = file.seek(0, io.SEEK_END)  # or memory would be taken by a length's word
     file.seek(len(SIGNATURE))
     while len(start := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", start)
-        content = file.read(length)
+        _check_order(name, length, first=file.tell() == len(SIGNATURE) + 8)
+        content = file.read(min(length, size))
         whole = len(content) == length and file.read(4) == _check(name + content)
         if whole or (len(content) == length and name in _NOTES):
             if name == b"IEND":
                 return
             yield name, content if whole else b""
             continue
-        raise RefusedError(
-            f"is damaged: the chunk {name.decode('latin-1')!r} is cut off or changed"
-        )
+        raise RefusedError(_damaged(name))
     raise RefusedError("is cut off: the end of the PNG is missing")
+
+
+def _damaged(name: bytes) -> str:
+    return f"is damaged: the chunk {name.decode('latin-1')!r} is cut off or changed"
+
+
+def _check_order(name: bytes, length: int, *, first: bool) -> None:
+    if first != (name == b"IHDR") or (first and length != 13):
+        raise RefusedError("does not begin with the one header of a PNG: it is damaged")
 
 
 def sort(file: IO[bytes], *, whole: bool, max_profile: int, max_exif: int) -> Sorted:
@@ -76,20 +86,24 @@ def sort(file: IO[bytes], *, whole: bool, max_profile: int, max_exif: int) -> So
     kept = io.BytesIO()
     kept.write(SIGNATURE)
     color: list[Chunk] = []
+    early: set[bytes] = set()  # what stands before the pixels
     for name, content in chunks(file) if whole else _before_pixels(file):
+        if b"IDAT" not in early:
+            early.add(name)
         if name != b"IDAT":
             result.parts.setdefault(name, content)
         if name in COLOR or (name == b"pHYs" and content[8:] == b"\0"):
             color.append((name, content))
-        if whole and name not in _NOTES:
+        if name not in _NOTES:
             kept.write(framed(name, content))
-    if whole:
-        kept.write(framed(b"IEND", b""))
-        result.kept = kept.getvalue()
+    kept.write(framed(b"IEND" if whole else b"IDAT", b""))  # Pillow opens what has pixels
+    result.kept = kept.getvalue()
     result.color = tuple(color)
     parts = result.parts
     header = parts.get(b"IHDR", b"")
     if len(header) == 13:
+        if header[9] == 3 and b"PLTE" not in early:
+            raise RefusedError("has no palette before its pixels: it is damaged")
         result.bits = header[8]
         if header[9] == 0 and len(parts.get(b"tRNS", b"")) >= 2:
             result.gray_key = struct.unpack(">H", parts[b"tRNS"][:2])[0]
@@ -102,14 +116,21 @@ def sort(file: IO[bytes], *, whole: bool, max_profile: int, max_exif: int) -> So
 
 def _before_pixels(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
     """Chunks before the pixels; long ones are skipped."""
+    size = file.seek(0, io.SEEK_END)
     file.seek(len(SIGNATURE))
     while len(start := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", start)
+        _check_order(name, length, first=file.tell() == len(SIGNATURE) + 8)
         if name in (b"IDAT", b"IEND"):
             return
-        content = file.read(length) if length <= _TAIL or name == b"iCCP" else b""
-        file.seek(length - len(content) + 4, io.SEEK_CUR)
-        yield name, content
+        length = min(length, size)
+        wanted = length <= _TAIL or name in (b"iCCP", b"eXIf")
+        content = file.read(length) if wanted else b""
+        file.seek(length - len(content), io.SEEK_CUR)
+        whole = file.read(4) == _check(name + content) or not wanted
+        if not whole and name not in _NOTES:
+            raise RefusedError(_damaged(name))
+        yield name, content if whole else b""
 
 
 def _exif(parts: dict[bytes, bytes], file: IO[bytes], *, whole: bool, limit: int) -> bytes | None:
@@ -135,15 +156,18 @@ def _from_text(text: bytes, *, packed: bool, limit: int) -> bytes | None:
 
 
 def _late_exif(file: IO[bytes]) -> bytes | None:
-    """The chunk eXIf in the last 64 KiB of a PNG; Pillow sees only one before the pixels."""
-    file.seek(max(0, file.seek(0, io.SEEK_END) - _TAIL))
-    tail = file.read()
-    place = tail.rfind(b"eXIf")
-    if place < 4:
-        return None
-    end = place + 4 + int.from_bytes(tail[place - 4 : place])
-    # Pixels may hold the same four letters by chance; the checksum decides.
-    return tail[place + 4 : end] if _check(tail[place:end]) == tail[end : end + 4] else None
+    """The chunk eXIf behind the pixels of a PNG; Pillow sees only one before them."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(len(SIGNATURE))
+    while len(start := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", start)
+        if name == b"IEND":
+            return None
+        if name == b"eXIf":
+            content = file.read(min(length, size))
+            return content if file.read(4) == _check(name + content) else b""
+        file.seek(length + 4, io.SEEK_CUR)
+    return None
 
 
 def _profile(parts: dict[bytes, bytes], limit: int) -> tuple[bytes | None, tuple[str, ...]]:

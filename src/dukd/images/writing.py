@@ -148,6 +148,7 @@ def _save(file: IO[bytes], image: Image, kind: Format, quality: int) -> tuple[st
             if image.gray:
                 made = made.convert("RGBA" if image.alpha is not None else "RGB")
         case "TIFF":
+            exif = metadata.for_tiff(exif)
             large = made.width * made.height * len(made.getbands()) > _BIG_TIFF
             # libtiff, which compresses, drops the inner directories of EXIF and knows no BigTIFF.
             plain = large or metadata.has_directories(exif)

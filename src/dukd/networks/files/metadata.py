@@ -79,13 +79,14 @@ def declared(metadata: Mapping[str, str]) -> NetworkConfig | None:
         raise WeightsError(f"it is damaged: its metadata lack {', '.join(sorted(missing))}")
     if metadata["dukd"] not in {FORMAT, _FIRST}:
         raise WeightsError(
-            f"its metadata are of version {metadata['dukd']!r}; this version of dukd reads {FORMAT}"
+            f"its metadata are of version {metadata['dukd'][:40]!r}; this version of dukd reads "
+            f"{FORMAT}"
         )
     name, text = metadata["network"], metadata["config"]
     if name not in (networks := known(NetworkConfig)):
         raise WeightsError(
-            f"its metadata name the network {name!r}, which is none of {', '.join(networks)}; one "
-            "of your own has to be imported first (on the command line with --import FILE)"
+            f"its metadata name the network {name[:40]!r}, which is none of {', '.join(networks)}; "
+            "one of your own has to be imported first (on the command line with --import FILE)"
         )
     if len(text) > _LONGEST:
         raise WeightsError(f"the config in its metadata has {len(text)} characters")

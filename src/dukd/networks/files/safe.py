@@ -86,8 +86,10 @@ def load(path: Path) -> TensorFile:
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
         return _load_torch(path, size)
-    except (WeightsError, MemoryError, KeyboardInterrupt):
+    except WeightsError:
         raise
+    except MemoryError as error:
+        raise WeightsError(f"{path} asks for more memory than there is") from error
     except Exception as error:  # hostile bytes raise more than ten classes of exceptions
         raise WeightsError(
             f"{path} is damaged, or no file of weights ({_first_line(error)})"
