@@ -18,6 +18,7 @@ from dukd.cli.train import Train
 from dukd.core.config import ConfigError
 from dukd.core.distributed import World
 from dukd.images.convert import from_tensor, to_tensor
+from dukd.images.degrade import preset
 from dukd.images.resize import downscale, imresize_uint8
 from dukd.methods import DUKD, FAKD, CrossKD, Logits
 from dukd.networks import EDSRConfig
@@ -283,7 +284,9 @@ def test_outputs_of_inputs_that_are_drawn_anew(folder: Path, tmp_path: Path) -> 
     where = outputs(folder, tmp_path / "outputs")
 
     with pytest.raises(ValueError, match="jpeg is drawn anew for every patch, so no stored output"):
-        assemble(learned(folder, Teacher.of(where), method=Logits(), data__degradation="jpeg"))
+        assemble(
+            learned(folder, Teacher.of(where), method=Logits(), data__degradation=preset("jpeg"))
+        )
 
 
 def test_the_library_takes_stored_outputs() -> None:

@@ -20,6 +20,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from dukd import images
+from dukd.core.given import refuse
 from dukd.deploy.image import upscale_image
 from dukd.deploy.ncnn import Ncnn, says
 from dukd.deploy.runtime import runtime_of
@@ -222,6 +223,9 @@ def load(
     Example:
         ``dukd.load("runs/edsr-x4-dukd", best=True)("photo.jpg").save("large.png")``
     """
+    given: object = path
+    if not isinstance(given, str | Path):
+        refuse("what is loaded", "a path (dukd.Model(network) takes a network)", given)
     file = weights_of(Path(path), best=best)
     session = opened(file)
     if session is not None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from dukd._version import __version__
 from dukd.core import files
 from dukd.core.files import Progress, silent
+from dukd.core.given import refuse
 from dukd.core.registry import known
 from dukd.networks import Network
 from dukd.networks.files import weights
@@ -199,6 +200,9 @@ def export(
     Example:
         ``dukd.export(network, "student.onnx", dukd.ONNX(half=True))``
     """
+    given: object = network
+    if not isinstance(given, Network):
+        refuse("what is exported", "a network (of a file: dukd.load(path).network)", given)
     path = Path(path)
     runtime = runtime or runtime_of(path)
     if path.suffix.lower() not in runtime.suffixes:

@@ -7,14 +7,18 @@ are measured.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
+from torch import nn
+
+from dukd.core.given import refuse
 from dukd.core.text import shown
 from dukd.networks.base import Network
 from dukd.networks.code import is_named
 from dukd.networks.code import opened as opened_code
 from dukd.networks.files import guess
 from dukd.networks.files.weights import Contents
+from dukd.networks.opaque import Opaque
 from dukd.networks.session import Session
 from dukd.networks.upscaler import SelfEnsemble, Upscaler
 
@@ -132,6 +136,7 @@ def candidate(
     if isinstance(what, Candidate):
         return what
     if not isinstance(what, Path | str):
+        what = _upscaler(what)
         return _of_upscaler(what, model, label, self_ensemble=self_ensemble)
     if what == BICUBIC.label:
         return BICUBIC
@@ -154,6 +159,23 @@ def candidate(
         run=path if is_run else None,
         weights=file,
     )
+
+
+def _upscaler(what: object) -> Upscaler:
+    """What upscales by itself; a plain module is made to.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if isinstance(what, nn.Module) and not isinstance(getattr(what, "scale", None), int):
+        return Opaque(what)
+    if not callable(what) or not hasattr(what, "scale"):
+        refuse(
+            "what is measured",
+            "a file, a run directory, a folder of images, 'bicubic', a module, or an Upscaler",
+            what,
+        )
+    return cast("Upscaler", what)
 
 
 def _graph(path: Path) -> Upscaler | None:

@@ -9,11 +9,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from math import isfinite, nan
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from dukd.core.files import Progress, silent
+from dukd.core.given import refuse
 from dukd.data.pairs import Pairs, PairsError
 from dukd.evaluation import metrics as measures
 from dukd.evaluation.candidates import Candidate, Named, open_all
@@ -70,6 +74,8 @@ def evaluate(
     """
     if precision not in {torch.float32, torch.bfloat16}:
         raise ValueError(f"networks are measured in float32 or bfloat16, but got {precision}")
+    _check_types(candidates, sets)
+    metrics = (metrics,) if isinstance(metrics, str) else metrics
     found, problems = open_all(candidates, teacher)
     found = _with_reduced_teacher(found, sets, scale)
     scale = _common_scale(found, sets, scale)
@@ -83,6 +89,16 @@ def evaluate(
     if not any(values for of_one in measuring.values for values in of_one.values()):
         raise ValueError("\n".join(["nothing could be measured:", *measuring.problems]))
     return _table(measuring, scale, problems)
+
+
+def _check_types(candidates: object, sets: object) -> None:
+    if isinstance(candidates, str | Path | nn.Module) or not isinstance(candidates, Iterable):
+        refuse("what is measured", "a list, such as ['bicubic', 'student.safetensors']", candidates)
+    if not isinstance(sets, Mapping):
+        refuse("sets", "images by the name of their set, such as {'Set5': 'path/Set5'}", sets)
+    for name, what in cast("Mapping[str, object]", sets).items():
+        if not isinstance(what, str | Path | Pairs | Inputs):
+            refuse(f"the set {name}", "a folder, dukd.find_pairs(folder) or dukd.Inputs", what)
 
 
 def _with_reduced_teacher(

@@ -2,6 +2,26 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, cast
+
+from dukd.core.given import refuse
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def check_paths(of: object) -> None:
+    """Refuse texts where the fields of a dataclass hold paths.
+
+    Raises:
+        ValueError: Naming the field.
+    """
+    for f in fields(cast("DataclassInstance", of)):
+        value: object = getattr(of, f.name)
+        values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+        if "Path" in str(f.type) and any(isinstance(v, str) for v in values):
+            refuse(f.name, "made of paths: pathlib.Path(...)", value)
 
 
 def check(

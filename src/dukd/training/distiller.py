@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from dukd.core.given import refuse
 from dukd.methods.base import Batch, Losses, Method, needs_teacher
 from dukd.training.observe import Replay, observe, plain_network
 from dukd.training.schedule import method_generator
@@ -64,6 +65,7 @@ class Distiller(nn.Module):
                 or both share weights.
         """
         super().__init__()
+        _check_types(method, student, teacher)
         if accumulate < 1:
             raise ValueError(f"accumulate is {accumulate}, but a step takes at least one call")
         if teacher is None and needs_teacher(method, 2):
@@ -154,6 +156,10 @@ class Distiller(nn.Module):
         self.method.after_step(plain_network(self.student), self.state, step)
 
     def _check(self, lr: Tensor, hr: Tensor) -> None:
+        pair: dict[str, object] = {"lr": lr, "hr": hr}
+        for name, images in pair.items():
+            if not isinstance(images, Tensor):
+                refuse(name, "a tensor (n, 3, h, w) of RGB in [0, 1]", images)
         scale = hr.shape[-1] // lr.shape[-1]
         wanted = (*lr.shape[:2], lr.shape[2] * scale, lr.shape[3] * scale) if lr.ndim == 4 else ()
         if scale < 1 or lr.shape[1] != 3 or tuple(hr.shape) != wanted:
@@ -194,6 +200,16 @@ class Distiller(nn.Module):
     @override
     def set_extra_state(self, state: object) -> None:
         self.seed, self.calls, self.moved = cast("Tensor", state).tolist()
+
+
+def _check_types(method: object, student: object, teacher: object) -> None:
+    if not isinstance(method, Method):
+        refuse("the method", "one of dukd.methods, such as dukd.DUKD()", method)
+    how = "a module that maps lr to sr (of a file: dukd.load(path).network; of numbers: build())"
+    if not isinstance(student, nn.Module):
+        refuse("the student", how, student)
+    if teacher is not None and not isinstance(teacher, nn.Module):
+        refuse("the teacher", how, teacher)
 
 
 def _rank() -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from dukd.core import config
+from dukd.core.given import refuse
 from dukd.core.registry import known
 from dukd.data.patches import Residence
 from dukd.evaluation.metrics import find
@@ -14,7 +15,7 @@ from dukd.images.invertible import SYMMETRIES, Operation
 from dukd.methods import Method, Scratch, Upcycling
 from dukd.methods.base import needs_teacher
 from dukd.networks import NetworkConfig, QuantizedConfig
-from dukd.training.checks import check, check_word
+from dukd.training.checks import check, check_paths, check_word
 from dukd.training.teachers import Teacher
 
 REGISTRY: config.Registry = {
@@ -63,6 +64,7 @@ class Data:
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
+        check_paths(self)
         check("patch", self.patch, least=1)
         check("batch", self.batch, least=1)
         check("period", self.period, least=0)
@@ -213,6 +215,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
+        check_paths(self)
         check("every", self.every, least=1)
         check("images", self.images, least=0)
         check("log_every", self.log_every, least=1)
@@ -245,6 +248,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Check what crosses the parts."""
+        _check_types(self.student, self.teacher, self.method)
         if self.teacher is None and needs_teacher(self.method, self.student.scale):
             raise ValueError(
                 f"the method {self.method.name} needs a teacher: name its file (--teacher FILE)"
@@ -326,6 +330,19 @@ _MAY_CHANGE = (
 )
 """What may differ when a run is resumed: it has no influence on the weights, or a digest in the
 checkpoint says whether it is the same."""
+
+
+def _check_types(student: object, teacher: object, method: object) -> None:
+    if not isinstance(student, NetworkConfig):
+        refuse("student", "the numbers of a network, such as dukd.EDSRConfig(scale=2)", student)
+    if not isinstance(method, Method):
+        refuse("method", "one of dukd.methods, such as dukd.DUKD()", method)
+    if teacher is not None and not isinstance(teacher, Teacher):
+        how = (
+            "what dukd.Teacher.of(...) gives of a file, a folder of outputs or file.py:make, so "
+            "that a run can be resumed (a module itself teaches in dukd.Distiller)"
+        )
+        refuse("teacher", how, teacher)
 
 
 def _may_change(key: str) -> bool:

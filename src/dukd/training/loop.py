@@ -16,6 +16,7 @@ from torch import Tensor
 from dukd.core.device import is_out_of_memory, numbered
 from dukd.core.distributed import RankError, World
 from dukd.core.files import Progress, silent
+from dukd.core.given import refuse
 from dukd.data.stream import batches
 from dukd.runs import checkpoint
 from dukd.runs.directory import Run
@@ -46,7 +47,7 @@ class Interrupted(Exception):  # noqa: N818  not an error: everything is saved
 
 def train(
     experiment: Experiment,
-    directory: Path,
+    directory: Path | str,
     *,
     resume: bool = False,
     continue_from: Path | None = None,
@@ -83,6 +84,11 @@ def train(
         dukd.core.distributed.RankError: If the ranks cannot share a batch, or do not train the
             same.
     """
+    given: object = experiment
+    if not isinstance(given, Experiment):
+        how = "a dukd.Experiment: dukd.recipe(name).make(), or Experiment.from_file(path)"
+        refuse("what is trained", how, given)
+    directory = Path(directory)
     world = world or World(device=numbered(torch.device(device)))
     run = Run(directory)
     source = None if continue_from is None else Run.open(continue_from)

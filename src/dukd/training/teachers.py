@@ -28,7 +28,7 @@ from dukd.networks.code import network_of
 from dukd.networks.files import ncnn, weights
 from dukd.networks.reduced import Reduced
 from dukd.networks.session import Session
-from dukd.training.checks import check
+from dukd.training.checks import check, check_paths
 from dukd.training.stored import Stored, stored_patches
 
 Report = Callable[[str], None]
@@ -132,6 +132,7 @@ class File(Teacher):
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
+        check_paths(self)
         if self.value_range is not None:
             check("value_range", self.value_range, above=0)
         if self.mean is not None:

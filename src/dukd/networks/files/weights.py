@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from dukd.core import files
+from dukd.core.given import refuse
 from dukd.networks import layouts
 from dukd.networks.base import Network, NetworkConfig
 from dukd.networks.files import foreign
@@ -198,6 +199,9 @@ def write(
         WeightsError: If a value is not finite, the ending does not fit the layout, the layout
             cannot hold the network, or a key of the metadata is taken.
     """
+    given: object = path
+    if not isinstance(given, str | Path):
+        refuse("where a network is saved", "a path, as in dukd.save(path, network)", given)
     path = Path(path)
     try:
         chosen = None if layout == "dukd" else layouts.named(network.config, layout)
