@@ -84,16 +84,12 @@ def train(
         dukd.core.distributed.RankError: If the ranks cannot share a batch, or do not train the
             same.
     """
-    given: object = experiment
-    if not isinstance(given, Experiment):
-        how = "a dukd.Experiment: dukd.recipe(name).make(), or Experiment.from_file(path)"
-        refuse("what is trained", how, given)
-    directory = Path(directory)
+    _check_type(experiment)
     world = world or World(device=numbered(torch.device(device)))
-    run = Run(directory)
+    run = Run(Path(directory))
     source = None if continue_from is None else Run.open(continue_from)
     if resume:
-        check_same(experiment, Run.open(directory))
+        check_same(experiment, Run.open(run.directory))
     elif world.leads:
         run.check_unused()
     started = resume and bool(run.steps())
@@ -104,6 +100,12 @@ def train(
             notes = _begin(training, run, experiment, resume=resume, source=source)
         _train(training, run, observe, notes, stop)
     return run.student
+
+
+def _check_type(experiment: object) -> None:
+    if not isinstance(experiment, Experiment):
+        how = "a dukd.Experiment: dukd.recipe(name).make(), or Experiment.from_file(path)"
+        refuse("what is trained", how, experiment)
 
 
 def _train(
