@@ -12,15 +12,18 @@ from typing_extensions import override
 
 from dukd import images
 from dukd.cli.assumed import note_assumed
-from dukd.cli.terminal import Bar, err, note, say
+from dukd.cli.terminal import PARTIAL, Bar, err, note, say, warn
 from dukd.core.allocator import keep_freed_memory
 from dukd.core.config import nearest
 from dukd.core.device import by_name
 from dukd.core.registry import known
 from dukd.core.text import amount, shown
-from dukd.deploy.model import load
+from dukd.deploy.job import ready
+from dukd.deploy.model import Model, load
 from dukd.deploy.runtime import Exported, Runtime, export, runtime_of
-from dukd.deploy.upscale import UpscaleOptions, upscale
+from dukd.deploy.stretches import Codec, VideoError, VideoOptions
+from dukd.deploy.upscale import UpscaleOptions, chosen, upscale
+from dukd.deploy.video import SUFFIXES, WRITTEN, inspect, upscale_video
 from dukd.evaluation.candidates import weights_of
 from dukd.networks import Network
 from dukd.networks.files import weights
@@ -37,7 +40,7 @@ SHORT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale(UpscaleOptions):
-    """Enlarge images; what cannot be read is listed at the end, and the others are done.
+    """Enlarge images and videos; what cannot be read is listed at the end, the others are done.
 
     Gray, 16 bits, transparency and color profiles are kept. Large images are cut into tiles that
     give the same output as the whole, where the network allows it. -s, -t, -x and -f stand for
@@ -46,13 +49,15 @@ class Upscale(UpscaleOptions):
     What runs the network is chosen for speed where there is much to do, and said; --exact is torch
     in float32.
 
+    A video keeps its sound, times and colors; the same command continues one that was interrupted.
+
     Example: dukd upscale photos/ -o out/ -m student.safetensors
     """
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]
-    """Images, or folders of them; -i may stand before them."""
+    """Images, folders of them, or videos; -i may stand before them."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o", "--output"])]
-    """Folder for the results."""
+    """Folder for the results; for one video also a file."""
     model: Annotated[Path, tyro.conf.arg(aliases=["-m", "-n"])]
     """File of weights, export (.onnx, .xml, .param), or run directory."""
     best: bool = False
@@ -62,13 +67,33 @@ class Upscale(UpscaleOptions):
     def __post_init__(self) -> None:
         """Wait with complaints until the command runs, so that they are plain sentences."""
 
+    codec: Codec = "h264"
+    """How a video's frames are compressed; ffv1 loses nothing, and needs .mkv."""
+    crf: int = 16
+    """Quality of a video in h264 and hevc, 0 to 51; lower is better and larger."""
+
     def __call__(self) -> int:
         options = UpscaleOptions(**{f.name: getattr(self, f.name) for f in fields(UpscaleOptions)})
+        clips = [path for path in self.inputs if path.suffix.lower() in SUFFIXES]
+        others = [path for path in self.inputs if path not in clips]
+        if clips:
+            self._check_clips()
         if self.out.suffix.lower() in images.EXTENSIONS and not self.out.is_dir():
             raise ValueError(
                 f"--out is a folder, but got {shown(self.out)}; the results are named after the "
                 "inputs"
             )
+        model = self._opened()
+        failures = [sentence for clip in clips if (sentence := self._clip(model, clip, options))]
+        if failures:
+            warn(f"{len(failures)} of {len(clips)} videos were not enlarged:", failures)
+        code = PARTIAL if failures else 0
+        if others or not clips:
+            code = max(code, self._images(model, others, options))
+        return code
+
+    def _opened(self) -> Model:
+        """Open the model, and say what it is."""
         keep_freed_memory()
         model = load(self.model, best=self.best)
         size = ""
@@ -82,11 +107,14 @@ class Upscale(UpscaleOptions):
         where = self.device if self.ray_address else by_name(self.device)
         workers = f", {self.workers} workers" if self.workers else ""
         note(f"{shown(self.model)}: {model.upscaler.name} x{model.scale}{size}, {where}{workers}")
+        return model
+
+    def _images(self, model: Model, inputs: Sequence[Path], options: UpscaleOptions) -> int:
         with (
             Bar() as progress,
             redirect_stdout(sys.stderr),
         ):  # where Ray reports what became of workers
-            result = upscale(model, self.inputs, self.out, options, progress=progress, report=note)
+            result = upscale(model, inputs, self.out, options, progress=progress, report=note)
         for done in result.done:
             say(shown(done.target) + (f"  ({done.note})" if done.note else ""))
         if result.skipped:
@@ -101,6 +129,39 @@ class Upscale(UpscaleOptions):
             for failed in result.failed:
                 err.print(shown(failed.reason), markup=False)
         return 1 if result.failed else 0
+
+    def _check_clips(self) -> None:
+        if self.outscale is not None:
+            raise ValueError("a video has the size that the network makes: leave --outscale out")
+        if self.out.suffix.lower() in SUFFIXES and len(self.inputs) > 1:
+            raise ValueError(
+                f"--out is one video, {shown(self.out)}, but there are {len(self.inputs)} inputs: "
+                "name a folder"
+            )
+
+    def _clip(self, model: Model, path: Path, options: UpscaleOptions) -> str | None:
+        """Enlarge a video; what went wrong, if anything did."""
+        target = self.out
+        if target.suffix.lower() not in SUFFIXES:
+            suffix = f"_x{model.scale}" if self.suffix is None else self.suffix
+            ending = path.suffix if path.suffix.lower() in WRITTEN else ".mkv"
+            target = self.out / f"{path.stem}{suffix}{ending}"
+        if self.skip_existing and target.is_file():
+            note(f"{shown(target)} was finished already")
+            return None
+        how = VideoOptions(codec=self.codec, crf=self.crf, tile=options.tile or None)
+        try:
+            clip = inspect(path)
+            pixels = clip.width * clip.height * clip.frames
+            upscaler = ready(model.upscaler, chosen(model.upscaler, pixels, options, note))
+            with Bar() as progress:
+                done = upscale_video(upscaler, path, target, how, progress=progress)
+        except VideoError as error:
+            return shown(str(error))
+        before = (f"{done.kept} of {done.frames} frames were finished before",) if done.kept else ()
+        notes = "; ".join((*before, *done.notes))
+        say(shown(done.target) + (f"  ({notes})" if notes else ""))
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -297,7 +296,8 @@ def one_by_one(
     ahead: Future[Image | Failed | None] | None = None
     behind: Future[Outcome] | None = None
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="files") as pool:
-        for job, following in zip_longest(jobs, jobs[1:]):
+        for number, job in enumerate(jobs):
+            following = jobs[number + 1] if number + 1 < len(jobs) else None
 
             def count(
                 done: int, _total: int, _what: str, *, before: int = before, job: Job = job
@@ -305,8 +305,10 @@ def one_by_one(
                 progress(before + done, total, job.source.name)
 
             image = read(job, options) if ahead is None else ahead.result()
-            beside = following is not None and max(job.pixels, following.pixels) <= _BESIDE
-            ahead = pool.submit(read, following, options) if beside else None
+            ahead, beside = None, job.pixels <= _BESIDE
+            if following is not None and beside:
+                beside = following.pixels <= _BESIDE
+                ahead = pool.submit(read, following, options) if beside else None
             if isinstance(image, Failed):
                 made: tuple[Image, list[str]] | Outcome = image
             else:
@@ -321,3 +323,5 @@ def one_by_one(
             else:
                 yield _written(job, *made, options, text)
             before += job.tiles
+        if behind is not None:
+            yield behind.result()

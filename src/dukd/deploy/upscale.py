@@ -91,7 +91,8 @@ def upscale(
         Workers(options.workers, options.ray_address) if options.workers else one_by_one
     )
     inner = model.upscaler if isinstance(model, Model) else model
-    options = _chosen(inner, wanted, options, report)
+    pixels = sum(s.header.width * s.header.height * s.header.frames for s in wanted)
+    options = chosen(inner, pixels, options, report)
     with closing(engine(inner, jobs, options, text, progress)) as results:
         outcomes = {outcome.source: outcome for outcome in results}
     ordered = [outcomes[job.source] for job in jobs]
@@ -100,19 +101,24 @@ def upscale(
     return Upscaled(done, tuple(skipped), failed, found.passed_over)
 
 
-def _chosen(
+def chosen(
     model: Upscaler,
-    sources: Sequence[Source],
+    pixels: int,
     options: UpscaleOptions,
-    report: Callable[[str], None],
+    report: Callable[[str], None] = lambda _note: None,
 ) -> UpscaleOptions:
-    """The options with the fastest runtime for this work, where they leave it open."""
+    """The options with the fastest runtime for this work, where they leave it open.
+
+    Args:
+        model: What enlarges.
+        pixels: Of all inputs together.
+        options: How.
+        report: Called with a sentence that says which runtime was chosen, and why.
+    """
     if not isinstance(model, Network) or isinstance(model, Quantized) or options.exact:
         return options
     if (options.runtime, options.precision) != ("auto", "auto"):
         return options
-    heads = [source.header for source in sources]
-    pixels = sum(head.width * head.height * head.frames for head in heads)
     passes = 8 if options.self_ensemble else 1
     way = fastest(model, passes * pixels, device=options.device, report=report)
     return replace(options, runtime=way.engine, precision=way.precision)
