@@ -96,8 +96,8 @@ class Stretch:
         stream.codec_context.time_base = stream.time_base = self.base
         stream.codec_context.colorspace = said.matrix
         stream.codec_context.color_range = 2 if said.full else 1
-        stream.codec_context.color_primaries = said.primaries
-        stream.codec_context.color_trc = said.transfer
+        context = stream.codec_context
+        context.color_primaries, context.color_trc = said.primaries, said.transfer
         return stream
 
     def close(self) -> None:
@@ -124,11 +124,7 @@ def times(part: Path) -> dict[str, Any]:
 
 
 def package() -> Any:  # noqa: ANN401  a module that may be missing
-    """PyAV.
-
-    Raises:
-        VideoError: If it is missing.
-    """
+    """PyAV; a `VideoError` where it is missing."""
     try:
         import av  # noqa: PLC0415  an optional package
         import av.logging  # noqa: PLC0415  likewise
