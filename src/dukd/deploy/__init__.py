@@ -1,6 +1,7 @@
 """Using a student: enlarge images, export to other programs and open what was exported."""
 
 from dukd.deploy.model import Model, load
+from dukd.deploy.mpv import Mpv
 from dukd.deploy.ncnn import Ncnn
 from dukd.deploy.onnx import ONNX
 from dukd.deploy.openvino import OpenVINO
@@ -13,6 +14,7 @@ __all__ = [
     "ExportError",
     "Exported",
     "Model",
+    "Mpv",
     "Ncnn",
     "OpenVINO",
     "Runtime",

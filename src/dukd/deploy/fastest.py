@@ -43,6 +43,7 @@ _WAYS: tuple[tuple[Engine, Precision], ...] = (
     ("openvino", "float32"),
     ("openvino", "bfloat16"),
     ("onnxruntime", "float32"),
+    ("ncnn", "float32"),
 )
 
 
@@ -115,7 +116,8 @@ def _tried(network: Network) -> list[Way]:
     reference = OnDevice(network)
     sizes = ((1, 64, 64), (1, 48, 80))
     for engine, precision in _WAYS[1:]:
-        if engine != "torch" and find_spec(engine) is None:
+        packages = {"torch": (), "ncnn": ("ncnn", "pnnx")}.get(engine, (engine,))
+        if any(find_spec(package) is None for package in packages):
             continue
         if precision == "bfloat16" and not multiplies_bfloat16():
             continue
@@ -154,7 +156,10 @@ def _key(network: Network) -> str:
         platform.machine(),
         _processor(),
         str(torch.get_num_threads()),
-        *(f"{name} {_version(name)}" for name in ("dukd", "torch", "openvino", "onnxruntime")),
+        *(
+            f"{name} {_version(name)}"
+            for name in ("dukd", "torch", "openvino", "onnxruntime", "ncnn")
+        ),
     ]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
