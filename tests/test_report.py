@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001 (the times sign and the dash are meant)
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -13,9 +14,10 @@ from PIL import Image
 
 from dukd.core.text import NOTHING
 from dukd.evaluation.table import Spread
-from dukd.runs import charts
-from dukd.runs.charts import Line, chart
-from dukd.runs.compare import compare
+from dukd.runs import axes
+from dukd.runs.charts import Level, Line, chart
+from dukd.runs.compare import DEFINITION, compare
+from dukd.runs.curves import over_seeds, series
 from dukd.runs.directory import Run
 from dukd.runs.report import report
 from dukd.runs.signed import read_with_header, with_crc, with_digest, with_header
@@ -120,6 +122,7 @@ class _Page(HTMLParser):
         self.tags: list[str] = []
         self.links: list[str] = []
         self.handlers: list[str] = []
+        self.styled: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -128,6 +131,7 @@ class _Page(HTMLParser):
             value or "" for name, value in attrs if name in {"src", "href", "srcset", "action"}
         ]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.styled += [tag for name, _ in attrs if name == "style"]
 
 
 # Comparison
@@ -236,7 +240,7 @@ def test_figures_that_were_altered_are_not_compared(tmp_path: Path) -> None:
     assert "it was altered after it was measured; run dukd evaluate again" in problem
     page = report(runs, tmp_path / "out.html").read_text()
     assert "Without figures: b: " in page
-    assert "b, step 100: 31.00" in page  # its curves are there all the same
+    assert "logits, step 100: 31.00" in page  # its curves are there all the same
 
 
 def test_a_self_ensemble_is_marked(tmp_path: Path) -> None:
@@ -298,10 +302,12 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     text = report([_run(tmp_path, "a", images=True)], tmp_path / "out.html").read_text()
     page = _Page(text)
 
-    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
-    assert len(page.links) == 4
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert "script" not in page.tags
+    assert "default-src 'none'; img-src data:; style-src 'sha256-" in text
+    assert "unsafe" not in text
+    assert len(page.links) == 8  # four models, as a crop and whole
+    assert all(link.startswith("data:image/webp;base64,") for link in page.links)
+    assert page.tags.count("script") == page.tags.count("style") == 1
+    assert not page.styled
     assert "url(" not in text
     assert "@import" not in text
 
@@ -320,10 +326,13 @@ def test_the_page_shows_numbers_curves_images_and_origin(tmp_path: Path) -> None
     assert "28.7×" in text
     assert "500 ms" in text
     assert "border</dt><dd>2 px" in text
-    assert "b, step 100: 31.00" in text
+    assert "dukd, step 100: 31.00" in text
     assert "dukd train b" in text
-    captions = re.findall(r"<figcaption>([a-z ]+) <small>25\.13 dB", text)
-    assert captions == ["bicubic", "scratch", "dukd", "teacher", "ground truth"]
+    captions = re.findall(r"<figcaption><span>([a-z ]+)</span>", text)
+    models = ["bicubic", "scratch", "dukd", "teacher", "ground truth"]
+    assert captions == models + models
+    assert text.count("<small>25.13 dB</small></figcaption>") == 4
+    assert text.count(DEFINITION) == 1
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -390,6 +399,7 @@ def test_a_run_that_has_only_begun_is_reported(tmp_path: Path) -> None:
     text = report([run], tmp_path / "out.html").read_text()
 
     assert "a is at step 0 of 100" in text
+    assert "scratch is not among the images" in text
     assert "No run was evaluated yet" in text
 
 
@@ -400,8 +410,9 @@ def test_points_lie_where_their_values_are() -> None:
     """The axis reaches 6 % beyond the values 0 and 10 on each side: 5 is in its middle."""
     svg = chart([Line("a", [(0, 0.0), (50, 5.0), (100, 10.0)], 0)], label="x")
 
-    middle = (12 + 300 - 40) / 2
-    assert f'cx="302.0" cy="{middle:.1f}"' in svg
+    middle = (14 + 300 - 40) / 2
+    left, right = 14 + 9.6 * 2, 560 - 12 - 9.6  # beside "10", and before "a"
+    assert f'cx="{(left + right) / 2:.1f}" cy="{middle:.1f}"' in svg
     assert "<title>a, step 50: 5.00</title>" in svg
 
 
@@ -414,7 +425,7 @@ def test_points_lie_where_their_values_are() -> None:
     ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
-    assert charts.ticks(low, high) == expected
+    assert axes.ticks(low, high) == expected
 
 
 def test_odd_values_are_left_out() -> None:
@@ -431,19 +442,78 @@ def test_odd_values_are_left_out() -> None:
 def test_a_single_point_is_a_visible_dot() -> None:
     svg = chart([Line("a", [(10, 2.0)], 1)], label="x")
 
-    assert 'r="3.5" style="fill:var(--c1)"' in svg
+    assert re.search(r'<circle class="f1" cx="[\d.]+" cy="[\d.]+" r="4"/>', svg)
     assert "<polyline" not in svg
 
 
 def test_long_curves_are_thinned_to_means() -> None:
     svg = chart([Line("a", [(step, float(step % 2)) for step in range(1, 32_001)], 0)], label="x")
 
-    assert svg.count("<circle") == 160
-    assert svg.count(": 0.50</title>") == 160
+    assert svg.count("<circle") == 80
+    assert svg.count(": 0.50</title>") == 80
+
+
+def test_thinning_leaves_no_group_of_a_few_points_at_the_end() -> None:
+    """100 points in 80 groups of one or two; the last is a pair, so its mean is a half."""
+    values = [1.0] * 99 + [0.0]
+    svg = chart([Line("a", list(enumerate(values, 1)), 0)], label="x")
+
+    assert "a, step 100: 0.50</title>" in svg
+
+
+def test_the_last_loss_is_a_mean_of_as_many_steps_as_the_others() -> None:
+    """Lines each 10 steps and a last one of 2: it counts a sixth beside the 10 before it."""
+    values = [(10, 3.0), (20, 3.0), (22, 0.0)]
+    records = [{"kind": "train", "step": s, "losses": {"x": v}} for s, v in values]
+
+    assert series(records, "train") == {"x": [(10, 3.0), (22, pytest.approx(2.5))]}
+
+
+def test_seeds_are_a_mean_with_a_band() -> None:
+    seeds = [[(1, 1.0), (2, 2.0), (3, 9.0)], [(1, 3.0), (2, 2.0)]]
+
+    line = over_seeds("dukd", seeds, 0)
+
+    assert line.points == [(1, 2.0), (2, 2.0)]
+    assert line.band == [(1, 1.0, 3.0), (2, 2.0, 2.0)]
+    assert '<polygon class="b0"' in chart([line], label="x")
+
+
+def test_labels_at_the_ends_of_lines_are_not_cut_and_do_not_touch() -> None:
+    lines = [Line(f"name-{n}", [(0, 0.0), (9, 1.0 + n / 1000)], n) for n in range(5)]
+
+    svg = chart(lines, label="x", levels=[Level("teacher", 1.0)])
+
+    labels = re.findall(r'<text class="e\w" x="(\d+)" y="([\d.]+)">([^<]+)', svg)
+    heights = sorted(float(y) for _, y, _ in labels)
+    assert len(labels) == 6
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 16.9
+    assert all(int(x) + 9.5 * len(name) <= 560 for x, _, name in labels)
+    assert all(0 < y < 300 - 30 for y in heights)
+
+
+def test_bicubic_and_teacher_are_levels_where_the_images_are_the_same(tmp_path: Path) -> None:
+    """The last validation gives 31.00: an evaluation of the same images gives it too."""
+    same = report([_run(tmp_path, "a", psnr=31.0)], tmp_path / "a.html").read_text()
+    others = report([_run(tmp_path, "b", psnr=31.5)], tmp_path / "b.html").read_text()
+
+    assert same.count('class="level"') == 2
+    assert 'class="level"' not in others
+
+
+def test_dukd_stands_out(tmp_path: Path) -> None:
+    runs = [_run(tmp_path, "a", method="logits"), _run(tmp_path, "b")]
+
+    text = report(runs, tmp_path / "out.html").read_text()
+
+    assert '<tr class="student strong"><th scope="row">dukd' in text
+    assert '<polyline class="s0"' in text
+    assert re.search(r'class="e0"[^>]*>dukd', text)
+    assert re.search(r'class="e1"[^>]*>logits', text)
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(250_000, "250k"), (1_500_000, "1.5M"), (20, "20"), (0, "0")]
 )
 def test_steps_are_short(value: float, text: str) -> None:
-    assert charts.steps(value) == text
+    assert axes.steps(value) == text

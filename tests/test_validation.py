@@ -20,8 +20,9 @@ from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks import EDSRConfig, Network, SMFANetConfig
 from dukd.networks.files import weights
+from dukd.runs.windows import busiest
 from dukd.training.experiment import Evaluation
-from dukd.training.samples import busiest, write_samples
+from dukd.training.samples import write_samples
 from dukd.training.trial import try_teacher
 from dukd.training.validation import Validation
 from stand_ins import Nearest

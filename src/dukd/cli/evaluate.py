@@ -11,7 +11,7 @@ from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import PARTIAL, Bar, say, table, warn
 from dukd.core.device import DeviceName, by_name
 from dukd.core.files import write_text
-from dukd.core.text import shown
+from dukd.core.text import amount, shown
 from dukd.deploy.model import opened
 from dukd.evaluation.candidates import BICUBIC, Candidate, Unsaid, open_all
 from dukd.evaluation.evaluate import evaluate
@@ -20,7 +20,7 @@ from dukd.evaluation.sets import by_name as sets_by_name
 from dukd.evaluation.table import FORMS, Table
 from dukd.runs import results
 from dukd.runs.compare import compare
-from dukd.runs.report import report
+from dukd.runs.report import Images, report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,12 +193,13 @@ class Compare(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Measured):
-    """Write one HTML page about runs: table, curves, images and origin.
+    """Write one HTML page about runs: images, table, curves and origin.
 
     It needs no network and no other file. Runs that are still going, or were not evaluated, may be
-    among them.
+    among them. Images are those that the runs have kept, or some of those that judged the training,
+    enlarged anew.
 
-    Example: dukd report runs/edsr-x4-scratch runs/edsr-x4-dukd -o report.html
+    Example: dukd report runs/edsr-x4-scratch runs/edsr-x4-dukd -o report.html --images Set5
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -207,12 +208,37 @@ class Report(Measured):
     """The page to write."""
     title: str = "Distillation report"
     """Headline of the page."""
+    images: tuple[Path, ...] = ()
+    """High-resolution images to show, or folders of them."""
+    teacher: Path | None = None
+    """Weights of the teacher, where the runs' own path is not valid any more."""
+    count: int = 3
+    """Images to compare by hand, where --images names none; 0 leaves images out."""
+    crops: int = 3
+    """Crops that are shown large: those where outputs differ most."""
+    megabytes: float = 3.0
+    """Size of all images; larger ones are cut."""
 
     def __call__(self) -> int:
         if self.out.suffix not in {".html", ".htm"}:
             raise ValueError(
                 f"the report is a page: --out ends in .html, but got {shown(self.out)}"
             )
-        report(self.runs, self.out, title=self.title, measured=self.file)
-        say(f"wrote {shown(self.out)}")
+        images = Images(
+            files=self.images,
+            teacher=self.teacher,
+            count=self.count,
+            crops=self.crops,
+            megabytes=self.megabytes,
+        )
+        with Bar() as bar:
+            report(
+                self.runs,
+                self.out,
+                title=self.title,
+                measured=self.file,
+                images=images,
+                progress=bar,
+            )
+        say(f"wrote {shown(self.out)} ({amount(self.out.stat().st_size)})")
         return 0

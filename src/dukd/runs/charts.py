@@ -1,26 +1,59 @@
-"""Line charts as SVG text: no script, colors from the page's style sheet (``--c0`` and on)."""
+"""Line charts as SVG text; colors and widths are the style sheet's (``.s0`` stands out).
+
+Without a script a point names itself when the pointer rests on it; ``report.js`` shows the values
+of all lines at one step, by pointer, touch and keyboard.
+"""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
+
+from dukd.runs.axes import apart, log_ticks, number, padded, steps, ticks
 
 WIDTH, HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 40
-_DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
-_POINTS = 160
+_TOP, _BOTTOM = 14, 40
+_LETTER = 9.6
+"""Width of a letter, in the size that labels have on a narrow screen."""
+_LABEL = 17
+"""Rows between two labels at the ends of lines."""
+_LONGEST = 16
+"""Letters of a label; longer names are cut there, and whole in the key."""
+_POINTS = 80
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, points with x ascending, and the number of its color and dashes."""
+    """One curve."""
 
     name: str
-    points: Sequence[tuple[float, float]]
+    points: Sequence[Point]
+    """Steps, ascending, and values."""
     style: int
+    """Number of its look; 0 stands out."""
+    band: Sequence[tuple[float, float, float]] = ()
+    """Steps with the lowest and the highest value of several seeds."""
 
 
-def chart(lines: Sequence[Line], *, label: str, log: bool = False, digits: int = 2) -> str:
+@dataclass(frozen=True)
+class Level:
+    """A value that does not change: a horizontal line."""
+
+    name: str
+    value: float
+
+
+def chart(
+    lines: Sequence[Line],
+    *,
+    label: str,
+    log: bool = False,
+    digits: int = 2,
+    levels: Sequence[Level] = (),
+) -> str:
     """Draw curves over optimizer steps.
 
     Args:
@@ -29,62 +62,100 @@ def chart(lines: Sequence[Line], *, label: str, log: bool = False, digits: int =
         label: What the vertical axis shows.
         log: Whether the vertical axis is logarithmic.
         digits: Decimals of a value in the text that appears over a point.
+        levels: Values to compare with, as horizontal lines.
 
     Returns:
         An ``<svg>``; a sentence if there is nothing to draw.
     """
-    shown = [Line(line.name, _thinned(_usable(line.points, log=log)), line.style) for line in lines]
-    shown = [line for line in shown if line.points]
-    if not shown:
+    drawn = [_thinned(replace(line, points=_usable(line.points, log=log))) for line in lines]
+    drawn = [line for line in drawn if line.points]
+    if not drawn:
         return f'<p class="none">No values of {escape(label)}.</p>'
-    xs = [x for line in shown for x, _ in line.points]
-    ys = [_y(y, log=log) for line in shown for _, y in line.points]
-    # A first value far off would flatten all that follows; the axis shows what 98 % of the points
-    # need.
-    low, high = _padded(*_range(ys))
-    right = max(xs) if max(xs) > 0 else 1.0
+    height = math.log10 if log else float
+    ys = [height(y) for line in drawn for _, y in line.points]
+    low, high = padded([*ys, *(height(level.value) for level in levels)])
+    last = max(x for line in drawn for x, _ in line.points) or 1.0
+    marks = log_ticks(low, high) if log else ticks(low, high)
+    left = 14 + _LETTER * max((len(number(mark)) for mark in marks), default=1)
+    names = [_short(thing.name) for thing in (*drawn, *levels)]
+    right = WIDTH - 12 - _LETTER * max(map(len, names))
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = _LEFT + (WIDTH - _LEFT - _RIGHT) * x / right
-        up = (min(max(_y(y, log=log), low), high) - low) / (high - low)
-        return across, HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * up
+    def place(x: float, y: float) -> Point:
+        up = (min(max(height(y), low), high) - low) / (high - low)
+        return left + (right - left) * x / last, HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * up
 
+    ends = [(line.style, place(*line.points[-1])) for line in drawn]
+    heights = [y for _, (_, y) in ends] + [place(0, level.value)[1] for level in levels]
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(label)} over steps">'
+        f'aria-label="{escape(label)} over steps">',
+        *_axes(marks, ticks(0, last), place, last),
+        *(_level(place(0, level.value), place(last, level.value)) for level in levels),
     ]
-    for tick in _log_ticks(low, high) if log else ticks(low, high):
-        _, y = place(0, tick)
+    weakest_first = sorted(drawn, key=lambda line: -line.style)
+    parts += [piece for line in weakest_first for piece in _curve(line, place, digits)]
+    places = apart(heights, _LABEL, _TOP, HEIGHT - _BOTTOM)
+    styles = [f"e{line.style}" for line in drawn] + ["el" for _ in levels]
+    for name, style, y in zip(names, styles, places, strict=True):
         parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text class="{style}" x="{right + 8:.0f}" y="{y + 4:.1f}">{escape(name)}</text>'
         )
-        parts.append(
-            f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>'
-        )
-    for tick in ticks(0, right):
-        x, _ = place(tick, 10**low if log else low)
-        parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">'
-            f"{steps(tick)}</text>"
-        )
-    base = HEIGHT - _BOTTOM
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>')
-    parts.append(
-        f'<text class="what" x="{WIDTH - _RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step</text>'
-    )
-    for line in shown:
-        parts += _curve(line, [place(x, y) for x, y in line.points], digits)
     return "".join([*parts, "</svg>"])
 
 
-def _curve(line: Line, placed: Sequence[tuple[float, float]], digits: int) -> list[str]:
-    """A curve, and for each of its points a dot that names it; a single point is seen as one."""
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-    parts = [f'<polyline class="s{line.style % 6}" points="{path}"/>']
+def _axes(
+    marks: Sequence[float],
+    across: Sequence[float],
+    place: Callable[[float, float], Point],
+    last: float,
+) -> list[str]:
+    """Grid lines with their numbers, the steps below, and the line they stand on."""
+    left, right = place(0, 1)[0], place(last, 1)[0]
+    parts: list[str] = []
+    for mark in marks:
+        y = place(0, mark)[1]
+        parts.append(
+            f'<line class="grid" x1="{left:.0f}" x2="{right:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        parts.append(
+            f'<text x="{left - 8:.0f}" y="{y + 4:.1f}" text-anchor="end">{number(mark)}</text>'
+        )
+    bottom = HEIGHT - _BOTTOM
+    for mark in across:
+        x = place(mark, 1)[0]
+        parts.append(
+            f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{steps(mark)}</text>'
+        )
+    parts.append(
+        f'<line class="axis" x1="{left:.0f}" x2="{right:.0f}" y1="{bottom}" y2="{bottom}"/>'
+    )
+    middle = (left + right) / 2
+    parts.append(
+        f'<text class="what" x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">step</text>'
+    )
+    return parts
+
+
+def _level(start: Point, end: Point) -> str:
+    return (
+        f'<line class="level" x1="{start[0]:.1f}" x2="{end[0]:.1f}" y1="{start[1]:.1f}" '
+        f'y2="{end[1]:.1f}"/>'
+    )
+
+
+def _curve(line: Line, place: Callable[[float, float], Point], digits: int) -> list[str]:
+    """A curve, its band, and for each point a dot that names it; a single point is seen as one."""
+    placed = [place(x, y) for x, y in line.points]
+    parts: list[str] = []
+    if len(line.band) > 1:
+        upper = [place(x, high) for x, _, high in line.band]
+        lower = [place(x, low) for x, low, _ in reversed(line.band)]
+        parts.append(f'<polygon class="b{line.style}" points="{_path([*upper, *lower])}"/>')
     if len(placed) == 1:
         x, y = placed[0]
-        color = f"var(--c{line.style % 6})"
-        parts = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" style="fill:{color}"/>']
+        parts.append(f'<circle class="f{line.style}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+    else:
+        parts.append(f'<polyline class="s{line.style}" points="{_path(placed)}"/>')
     for (x, y), (step, value) in zip(placed, line.points, strict=True):
         text = f"{line.name}, step {step:.0f}: {value:.{digits}f}"
         parts.append(
@@ -94,50 +165,21 @@ def _curve(line: Line, placed: Sequence[tuple[float, float]], digits: int) -> li
     return parts
 
 
+def _path(points: Sequence[Point]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
 def swatch(style: int) -> str:
-    """A short piece of a line, for a legend."""
-    line = f'<polyline class="s{style % 6}" points="0,4 28,4"/>'
+    """A short piece of a line, for a key."""
+    line = f'<polyline class="s{style}" points="0,4 28,4"/>'
     return f'<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true">{line}</svg>'
 
 
-def dashes() -> str:
-    """The style sheet's rules for curves: six colors that also differ in their dashes."""
-    rules: list[str] = []
-    for index, dash in enumerate(_DASHES):
-        dashed = f";stroke-dasharray:{dash}" if dash else ""
-        rules.append(f".s{index}{{stroke:var(--c{index});fill:none{dashed}}}")
-    return "".join(rules)
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
-def ticks(low: float, high: float, *, count: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) between two values, about ``count``."""
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def number(value: float) -> str:
-    """A tick's number, short."""
-    if value and abs(value) < 1e-3:
-        return f"{value:.0e}".replace("e-0", "e-")
-    return f"{value:.6g}"
-
-
-def steps(value: float) -> str:
-    """A number of steps, short: 250k."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.4g}{unit}"
-    return f"{value:.4g}"
-
-
-def _y(value: float, *, log: bool) -> float:
-    return math.log10(value) if log else value
-
-
-def _usable(points: Sequence[tuple[float, float]], *, log: bool) -> list[tuple[float, float]]:
+def _usable(points: Sequence[Point], *, log: bool) -> list[Point]:
     return [
         (x, y)
         for x, y in points
@@ -145,31 +187,15 @@ def _usable(points: Sequence[tuple[float, float]], *, log: bool) -> list[tuple[f
     ]
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most ``_POINTS`` points: means of neighbors."""
-    size = math.ceil(len(points) / _POINTS)
-    groups = [points[start : start + size] for start in range(0, len(points), size)] if size else []
-    return [(group[-1][0], math.fsum(y for _, y in group) / len(group)) for group in groups]
+def _thinned(line: Line) -> Line:
+    """A curve of at most 80 points: means of neighbors, in groups that differ by one at most.
 
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    ordered = sorted(values)
-    spare = len(ordered) // 100
-    return ordered[spare], ordered[-1 - spare]
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
-    return low - room, high + room
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten; only powers over many decades, even steps over few."""
-    factors = (1,) if high - low > 2.5 else (1, 2, 5)
-    found = [
-        factor * 10.0**power
-        for power in range(math.floor(low), math.ceil(high) + 1)
-        for factor in factors
-    ]
-    inside = [value for value in found if low <= math.log10(value) <= high]
-    return inside if len(inside) > 2 else ticks(10**low, 10**high)
+    A shorter group at the end would look like a cliff.
+    """
+    count = len(line.points)
+    if count <= _POINTS:
+        return line
+    bounds = [count * i // _POINTS for i in range(_POINTS + 1)]
+    groups = [line.points[a:b] for a, b in pairwise(bounds)]
+    means = [(group[-1][0], math.fsum(y for _, y in group) / len(group)) for group in groups]
+    return replace(line, points=means)

@@ -99,7 +99,7 @@ def tabulate(summaries: Sequence[Summary]) -> Table:
         groups.setdefault(summary.kin, []).append((summary, _first(table, "student")))
     leading = [group[0][0] for group in groups.values()]
     students = [
-        _row(group, label) for group, label in zip(groups.values(), _labels(leading), strict=True)
+        _row(group, label) for group, label in zip(groups.values(), labels(leading), strict=True)
     ]
     bicubic, teacher = (_shared(judged, model) for model in ("bicubic", "teacher"))
     rows = [
@@ -281,7 +281,7 @@ def _gaining(row: Row, bicubic: Row | None) -> Row:
     return replace(row, sets=sets)
 
 
-def _labels(summaries: Sequence[Summary]) -> list[str]:
+def labels(summaries: Sequence[Summary]) -> list[str]:
     """The method's name, with the run's where two rows would have the same."""
     methods = [summary.method for summary in summaries]
     return [

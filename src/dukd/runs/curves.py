@@ -1,35 +1,42 @@
 """The curves of a report: validations and losses over steps, from the runs' logs."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any, cast
 
+from dukd.evaluation.table import Table
 from dukd.runs import charts
-from dukd.runs.charts import Line
+from dukd.runs.charts import Level, Line
+from dukd.runs.looks import Look
 from dukd.runs.summary import Summary
 
 Points = dict[str, list[tuple[float, float]]]
 """Steps and values, by the name of the curve."""
 
+_SAME = 0.02
+"""How far, in dB, the figure of an evaluation may be from the last validation of the same student
+if both are of the same images."""
 
-def section(summaries: Sequence[Summary]) -> str:
-    """Charts of all runs; empty if there is nothing to draw."""
-    styles = styles_of(summaries)
-    validation: dict[str, list[Line]] = {}
-    training: dict[str, list[Line]] = {}
-    for summary in summaries:
-        style = styles[summary.name]
-        for name, points in series(summary.records, "validation").items():
-            validation.setdefault(name, []).append(Line(summary.name, points, style))
-        for name, points in series(summary.records, "train").items():
-            training.setdefault(name, []).append(Line(summary.name, points, style))
+
+def section(summaries: Sequence[Summary], looks: Mapping[str, Look], table: Table) -> str:
+    """Charts of all runs; empty if there is nothing to draw.
+
+    Args:
+        summaries: The runs.
+        looks: How the lines of each experiment look, by ``kin``.
+        table: What was measured of them, for the levels of bicubic and the teacher.
+    """
+    validation = _gathered(summaries, looks, "validation")
+    training = _gathered(summaries, looks, "train")
     if not validation and not training:
         return ""
     figures = [
         _figure(
             f"PSNR-Y on {name}",
             "dB, while training",
-            charts.chart(lines, label=f"PSNR-Y on {name}"),
+            charts.chart(lines, label=f"PSNR-Y on {name}", levels=_levels(table, name, lines)),
         )
         for name, lines in validation.items()
     ]
@@ -41,22 +48,53 @@ def section(summaries: Sequence[Summary]) -> str:
         )
         for name, lines in training.items()
     ]
+    several = any(
+        line.band for lines in (*validation.values(), *training.values()) for line in lines
+    )
+    bands = (
+        " Bands reach from the lowest to the highest seed, lines are their mean." if several else ""
+    )
     return (
-        f'<section><h2>Training</h2><ul class="key">{_legend(styles)}</ul>'
+        f'<section><h2>Training</h2><ul class="key">{_key(looks)}</ul>'
         f'<div class="charts">{"".join(figures)}</div>'
-        '<p class="legend">A point names its run and value when the pointer rests on it.</p>'
-        "</section>"
+        '<p class="legend">Point at a chart, touch it, or use the arrow keys to read values.'
+        f"{bands}</p></section>"
     )
 
 
-def styles_of(summaries: Sequence[Summary]) -> dict[str, int]:
-    """The number of each run's color: seeds of one experiment share theirs."""
-    kins = list(dict.fromkeys(summary.kin for summary in summaries))
-    return {summary.name: kins.index(summary.kin) for summary in summaries}
+def _gathered(
+    summaries: Sequence[Summary], looks: Mapping[str, Look], kind: str
+) -> dict[str, list[Line]]:
+    """A line of each experiment, by the name of the curve."""
+    found: dict[str, dict[str, list[Sequence[tuple[float, float]]]]] = {}
+    for summary in summaries:
+        for name, points in series(summary.records, kind).items():
+            found.setdefault(name, {}).setdefault(summary.kin, []).append(points)
+    return {
+        name: [over_seeds(looks[kin].label, those, looks[kin].style) for kin, those in kins.items()]
+        for name, kins in found.items()
+    }
+
+
+def over_seeds(name: str, seeds: Sequence[Sequence[tuple[float, float]]], style: int) -> Line:
+    """The mean of several seeds at the steps that all of them have, with a band around it."""
+    if len(seeds) == 1:
+        return Line(name, seeds[0], style)
+    maps = [dict(points) for points in seeds]
+    shared = sorted(set.intersection(*(set(found) for found in maps)))
+    values = {step: [found[step] for found in maps] for step in shared}
+    points = [(step, math.fsum(those) / len(those)) for step, those in values.items()]
+    finite = {step: those for step, those in values.items() if all(map(math.isfinite, those))}
+    band = [(step, min(those), max(those)) for step, those in finite.items()]
+    return replace(Line(name, points, style), band=band)
 
 
 def series(records: Sequence[Mapping[str, Any]], kind: str) -> Points:
-    """Curves by name: losses of training lines, PSNR-Y by set of validation lines."""
+    """Curves by name: losses of training lines, PSNR-Y by set of validation lines.
+
+    A loss is the mean since the line before it. The last line may be the mean of a few steps only;
+    it is joined with the one before.
+    """
     found: Points = {}
     for record in records:
         step = record.get("step")
@@ -71,16 +109,42 @@ def series(records: Sequence[Mapping[str, Any]], kind: str) -> Points:
                 found.setdefault(str(name), []).append((float(step), float(number)))
             except (TypeError, ValueError):
                 continue
-    return {name: sorted(points) for name, points in found.items()}
+    curves = {name: sorted(points) for name, points in found.items()}
+    return {name: _full(points) for name, points in curves.items()} if kind == "train" else curves
 
 
-def _legend(styles: Mapping[str, int]) -> str:
-    names: dict[int, list[str]] = {}
-    for name, style in styles.items():
-        names.setdefault(style, []).append(name)
+def _full(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same, so that the last mean is of as many steps as the others."""
+    if len(points) < 3:
+        return points
+    (a, _), (b, before), (c, last) = points[-3:]
+    usual, few = b - a, c - b
+    if few >= usual:
+        return points
+    return [*points[:-2], (c, (usual * before + few * last) / (usual + few))]
+
+
+def _levels(table: Table, name: str, lines: Sequence[Line]) -> list[Level]:
+    """Bicubic's and the teacher's figures, if they are of the images that judged the training.
+
+    They are where an evaluated student has the figure that its last validation gave.
+    """
+    measured = {row.label.removesuffix("+"): row.value("psnr_y", name) for row in table.rows}
+    same = [
+        abs(value - line.points[-1][1]) < _SAME
+        for line in lines
+        if (value := measured.get(line.name)) is not None and line.points
+    ]
+    if not same or not all(same):
+        return []
+    rows = [row for row in table.rows if row.model in {"bicubic", "teacher"}]
+    found = [(row.model, row.value("psnr_y", name)) for row in rows]
+    return [Level(label, v) for label, v in found if v is not None and math.isfinite(v)]
+
+
+def _key(looks: Mapping[str, Look]) -> str:
     return "".join(
-        f"<li>{charts.swatch(style)}{escape(', '.join(those))}</li>"
-        for style, those in names.items()
+        f"<li>{charts.swatch(look.style)}{escape(look.label)}</li>" for look in looks.values()
     )
 
 
