@@ -50,6 +50,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "Evaluate"),
     "compare": Command("evaluate", "Compare"),
     "report": Command("evaluate", "Report"),
+    "figure": Command("figure", "Figure"),
     "quantize": Command("quantize", "Quantize"),
     "export": Command("use", "Export"),
     "upscale": Command("use", "Upscale"),

@@ -18,6 +18,7 @@ from dukd.evaluation.sets import some
 from dukd.images.convert import from_tensor, to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.base import Network
+from dukd.networks.upscaler import Upscaler
 from dukd.runs.looks import Look
 from dukd.runs.scenes import TRUTH, Kind, Layer, Scene, arranged
 from dukd.runs.summary import Summary, part
@@ -31,14 +32,14 @@ _PART = 448
 
 @dataclass(frozen=True)
 class Model:
-    """A network to show."""
+    """What enlarges, to be shown."""
 
     label: str
     """What people call it."""
     kind: Kind
     """What it is to the others."""
-    network: Network
-    """Itself."""
+    upscaler: Upscaler
+    """Itself: a network, or a session of a runtime."""
     strong: bool = False
     """Whether it is the one to look at."""
 
@@ -82,11 +83,20 @@ def models(
         if teacher is not None:
             raise
         problems.append(f"the teacher is not among the images: {shown(str(error))}")
-    scales = {model.network.scale for model in found}
+    check_scales(found)
+    return found, problems
+
+
+def check_scales(found: Sequence[Model]) -> None:
+    """See that all enlarge by the same factor.
+
+    Raises:
+        ValueError: If not.
+    """
+    scales = {model.upscaler.scale for model in found}
     if len(scales) > 1:
         listed = " and ".join(f"x{scale}" for scale in sorted(scales))
         raise ValueError(f"networks of {listed} cannot be shown side by side: report them apart")
-    return found, problems
 
 
 def _teacher(summaries: Sequence[Summary], named: Path | None) -> Network | None:
@@ -166,6 +176,7 @@ def scenes(
     *,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
+    whole: bool = False,
 ) -> list[Scene]:
     """Enlarge images by all models; of a large image, the part with the most detail.
 
@@ -174,6 +185,7 @@ def scenes(
         pairs: The images.
         device: Where networks run.
         progress: Told how many outputs there are.
+        whole: Whether large images are enlarged as a whole.
 
     Raises:
         ValueError: If an image cannot be read.
@@ -181,15 +193,16 @@ def scenes(
     found: list[Scene] = []
     total = len(pairs) * len(models)
     for number, pair in enumerate(pairs):
-        lr, hr = cut(*load(pair), pair.scale)
+        lr, hr = load(pair) if whole else cut(*load(pair), pair.scale)
         layers = [
             _layer("bicubic", "bicubic", imresize_uint8(lr, pair.scale), hr, pair.scale),
             Layer(TRUTH, "truth", hr),
         ]
         for index, model in enumerate(models):
             progress(number * len(models) + index, total, f"{pair.name}, {model.label}")
-            network = model.network.to(device)
-            pixels = cast("Pixels", from_tensor(output(network, lr, device=device)[0]))
+            upscaler = model.upscaler
+            upscaler = upscaler.to(device) if isinstance(upscaler, Network) else upscaler
+            pixels = cast("Pixels", from_tensor(output(upscaler, lr, device=device)[0]))
             made = _layer(model.label, model.kind, pixels, hr, pair.scale, strong=model.strong)
             layers.append(made)
         found.append(arranged(pair.name, layers))

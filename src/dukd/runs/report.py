@@ -162,7 +162,7 @@ def _scenes(
     models, notes = outputs.models(summaries, named, teacher=images.teacher, best=best)
     if not models:
         return [], notes
-    scale = models[0].network.scale
+    scale = models[0].upscaler.scale
     if images.files:
         pairs = outputs.named_images(images.files, scale)
         return outputs.scenes(models, pairs, progress=progress), notes
