@@ -109,7 +109,8 @@ def test_the_whole_demo_makes_a_page_and_goes_on_where_it_was(tmp_path: Path):
     assert len(told) == 3
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1]
-    assert page.count("<img ") == 6  # bicubic, three students, teacher, ground truth
+    # bicubic, three students, teacher, ground truth: one image, and crops of it
+    assert page.count("<img ") in {12, 18, 24}
     assert "http" not in page.replace("http-equiv", "")
 
     logs = [

@@ -100,6 +100,7 @@ def chart(
         parts.append(
             f'<text class="{style}" x="{right + 8:.0f}" y="{y + 4:.1f}">{escape(name)}</text>'
         )
+    parts.append(f'<line class="cursor" x1="0" x2="0" y1="0" y2="{HEIGHT - _BOTTOM}"/>')
     return "".join([*parts, "</svg>"])
 
 

@@ -278,12 +278,7 @@
       dot, x: Number(dot.getAttribute("cx")), text: dot.querySelector("title").textContent }));
     if (!dots.length) return;
     const places = [...new Set(dots.map(({ x }) => x))].sort((a, b) => a - b);
-    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    const { height } = svg.viewBox.baseVal;
-    line.setAttribute("class", "cursor");
-    line.setAttribute("y1", "0");
-    line.setAttribute("y2", String(height - 40));
-    svg.append(line);
+    const line = svg.querySelector(".cursor");
     const out = make("p", { className: "values", ariaLive: "polite" });
     svg.after(out);
     svg.setAttribute("tabindex", "0");

@@ -17,6 +17,7 @@ from typing import cast
 from dukd.core import files
 from dukd.core.files import Progress, silent
 from dukd.core.text import amount
+from dukd.evaluation.table import Table
 from dukd.runs import curves, gallery, numbers, outputs, quantized, scenes
 from dukd.runs.compare import tabulate
 from dukd.runs.looks import Look, looks
@@ -108,8 +109,7 @@ def report(
         ``out``.
 
     Raises:
-        ReportError: If runs differ in what makes numbers comparable; the message names the
-            difference.
+        ReportError: If runs differ in what makes numbers comparable; the message names it.
         dukd.runs.checkpoint.CheckpointError: If no directory holds a run.
         ValueError: If an image or a teacher that was named cannot be used.
     """
@@ -117,14 +117,8 @@ def report(
     table = tabulate(summaries)
     named = looks(summaries)
     shown, notes = _scenes(summaries, named, images, measured, progress)
-    common = [
-        f"×{table.scale}" if table.scale else "",  # noqa: RUF001  the times sign is meant
-        f"{summaries[0].steps:,} steps".replace(",", "\u2009") if summaries[0].steps else "",
-        f"{len(summaries)} run{'s' if len(summaries) > 1 else ''}",
-    ]
     parts = [
-        f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(filter(None, common)))}</p>"
-        f"{f'<p>{escape(about)}</p>' if about else ''}{_unfinished(summaries, problems)}</header>",
+        _header(title, about, table, summaries, problems),
         numbers.headline(table),
         gallery.section(
             shown,
@@ -144,6 +138,22 @@ def report(
     # names may hold what UTF-8 cannot
     files.write_bytes(out, _page(title, content).encode(errors="backslashreplace"))
     return Path(out)
+
+
+def _header(
+    title: str, about: str, table: Table, summaries: Sequence[Summary], problems: Sequence[str]
+) -> str:
+    steps = summaries[0].steps
+    common = [
+        f"×{table.scale}" if table.scale else "",  # noqa: RUF001  the times sign is meant
+        f"{steps:,} steps".replace(",", "\u2009") if steps else "",
+        f"{len(summaries)} run{'s' if len(summaries) > 1 else ''}",
+    ]
+    said = f"<p>{escape(about)}</p>" if about else ""
+    return (
+        f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(filter(None, common)))}</p>"
+        f"{said}{_unfinished(summaries, problems)}</header>"
+    )
 
 
 def _scenes(
