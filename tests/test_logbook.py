@@ -1,6 +1,5 @@
 """Lines of the log hold means since the line before, and the time that training took."""
 
-import importlib.util
 import time
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_what_is_written_is_told_and_kept(run: Run) -> None:
     told: list[object] = []
-    book = RunLog(run, told.append, tensorboard=False)
+    book = RunLog(run, told.append)
 
     book.event(5, "resumed", "from step 5")
     book.write({"kind": "train", "step": 6, "total": 0.5})
@@ -93,11 +92,3 @@ def test_what_is_written_is_told_and_kept(run: Run) -> None:
     ]
     assert told == lines
     ignore(lines[0])
-
-
-def test_a_tensorboard_that_is_not_installed_is_named(run: Run) -> None:
-    if importlib.util.find_spec("tensorboard") is not None:
-        RunLog(run, ignore, tensorboard=True).close()
-        return
-    with pytest.raises(ValueError, match=r"pip install 'dukd\[tensorboard\]'"):
-        RunLog(run, ignore, tensorboard=True)

@@ -46,6 +46,7 @@ COMMANDS = {
     "check-data": Command("data", "CheckData"),
     "degrade": Command("data", "Degrade"),
     "train": Command("train", "Train"),
+    "watch": Command("watch", "Watch"),
     "study": Command("study", "StudyOf"),
     "evaluate": Command("evaluate", "Evaluate"),
     "compare": Command("evaluate", "Compare"),

@@ -18,7 +18,7 @@ from dukd.cli.terminal import Bar, say
 from dukd.core import distributed
 from dukd.core.device import DeviceName, by_name
 from dukd.core.files import silent
-from dukd.core.text import shown
+from dukd.core.text import amount, shown
 from dukd.networks.files import weights
 from dukd.runs.directory import Run
 from dukd.training import loop
@@ -102,12 +102,14 @@ class Watcher:
                 "seconds_left": float(left),
             }:
                 self.progress(step, steps, self.text, seconds_left=left)
-            case {"kind": "train"}:
+            case {"kind": "train" | "live"}:
                 losses = cast("dict[str, float]", record["losses"])
                 parts = [f"{name} {value:.4f}" for name, value in losses.items()][:_SHOWN_LOSSES]
                 more = " ..." if len(losses) > _SHOWN_LOSSES else ""
                 speed = f"{record['images_per_second']:.0f} patches/s"
-                self.text = f"loss {record['total']:.4f}  {speed}  {', '.join(parts)}{more}"
+                memory = amount(int(cast("int", record["memory_mb"])) << 20)
+                losses_ = f"{', '.join(parts)}{more}"
+                self.text = f"loss {record['total']:.4f}  {speed}  {memory}  {losses_}"
             case {"kind": "validation", "step": int(step)}:
                 sets = cast("dict[str, dict[str, float]]", record["sets"])
                 scores = "  ".join(f"{name} {self._scores(s)}" for name, s in sets.items())

@@ -22,13 +22,13 @@ from dukd.networks.reduced import HOW, check_reducible
 from dukd.training import quantizing
 from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Experiment, Optimization
-from dukd.training.log import tensorboard_writer
 from dukd.training.nonfinite import NonFiniteGuard
 from dukd.training.objective import Objective, replaying
 from dukd.training.share import Share, memory_format
 from dukd.training.state import State
 from dukd.training.stored import Stored, check_served
 from dukd.training.teachers import Opened, Outputs, at_scale
+from dukd.training.trackers import check_installed
 from dukd.training.trial import try_teacher
 from dukd.training.validation import Validation
 
@@ -88,8 +88,7 @@ def assemble(
     world = replace(world, device=numbered(world.device))
     data, optimization = experiment.data, experiment.optimization
     world.parts(data.batch, optimization.accumulate, deterministic=optimization.deterministic)
-    if experiment.evaluation.tensorboard:
-        tensorboard_writer()
+    check_installed(experiment.evaluation.trackers)
     judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
     validation = Validation.open(judged, experiment.student.scale, world.device, progress)
     networks = _networks(experiment)

@@ -212,6 +212,10 @@ class Evaluation:
     """Images of the first set of which crops are kept for the report."""
     tensorboard: bool = False
     """Whether a TensorBoard log is written beside the JSON lines (needs ``dukd[tensorboard]``)."""
+    wandb: bool = False
+    """Whether Weights & Biases takes in the log too (``dukd[wandb]``; ``WANDB_MODE=offline``)."""
+    mlflow: bool = False
+    """Whether MLflow takes in the log too (``dukd[mlflow]``; ``MLFLOW_TRACKING_URI``)."""
 
     def __post_init__(self) -> None:
         """Check what the types do not say."""
@@ -225,6 +229,12 @@ class Evaluation:
             find((self.teacher_measure,))
         check("samples", self.samples, least=0)
         check("save_minutes", self.save_minutes, above=0)
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of what takes in the log beside the run's own file."""
+        wanted = {"tensorboard": self.tensorboard, "wandb": self.wandb, "mlflow": self.mlflow}
+        return tuple(name for name, on in wanted.items() if on)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dukd.runs.directory import Run
 from dukd.training.assemble import Training
 from dukd.training.log import Meter, RunLog
 from dukd.training.memory import TooLittleMemoryError
-from dukd.training.samples import write_samples
+from dukd.training.samples import preview, write_samples
 from dukd.training.saved import mend_best, save, write_student
 from dukd.training.step import settle
 
@@ -125,6 +125,10 @@ class Keeper:
         with self._as_written():
             record = training.validation.record(state.step, state.averaged, training.teacher)
         self.log.write(record)
+        if self.log.shows_images:
+            with self._as_written():
+                images = preview(training.validation, state.averaged, training.teacher)
+            self.log.images(state.step, images)
         score = training.validation.score(record["sets"])
         if score is not None and score > state.best:
             state.best, state.best_step = score, state.step

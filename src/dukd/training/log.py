@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -11,14 +11,19 @@ import torch
 from torch import Tensor
 
 from dukd.core import files
+from dukd.images.convert import Pixels
 from dukd.runs.directory import Run
+from dukd.training.trackers import TRACKERS, Tracker, check_installed, scalars
 
 Record = Mapping[str, object]
 Observer = Callable[[Record], None]
-"""Told every line of the log as it is written, and ``{"kind": "step", "step", "steps",
-"seconds_left"}`` each step."""
+"""Told every line of the log as it is written, ``{"kind": "step", "step", "steps",
+"seconds_left"}`` each step, and ``{"kind": "live", "step", "losses", ...}`` after the first step and
+every few seconds."""
 
 GRADIENT_NORM = "gradient_norm"
+LIVE_SECONDS = 5.0
+"""Time between two looks at the losses that do not wait for a line of the log."""
 
 
 def ignore(record: Record) -> None:
@@ -34,6 +39,7 @@ class Meter:
         self.device = device
         self._first_step, self._seconds_before = step, seconds
         self._begun = self._since = time.perf_counter()
+        self._next_live = float("-inf")
         self._clear()
 
     def _clear(self) -> None:
@@ -76,6 +82,26 @@ class Meter:
         done = max(1, step - self._first_step)
         return (self.seconds() - self._seconds_before) / done * (steps - step)
 
+    def live(self, step: int) -> dict[str, object] | None:
+        """What the next line of the log would say so far, now and then; None in between.
+
+        After the first step, and every few seconds from then on, so that nobody waits for the first
+        loss. Nothing is written, and the means of the log stay as they are.
+        """
+        now = time.perf_counter()
+        if self._count == 0 or now < self._next_live:
+            return None
+        self._next_live = now + LIVE_SECONDS
+        means = {n: float(v) / self._count for n, v in self._sums.items() if n != GRADIENT_NORM}
+        return {
+            "kind": "live",
+            "step": step,
+            "losses": means,
+            "total": sum(means.values()),
+            "images_per_second": self._patches / max(now - self._since, 1e-9),
+            "memory_mb": peak_memory(self.device),
+        }
+
     def record(self, step: int, learning_rate: float) -> dict[str, object]:
         """The line of the log for the steps since the last one."""
         means = {name: float(value) / self._count for name, value in self._sums.items()}
@@ -113,12 +139,12 @@ class RunLog:
     Args:
         run: Whose log is written.
         observe: Told of every line.
-        tensorboard: Whether a TensorBoard log is written beside it.
+        trackers: Names of what else takes in every line, such as ``tensorboard``.
         mute: Whether nothing is written and nobody told.
-        step: The first step that follows; a TensorBoard log forgets what it had from there on.
+        step: The last step that was made; a TensorBoard log forgets what it had after it.
 
     Raises:
-        ValueError: If TensorBoard is wanted but not installed.
+        ValueError: If a tracker's package is not installed.
     """
 
     def __init__(
@@ -126,20 +152,26 @@ class RunLog:
         run: Run,
         observe: Observer,
         *,
-        tensorboard: bool,
+        trackers: Sequence[str] = (),
         mute: bool = False,
         step: int = 0,
     ) -> None:
         self.run = run
         self.mute = mute
         self.observe = ignore if mute else observe
-        self._board = None
-        if tensorboard and not mute:
-            self._board = tensorboard_writer()(
-                str(run.directory / "tensorboard"), purge_step=step + 1
-            )
+        self._trackers: list[Tracker] = []
         self._waiting: list[Record] = []
         self._failing = False
+        for name in () if mute else trackers:
+            self._open(name, step)
+
+    def _open(self, name: str, step: int) -> None:
+        """Open a tracker; one that cannot be reached is left out, and the observer told."""
+        check_installed((name,))
+        try:
+            self._trackers.append(TRACKERS[name](self.run, step))
+        except Exception as error:  # noqa: BLE001  somebody else's log does not end a run
+            self._notify("not logged", f"{TRACKERS[name].title} takes nothing: {error}")
 
     def write(self, record: Record) -> None:
         """Write a line; where the disk refuses it, it waits for the next one."""
@@ -162,13 +194,12 @@ class RunLog:
                 files.sync(self.run.log_file)
 
     def close(self) -> None:
-        """Write what waits, and finish the TensorBoard log."""
+        """Write what waits, and finish what the trackers have."""
         self._write_waiting()
         if self._waiting:
             self._notify("not logged", f"{len(self._waiting)} lines of the log are lost")
-        if self._board is not None:
-            with suppress(Exception):
-                self._board.close()
+        self._everywhere(Tracker.close)
+        self._trackers = []
 
     def _write_waiting(self) -> None:
         while self._waiting:
@@ -183,41 +214,31 @@ class RunLog:
             del self._waiting[0]
         self._failing = False
 
+    @property
+    def shows_images(self) -> bool:
+        """Whether a tracker is there that takes images."""
+        return bool(self._trackers)
+
+    def images(self, step: int, images: Mapping[str, Pixels]) -> None:
+        """Give images to the trackers, by the names of their series."""
+        for name, pixels in images.items():
+            self._everywhere(lambda t, name=name, pixels=pixels: t.image(step, name, pixels))
+
     def _show(self, record: Record) -> None:
-        if self._board is None:
-            return
-        try:
-            for name, value in _scalars(record, str(record["kind"])):
-                self._board.add_scalar(name, value, cast("int", record["step"]))
-        except Exception as error:  # noqa: BLE001  somebody else's log does not end a run
-            self._board = None
-            self._notify("not logged", f"the TensorBoard log ends here: {error}")
+        values = scalars(record)
+        if values:
+            self._everywhere(lambda tracker: tracker.numbers(cast("int", record["step"]), values))
+
+    def _everywhere(self, action: Callable[[Tracker], None]) -> None:
+        """Do something with every tracker; one that fails is left out from there on."""
+        for tracker in tuple(self._trackers):
+            try:
+                action(tracker)
+            except Exception as error:  # noqa: BLE001  likewise
+                self._trackers.remove(tracker)
+                self._notify("not logged", f"the log of {tracker.title} ends here: {error}")
 
     def _notify(self, what: str, detail: str) -> None:
         """Tell the observer of what the log itself cannot hold."""
         step = self._waiting[-1]["step"] if self._waiting else 0
         self.observe({"kind": "event", "step": step, "what": what, "detail": detail})
-
-
-def _scalars(record: object, name: str) -> Generator[tuple[str, float], None, None]:
-    if isinstance(record, Mapping):
-        for key, value in cast("Mapping[str, object]", record).items():
-            if key != "step":
-                yield from _scalars(value, f"{name}/{key}")
-    elif isinstance(record, int | float):
-        yield name, float(record)
-
-
-def tensorboard_writer() -> Any:  # noqa: ANN401  an optional package's class
-    """The class that writes TensorBoard logs.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415  optional
-    except ImportError:
-        raise ValueError(
-            "evaluation.tensorboard needs the package: pip install 'dukd[tensorboard]'"
-        ) from None
-    return SummaryWriter

@@ -117,8 +117,8 @@ def _train(
 ) -> None:
     """Train from the state that was begun with or restored; the log begins with notes."""
     state, leads = training.state, training.world.leads
-    board = training.experiment.evaluation.tensorboard
-    log = RunLog(run, observe, tensorboard=board, mute=not leads, step=state.step)
+    trackers = training.experiment.evaluation.trackers
+    log = RunLog(run, observe, trackers=trackers, mute=not leads, step=state.step)
     try:
         for what, detail in notes:
             log.event(state.step, what, detail)
@@ -206,6 +206,8 @@ def _step(training: Training, lr: Tensor, hr: Tensor, log: RunLog, meter: Meter)
     step, steps = state.step, experiment.optimization.steps
     left = meter.seconds_left(step, steps)
     log.observe({"kind": "step", "step": step, "steps": steps, "seconds_left": left})
+    if not log.mute and (live := meter.live(step)) is not None:
+        log.observe(live)
     if step == steps or step % experiment.evaluation.log_every == 0:
         _log(training, log, meter)
 

@@ -18,6 +18,26 @@ from dukd.training.validation import Validation
 
 SIZE = 384
 """Most rows and columns of a sample, in high-resolution pixels."""
+PREVIEW = 192
+"""Rows and columns of what trackers show, likewise."""
+
+
+def preview(validation: Validation, network: Network, teacher: Network | None) -> dict[str, Pixels]:
+    """What trackers show of a validation: the busiest part of the first image, by their series."""
+    pair = validation.sets[validation.first][0]
+    lr, hr = load(pair)
+    size = min(PREVIEW, *hr.shape[:2]) // validation.scale
+    top, left = busiest(hr[:: validation.scale, :: validation.scale], size)
+    part = Window(top, left, size, size).of(lr)
+    s = validation.scale
+    found: dict[str, Pixels] = {
+        "bicubic": imresize_uint8(part, s),
+        "student": from_tensor(output(network, part, device=validation.device)[0]),
+        "ground truth": Window(top * s, left * s, size * s, size * s).of(hr),
+    }
+    if teacher is not None:
+        found["teacher"] = from_tensor(output(teacher, part, device=validation.device)[0])
+    return {f"{pair.name}/{label}": pixels for label, pixels in found.items()}
 
 
 def write_samples(
