@@ -73,13 +73,15 @@ def test_tensorboard_has_one_series_per_number_also_after_a_resume(run: Run) -> 
         EventAccumulator,
     )
 
+    heard: list[Any] = []
     for begun, total in ((0, 0.5), (7, 0.25)):
-        log = RunLog(run, lambda _: None, trackers=("tensorboard",), step=begun)
+        log = RunLog(run, heard.append, trackers=("tensorboard",), step=begun)
         for step in range(begun + 7, 15, 7):
             log.write({"kind": "train", "step": step, "total": total})
         log.images(14, {"baby/student": IMAGE})
         log.close()
 
+    assert all(line["kind"] == "train" for line in heard)
     events = EventAccumulator(str(run.directory / "tensorboard"))
     events.Reload()
     found = [(event.step, event.value) for event in events.Scalars("loss/total")]

@@ -79,7 +79,8 @@ def _line(row: Row, table: Table, *, gap: bool) -> str:
     cells = "".join(_scores(row, table, name) for name in table.sets)
     return (
         f'<tr class="{escape(row.model)}{strong}"><th scope="row">{escape(row.label)}{several}</th>'
-        f"{cells}{closed}<td>{compact(row.value('parameters'))}</td><td>{compact(row.value('macs'))}</td>"
+        f"{cells}{closed}<td>{compact(row.value('parameters'))}</td>"
+        f"<td>{compact(row.value('macs'))}</td>"
         f"<td>{elapsed(row.value('seconds_per_image'))}</td></tr>"
     )
 

@@ -198,7 +198,7 @@ class RunLog:
         self._write_waiting()
         if self._waiting:
             self._notify("not logged", f"{len(self._waiting)} lines of the log are lost")
-        self._everywhere(Tracker.close)
+        self._everywhere(lambda tracker: tracker.close())
         self._trackers = []
 
     def _write_waiting(self) -> None:
@@ -236,6 +236,8 @@ class RunLog:
                 action(tracker)
             except Exception as error:  # noqa: BLE001  likewise
                 self._trackers.remove(tracker)
+                with suppress(Exception):
+                    tracker.close()
                 self._notify("not logged", f"the log of {tracker.title} ends here: {error}")
 
     def _notify(self, what: str, detail: str) -> None:
