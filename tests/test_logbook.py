@@ -64,6 +64,28 @@ def test_pauses_are_no_training_and_earlier_seconds_count(monkeypatch: pytest.Mo
     assert (record["images_per_second"], record["seconds"]) == (3.0, 50.0)
 
 
+def test_the_first_loss_is_seen_after_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then every five seconds; the means of the log stay those of all its steps."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    meter = Meter(step=0, seconds=0.0, device=CPU)
+    assert meter.live(0) is None
+
+    seen: list[tuple[object, ...]] = []
+    for step in range(1, 13):
+        now[0] += 1.0
+        meter.add(values(1.0, float(step), 0.5), patches=4)
+        live = meter.live(step)
+        seen += [] if live is None else [(step, live["losses"], live["images_per_second"])]
+
+    assert [step for step, *_ in seen] == [1, 6, 11]
+    assert seen[0][2] == 4.0
+    assert [losses for _, losses, _ in seen] == [
+        {"reconstruction": 1.0, "imitation": mean} for mean in (1.0, 3.5, 6.0)
+    ]
+    assert meter.record(12, 1.0)["losses"] == {"reconstruction": 1.0, "imitation": 6.5}
+
+
 def test_memory_is_in_mebibytes() -> None:
     """A Python process with torch takes some hundred."""
     assert 50 < peak_memory(CPU) < 100_000

@@ -186,6 +186,7 @@ def test_mlflow_finds_its_run_again(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert sum(call[0] == "log_image" for call in calls) == 2
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
 def test_weights_and_biases_itself_without_a_network(
     run: Run, monkeypatch: pytest.MonkeyPatch
@@ -200,6 +201,7 @@ def test_weights_and_biases_itself_without_a_network(
     assert list(run.directory.glob("wandb/offline-run-*/*.wandb"))
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed")
 def test_mlflow_itself_without_a_network(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

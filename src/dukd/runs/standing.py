@@ -4,6 +4,7 @@ It is read from the run directories alone, by another process than the one that 
 written, and a directory that is damaged does not hide the others.
 """
 
+import itertools
 import os
 import statistics
 import time
@@ -151,7 +152,7 @@ def _pace(training: Sequence[Mapping[str, Any]]) -> float | None:
         return marks[0][0] / marks[0][1]
     paces = [
         (b - a) / (end - start)
-        for (a, start), (b, end) in zip(marks, marks[1:], strict=False)
+        for (a, start), (b, end) in itertools.pairwise(marks)
         if end > start and b > a
     ]
     return statistics.median(paces) if paces else None

@@ -18,8 +18,8 @@ from dukd.training.trackers import TRACKERS, Tracker, check_installed, scalars
 Record = Mapping[str, object]
 Observer = Callable[[Record], None]
 """Told every line of the log as it is written, ``{"kind": "step", "step", "steps",
-"seconds_left"}`` each step, and ``{"kind": "live", "step", "losses", ...}`` after the first step and
-every few seconds."""
+"seconds_left"}`` each step, and ``{"kind": "live", "step", "losses", ...}`` after the first step
+and every few seconds."""
 
 GRADIENT_NORM = "gradient_norm"
 LIVE_SECONDS = 5.0

@@ -21,6 +21,7 @@ from dukd.data.stream import batches
 from dukd.runs import checkpoint
 from dukd.runs.directory import Run
 from dukd.runs.log import truncate
+from dukd.training import notebook
 from dukd.training.assemble import Training, assemble
 from dukd.training.experiment import Experiment
 from dukd.training.interrupt import stopping
@@ -55,6 +56,7 @@ def train(
     observe: Observer = ignore,
     progress: Progress = silent,
     world: World | None = None,
+    show: bool = True,
 ) -> Path:
     """Train a student.
 
@@ -69,6 +71,8 @@ def train(
         progress: Told how far the preparation of data has come.
         world: The processes that train together, from ``distributed.join``; each of them calls this
             function.
+        show: Whether a notebook shows a bar and a live chart below the cell; elsewhere nothing is
+            shown in any case.
 
     Returns:
         The file of the averaged student.
@@ -86,6 +90,7 @@ def train(
     """
     _check_type(experiment)
     world = world or World(device=numbered(torch.device(device)))
+    observe = notebook.around(observe) if show and world.leads else observe
     run = Run(Path(directory))
     source = None if continue_from is None else Run.open(continue_from)
     if resume:
