@@ -69,10 +69,8 @@ def train(
         device: Where to train; of no effect with a ``world``, which knows.
         observe: Told of every step and every line of the log, on the first rank.
         progress: Told how far the preparation of data has come.
-        world: The processes that train together, from ``distributed.join``; each of them calls this
-            function.
-        show: Whether a notebook shows a bar and a live chart below the cell; elsewhere nothing is
-            shown in any case.
+        world: The processes that train together (``distributed.join``); each of them calls this.
+        show: Whether a notebook shows a bar and a live chart; nothing is shown elsewhere.
 
     Returns:
         The file of the averaged student.

@@ -46,6 +46,11 @@ def in_place() -> Show:
     return show
 
 
+def around(observe: Observer) -> Observer:
+    """In a notebook, an observer that draws as well; elsewhere the same."""
+    return Live(in_place(), observe) if in_notebook() else observe
+
+
 class Live:
     """Draws a run while it goes on; an `Observer`.
 
