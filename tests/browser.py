@@ -166,4 +166,8 @@ def browser(folder: Path) -> Generator[Browser, None, None]:
 
 def _pipe() -> tuple[int, int]:
     """Ends to read from and to write to, above the numbers that the protocol wants."""
-    return tuple(fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in os.pipe())  # type: ignore[return-value]
+    ends = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return high[0], high[1]

@@ -37,7 +37,7 @@ class Watch:
     folders: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
     """Folders of runs, or run directories."""
     once: bool = False
-    """Whether to print one table and end, as is done where the output is no terminal."""
+    """Whether to print one table and end, as is done where nobody looks on."""
     seconds: float = 2.0
     """Time between two looks."""
 
