@@ -46,7 +46,7 @@ COMMANDS = {
     "check-data": Command("data", "CheckData"),
     "degrade": Command("data", "Degrade"),
     "train": Command("train", "Train"),
-    "watch": Command("watch", "Watch"),
+    "watch": Command("standing", "Standings"),
     "study": Command("study", "StudyOf"),
     "evaluate": Command("evaluate", "Evaluate"),
     "compare": Command("evaluate", "Compare"),

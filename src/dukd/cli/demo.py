@@ -12,7 +12,7 @@ from dukd.training import loop
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train a small network three ways on bundled photographs in four minutes, and write a page.
+    """Train a small network three ways on bundled photographs, and write a page about it.
 
     From scratch, from a teacher's outputs (logits), and by DUKD: the same network, images and
     steps. Needs the photographs of scikit-image and scikit-learn (pip install 'dukd[demo]') and

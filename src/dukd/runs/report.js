@@ -252,7 +252,7 @@
     const viewer = new Viewer(root, () => box.checked);
     if (hasTruth) {
       const label = make("label", { className: "switch" }, box,
-        ` Errors: difference of the luma from the ground truth, ${GAIN} times`);
+        ` Errors: difference of the luma from the ground truth, times ${GAIN}`);
       section.querySelector(".pieces").before(label);
     }
     pieces.forEach((piece) => {

@@ -25,7 +25,7 @@ _COLORS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
+class Standings:
     """Show all runs of a folder: state, step, rate, loss, PSNR-Y and the time left.
 
     It reads run directories only, so it can be started and ended at any time, and shows runs that
