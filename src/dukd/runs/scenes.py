@@ -108,8 +108,8 @@ def kept(summaries: Sequence[Summary], named: Mapping[str, Look]) -> list[Scene]
     found: dict[str, dict[str, Layer]] = {}
     for summary in summaries:
         for sample, crop in samples.listed(summary.directory / "samples"):
-            kinds: dict[str, Kind] = {"bicubic": "bicubic", "teacher": "teacher", TRUTH: "truth"}
-            kind = kinds.get(crop.label, "student")
+            fixed: dict[str, Kind] = {"bicubic": "bicubic", "teacher": "teacher", TRUTH: "truth"}
+            kind = fixed.get(crop.label, "student")
             look = named[summary.kin]
             label = look.label if kind == "student" else crop.label
             if label in found.setdefault(sample, {}):
