@@ -83,8 +83,7 @@ def train(
         Interrupted: After SIGINT or SIGTERM to any rank, when the step is finished and everything
             is saved.
         dukd.core.distributed.PeerError: If another rank died or hangs.
-        dukd.core.distributed.RankError: If the ranks cannot share a batch, or do not train the
-            same.
+        dukd.core.distributed.RankError: If ranks cannot share a batch, or do not train the same.
     """
     _check_type(experiment)
     world = world or World(device=numbered(torch.device(device)))

@@ -3,14 +3,17 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
+
+from torch import Tensor
 
 from dukd import images
 from dukd.core.files import write_text
 from dukd.data.pairs import load
 from dukd.evaluation import metrics
-from dukd.evaluation.output import output
+from dukd.evaluation.output import Pixels, output
 from dukd.evaluation.sets import some
-from dukd.images.convert import Pixels, from_tensor, to_tensor
+from dukd.images.convert import from_tensor, to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.base import Network
 from dukd.runs.windows import Window, busiest
@@ -32,12 +35,17 @@ def preview(validation: Validation, network: Network, teacher: Network | None) -
     s = validation.scale
     found: dict[str, Pixels] = {
         "bicubic": imresize_uint8(part, s),
-        "student": from_tensor(output(network, part, device=validation.device)[0]),
+        "student": _levels(output(network, part, device=validation.device)[0]),
         "ground truth": Window(top * s, left * s, size * s, size * s).of(hr),
     }
     if teacher is not None:
-        found["teacher"] = from_tensor(output(teacher, part, device=validation.device)[0])
+        found["teacher"] = _levels(output(teacher, part, device=validation.device)[0])
     return {f"{pair.name}/{label}": pixels for label, pixels in found.items()}
+
+
+def _levels(sr: Tensor) -> Pixels:
+    """An output as 8-bit pixels."""
+    return cast("Pixels", from_tensor(sr))
 
 
 def write_samples(
@@ -60,10 +68,10 @@ def write_samples(
         window = Window(*busiest(hr, SIZE), SIZE, SIZE)
         outputs: Mapping[str, Pixels | None] = {
             "bicubic": imresize_uint8(lr, validation.scale),
-            label: from_tensor(output(network, lr, device=validation.device)[0]),
+            label: _levels(output(network, lr, device=validation.device)[0]),
             "teacher": None
             if teacher is None
-            else from_tensor(output(teacher, lr, device=validation.device)[0]),
+            else _levels(output(teacher, lr, device=validation.device)[0]),
             "ground truth": hr,
         }
         shown: list[dict[str, object]] = []
