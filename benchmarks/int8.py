@@ -35,7 +35,7 @@ from dukd.images.convert import from_levels, to_tensor
 from dukd.methods import Method
 from dukd.networks import Network, Quantized, as_quantized
 from dukd.networks.files import weights
-from dukd.networks.quantize.balance import balance
+from dukd.networks.quantize.balance import balance, settle
 from dukd.networks.quantize.calibrate import CHOICES, calibrate
 from dukd.networks.quantize.integer import IntegerReference
 from dukd.networks.quantize.targets import TargetName
@@ -94,6 +94,7 @@ class Cell:
     steps: int = 0
     bits: int = 8
     balanced: bool = True
+    settled: bool = True
 
 
 class Mean(nn.Module):
@@ -180,6 +181,8 @@ class Study:
         )
         if cell.balanced:
             balance(made, self.shown[::4])
+        if cell.settled:
+            settle(made)
         calibrate(made, self.shown, choice)  # pyright: ignore[reportArgumentType]
         return made
 
@@ -240,13 +243,14 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     for bits in arguments.bits:
         for name, setting in common:
             for choice in arguments.choices:
-                for balanced in (False, True) if arguments.plain else (True,):
-                    yield Cell(name, setting, choice, 0, 0, bits, balanced)
+                for ready in (False, True) if arguments.plain else (True,):
+                    yield Cell(name, setting, choice, 0, 0, bits, ready, ready)
     for seed in arguments.seeds:
         for bits in arguments.bits:
             for name, setting in common:
                 for way in arguments.ways:
-                    yield Cell(name, setting, way, seed, arguments.steps, bits)
+                    settled = not arguments.unsettled
+                    yield Cell(name, setting, way, seed, arguments.steps, bits, True, settled)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -255,7 +259,7 @@ def run(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     log = out / "results.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    keys = [{key: line[key] for key in asdict(Cell("", "", ""))} for line in lines]
+    keys = [{key: line.get(key, False) for key in asdict(Cell("", "", ""))} for line in lines]
     wanted = [cell for cell in cells(arguments) if asdict(cell) not in keys]
     print(f"{len(wanted)} cells are missing", flush=True)
     scales = {student(data, cell.student).scale for cell in wanted}
@@ -299,6 +303,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS)[:3], choices=SETTINGS)
     parser.add_argument("--choices", nargs="*", default=list(CHOICES), choices=CHOICES)
     parser.add_argument("--plain", action="store_true", help="also without balancing")
+    parser.add_argument("--unsettled", action="store_true", help="trained from balance alone")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--bits", nargs="+", type=int, default=[8])

@@ -20,9 +20,10 @@ from dukd.networks import (
     RCANConfig,
     as_quantized,
 )
-from dukd.networks.quantize.balance import balance, lengthen
+from dukd.networks.quantize.balance import balance, lengthen, settle
 from dukd.networks.quantize.calibrate import calibrate, in_float
 from dukd.networks.quantize.integer import integer_forward
+from dukd.networks.quantize.layers import QuantizedConv2d
 from dukd.networks.quantize.spaces import Space, spaces
 from dukd.networks.span import SPANConfig
 from dukd.runs import quantized
@@ -146,6 +147,34 @@ def test_the_literature_and_dead_maps_stay_as_they_are() -> None:
     bias = made.convolution("body.0.conv1").bias
     assert bias is not None
     assert bias.tolist() == [-1] * 8
+
+
+def test_settled_weights_keep_their_sums() -> None:
+    made = as_quantized(SMALL.build(), target="onnxruntime")
+    before = {name: made.convolution(name).weight.detach().clone() for name in made.quantized}
+    settle(made)
+    for name, old in before.items():
+        conv = made.convolution(name)
+        assert isinstance(conv, QuantizedConv2d)
+        integers, scale = conv.quantized()
+        steps = (conv.weight.detach() - old) / scale[:, None, None, None]
+        assert torch.allclose(conv.rounded(), conv.weight, atol=1e-6), "it lies on its grid"
+        assert integers.abs().amax((1, 2, 3)).tolist() == [127.0] * len(integers)
+        assert steps.abs().max() < 1.01
+        assert steps.sum((2, 3)).abs().max() < 1.51
+        assert steps.sum((1, 2, 3)).abs().max() < 0.51, "rounding to the nearest leaves several"
+
+
+def test_settling_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rests of 0.4, 0.3 and 0.45 add up to 1.15: the largest is rounded up, and 0.15 is left."""
+    conv = QuantizedConv2d.of(nn.Conv2d(1, 1, (1, 4), bias=False), 8)
+    made = as_quantized(SMALL.build(), target="onnxruntime")
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([127.0, 3.4, 5.3, 7.45]).view(1, 1, 1, 4))
+    monkeypatch.setattr(made, "quantized", ("x",))
+    monkeypatch.setattr(made, "convolution", lambda _name: conv)
+    settle(made)
+    assert conv.weight.flatten().tolist() == pytest.approx([127, 3, 5, 8])
 
 
 # OpenVINO

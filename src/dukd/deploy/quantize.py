@@ -10,7 +10,7 @@ from dukd.data.pairs import Pairs, load
 from dukd.evaluation.metrics import psnr_y
 from dukd.images.convert import to_tensor
 from dukd.networks import Network, Quantized, QuantizedConfig
-from dukd.networks.quantize.balance import balance
+from dukd.networks.quantize.balance import balance, settle
 from dukd.networks.quantize.calibrate import CHOICES, Choice, calibrate, sensitivity
 from dukd.networks.quantize.targets import TargetName
 
@@ -33,8 +33,8 @@ class Options:
     """Layers that stay float, such as conv_last; ``ends`` for the first, those before a shuffle of
     pixels and the last; what the target recommends if left out."""
     balance: bool = True
-    """Whether the channels of a map are given the same range first, which changes nothing in
-    float."""
+    """Whether the channels of a map are given the same range first, which changes nothing in float,
+    and weights are rounded so that their sums stay."""
     choice: Choice | None = None
     """How ranges are chosen; the best of all if left out."""
 
@@ -123,7 +123,10 @@ def quantize(
     measure = measured(judged, network.scale)
     images = [lr for lr, _ in shown]
     psnr: dict[Choice, float] = {}
-    balanced = balance(made, images) if options.balance else []
+    balanced: list[str] = []
+    if options.balance:
+        balanced = balance(made, images)
+        settle(made)
     notes: list[str] = []
     for choice in CHOICES if options.choice is None else (options.choice,):
         notes = calibrate(made, images, choice)

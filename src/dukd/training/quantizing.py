@@ -7,7 +7,7 @@ from dukd.images.convert import from_levels
 from dukd.networks.base import Network
 from dukd.networks.exits import Exits, ExitsConfig
 from dukd.networks.files import weights
-from dukd.networks.quantize.balance import balance
+from dukd.networks.quantize.balance import balance, settle
 from dukd.networks.quantize.calibrate import calibrate
 from dukd.networks.quantized import Quantized, QuantizedConfig
 from dukd.training.experiment import Experiment
@@ -65,5 +65,8 @@ def calibrated(student: Network, experiment: Experiment, patches: Patches) -> li
     device = next(student.parameters()).device
     batches = range(-(-_PATCHES // experiment.data.batch))
     images = [from_levels(patches.batch(k)[0].to(device)) for k in batches]
-    balanced = [] if start is None else balance(student, images)  # random weights need none
+    balanced: list[str] = []
+    if start is not None:  # random weights need none of it
+        balanced = balance(student, images)
+        settle(student)
     return [*student.describe(), *balanced, *calibrate(student, images)]
