@@ -35,9 +35,10 @@ from dukd.images.convert import from_levels, to_tensor
 from dukd.methods import Method
 from dukd.networks import Network, Quantized, as_quantized
 from dukd.networks.files import weights
-from dukd.networks.quantize.balance import balance, settle
+from dukd.networks.quantize.balance import balance
 from dukd.networks.quantize.calibrate import CHOICES, calibrate
 from dukd.networks.quantize.integer import IntegerReference
+from dukd.networks.quantize.settle import settle
 from dukd.networks.quantize.targets import TargetName
 from dukd.training.assemble import open_pack
 from dukd.training.distiller import Distiller

@@ -20,10 +20,11 @@ from dukd.networks import (
     RCANConfig,
     as_quantized,
 )
-from dukd.networks.quantize.balance import balance, lengthen, settle
+from dukd.networks.quantize.balance import balance, lengthen
 from dukd.networks.quantize.calibrate import calibrate, in_float
 from dukd.networks.quantize.integer import integer_forward
 from dukd.networks.quantize.layers import QuantizedConv2d
+from dukd.networks.quantize.settle import settle
 from dukd.networks.quantize.spaces import Space, spaces
 from dukd.networks.span import SPANConfig
 from dukd.runs import quantized

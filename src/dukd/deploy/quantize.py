@@ -10,8 +10,9 @@ from dukd.data.pairs import Pairs, load
 from dukd.evaluation.metrics import psnr_y
 from dukd.images.convert import to_tensor
 from dukd.networks import Network, Quantized, QuantizedConfig
-from dukd.networks.quantize.balance import balance, settle
+from dukd.networks.quantize.balance import balance
 from dukd.networks.quantize.calibrate import CHOICES, Choice, calibrate, sensitivity
+from dukd.networks.quantize.settle import settle
 from dukd.networks.quantize.targets import TargetName
 
 SIDE = 128

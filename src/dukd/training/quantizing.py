@@ -7,8 +7,9 @@ from dukd.images.convert import from_levels
 from dukd.networks.base import Network
 from dukd.networks.exits import Exits, ExitsConfig
 from dukd.networks.files import weights
-from dukd.networks.quantize.balance import balance, settle
+from dukd.networks.quantize.balance import balance
 from dukd.networks.quantize.calibrate import calibrate
+from dukd.networks.quantize.settle import settle
 from dukd.networks.quantized import Quantized, QuantizedConfig
 from dukd.training.experiment import Experiment
 

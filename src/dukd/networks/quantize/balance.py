@@ -7,11 +7,6 @@ touches, a channel may change its sign as well, and the one range then lies abov
 part. Nagel, van Baalen, Blankevoort, Welling, "Data-Free Quantization Through Weight Equalization
 and Bias Correction", ICCV 2019, arXiv:1906.04721, where extents are those of weights; here they are
 seen on images, and a whole stream is taken at once.
-
-Weights are then rounded so that their sums stay (`settle`): maps are smooth, so what is felt of
-rounding a kernel is nearly all in its sum. That is ours; the idea that the nearest integer is not
-the best is of Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML
-2020, arXiv:2004.10568.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +15,6 @@ import torch
 from torch import Tensor
 
 from dukd.networks.quantize.calibrate import in_float
-from dukd.networks.quantize.layers import QuantizedConv2d
 from dukd.networks.quantize.placement import Site
 from dukd.networks.quantize.spaces import Space, spaces
 from dukd.networks.quantized import Quantized
@@ -65,40 +59,6 @@ def lengthen(space: Space, factors: Tensor) -> None:
                 values.view(space.width, -1).mul_(factors.to(values)[:, None])
     for conv in space.readers:
         conv.weight.div_(factors.to(conv.weight)[None, :, None, None])
-
-
-@torch.no_grad()
-def settle(network: Quantized) -> None:
-    """Put the weights of a network that is balanced on their grids, in place, so that sums stay.
-
-    Of every kernel, and of all kernels of an output channel, the sum changes by at most half a
-    step; those weights are rounded away from the nearest integer that are closest to the other.
-    A target of the literature is left as it is published.
-    """
-    for name in network.quantized if network.runtime_has_integers else ():
-        conv = network.convolution(name)
-        assert isinstance(conv, QuantizedConv2d)
-        integers, scale = conv.quantized()
-        scale = scale[:, None, None, None]
-        settled = integers + _flips((conv.weight / scale - integers).flatten(2)).view_as(integers)
-        largest = 2 ** (conv.bits - 1) - 1
-        conv.weight.copy_(settled.clamp(-largest, largest) * scale)
-
-
-def _flips(rests: Tensor) -> Tensor:
-    """Which integers are one more or less: ``(out, in, k)`` of what rounding left, to the same."""
-    sums = rests.sum(2)
-    counts = sums.round()
-    left = sums - counts
-    more = left.sum(1, keepdim=True).round()
-    counts = counts + more.sign() * (_ranks(left * more.sign(), 1) < more.abs())
-    signs = counts.sign()[..., None]
-    return signs * (_ranks(rests * signs, 2) < counts.abs()[..., None])
-
-
-def _ranks(values: Tensor, dim: int) -> Tensor:
-    """Places of values in their order, the largest first."""
-    return values.argsort(dim=dim, descending=True, stable=True).argsort(dim=dim)
 
 
 def _factors(network: Quantized, free: Sequence[Space], images: Sequence[Tensor]) -> list[Tensor]:
