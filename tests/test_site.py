@@ -100,6 +100,12 @@ def test_a_list_gets_the_line_that_the_builder_needs():
     assert links.spaced(f"```\n{text}```\n") == f"```\n{text}```\n"
 
 
+def test_the_name_of_a_block_becomes_its_title():
+    assert links.spaced("```python mine.py\nx = 1\n```\n") == (
+        '```python title="mine.py"\nx = 1\n```\n'
+    )
+
+
 def test_the_command_line_is_what_the_program_says():
     shown = generated.help_of("compare")
 

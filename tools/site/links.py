@@ -15,6 +15,7 @@ ROOT_PAGES = {
 """Files beside ``docs/`` that are pages of the site."""
 
 _FENCE = re.compile(r"^ *(```|~~~)")
+_NAMED = re.compile(r"^( *```\w+) (\S+)$")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s]+)\)")
 _ITEM = re.compile(r"^ *(?:[-*+]|\d+\.) ")
 
@@ -63,11 +64,16 @@ def moved(markdown: str, *, file: str, page: str) -> str:
 
 
 def spaced(markdown: str) -> str:
-    """A page whose lists have an empty line before them, which GitHub can do without."""
+    """A page as the builder's Markdown has it.
+
+    Lists have an empty line before them, which GitHub can do without, and a name behind a block's
+    language is its title.
+    """
     lines: list[str] = []
     fenced = False
     for line in markdown.splitlines():
         if _FENCE.match(line):
+            line = line if fenced else _NAMED.sub(r'\1 title="\2"', line)  # noqa: PLW2901
             fenced = not fenced
         above = lines[-1] if lines else ""
         starts = not fenced and _ITEM.match(line) and above.strip()
