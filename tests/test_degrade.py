@@ -370,3 +370,15 @@ def test_wrong_arguments_of_degrading_are_sentences(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=reason):
             degrade_folder(source, out, JPEG(), **{"scale": 2, **options})
     assert not (tmp_path / "o").exists()
+
+
+def test_a_contact_sheet_beside_its_folder_is_no_image_of_the_set(tmp_path):
+    """What `dukd degrade set/HR -o set/LR` leaves is a set of pairs."""
+    (tmp_path / "HR").mkdir()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "HR" / "a.png")
+
+    made = degrade_folder(tmp_path / "HR", tmp_path / "LR", preset("jpeg"), scale=2)
+
+    assert made.sheet == tmp_path / "LR-sheet.png"
+    (pair,) = find_pairs(tmp_path, scale=2)
+    assert pair.lr == tmp_path / "LR" / "a.png"

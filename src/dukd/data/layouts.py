@@ -110,8 +110,15 @@ def _shared(source: Path, scale: int, *, recursive: bool) -> tuple[str, str] | N
 
 
 def images_in(folder: Path, *, recursive: bool = False) -> tuple[Path, ...]:
-    """Files with an image's extension, in no order."""
-    return list_images(folder, recursive=recursive).images
+    """Files with an image's extension, in no order, but for contact sheets of `dukd degrade`."""
+    found = list_images(folder, recursive=recursive).images
+    return tuple(path for path in found if not _is_sheet(path))
+
+
+def _is_sheet(path: Path) -> bool:
+    """Whether an image is the contact sheet of a folder that lies beside it."""
+    name = path.name.removesuffix("-sheet.png")
+    return name != path.name and path.with_name(name).is_dir()
 
 
 def has_images(folder: Path, *, recursive: bool = False) -> bool:
