@@ -55,6 +55,8 @@ COMMANDS = {
     "quantize": Command("quantize", "Quantize"),
     "export": Command("use", "Export"),
     "upscale": Command("use", "Upscale"),
+    "page": Command("page", "PageOf"),
+    "serve": Command("page", "Serve"),
     "model-card": Command("card", "ModelCard"),
     "info": Command("info", "Info"),
     "recipes": Command("info", "Recipes"),
