@@ -15,8 +15,10 @@ from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
 from dukd.recipes import recipe
 from dukd.recipes.study import Study, Variant, changed
+from dukd.recipes.study_plan import plan
+from dukd.recipes.study_standing import Standing, described, standing
 from dukd.recipes.study_tables import differences, interval, write_tables
-from dukd.recipes.studying import Standing, described, plan, run_cell, standing
+from dukd.recipes.studying import run_cell
 
 SMALL = [
     "student.width=4",

@@ -19,15 +19,10 @@ from dukd.core.device import DeviceName, by_name
 from dukd.core.text import duration, shown
 from dukd.recipes.families import config_of
 from dukd.recipes.study import Cell, Study
+from dukd.recipes.study_plan import plan
+from dukd.recipes.study_standing import Standing, described, failures, standing
 from dukd.recipes.study_tables import write_tables
-from dukd.recipes.studying import (
-    Standing,
-    described,
-    failures,
-    plan,
-    run_cell,
-    standing,
-)
+from dukd.recipes.studying import run_cell
 from dukd.testing.price import step_seconds
 from dukd.training.teachers import File
 

@@ -6,17 +6,15 @@ compressed into the page, about 6 MB. Images stay in the browser.
 
 import base64
 import gzip
-import json
 import os
 from dataclasses import dataclass
-from html import escape
-from importlib.resources import files as resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dukd.core import files
 from dukd.core.files import Progress, silent
 from dukd.core.text import shown
+from dukd.deploy.html import html, web
 from dukd.deploy.onnx import ONNX
 from dukd.deploy.runtime import Verified, export
 from dukd.networks import Network
@@ -99,54 +97,12 @@ def write_page(
         "served": False,
     }
     packed = {name: path.read_bytes() for name, path in parts.items()}
-    packed |= {"worker": _web("worker.js").encode(), "model": model}
+    packed |= {"worker": web("worker.js").encode(), "model": model}
     data = "".join(_carried(name, content) for name, content in packed.items())
     about = "The network runs in your browser; images never leave it."
     content = html(network, facts, about=about, title=title, data=data, policy=_POLICY)
     files.write_bytes(out, content.encode())
     return Page(out, len(content.encode()), exported.verified)
-
-
-def html(
-    network: Network,
-    facts: dict[str, object],
-    *,
-    about: str,
-    title: str,
-    data: str,
-    policy: dict[str, str],
-) -> str:
-    """The page around a network.
-
-    Args:
-        network: The network.
-        facts: What the script has to know.
-        about: A sentence below the headline.
-        title: Headline; the network's name and scale if empty.
-        data: Elements that carry the engine.
-        policy: What the page may load.
-    """
-    count = f"{network.parameter_count():,} parameters"
-    known = f'<script type="application/json" id="facts">{json.dumps(facts)}</script>'
-    values = {
-        "policy": "; ".join(f"{what} {where}" for what, where in policy.items()),
-        "title": escape(title or f"{network.name} ×{network.scale}"),  # noqa: RUF001  times
-        "about": escape(f"{count}. {about}"),
-        "style": _web("page.css"),
-        "script": _web("page.js"),
-        "data": known + data,
-    }
-    # by parts, since what is put in may hold anything
-    first, *rest = _web("page.html").split("{{")
-    parts = [first]
-    for piece in rest:
-        name, _, after = piece.partition("}}")
-        parts += [values[name], after]
-    return "".join(parts)
-
-
-def _web(name: str) -> str:
-    return resources("dukd.deploy").joinpath("web", name).read_text(encoding="utf-8")
 
 
 def _carried(name: str, content: bytes) -> str:

@@ -16,8 +16,8 @@ from typing import ClassVar
 from typing_extensions import override
 
 from dukd._version import __version__
+from dukd.deploy.html import html
 from dukd.deploy.image import upscale_image
-from dukd.deploy.page import html
 from dukd.images import ImageError, read, write
 from dukd.networks import Network
 

@@ -8,7 +8,7 @@ from dukd.core import files
 from dukd.core.text import signed
 from dukd.evaluation.table import FORMS, Column, Row, Spread, Table
 from dukd.recipes.study import Cell, Study
-from dukd.recipes.studying import Standing, described, figures_file
+from dukd.recipes.study_standing import Standing, described, figures_file
 from dukd.runs import results
 from dukd.runs.compare import compare
 from dukd.runs.report import report
