@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.places.release()
 
     def _is_strange(self) -> bool:
-        """Whether a request names another host, or comes from another page; it is answered then."""
+        """Whether a request names another host, or comes from another page; it is refused then."""
         port = self.server.server_address[1]
         own = {f"127.0.0.1:{port}", f"localhost:{port}"}
         origin = self.headers.get("Origin", "")
