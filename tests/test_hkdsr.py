@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from dukd.core.config import ConfigError
@@ -42,6 +43,12 @@ def test_products_of_details_are_compared() -> None:
 
     assert_close(detail_distance(ours, theirs, truth), expected)
     assert detail_distance(ours, ours, truth) == 0
+
+
+def test_the_distance_has_the_gradient_it_says() -> None:
+    ours, theirs, truth = images(3)
+
+    assert gradcheck(lambda x: detail_distance(x, theirs, truth), (ours.requires_grad_(),))
 
 
 def test_a_product_by_hand() -> None:

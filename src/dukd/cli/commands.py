@@ -92,11 +92,16 @@ def methods() -> dict[str, str]:
     for path in Path(spec.origin).parent.joinpath("methods").glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
-            if isinstance(node, ast.ClassDef) and path.stem != "upcycling":
+            if isinstance(node, ast.ClassDef) and not _upcycles(node):
                 name = None if node.name.startswith("_") else _name(node)
                 if name is not None:
                     found[name] = (ast.get_docstring(node) or "").partition("\n")[0]
     return dict(sorted(found.items()))
+
+
+def _upcycles(node: ast.ClassDef) -> bool:
+    """Whether a class is an upcycling, which makes one view, where a method makes several."""
+    return any(isinstance(part, ast.FunctionDef) and part.name == "view" for part in node.body)
 
 
 def _name(node: ast.ClassDef) -> str | None:

@@ -22,8 +22,8 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import l1_loss
-from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from dukd.methods.base import Batch, Losses, Method, Seen, View, float32
@@ -34,8 +34,8 @@ from dukd.networks.exits import DEPTHS, Exit, Exits, exits_of
 
 _OWN = 0.6
 """Share of the teacher's exit in what it hands out there; its output has the rest."""
-_ENTRIES = 1 << 24
-"""Of the products that are held at a time: 64 MB in float32."""
+_ENTRIES, _CACHED = 1 << 24, 1 << 18
+"""Of a product that are held at a time: 64 MB in float32, and on a CPU what its cache holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,28 +176,42 @@ def detail_distance(ours: Tensor, theirs: Tensor, truth: Tensor) -> Tensor:
     """Distance of how two images' details go with a third's, all ``(n, 3, H, W)``.
 
     The sum over three bands of the mean of ``|S_b^T G_b - T_b^T G_b|``, which have ``(H * W /
-    4)^2`` entries: they are made a few rows at a time, and made again for the gradient.
+    4)^2`` entries: they are made a few rows at a time.
     """
     bands = zip(haar(ours - theirs)[1:], haar(truth)[1:], strict=True)
-    return torch.stack([_product_mean(d.flatten(2), g.flatten(2)) for d, g in bands]).sum()
+    means = [_ProductMean.apply(d.flatten(2), g.flatten(2)) for d, g in bands]
+    return torch.stack(cast("list[Tensor]", means)).sum()
 
 
-def _product_mean(difference: Tensor, truth: Tensor) -> Tensor:
-    """Mean of ``|D^T G|`` of ``(n, 3, places)`` both; ``S^T G - T^T G`` is one product."""
-    n, _, places = truth.shape
-    rows = max(1, _ENTRIES // (n * places))
-    sums = [
-        cast(
-            "Tensor",
-            checkpoint(_summed, part, truth, use_reentrant=False, preserve_rng_state=False),
+class _ProductMean(torch.autograd.Function):
+    """Mean of ``|D^T G|`` of ``(n, 3, places)`` both; ``S^T G - T^T G`` is one product.
+
+    Its gradient, ``G sign(D^T G)^T``, is made on the way: no product is kept, or made again.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, difference: Tensor, truth: Tensor) -> Tensor:
+        n, _, places = difference.shape
+        rows = max(1, (_ENTRIES if difference.is_cuda else _CACHED) // places)
+        slope, total = torch.empty_like(difference), difference.new_zeros(())
+        for image in range(n):
+            for start in range(0, places, rows):
+                part = (image, slice(None), slice(start, start + rows))
+                product = difference[part].mT @ truth[image]
+                total += product.abs().sum()
+                slope[part] = truth[image] @ product.sign_().mT
+        count = n * places**2
+        ctx.save_for_backward(slope / count)
+        return total / count
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        # torch's types lack it
+        (slope,) = cast(
+            "tuple[Tensor]",
+            ctx.saved_tensors,  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         )
-        for part in difference.split(rows, 2)
-    ]
-    return torch.stack(sums).sum() / (n * places**2)
-
-
-def _summed(difference: Tensor, truth: Tensor) -> Tensor:
-    return (difference.mT @ truth).abs().sum()
+        return gradients[0] * slope, None
 
 
 def _beside(student: nn.Module, count: int) -> nn.Module:

@@ -118,7 +118,7 @@ class DetailedWindows(Upcycling):
         missed = (batch.hr - upscale(batch.lr, batch.scale)).abs().mean(1, keepdim=True)
         both = torch.cat([batch.hr, missed], 1)
         cut = random_windows(both, size, count=self.candidates, rng=batch.rng)
-        offered = cut.unflatten(0, (self.candidates, n))  # (candidates, n, 4, h, w)
+        offered = cut.reshape(self.candidates, n, 4, *size)
         best = offered[:, :, 3].mean((2, 3)).argmax(0)
         image = offered[best, torch.arange(n, device=best.device), :3]
         return View(name=self.name, image=image, imitation=self.imitation)
