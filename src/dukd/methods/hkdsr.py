@@ -18,7 +18,7 @@ without exits hands out its output at every one. What its code gets wrong: metho
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, cast
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +183,12 @@ def detail_distance(ours: Tensor, theirs: Tensor, truth: Tensor) -> Tensor:
     return torch.stack(cast("list[Tensor]", means)).sum()
 
 
+class _Saved(Protocol):
+    """What torch's types lack of a context."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+
 class _ProductMean(torch.autograd.Function):
     """Mean of ``|D^T G|`` of ``(n, 3, places)`` both; ``S^T G - T^T G`` is one product.
 
@@ -206,12 +212,8 @@ class _ProductMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        # torch's types lack it
-        (slope,) = cast(
-            "tuple[Tensor]",
-            ctx.saved_tensors,  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        )
-        return gradients[0] * slope, None
+        saved = cast("_Saved", ctx)
+        return gradients[0] * saved.saved_tensors[0], None
 
 
 def _beside(student: nn.Module, count: int) -> nn.Module:
