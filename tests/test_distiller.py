@@ -1,18 +1,22 @@
 """The distiller computes the same losses in any loop, and a resumed loop goes the same way."""
 
 import copy
+import json
 import os
 import socket
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 import dukd
+import sharded_rank
 from distilling import losses_of
 from dukd.methods import (
     DCKD,
@@ -287,3 +291,15 @@ def test_ddp_goes_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.distributed.destroy_process_group()
 
     assert_close(made[0], made[1], rtol=0, atol=0)
+
+
+def test_a_student_sharded_by_fsdp2_has_the_losses_of_ddp(tmp_path: Path) -> None:
+    """Two ranks on gloo; gradients are added in another order, so equal to 1e-6 after two steps."""
+    spawn(sharded_rank.rank_main, args=(str(tmp_path),), nprocs=sharded_rank.RANKS)
+
+    for rank in range(sharded_rank.RANKS):
+        found = json.loads((tmp_path / f"losses-{rank}.json").read_text())
+        assert len(found["fsdp2"]) == sharded_rank.STEPS
+        for ours, theirs in zip(found["fsdp2"], found["ddp"], strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-6)
+        assert found["ddp"][0] != found["ddp"][1]

@@ -26,6 +26,7 @@ from dukd.networks.files import weights
 from dukd.networks.reduced import Reduced
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
+from dukd.testing import check_teacher
 from dukd.training import loop
 from dukd.training.assemble import assemble
 from dukd.training.experiment import Experiment
@@ -411,3 +412,19 @@ def test_outputs_for_the_images_that_judge(folder: Path, tmp_path: Path) -> None
     records = [json.loads(line) for line in lines]
     sets = next(r["sets"] for r in records if r["kind"] == "validation")
     assert 10 < sets["images"]["agreement"] < 60
+
+
+def test_what_every_teacher_promises(folder: Path, tmp_path: Path) -> None:
+    check_teacher(File(weights=folder / "teacher.safetensors"))
+    check_teacher(Module(code=f"{folder / 'code' / 'mine.py'}:make"))
+    drawn = tmp_path / "drawn.py"
+    drawn.write_text(
+        "import os\nfrom torch import nn, tensor\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        seed = int.from_bytes(os.urandom(3), 'big')\n"
+        "        self.gain = nn.Parameter(tensor(float(seed)))\n\n"
+        "    def forward(self, x):\n"
+        "        return self.gain * x.repeat_interleave(2, -1).repeat_interleave(2, -2)\n"
+    )
+    with pytest.raises(AssertionError, match="another digest when it is opened again"):
+        check_teacher(Module(code=f"{drawn}:Net"))

@@ -12,6 +12,7 @@ from dukd.testing.methods import (
 from dukd.testing.metrics import check_metric
 from dukd.testing.networks import check_network
 from dukd.testing.runtimes import check_runtime
+from dukd.testing.teachers import check_teacher
 from dukd.testing.upcyclings import check_upcycling
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "check_metric",
     "check_network",
     "check_runtime",
+    "check_teacher",
     "check_upcycling",
     "serves",
     "teaches_the_student_and_not_the_teacher",

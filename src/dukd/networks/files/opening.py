@@ -28,6 +28,10 @@ class UnknownNetworkError(WeightsError):
         self.tensors = tensors
 
 
+class OtherNetworkError(UnknownNetworkError):
+    """Weights that begin as those of a network of dukd's, but are of another, such as HAT's."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contents:
     """What is in a file of weights."""
@@ -91,12 +95,17 @@ def opened(path: Path, required: Required) -> tuple[Contents, dict[str, Tensor]]
             else _recognized(path, file, averaged=required.averaged)
         )
         config, assumed = _settle(found, declared, required)
-        tensors, left = _fitting(config, found.network.tensors)
+        try:
+            tensors, left = _fitting(config, found.network.tensors)
+        except WeightsError as error:
+            if declared is not None:
+                raise
+            raise OtherNetworkError(found.candidate.tensors, str(error)) from error
         check_values(path, tensors)
         if declared is not None:
             described.check(file.metadata, tensors)
     except UnknownNetworkError as error:
-        raise UnknownNetworkError(error.tensors, f"{path}: {error}") from error
+        raise type(error)(error.tensors, f"{path}: {error}") from error
     except ValueError as error:
         text = str(error)
         raise WeightsError(text if text.startswith(str(path)) else f"{path}: {text}") from error

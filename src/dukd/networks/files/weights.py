@@ -20,6 +20,7 @@ from dukd.networks.files import metadata as described
 from dukd.networks.files.metadata import tensors_sha256
 from dukd.networks.files.opening import (
     Contents,
+    OtherNetworkError,
     Required,
     UnknownNetworkError,
     check_values,
@@ -128,6 +129,8 @@ def _foreign(path: Path, error: UnknownNetworkError, scale: int | None) -> tuple
     try:
         network = foreign.opened(error.tensors)
     except ValueError as refusal:
+        if isinstance(error, OtherNetworkError):  # what it looks like says more
+            raise error from None
         raise WeightsError(f"{error}, but {refusal}") from error
     if network is None or scale == 0:
         raise error
