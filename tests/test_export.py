@@ -312,7 +312,7 @@ def test_a_missing_package_is_named(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"opset": 9}, "opset is 17 to 20, but got 9"),
+        ({"opset": 9}, "opset is 11 to 20, but got 9"),
         ({"size": (0, 3)}, r"at least 1 pixel on a side, but size is \(0, 3\)"),
     ],
 )
@@ -373,3 +373,31 @@ def test_traced_variance_is_torchs() -> None:
 
     assert_close(variance(x), x.var((-2, -1), keepdim=True))
     assert not variance(x[..., :1, :1]).any()
+
+
+def test_a_graph_of_levels_takes_and_gives_bytes(tmp_path: Path) -> None:
+    network = _network(replace(EDSR, value_range=1.0))
+
+    done = export(network, tmp_path / "a.onnx", ONNX(levels=True))
+
+    lr = torch.randint(0, 256, (1, 3, 9, 11), dtype=torch.uint8)
+    sr = _run(done.path, lr)
+    expected = (255 * network(lr / 255)).clamp(0, 255).round()
+    assert sr.dtype == torch.uint8
+    assert (sr.float() - expected).abs().max() <= 1
+    assert (sr.float() != expected).float().mean() < 1e-3
+    assert_close(Session(done.path)(lr / 255), sr / 255, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "opset"), [("edsr", 11), ("rcan", 11), ("swinir", 12), ("smfanet", 12)]
+)
+def test_older_programs_get_the_operators_they_have(name: str, opset: int, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="needs operators newer than --opset"):
+        export(_network(NETWORKS["smfanet"]), tmp_path / "b.onnx", ONNX(opset=11))
+
+    done = export(_network(NETWORKS[name]), tmp_path / "a.onnx", ONNX(opset=opset))
+
+    assert done.verified is not None
+    assert done.verified.largest < 1e-4
+    assert onnx.load(done.path).opset_import[0].version == opset

@@ -1,5 +1,6 @@
 """Using a student: enlarge images, export to other programs and open what was exported."""
 
+from dukd.deploy.litert import LiteRT
 from dukd.deploy.model import Model, load
 from dukd.deploy.mpv import Mpv
 from dukd.deploy.ncnn import Ncnn
@@ -13,6 +14,7 @@ __all__ = [
     "ONNX",
     "ExportError",
     "Exported",
+    "LiteRT",
     "Model",
     "Mpv",
     "Ncnn",

@@ -23,6 +23,7 @@ from dukd.deploy.runtime import SIZES, ExportError, Runtime, Size
 from dukd.networks import Network, Staged
 from dukd.networks.quantized import Quantized
 from dukd.networks.session import Session
+from dukd.networks.upscaler import Upscaler, UpscalerError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +37,23 @@ class ONNX(Runtime):
     half: bool = False
     """Whether the graph computes in float16; networks that overflow there are refused."""
     opset: int = 20
-    """Version of ONNX's operators, 17 to 20."""
+    """Version of ONNX's operators, 11 to 20; SwinIR and SMFANet need 12."""
+    levels: bool = False
+    """Whether the graph takes and gives levels of 0 to 255 as uint8, not floats."""
     size: tuple[int, int] | None = None
     """Height and width that the input is fixed to, with a batch of 1; any if left out."""
 
     def __post_init__(self) -> None:
         """Refuse what no graph can be."""
-        if not 17 <= self.opset <= 20:
-            raise ExportError(f"opset is 17 to 20, but got {self.opset}")
+        if not 11 <= self.opset <= 20:
+            raise ExportError(f"opset is 11 to 20, but got {self.opset}")
         if self.size is not None and min(self.size) < 1:
             raise ExportError(f"an image has at least 1 pixel on a side, but size is {self.size}")
 
     @property
     @override
     def form(self) -> str:
-        return "onnx in float16" if self.half else "onnx"
+        return "onnx" + (" in float16" if self.half else "") + (", uint8" if self.levels else "")
 
     @property
     @override
@@ -60,7 +63,15 @@ class ONNX(Runtime):
     @property
     @override
     def tolerance(self) -> float:
+        if self.levels:  # one that lies between two levels may round to either
+            return (4.5 if self.half else 1.5) / 255
         return 1e-2 if self.half else 1e-4
+
+    @override
+    def reference(self, network: Network) -> Upscaler:
+        """With levels, the network between two roundings."""
+        exact = super().reference(network)
+        return Rounded(exact) if self.levels else exact
 
     @override
     def export(self, network: Network, path: Path, properties: Mapping[str, str]) -> None:
@@ -70,7 +81,7 @@ class ONNX(Runtime):
         if self.half and not network.fp16_safe:
             raise ExportError(f"{network.name} overflows in float16: leave --half out")
         onnx, _ = packages()
-        module = Traceable(network.half() if self.half else network).eval()
+        module = Traceable(network.half() if self.half else network, levels=self.levels).eval()
         model: Any = qdq.with_integers(onnx.load_from_string(self._traced(module)))
         model.producer_name, model.producer_version = "dukd", __version__
         onnx.helper.set_model_props(model, dict(properties))
@@ -81,6 +92,16 @@ class ONNX(Runtime):
     def load(self, path: Path) -> "Session":
         return Session(path)
 
+    @override
+    def reload(self, path: Path, network: Network) -> Upscaler:
+        try:
+            return self.load(path)
+        except UpscalerError as error:  # an operator that exists, but not yet for these types
+            raise self._too_old(network) from error
+
+    def _too_old(self, network: Network) -> ExportError:
+        return ExportError(f"{network.name} needs operators newer than --opset {self.opset}")
+
     def _traced(self, module: "Traceable") -> bytes:
         out = io.BytesIO()
         axes = {
@@ -88,40 +109,63 @@ class ONNX(Runtime):
             "sr": {0: "batch", 2: "sr_height", 3: "sr_width"},
         }
         n, h, w = self.sizes[0]
+        image = torch.rand(n, 3, h, w, generator=torch.Generator().manual_seed(0))
+        given = (255 * image).to(torch.uint8) if self.levels else image
         with warnings.catch_warnings():
             # that tracing is old, and that it keeps what Python computes: we compare instead
             warnings.simplefilter("ignore")
             record: Any = torch.onnx.export  # its types know no file in memory, which it takes
-            record(
-                module,
-                (torch.rand(n, 3, h, w, generator=torch.Generator().manual_seed(0)),),
-                out,
-                dynamo=False,
-                opset_version=self.opset,
-                input_names=["lr"],
-                output_names=["sr"],
-                dynamic_axes=axes if self.size is None else None,
-            )
+            try:
+                record(
+                    module,
+                    (given,),
+                    out,
+                    dynamo=False,
+                    opset_version=self.opset,
+                    input_names=["lr"],
+                    output_names=["sr"],
+                    dynamic_axes=axes if self.size is None else None,
+                )
+            except torch.onnx.errors.OnnxExporterError as error:
+                raise self._too_old(module.network) from error
         return out.getvalue()
 
 
 class Traceable(nn.Module):
     """A network whose padding and crop are recorded for any size; input and output are float32."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, levels: bool = False) -> None:
+        """Wrap a network; with ``levels`` input and output are uint8, 0 to 255."""
         super().__init__()
-        self.network = network
+        self.network, self.levels = network, levels
 
     def forward(self, lr: Tensor) -> Tensor:
         """``(n, 3, h, w)`` to ``(n, 3, h * scale, w * scale)``, in operations that trace."""
         network = self.network
         padded = lr.to(next(network.parameters()).dtype)
+        if self.levels:
+            padded = padded / 255
         for axis in (2, 3):
             padded = padded_to_multiple(padded, axis, network.size_multiple)
         sr = network.run(padded)[0] if isinstance(network, Staged) else network(padded)
         if network.size_multiple > 1:
             sr = sr[..., : lr.shape[-2] * network.scale, : lr.shape[-1] * network.scale]
+        if self.levels:
+            return (255 * sr.float()).clamp(0, 255).round().to(torch.uint8)
         return sr.float()
+
+
+class Rounded:
+    """An upscaler whose images have 8 bits on both sides, as floats in [0, 1]."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self.upscaler, self.name, self.scale = upscaler, upscaler.name, upscaler.scale
+        self.radius, self.size_multiple = upscaler.radius, upscaler.size_multiple
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """Enlarge ``(n, 3, h, w)``."""
+        sr = self.upscaler((255 * lr).clamp(0, 255).round() / 255)
+        return (255 * sr).clamp(0, 255).round() / 255
 
 
 def padded_to_multiple(x: Tensor, axis: int, multiple: int) -> Tensor:

@@ -12,6 +12,12 @@ from dukd.networks.upscaler import UpscalerError
 OPTIONS = {"session.x64quantprecision": "1"}
 """Options of onnxruntime for exact sums: without it, products of uint8 and int8 overflow 16 bits on
 processors that lack VNNI."""
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
+"""What graphs take, by onnxruntime's names: floats in [0, 1], or levels of 0 to 255."""
 _PROBE = 32  # pixels on a side of the image that shows an unknown graph's scale
 
 
@@ -70,9 +76,10 @@ class Session:
         Raises:
             UpscalerError: If the graph takes another size only.
         """
-        kind = np.float16 if self._input.type == "tensor(float16)" else np.float32
+        kind = _TYPES[self._input.type]
+        given = (255 * lr).clamp(0, 255).round() if kind is np.uint8 else lr
         try:
-            (sr, *_) = self._session.run(None, {self._input.name: lr.cpu().numpy().astype(kind)})
+            (sr, *_) = self._session.run(None, {self._input.name: given.cpu().numpy().astype(kind)})
         except Exception as error:
             if "invalid dimensions" in str(error).lower():
                 raise UpscalerError(
@@ -80,7 +87,8 @@ class Session:
                     f"{tuple(lr.shape)}: export it without --size"
                 ) from None
             raise
-        return torch.from_numpy(sr).float()
+        made = torch.from_numpy(sr).float()
+        return made / 255 if sr.dtype == np.uint8 else made
 
     def __reduce__(self) -> tuple[type["Session"], tuple[Path]]:
         """A worker process opens the file again."""
@@ -94,7 +102,7 @@ class Session:
             or not outputs
             or len(taken.shape) != 4
             or (isinstance(taken.shape[1], int) and taken.shape[1] != 3)
-            or taken.type not in {"tensor(float)", "tensor(float16)"}
+            or taken.type not in _TYPES
         ):
             shapes = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
             raise UpscalerError(
