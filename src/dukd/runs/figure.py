@@ -136,14 +136,15 @@ def _grid(rows: Sequence[tuple[Scene, Window]], style: Style) -> Image.Image:
     ]
     heights = [max(cell.height for cell in line) for line in lines]
     gap = style.gap
-    grid = Image.new("RGB", (sum(widths) + gap * (columns + 1), sum(heights) + gap), _PAPER)
+    across, down = sum(widths) + gap * (columns + 1), sum(heights) + gap * (len(lines) + 1)
+    grid = Image.new("RGB", (across, down), _PAPER)
     y = gap
     for line, height in zip(lines, heights, strict=True):
         x = gap
         for cell, width in zip(line, widths, strict=False):
             grid.paste(cell, (x, y))
             x += width + gap
-        y += height
+        y += height + gap
     return grid
 
 
