@@ -23,12 +23,14 @@ from dukd.deploy.onnx import onnx_metadata
 from dukd.evaluation.metrics import Metric
 from dukd.images import EXTENSIONS
 from dukd.methods import Method
-from dukd.networks import NetworkConfig, Quantized, macs
+from dukd.networks import NetworkConfig, Opaque, Quantized, macs
 from dukd.networks.files import weights
+from dukd.networks.files.openers import Opening, opening
 from dukd.recipes.ablations import ABLATIONS
 from dukd.runs.directory import Run
 from dukd.runs.summary import Summary
 from dukd.runs.summary import read as summarize
+from dukd.training.experiment import Experiment
 
 _LOOKED_AT = 1000  # files in search of an image
 _WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are counted
@@ -110,6 +112,7 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
         if radius is None
         else f"{radius} pixels around each",
         "float16": "safe" if network.fp16_safe else "overflows: use bfloat16 or float32",
+        "elsewhere": None if isinstance(network, Opaque) else opening(contents.config),
         "metadata": named_lines(metadata),
         "quantized": named_lines(network.describe()) if isinstance(network, Quantized) else None,
         "notes": named_lines(contents.notes),
@@ -160,6 +163,7 @@ def run_facts(path: Path) -> dict[str, object]:
         "student": _described(
             found.experiment.get("student"), found.facts.get("student_parameters")
         ),
+        "elsewhere": _elsewhere(run),
         "teacher": _teacher(found),
         "method": _described(found.experiment.get("method")),
         "steps": f"{found.reached:,} of {steps:,}" + (f", saved at {saved[-1]:,}" if saved else ""),
@@ -168,6 +172,15 @@ def run_facts(path: Path) -> dict[str, object]:
         "best": _best(found, checks),
         "origin": named_lines(origin),
     }
+
+
+def _elsewhere(run: Run) -> Opening | None:
+    """Which other programs open the student; None where its network is not known here."""
+    try:
+        text = run.read_experiment().text
+        return opening(Experiment.from_yaml(text, source=str(run.experiment)).student)
+    except (ValueError, OSError):
+        return None
 
 
 def holder_of(run: Run) -> str | None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,12 +15,15 @@ import tyro
 
 from dukd import recipes
 from dukd.cli.choose import chosen
-from dukd.cli.terminal import Bar, say
+from dukd.cli.students import show, with_student
+from dukd.cli.terminal import Bar, note, say
 from dukd.core import distributed
 from dukd.core.device import DeviceName, by_name
 from dukd.core.files import silent
 from dukd.core.text import amount, shown
 from dukd.networks.files import weights
+from dukd.networks.files.openers import opening
+from dukd.recipes.budget import Choice
 from dukd.runs.directory import Run
 from dukd.training import loop
 from dukd.training.experiment import Experiment
@@ -47,6 +51,9 @@ class Train:
 
     Interrupted, it saves and can be continued: dukd train runs/mine --resume
 
+    Another student than the recipe's: --student compact --student.width 32, or by its size:
+    --student.max-parameters 150k
+
     On several processors or GPUs: torchrun --nproc-per-node 4 --no-python dukd train ...; see
     docs/distributed.md
     """
@@ -67,7 +74,10 @@ class Train:
             distributed.join(by_name(self.device)) as world,
             Bar() if world.leads else nullcontext() as progress,
         ):
-            student = loop.train(
+            if world.leads:
+                student = self.experiment.student
+                note(f"the student is {student.describe()}: {opening(student)}")
+            made = loop.train(
                 self.experiment,
                 self.out,
                 resume=self.resume,
@@ -79,9 +89,7 @@ class Train:
                 world=world,
             )
         if world.leads:
-            say(
-                f"the student is {shown(student)}; everything about the run is in {shown(self.out)}"
-            )
+            say(f"the student is {shown(made)}; everything about the run is in {shown(self.out)}")
         return 0
 
 
@@ -144,6 +152,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
         raise ValueError(f"name what to train first: {hint}")
     name = arguments[0]
     arguments, experiment = chosen(arguments[1:], experiment_of(name))
+    experiment, arguments, choice = with_student(experiment, arguments)
     if experiment.teacher is None and any(
         argument.partition("=")[0] == "--teacher" or argument.startswith("--teacher.")
         for argument in arguments
@@ -163,7 +172,14 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
         default=Train(experiment=experiment, out=default),
         config=(tyro.conf.AvoidSubcommands,),
     )
-    return replace(command, experiment=_with_its_own_facts(command.experiment, before))
+    command = replace(command, experiment=_with_its_own_facts(command.experiment, before))
+    return command if choice is None else partial(_shown_first, choice, command)
+
+
+def _shown_first(choice: Choice, command: Train) -> int:
+    if os.environ.get("RANK", "0") == "0":
+        show(choice)
+    return command()
 
 
 def _named_teacher(arguments: Sequence[str]) -> tuple[Teacher | None, list[str]]:

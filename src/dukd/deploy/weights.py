@@ -10,6 +10,7 @@ from typing_extensions import override
 from dukd.deploy.runtime import Runtime
 from dukd.networks import Network, layouts
 from dukd.networks.files import weights
+from dukd.networks.files.openers import opening
 from dukd.networks.upscaler import OnDevice, Upscaler
 
 _OURS = {"dukd", "network", "config", "scale", "radius", "size_multiple", "sha256"}
@@ -24,8 +25,8 @@ class Weights(Runtime):
 
     layout: str = "auto"
     """Whose names the tensors get, such as basicsr or official; auto is dukd's own for
-    .safetensors, which describe themselves, and the network's first published one for .pth, which
-    chaiNNer and the like open."""
+    .safetensors, which describe themselves, and for .pth the first published one that chaiNNer
+    and the like open, or simply the first."""
 
     @property
     @override
@@ -42,8 +43,10 @@ class Weights(Runtime):
         """The layout that is written."""
         if self.layout != "auto":
             return self.layout
+        if path.suffix.lower() == ".safetensors":
+            return "dukd"
         names = [one.name for one in network.config.layouts()]
-        return names[0] if names and path.suffix.lower() != ".safetensors" else "dukd"
+        return next(iter([*opening(network.config).layouts, *names]), "dukd")
 
     @override
     def load(self, path: Path) -> Upscaler:

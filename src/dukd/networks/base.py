@@ -86,6 +86,17 @@ class Layout(ABC):
             ValueError: If they make none; what lacks or is too much need not be noticed here.
         """
 
+    def closed(self, config: NetworkConfig) -> str:
+        """Why spandrel, by which chaiNNer and others open files, opens none that is written so.
+
+        Args:
+            config: The network's numbers, of which some cannot be told from its tensors.
+
+        Returns:
+            A phrase; empty where spandrel opens the file and gives equal images.
+        """
+        return f"spandrel does not know {config.name} in this layout"
+
     def held(self, network: "Network") -> "Network":
         """The network that such a file holds of one: itself, unless it can only be held folded."""
         return network
@@ -99,7 +110,8 @@ class Layout(ABC):
         Args:
             network: The network, for its numbers; what `held` gave.
             tensors: Its tensors, under its own names.
-            training_size: Pixels on a side for which companions such as SwinIR's masks are made.
+            training_size: Pixels on a side for which companions such as SwinIR's masks are made;
+                where it cannot be, the size that is usual for the network.
 
         Raises:
             ValueError: If the other code could not do what the network does.

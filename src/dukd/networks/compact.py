@@ -142,6 +142,11 @@ class BasicSR(Layout):
         return Recognized(config=config, tensors=tensors, shown=shown)
 
     @override
+    def closed(self, config: NetworkConfig) -> str:
+        activation = config.activation if isinstance(config, CompactConfig) else "prelu"
+        return "" if activation == "prelu" else "spandrel opens a Compact with prelu alone"
+
+    @override
     def write(
         self, network: Network, tensors: Mapping[str, Tensor], *, training_size: int
     ) -> dict[str, Tensor]:

@@ -226,6 +226,11 @@ class Official(Layout):
         return Recognized(config=config, tensors=renamed, shown=shown)
 
     @override
+    def closed(self, config: NetworkConfig) -> str:
+        usual = getattr(config, "value_range", None) == 255
+        return "" if usual else "spandrel takes every RCAN for one of the range 255"
+
+    @override
     def write(
         self, network: Network, tensors: _TENSORS, *, training_size: int
     ) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from dukd.networks.layers import check_numbers
 
 _DENSE = 5  # convolutions of a dense block
 _SLOPE = 0.2
+_GROWTH = 32  # of every published file
 _BRANCH = 0.2  # factor of every residual branch
 
 
@@ -162,6 +163,11 @@ class BasicSR(Layout):
             unshuffle=fold,
         )
         return Recognized(config=config, tensors=tensors)
+
+    @override
+    def closed(self, config: NetworkConfig) -> str:
+        usual = getattr(config, "growth", None) == _GROWTH
+        return "" if usual else f"spandrel takes every RRDBNet for one that grows by {_GROWTH}"
 
     @override
     def write(

@@ -175,6 +175,12 @@ class Official(Layout):
         return _recognized(kept, width, folded=False, norm="no_norm" not in tensors)
 
     @override
+    def closed(self, config: NetworkConfig) -> str:
+        usual = SPANConfig(scale=config.scale)
+        same = all(getattr(config, n) == getattr(usual, n) for n in SPANConfig.unseen)
+        return "" if same else "spandrel takes every SPAN for one of the usual range and mean"
+
+    @override
     def held(self, network: Network) -> Network:
         return cast("SPAN", network).rebuilt(folded=False)
 
@@ -200,6 +206,10 @@ class Folded(Layout):
         width = layouts.shape(tensors, "conv_1.eval_conv.weight", 4)[0]
         kept = {n: t for n, t in tensors.items() if n != "no_norm"}
         return _recognized(kept, width, folded=True, norm="no_norm" not in tensors)
+
+    @override
+    def closed(self, config: NetworkConfig) -> str:
+        return "spandrel opens a SPAN with its branches alone: the layout official"
 
     @override
     def held(self, network: Network) -> Network:

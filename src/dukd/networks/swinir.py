@@ -38,6 +38,10 @@ from dukd.networks.windows import (
 )
 
 _LARGEST_WINDOW = 64
+_JPEG_WINDOW = 7
+"""Window of the models against JPEG, the only ones with the range 255."""
+_JPEG_SIZE = 126
+"""Pixels on a side that they were trained with."""
 TAIL_WIDTH = 64
 """Channels of the upsampler, whatever the width of the network."""
 
@@ -310,10 +314,20 @@ class Official(Layout):
         return Recognized(config=config, tensors=kept)
 
     @override
+    def closed(self, config: NetworkConfig) -> str:
+        swinir = cast("SwinIRConfig", config)
+        usual = 255.0 if swinir.window == _JPEG_WINDOW else 1.0
+        if swinir.value_range != usual or swinir.mean != DIV2K_MEAN:
+            return "spandrel takes every SwinIR for one of the usual range and mean"
+        return ""
+
+    @override
     def write(
         self, network: Network, tensors: Mapping[str, Tensor], *, training_size: int
     ) -> dict[str, Tensor]:
         config = cast("SwinIRConfig", network.config)
+        if config.window == _JPEG_WINDOW and training_size % _JPEG_WINDOW:
+            training_size = _JPEG_SIZE
         return dict(tensors) | _buffers(config, training_size)
 
 
