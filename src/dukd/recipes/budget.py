@@ -41,14 +41,14 @@ def student_named(name: str, scale: int) -> NetworkConfig:
     Raises:
         ValueError: If there is none, or not at this scale.
     """
-    kinds = {n: kind for n, kind in known(NetworkConfig).items() if n not in _NO_STUDENTS}
-    if name not in kinds:
+    there = {n: one for n, one in known(NetworkConfig).items() if n not in _NO_STUDENTS}
+    if name not in there:
         raise ValueError(
-            f"there is no network {name!r} for a student{nearest(name, kinds)}; known are "
-            f"{', '.join(kinds)}"
+            f"there is no network {name!r} for a student{nearest(name, there)}; known are "
+            f"{', '.join(there)}"
         )
     try:
-        return _USUAL[name](scale) if name in _USUAL else kinds[name](scale=scale)
+        return _USUAL[name](scale) if name in _USUAL else there[name](scale=scale)
     except (TypeError, ValueError) as error:
         raise ValueError(f"there is no {name} student at x{scale}: {error}") from error
 
