@@ -1,39 +1,60 @@
 """Make the students that come with the package: packs, runs, and what is shipped of them.
 
-    python benchmarks/starter/make.py --data DATA --out OUT [x2 x4 x2-jpeg]
+    python benchmarks/starter/make.py --data DATA --out OUT [--ship] [x2 x4 x2-jpeg]
 
-DATA holds train/, valid/CID22/ and weights/ (CONTRIBUTING.md says where they are from). One thread,
-float32; a call that was interrupted goes on where it stopped. The experiments lie beside this file.
+DATA holds train/, valid/CID22/, weights/ and eval/ with Set5 and Set14 (CONTRIBUTING.md says where
+they are from). One thread, float32; a call that was interrupted goes on where it stopped. The
+experiments lie beside this file. --ship writes weights and figures into the package.
 """
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
+from dukd.core.files import write_text
+from dukd.core.text import to_json
 from dukd.data.packing import prepare
-from dukd.data.pairs import find_pairs
+from dukd.data.pairs import find_pairs, load
+from dukd.deploy.shipped import FOLDER
+from dukd.evaluation.metrics import psnr_y, ssim_y
+from dukd.images.bsrgan import JPEG
+from dukd.images.convert import to_tensor
+from dukd.images.degrade import Bicubic, Degradation
+from dukd.networks import Network
+from dukd.networks.files import weights
+from dukd.runs.directory import Run
 from dukd.training import loop
 from dukd.training.experiment import Experiment
 
 HERE = Path(__file__).parent
-NAMES = ("x2", "x4", "x2-jpeg")
+ABOUT = {
+    "x2": "photographs, twice as large",
+    "x4": "photographs, four times as large",
+    "x2-jpeg": "compressed photographs, twice as large",
+}
+QUALITY = 85
+"""Of the JPEG files on which the one for compressed photographs is measured."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", default=NAMES)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(ABOUT))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ship", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.names:
-        make(name, options.data, options.out)
+        run = make(name, options.data, options.out)
+        if options.ship:
+            ship(name, run, options.data / "eval")
 
 
-def make(name: str, data: Path, out: Path) -> None:
+def make(name: str, data: Path, out: Path) -> Path:
     """Train one of them, or go on; nothing is done where it is finished."""
 
     def find(path: Path) -> Path:
@@ -44,7 +65,52 @@ def make(name: str, data: Path, out: Path) -> None:
         pairs = find_pairs(data / "train", scale=experiment.student.scale, recursive=True)
         prepare(pairs, experiment.data.train)
     run = out / "runs" / name
-    print(loop.train(experiment, run, resume=(run / "experiment.yaml").exists()), flush=True)
+    loop.train(experiment, run, resume=(run / "experiment.yaml").exists())
+    print(f"{name} is trained", flush=True)
+    return run
+
+
+def ship(name: str, run: Path, sets: Path) -> None:
+    """Write one's weights, folded, and its figures into the package."""
+    opened = Run.open(run)
+    network = weights.read(opened.weights(best=False)).folded().frozen()
+    facts = opened.read_facts()
+    said = {"license": "CC-BY-SA-4.0", "teacher_sha256": str(facts.get("teacher_sha256") or "")}
+    weights.write(FOLDER / f"{name}.safetensors", network, metadata=said)
+    compressed = name.endswith("jpeg")
+    degradation = JPEG(quality=(QUALITY, QUALITY)) if compressed else Bicubic()
+    entry: dict[str, Any] = {
+        "name": name,
+        "scale": network.scale,
+        "about": ABOUT[name],
+        "general": not compressed,
+        "network": network.config.describe(),
+        "parameters": network.parameter_count(),
+        "inputs": f"bicubic, JPEG of quality {QUALITY}" if compressed else "bicubic",
+        "figures": {s: figures(network, sets / s, degradation) for s in ("Set5", "Set14")},
+    }
+    path = FOLDER / "models.json"
+    others = json.loads(path.read_bytes()) if path.exists() else []
+    entries = [*(one for one in others if one["name"] != name), entry]
+    write_text(path, to_json(sorted(entries, key=lambda one: list(ABOUT).index(one["name"]))))
+    print(json.dumps(entry), flush=True)
+
+
+def figures(network: Network, folder: Path, degradation: Degradation) -> dict[str, float]:
+    """Mean PSNR-Y in dB and SSIM-Y on a set, border = scale."""
+    found: list[tuple[float, float]] = []
+    for pair in find_pairs(folder, scale=network.scale):
+        lr, hr = load(pair)
+        if not degradation.fixed:
+            lr = degradation.apply(hr, network.scale, np.random.default_rng(0))
+        truth = to_tensor(hr)
+        with torch.no_grad():
+            sr = network(to_tensor(lr))
+        border = network.scale
+        values = psnr_y(sr, truth, border=border).item(), ssim_y(sr, truth, border=border).item()
+        found.append(values)
+    psnr, ssim = np.mean(found, 0)
+    return {"psnr_y": round(float(psnr), 3), "ssim_y": round(float(ssim), 4)}
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ COMMANDS = {
     "info": Command("info", "Info"),
     "recipes": Command("info", "Recipes"),
     "methods": Command("info", "Methods"),
+    "models": Command("info", "Models"),
     "demo": Command("demo", "Demo"),
     "ensemble": Command("ensemble", "Ensemble"),
     "cache": Command("bench", "Cache"),

@@ -12,6 +12,7 @@ import tyro
 
 from dukd import recipes
 from dukd.cli.commands import ABOUT_METHODS
+from dukd.cli.listing import show_models, show_recipes
 from dukd.cli.terminal import facts, out, say, table
 from dukd.core import files
 from dukd.core.config import nearest
@@ -26,7 +27,7 @@ from dukd.methods import Method
 from dukd.networks import NetworkConfig, Opaque, Quantized, macs
 from dukd.networks.files import weights
 from dukd.networks.files.openers import Opening, opening
-from dukd.recipes.ablations import ABLATIONS
+from dukd.recipes.listing import listing
 from dukd.runs.directory import Run
 from dukd.runs.summary import Summary
 from dukd.runs.summary import read as summarize
@@ -300,10 +301,6 @@ def _default(field: "Field[Any]") -> str:
     return "(required)" if field.default_factory is MISSING else repr(field.default_factory())
 
 
-def _either(scales: Sequence[int]) -> str:
-    return str(scales[0]) if len(scales) == 1 else f"[{'|'.join(map(str, scales))}]"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Recipes:
     """List the named experiments, or show one as YAML, which can be edited and trained.
@@ -319,21 +316,12 @@ class Recipes:
             text = recipes.recipe(self.name).make().to_yaml().rstrip()
             say(f"# yaml-language-server: $schema=dukd.schema.json\n{text}")  # `dukd schema`
             return 0
-        families = (
-            (
-                f"{name}-x{_either(recipes.scales_of(name))}-METHOD",
-                (maker.__doc__ or "").splitlines()[0],
-            )
-            for name, maker in recipes.FAMILIES.items()
-        )
-        table(("recipe", "what it is"), families)
-        say(
-            "\nMETHOD is any of `dukd methods`, alone or as METHOD+dukd; scratch is training "
-            "without a teacher."
-        )
-        say("Or one of the ablations, each a change to a recipe:\n")
-        table(
-            ("ablation", "what is changed"),
-            ((name, ablation.about) for name, ablation in ABLATIONS.items()),
-        )
-        return 0
+        return show_recipes(listing())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """List the small students that come with dukd, and what they reach."""
+
+    def __call__(self) -> int:
+        return show_models()

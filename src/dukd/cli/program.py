@@ -11,13 +11,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import entry_points, version
 from typing import NoReturn
 
 from rich.markup import escape
 
 from dukd._version import __version__
-from dukd.cli import commands
+from dukd.cli import commands, listing
 from dukd.cli.commands import COMMANDS
 from dukd.cli.terminal import err, say, table
 from dukd.core.text import shown
@@ -84,8 +85,8 @@ def _command(arguments: list[str]) -> int:
         raise ValueError(
             f"there is no command {name!r}{nearest(name, COMMANDS)}; `dukd --help` lists them"
         )
-    if name == "methods" and not rest and not entry_points(group="dukd.plugins"):
-        return _methods()
+    if not rest and (listed := _listed(name)) is not None:
+        return listed()
     if "--import" in rest:
         from dukd.cli.train import with_plugins  # noqa: PLC0415  likewise
 
@@ -115,6 +116,18 @@ def parse(name: str, arguments: Sequence[str]) -> Callable[[], int]:
         # Real-ESRGAN has a flag before its inputs.
         arguments = [use.SHORT.get(a, a) for a in arguments if a not in {"-i", "--input"}]
     return tyro.cli(COMMANDS[name].load(), prog=f"dukd {name}", args=list(arguments))
+
+
+def _listed(name: str) -> Callable[[], int] | None:
+    """A command that only lists what the package holds, and does not wait for torch."""
+    if name == "models":
+        return listing.show_models
+    if name not in {"methods", "recipes"} or entry_points(group="dukd.plugins"):
+        return None
+    if name == "methods":
+        return _methods
+    stored = listing.stored_recipes()
+    return None if stored is None else partial(listing.show_recipes, stored)
 
 
 def _methods() -> int:

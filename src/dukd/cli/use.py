@@ -21,6 +21,7 @@ from dukd.core.text import amount, shown
 from dukd.deploy.job import ready
 from dukd.deploy.model import Model, load
 from dukd.deploy.runtime import Exported, Runtime, export, runtime_of
+from dukd.deploy.shipped import for_scale, named, told
 from dukd.deploy.stretches import Codec, VideoError, VideoOptions
 from dukd.deploy.upscale import UpscaleOptions, chosen, upscale
 from dukd.deploy.video import SUFFIXES, WRITTEN, inspect, upscale_video
@@ -47,7 +48,7 @@ class Upscale(UpscaleOptions):
     --outscale, --tile, --self-ensemble and --format, and --overwrite for --no-skip-existing.
 
     What runs the network is chosen for speed where there is much to do, and said; --exact is torch
-    in float32.
+    in float32. Without a model a small student that comes with dukd is used (`dukd models`).
 
     A video keeps its sound, times and colors; the same command continues one that was interrupted.
 
@@ -58,8 +59,9 @@ class Upscale(UpscaleOptions):
     """Images, folders of them, or videos; -i may stand before them."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o", "--output"])]
     """Folder for the results; for one video also a file."""
-    model: Annotated[Path, tyro.conf.arg(aliases=["-m", "-n"])]
-    """File of weights, export (.onnx, .xml, .param), or run directory."""
+    model: Annotated[Path | None, tyro.conf.arg(aliases=["-m", "-n"])] = None
+    """File of weights, export (.onnx, .xml, .param), run directory, or one of `dukd models`; if
+    left out, the one of these that fits --outscale."""
     best: bool = False
     """Whether to take a run's student of the best validation."""
 
@@ -95,18 +97,19 @@ class Upscale(UpscaleOptions):
     def _opened(self) -> Model:
         """Open the model, and say what it is."""
         keep_freed_memory()
-        model = load(self.model, best=self.best)
+        path = self._model()
+        model = load(path, best=self.best)
         size = ""
         if isinstance(model.upscaler, Network):
             how = (
-                f"make a file that says so: dukd export {shown(self.model)} -o sure.safetensors "
+                f"make a file that says so: dukd export {shown(path)} -o sure.safetensors "
                 "with {options}"
             )
-            note_assumed(weights.inspect(weights_of(self.model, best=self.best)), how=how)
+            note_assumed(weights.inspect(weights_of(path, best=self.best)), how=how)
             size = f", {model.network.parameter_count():,} parameters"
         where = self.device if self.ray_address else by_name(self.device)
         workers = f", {self.workers} workers" if self.workers else ""
-        note(f"{shown(self.model)}: {model.upscaler.name} x{model.scale}{size}, {where}{workers}")
+        note(f"{shown(path)}: {model.upscaler.name} x{model.scale}{size}, {where}{workers}")
         return model
 
     def _images(self, model: Model, inputs: Sequence[Path], options: UpscaleOptions) -> int:
@@ -129,6 +132,14 @@ class Upscale(UpscaleOptions):
             for failed in result.failed:
                 err.print(shown(failed.reason), markup=False)
         return 1 if result.failed else 0
+
+    def _model(self) -> Path:
+        """What was named, or a student that comes with the package, which is said."""
+        if self.model is not None:
+            return named(self.model)
+        one = for_scale(self.outscale)
+        note(told(one))
+        return one.path
 
     def _check_clips(self) -> None:
         if self.outscale is not None:

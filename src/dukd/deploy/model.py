@@ -24,6 +24,7 @@ from dukd.core.given import refuse
 from dukd.deploy.image import upscale_image
 from dukd.deploy.ncnn import Ncnn, says
 from dukd.deploy.runtime import runtime_of
+from dukd.deploy.shipped import named
 from dukd.deploy.weights import Weights
 from dukd.evaluation.candidates import weights_of
 from dukd.images import Image
@@ -212,7 +213,7 @@ def load(
     """Open a student: a file of weights, a run directory, or an export such as an ONNX graph.
 
     Args:
-        path: The file or directory.
+        path: The file or directory, or the name of a student that comes with dukd, such as ``x2``.
         best: Whether of a run the student of the best validation is wanted.
         device: Where a network runs.
         report: Called with a sentence for everything that had to be assumed of a file of weights.
@@ -226,7 +227,7 @@ def load(
     given: object = path
     if not isinstance(given, str | Path):
         refuse("what is loaded", "a path (dukd.Model(network) takes a network)", given)
-    file = weights_of(Path(path), best=best)
+    file = weights_of(named(Path(path)), best=best)
     session = opened(file)
     if session is not None:
         return Model(session, name=file.name)
