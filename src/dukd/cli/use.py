@@ -21,7 +21,7 @@ from dukd.core.text import amount, shown
 from dukd.deploy.job import ready
 from dukd.deploy.model import Model, load
 from dukd.deploy.runtime import Exported, Runtime, export, runtime_of
-from dukd.deploy.shipped import for_scale, named, told
+from dukd.deploy.shipped import for_scale, named, said_of
 from dukd.deploy.stretches import Codec, VideoError, VideoOptions
 from dukd.deploy.upscale import UpscaleOptions, chosen, upscale
 from dukd.deploy.video import SUFFIXES, WRITTEN, inspect, upscale_video
@@ -138,7 +138,7 @@ class Upscale(UpscaleOptions):
         if self.model is not None:
             return named(self.model)
         one = for_scale(self.outscale)
-        note(told(one))
+        note(said_of(one))
         return one.path
 
     def _check_clips(self) -> None:

@@ -1,11 +1,13 @@
 """What a pair of images is, and the error that lists all that is wrong with some."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
+from dukd.core.text import shown
 from dukd.images import passed_over
+from dukd.images.degrade import Bicubic, Degradation
 
 _SHOWN = 20
 
@@ -56,6 +58,9 @@ class Pair:
     """Rows of the low-resolution image."""
     width: int
     """Columns of the low-resolution image."""
+    degradation: Degradation = field(default_factory=Bicubic)
+    """What makes the low-resolution image where there is no file; what it draws for an image
+    depends on the name alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,28 @@ class Pairs(Sequence[Pair]):
         return (
             MADE if self.made == len(self) else f"{self.made} of {len(self)} {MADE}, the rest files"
         )
+
+    def restored_from(self, degradation: Degradation) -> "Pairs":
+        """The pairs of scale 1 with what makes their inputs, where there are no files.
+
+        Raises:
+            PairsError: If that is an interpolation, which at scale 1 is the image itself.
+        """
+        if self.scale > 1 or not self.made:
+            return self
+        if degradation.fixed:
+            raise PairsError(
+                f"{self.made} of {len(self)} images in {shown(self.folder)} have no low-resolution "
+                "file",
+                [
+                    f"at scale 1 a network restores, and {degradation.name} makes the image "
+                    "itself: nothing is to be learned",
+                    "name degraded images of the same names (HR beside LR; `dukd degrade --scale 1 "
+                    "--preset jpeg-40` makes them), or train with --data.degradation jpeg-40",
+                ],
+            )
+        pairs = tuple(p if p.lr else replace(p, degradation=degradation) for p in self.pairs)
+        return replace(self, pairs=pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -4,6 +4,7 @@ Every layout the field uses is recognized; only headers are read; all problems a
 """
 
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from dukd.data.matching import count, match, single
 from dukd.data.names import size
 from dukd.data.pair import MADE, Pair, Pairs, PairsError
 from dukd.images import ImageError, read_rgb8
-from dukd.images.degrade import Bicubic
 
 __all__ = [
     "MADE",
@@ -30,10 +30,6 @@ __all__ = [
     "load",
     "unreadable",
 ]
-
-
-_BICUBIC = Bicubic()
-_NONE = np.random.default_rng(0)  # bicubic interpolation draws nothing
 
 
 def find_pairs(
@@ -123,7 +119,7 @@ def load(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     h, w, scale = pair.height, pair.width, pair.scale
     whole = read_rgb8(pair.hr)
     hr = np.ascontiguousarray(whole[: h * scale, : w * scale])
-    lr = _BICUBIC.apply(hr, scale, _NONE) if pair.lr is None else read_rgb8(pair.lr)
+    lr = _made(pair, hr) if pair.lr is None else read_rgb8(pair.lr)
     # An hr that grew by whole multiples of the scale would be cropped without a word.
     grown = whole.shape[0] // scale != h or whole.shape[1] // scale != w
     if grown or lr.shape != (h, w, 3):
@@ -137,6 +133,11 @@ def load(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             [f"{found}, and {size(w, h)} times {scale} was expected: look for the pairs again"],
         )
     return np.ascontiguousarray(lr), hr
+
+
+def _made(pair: Pair, hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(zlib.crc32(pair.name.encode("utf-8", "surrogateescape")))
+    return pair.degradation.apply(hr, pair.scale, rng)
 
 
 def unreadable(pairs: Pairs, progress: Progress = silent) -> list[str]:

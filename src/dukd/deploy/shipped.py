@@ -62,7 +62,7 @@ def named(path: Path) -> Path:
     return next((one.path for one in shipped() if one.name == str(path)), path)
 
 
-def told(one: Shipped) -> str:
+def said_of(one: Shipped) -> str:
     """What is said where it was taken without being named."""
     names = ", ".join(other.name for other in shipped())
     return (

@@ -15,6 +15,7 @@ from dukd.core.text import shown
 from dukd.data.names import natural
 from dukd.data.pairs import Pair, Pairs, PairsError, find_pairs, load
 from dukd.evaluation.output import Pixels
+from dukd.images.degrade import Bicubic
 
 T = TypeVar("T")
 
@@ -111,7 +112,10 @@ def open_set(what: NamedSet, scale: int, count: int = 0) -> ImageSet:
             raise PairsError(f"no inputs in {shown(what.folder)}", ["it holds no images"])
         samples = tuple(Sample(name=path.stem, lr=path) for path in some(found, count))
         return ImageSet(scale=scale, samples=samples, truth=False)
-    pairs = what if isinstance(what, Pairs) else find_pairs(what, scale=scale, skip_bad=True)
+    if isinstance(what, Pairs):
+        pairs = what
+    else:
+        pairs = find_pairs(what, scale=scale, skip_bad=True).restored_from(Bicubic())
     samples = tuple(Sample(name=pair.name, pair=pair) for pair in some(pairs, count))
     return ImageSet(scale=pairs.scale, samples=samples, left_out=pairs.left_out)
 

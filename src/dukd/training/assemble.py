@@ -11,7 +11,7 @@ from dukd.core.distributed import World
 from dukd.core.files import Progress, silent
 from dukd.data.pack import Pack
 from dukd.data.packing import prepare
-from dukd.data.pairs import PairsError, find_pairs
+from dukd.data.pairs import MADE, PairsError, find_pairs
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
 from dukd.evaluation.sets import set_name
@@ -90,7 +90,9 @@ def assemble(
     world.parts(data.batch, optimization.accumulate, deterministic=optimization.deterministic)
     check_installed(experiment.evaluation.trackers)
     judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
-    validation = Validation.open(judged, experiment.student.scale, world.device, progress)
+    validation = Validation.open(
+        judged, experiment.student.scale, world.device, progress, data.degradation
+    )
     networks = _networks(experiment)
     with world.leader_first():
         patches = _patches(experiment, progress, prepared=not world.leads)
@@ -284,6 +286,11 @@ def open_pack(
                 f"{data.train} is a pack for x{pack.scale}, but the student is x{scale}: prepare "
                 "another"
             )
+        if scale == 1 and data.degradation.fixed and MADE in pack.lr_source:
+            raise ValueError(
+                f"{data.train} holds no low-resolution images of their own, so that at scale 1 "
+                "there is nothing to learn: train with --data.degradation jpeg-40"
+            )
         return pack
     where = data.train.resolve()
     mark = hashlib.sha256(f"{where} {data.lr}".encode()).hexdigest()[:8]
@@ -292,6 +299,7 @@ def open_pack(
         return Pack.open(path)
     try:
         pairs = find_pairs(data.train, scale=scale, lr=data.lr, skip_bad=data.skip_bad)
+        pairs.restored_from(data.degradation)  # which is drawn for every patch, not packed
     except PairsError as error:
         raise error.with_hint("name the training images with --data.train") from None
     label = f"packing {set_name(data.train)}"

@@ -20,6 +20,7 @@ from dukd.evaluation.metrics import SSIMY, Metric, find, measure
 from dukd.evaluation.output import output
 from dukd.evaluation.sets import open_sets
 from dukd.images.convert import Pixels, from_tensor, to_tensor
+from dukd.images.degrade import Bicubic, Degradation
 from dukd.networks.base import Network
 from dukd.training.experiment import Evaluation
 
@@ -55,16 +56,25 @@ class Validation:
 
     @staticmethod
     def open(
-        evaluation: Evaluation, scale: int, device: torch.device, progress: Progress = silent
+        evaluation: Evaluation,
+        scale: int,
+        device: torch.device,
+        progress: Progress = silent,
+        degradation: Degradation | None = None,
     ) -> "Validation":
         """Find the sets of an experiment, and decode each image of them once.
+
+        At scale 1, inputs that no file holds are degraded as in training, once and for all.
 
         Raises:
             ValueError: If a folder holds no pairs, two sets have the same name, or an image cannot
                 be judged; all such images are named.
         """
         try:
-            sets = open_sets(evaluation.sets, scale, evaluation.images)
+            sets = {
+                name: pairs.restored_from(degradation or Bicubic())
+                for name, pairs in open_sets(evaluation.sets, scale, evaluation.images).items()
+            }
         except PairsError as error:
             raise error.with_hint(
                 "name the folders that judge the student with --evaluation.sets"
