@@ -191,6 +191,11 @@ def test_a_card_says_what_the_run_knows_and_no_more(world, trained, tmp_path):
     assert (card["architecture"], card["scale"], card["size"]) == ("edsr", 2, ["8nf", "1nb"])
     assert (card["trainingIterations"], card["trainingBatchSize"]) == (20, 2)
     assert (card["trainingHRSize"], card["datasetSize"]) == (24, 3)
+    assert card["trainingOTF"] is False
+    fields = {f"training{what}" for what in ("Iterations", "Epochs", "BatchSize", "HRSize", "OTF")}
+    fields |= {"name", "author", "license", "tags", "description", "date", "architecture", "size"}
+    fields |= {"scale", "inputChannels", "outputChannels", "resources", "images", "dataset"}
+    assert card.keys() <= fields | {"datasetSize", "pretrainedModelG", "pretrainedModelD"}
     student = trained / "student.safetensors"
     (resource,) = card["resources"]
     assert resource["sha256"] == hashlib.sha256(student.read_bytes()).hexdigest()
@@ -203,6 +208,17 @@ def test_a_card_says_what_the_run_knows_and_no_more(world, trained, tmp_path):
     for row in figures["rows"]:
         assert f"| {row['label']} | {row['sets']['images']['psnr_y']:.2f} / " in text
     assert "](samples/" in text
+    assert "Elsewhere: no program that uses spandrel, such as chaiNNer, opens it" in text
+
+
+def test_ids_of_a_card_are_those_that_its_schema_takes(world, trained, tmp_path):
+    """src/lib/schema.ts of OpenModelDB: letters, digits, single hyphens."""
+    world.works(f"model-card {trained} -o {tmp_path} --name my_best.student --author A.B.")
+
+    card = json.loads((tmp_path / "2x-my-best-student.json").read_text())
+
+    assert card["name"] == "my_best.student"
+    assert card["author"] == "A-B"
 
 
 def test_each_run_keeps_its_own_student_when_two_are_evaluated_together(world, trained, folder):

@@ -34,6 +34,9 @@ class Ensemble:
     """Files of weights, or run directories; each becomes a member, called after its file."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The file to write, .safetensors; the experiment gets the same name with .yaml."""
+    best: bool = False
+    """Whether to take the runs' students of the best validation; files among them are taken as they
+    are."""
     width: int = 64
     """Channels of the network that joins them."""
     blocks: int = 8
@@ -53,7 +56,7 @@ class Ensemble:
             value_range=self.value_range, mean=self.mean, residual_scale=self.residual_scale
         )
         for path in self.teachers:
-            network = read(weights_of(path), unsaid, note_assumed)
+            network = read(weights_of(path, best=self.best and path.is_dir()), unsaid, note_assumed)
             members[member_name(path, members)] = network
         joined = gather(members, width=self.width, blocks=self.blocks)
         plan = self.out.with_suffix(".yaml")

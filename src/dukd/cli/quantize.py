@@ -28,6 +28,8 @@ class Quantize(Options):
 
     student: tyro.conf.Positional[Path]
     """File of weights, or a run directory."""
+    best: bool = False
+    """Whether to take a run's student of the best validation."""
     images: Path
     """Folder of photographs that set the ranges, in any layout the field uses."""
     valid: Path | None = None
@@ -48,7 +50,7 @@ class Quantize(Options):
     def __call__(self) -> int:
         if self.out.suffix != ".safetensors":
             raise ValueError(f"--out ends in .safetensors, but got {shown(self.out)}")
-        path = weights_of(self.student)
+        path = weights_of(self.student, best=self.best)
         numbers = {
             "value_range": self.value_range,
             "mean": self.mean,

@@ -6,6 +6,7 @@ with its scale, as in ``4x-Name``. What a run does not know is left out or said 
 """
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +16,15 @@ from dukd.core.files import sha256, write_text
 from dukd.core.text import amount, to_json
 from dukd.networks import Network
 from dukd.networks.files import weights
+from dukd.networks.files.openers import opening
 from dukd.runs.directory import Run
 from dukd.training.experiment import Experiment
 from dukd.training.teachers import File
 
 _SIZES = (("width", "nf"), ("blocks", "nb"), ("groups", "ng"))
 """What OpenModelDB calls the numbers of a network."""
+_ARCHITECTURES = {"rrdb": "esrgan", "plain": "compact"}
+"""What it calls networks that have other names here; a plain one is a Compact once it is folded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +79,12 @@ def model_card(
     about = _about(experiment, facts, network)
     model: dict[str, Any] = {
         "name": name,
-        "author": author,
+        "author": _slug(author),
         "license": license,
         "tags": ["distilled"],
         "description": "\n\n".join(filter(None, (description, *about))),
         "date": str(facts.get("started", datetime.now(UTC).isoformat()))[:10],
-        "architecture": network.name,
+        "architecture": _ARCHITECTURES.get(network.name, network.name),
         "size": _size(network),
         "scale": network.scale,
         "inputChannels": 3,
@@ -89,13 +93,19 @@ def model_card(
         "trainingIterations": steps,
         "trainingBatchSize": experiment.data.batch,
         "trainingHRSize": experiment.data.patch * network.scale,
+        "trainingOTF": not experiment.data.degradation.fixed,
         "dataset": experiment.data.train.stem,
         "datasetSize": facts.get("data_images"),
         "images": [],
     }
     known = {key: value for key, value in model.items() if value is not None or key == "license"}
-    identity = f"{network.scale}x-{name}"
+    identity = f"{network.scale}x-{_slug(name)}"
     return Card(id=identity, model=known, text=_markdown(identity, known, network, opened, student))
+
+
+def _slug(text: str) -> str:
+    """Letters, digits and single hyphens, of which ids of models and users are made there."""
+    return re.sub(r"[^a-zA-Z0-9]+", "-", text).strip("-") or "unknown"
 
 
 def _resource(student: Path) -> dict[str, Any]:
@@ -154,6 +164,7 @@ def _markdown(
         f'model = dukd.load("{student.name}")\n'
         'model("photo.jpg").save("large.png")\n'
         "```",
+        f"Elsewhere: {opening(network.config)}.",
         f"File: {student.name}, {amount(resource['size'])}, SHA-256 `{resource['sha256']}`.",
         *_figures(run.directory / "evaluation.json"),
         "## Training",
