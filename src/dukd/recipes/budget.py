@@ -7,6 +7,7 @@ nearest to that of the network's usual form. Where the depth is given, it is the
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -16,7 +17,7 @@ from dukd.core.config import nearest
 from dukd.core.registry import known
 from dukd.networks import NetworkConfig, macs
 
-_USUAL = {
+_USUAL: dict[str, Callable[[int], NetworkConfig]] = {
     "edsr": networks.edsr_student,
     "rcan": networks.rcan_student,
     "swinir": networks.swinir_student,
