@@ -4,7 +4,7 @@ import io
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def command_line(data: bytes, folder: Path) -> str:
     for name, path in put.items():
         words = [word.replace(name, path) for word in words]
     said = io.StringIO()
-    with redirect_stdout(said), redirect_stderr(said):
+    with chdir(folder), redirect_stdout(said), redirect_stderr(said):
         code = run(words)
     shutil.rmtree(out, ignore_errors=True)
     text = said.getvalue()
