@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -214,6 +215,14 @@ def cut_power(it: Operations, copy: Path, rng: random.Random) -> None:
                 there(move.path).write_bytes(move.content)
 
 
+@contextmanager
+def memory_folder() -> Generator[Path]:
+    """A folder of its own in memory, where there is such a place: syncing costs nothing there."""
+    place = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        yield Path(name)
+
+
 def content(root: Path) -> str:
     """SHA-256 of all that a reader could see; half-written files and locks are no reader's."""
     whole = hashlib.sha256()
@@ -231,6 +240,7 @@ def classes(
     program: Callable[[], object],
     *,
     power_cuts: int = 0,
+    every: int = 1,
     every_thread: bool = False,
 ) -> tuple[int, list[Path]]:
     """Run a program, and keep a copy of the disk for each content that a stop could leave.
@@ -240,6 +250,7 @@ def classes(
         copies: Where the copies go.
         program: What to run.
         power_cuts: How many of them each operation meets, in place of a kill.
+        every: Look before each operation, or each second, third ...
         every_thread: Whether what threads beside the first do is seen too.
 
     Returns:
@@ -249,6 +260,8 @@ def classes(
     copies.mkdir(parents=True, exist_ok=True)
 
     def look(number: int, what: str) -> None:
+        if number % every:
+            return
         name = f"{number:04d} {what}".replace(" ", "-").replace("/", "-")
         for seed in range(power_cuts or 1):
             copy = Path(shutil.copytree(root, copies / f"{name}-{seed}", symlinks=True))

@@ -6,37 +6,37 @@ stops at every single operation instead.
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
-from operations import classes, operations
+from operations import classes, memory_folder, operations
 from tiny_runs import prepare
+from whole_programs import prepared, result
 from whole_runs import finish, read, train
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = prepare(tmp_path_factory.mktemp("data"))
-    train("plain", made, tmp_path_factory.mktemp("first"))  # which makes the pack
-    return made
+def folder() -> Iterator[Path]:
+    with memory_folder() as root:
+        made = prepare(root / "data")
+        (root / "first").mkdir()
+        train("plain", made, root / "first")  # which makes the pack
+        yield made
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", ["best", "cached"])  # make soak has the other shapes
-def test_every_content_that_a_kill_can_leave_resumes_to_the_same_run(
-    folder: Path, tmp_path: Path, shape: str
-) -> None:
-    root = tmp_path / "whole"
-    root.mkdir()
-    points, copies = classes(root, tmp_path / "copies", lambda: train(shape, folder, root))
-    expected = read(root / "run")
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with memory_folder() as root:
+        yield root
 
-    assert points > 90
-    assert len(copies) > 12
+
+def ends_alike(folder: Path, copies: list[Path], shape: str, expected: dict[str, object]) -> None:
+    """Resume every copy, and compare."""
     for copy in copies:
         finish(shape, folder, copy)
         found = read(copy / "run")
@@ -45,12 +45,56 @@ def test_every_content_that_a_kill_can_leave_resumes_to_the_same_run(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shape", ["best", "cached"])  # make soak has the other shapes
+def test_every_content_that_a_kill_can_leave_resumes_to_the_same_run(
+    folder: Path, place: Path, shape: str
+) -> None:
+    root = place / "whole"
+    root.mkdir()
+    points, copies = classes(root, place / "copies", lambda: train(shape, folder, root))
+
+    assert points > 90
+    assert len(copies) > 12
+    ends_alike(folder, copies, shape, read(root / "run"))
+
+
+@pytest.mark.slow
+def test_a_run_whose_power_was_cut_resumes_to_the_same_run(folder: Path, place: Path) -> None:
+    """What was not synced is lost in part; make soak cuts at every operation, three times."""
+    root = place / "whole"
+    root.mkdir()
+    program = partial(train, "best", folder, root)
+    points, copies = classes(root, place / "copies", program, power_cuts=1, every=37)
+
+    assert points > 900
+    assert len(copies) > 10
+    ends_alike(folder, copies, "best", read(root / "run"))
+
+
+@pytest.mark.parametrize("name", ["prepare", "upscale", "evaluate", "report"])
+def test_a_command_that_was_stopped_anywhere_is_done_by_the_next_call(
+    folder: Path, place: Path, name: str
+) -> None:
+    """Every file is as if it had never stopped; make soak has the other commands."""
+    root = place / "whole"
+    root.mkdir()
+    command = prepared(name, folder, place / "beside")
+    _, copies = classes(root, place / "copies", lambda: command(root), every_thread=True)
+    expected = result(root)
+
+    assert copies
+    for copy in copies:
+        command(copy)
+        assert result(copy) == expected, f"stopped at {copy.name}"
+
+
+@pytest.mark.slow
 def test_an_operation_that_fails_ends_in_the_same_run_or_says_why(
-    folder: Path, tmp_path: Path
+    folder: Path, place: Path
 ) -> None:
     """The first write and the first rename of each file fail; what did not finish is resumed."""
     kinds: dict[str, int] = {}
-    whole = tmp_path / "whole"
+    whole = place / "whole"
     whole.mkdir()
     with operations(whole, lambda number, what: kinds.setdefault(what, number)):
         train("best", folder, whole)
@@ -59,7 +103,7 @@ def test_an_operation_that_fails_ends_in_the_same_run_or_says_why(
     for what, at in kinds.items():
         if not what.startswith(("write", "rename")):
             continue  # make soak has every operation
-        root = tmp_path / "trial"
+        root = place / "trial"
         root.mkdir()
 
         def fail(number: int, what: str, at: int = at) -> None:
@@ -89,10 +133,10 @@ def refusal(start: Callable[[], object]) -> str:
     return ""
 
 
-def test_two_starts_never_mix(folder: Path, tmp_path: Path) -> None:
+def test_two_starts_never_mix(folder: Path, place: Path) -> None:
     """Between any two operations of a start another one happens: exactly one of them trains."""
     for at in range(1, 14):
-        root, second = tmp_path / str(at), []
+        root, second = place / str(at), []
 
         def meanwhile(number: int, what: str, at: int = at, root: Path = root) -> None:
             if number == at:

@@ -4,8 +4,8 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,21 @@ from dukd.core import files
 from dukd.runs import checkpoint, log
 from dukd.runs.checkpoint import CheckpointError, save, verify
 from dukd.runs.directory import Run
+from operations import memory_folder
 from saved import names, state_of
 
-SRC = Path(__file__).resolve().parents[1] / "src"
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with memory_folder() as root:
+        yield root
 
 
 # Crash points
 
 
 @pytest.mark.parametrize("stop", ["kill", "full disk", "power cut"])
-def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
+def test_no_crash_point_loses_a_checkpoint(place: Path, stop: Stop) -> None:
     """Two checkpoints and the best are there; the third write also deletes the first."""
 
     def prepare(folder: Path) -> None:
@@ -37,7 +42,7 @@ def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
 
     points = 0
     for folder, stopped in crash_points(
-        stop, prepare, lambda folder: Run(folder).states.save(5, state_of(5), best=1), tmp_path
+        stop, prepare, lambda folder: Run(folder).states.save(5, state_of(5), best=1), place
     ):
         points += stopped
         run = Run.open(folder)
@@ -57,7 +62,7 @@ def test_no_crash_point_loses_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
 
 
 @pytest.mark.parametrize("stop", ["kill", "full disk", "power cut"])
-def test_without_the_rename_most_crash_points_lose_a_checkpoint(tmp_path: Path, stop: Stop) -> None:
+def test_without_the_rename_most_crash_points_lose_a_checkpoint(place: Path, stop: Stop) -> None:
     """The harness notices: torch.save onto the final name loses 44 of 45 (reliability.md 6.1)."""
 
     def write(folder: Path, step: int) -> None:
@@ -72,7 +77,7 @@ def test_without_the_rename_most_crash_points_lose_a_checkpoint(tmp_path: Path, 
 
     lost = 0
     for folder, stopped in crash_points(
-        stop, lambda folder: write(folder, 1), lambda folder: write(folder, 2), tmp_path
+        stop, lambda folder: write(folder, 1), lambda folder: write(folder, 2), place
     ):
         lost += stopped and not verify(folder / "state.pt")
 
@@ -331,26 +336,26 @@ def test_a_run_without_a_log_has_none_to_cut(run: Run) -> None:
 # The lock
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(run: Run) -> None:
-    code = (
-        "import sys; from dukd.runs.directory import Run\n"
-        f"with Run.open({str(run.directory)!r}).lock():\n"
-        "    print('locked', flush=True); sys.stdin.read()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(SRC)}
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"locked\n"
+    reading, writing = os.pipe()
+    other = os.fork()  # whatever it needs is imported already
+    if other == 0:
+        try:
+            with Run.open(run.directory).lock():
+                os.write(writing, b"locked")
+                time.sleep(100)
+        finally:
+            os._exit(1)
+    assert os.read(reading, 6) == b"locked"
 
-        message = (
-            rf"run is in use by pid {other.pid} on host \S+ since 20\d\d-\d\d-\d\d .*: wait for"
-        )
-        with pytest.raises(CheckpointError, match=message), run.lock():
-            pass
-        other.send_signal(signal.SIGKILL)
-        other.wait()
+    message = rf"run is in use by pid {other} on host \S+ since 20\d\d-\d\d-\d\d .*: wait for"
+    with pytest.raises(CheckpointError, match=message), run.lock():
+        pass
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
+    os.close(reading)
+    os.close(writing)
 
     with run.lock():
         assert f"pid {os.getpid()} on host" in (run.directory / "lock").read_text()

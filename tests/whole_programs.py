@@ -16,7 +16,8 @@ _TIMES = re.compile(rb'"(seconds|seconds_per_image|date|started)": [^,}\n]+')
 def prepared(name: str, folder: Path, root: Path) -> Callable[[Path], int]:
     """Make what a command needs beside its own folder, and give the command, as one of a folder."""
     teacher, images = str(folder / "teacher.safetensors"), str(folder / "images")
-    if name == "report":
+    if name == "report" and not root.exists():
+        root.mkdir()
         train("best", folder, root)
 
     def words(place: Path) -> list[str]:

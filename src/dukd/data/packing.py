@@ -85,13 +85,18 @@ def prepare(
         raise PackError("there are no pairs to pack")
     if workers is not None and workers < 1:
         raise PackError(f"at least one worker decodes, but got {workers}")
-    if (ready := _existing(path, pairs)) is not None:
-        return ready
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial, journal = (
         path.with_name(f"{path.name}.partial"),
         path.with_name(f"{path.name}.journal"),
     )
+    if (ready := _existing(path, pairs)) is not None:
+        # a stop between the last two operations leaves the journal, unless somebody is at work
+        with contextlib.suppress(PackError, OSError):
+            if journal.exists():
+                with _locked(journal, path):
+                    journal.unlink()
+        return ready
+    path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(journal, path) as log:
         if (ready := _existing(path, pairs)) is None:
             _check_room(pairs, path, partial)
