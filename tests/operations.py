@@ -105,7 +105,9 @@ class _File:
     def truncate(self, size: int | None = None) -> int:
         self.operations.happen("truncate", self.path)
         length = self.raw.truncate(size)
-        self.synced = min(self.synced, length)
+        for file in self.operations.files:
+            if file.path == self.path:
+                file.synced = min(file.synced, length)
         return length
 
     def __enter__(self) -> Self:
@@ -168,10 +170,11 @@ def operations(  # noqa: C901  one small function per operation
         plain_mkdir(path, *args, **options)
 
     def synced(handle: int) -> None:
-        it.happen("sync", Path(f"/proc/self/fd/{handle}").readlink())
+        place = Path(f"/proc/self/fd/{handle}").readlink()
+        it.happen("sync", place)
         plain_fsync(handle)
-        for file in it.files:
-            if not file.raw.closed and file.raw.fileno() == handle:
+        for file in it.files:  # whoever wrote to it
+            if file.path.absolute() == place:
                 file.synced = os.fstat(handle).st_size
 
     def folder_synced(folder: Path) -> None:
@@ -224,11 +227,13 @@ def memory_folder() -> Generator[Path]:
 
 
 def content(root: Path) -> str:
-    """SHA-256 of all that a reader could see; half-written files and locks are no reader's."""
+    """SHA-256 of all that a reader could see; locks are no reader's, and of half-written files
+    only that they are there."""
     whole = hashlib.sha256()
     for path in sorted(root.rglob("*")):
-        stray = path.name.startswith(".") and path.name.endswith(".tmp")
-        if path.is_file() and not stray and path.name not in _VOLATILE:
+        if path.name.startswith(".") and path.name.endswith(".tmp"):
+            whole.update(f"{path.parent.relative_to(root)} {kind(path)}".encode())
+        elif path.is_file() and path.name not in _VOLATILE:
             body = path.read_bytes()
             whole.update(f"{path.relative_to(root)} {len(body)} ".encode() + body)
     return whole.hexdigest()

@@ -50,10 +50,11 @@ def prepared(name: str, folder: Path, root: Path) -> Callable[[Path], int]:
 
 
 def result(place: Path) -> dict[str, bytes]:
-    """Every file below a folder, without times."""
+    """Every file below a folder, without times; a kill may leave a hidden temporary one."""
     found: dict[str, bytes] = {}
     for path in sorted(place.rglob("*")):
-        if path.is_file() and path.name != "lock" and not path.name.endswith(".lock"):
+        stray = path.name.startswith(".") and path.name.endswith(".tmp")
+        if path.is_file() and not stray and path.suffix != ".lock" and path.name != "lock":
             body = path.read_bytes()
             found[str(path.relative_to(place))] = _TIMES.sub(b"", body)
     return found

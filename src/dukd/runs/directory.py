@@ -150,7 +150,9 @@ class Run:
             yield
 
     def _clear(self) -> None:
-        for folder in (self.directory, self._states):
+        samples = self.directory / "samples"
+        below = (path for path in samples.glob("*") if path.is_dir())
+        for folder in (self.directory, self._states, samples, *below):
             for entry in folder.iterdir() if folder.is_dir() else ():
                 if _stray(entry):
                     entry.unlink(missing_ok=True)
