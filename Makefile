@@ -8,6 +8,8 @@ OUT ?= runs/demo
 ARGS ?=
 # Options of the fuzzer: seconds, seed, kinds.
 FUZZ ?= --seconds 300
+# Shapes, ways and seconds of the soak; it goes on from soak.json.
+SOAK ?=
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 DEMO := $(VENV)/.demo-installed
@@ -28,8 +30,8 @@ demo: $(DEMO) ## Distil a small network three ways in about five minutes, and wr
 test: $(DEV) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup $(ARGS)
 
-soak: $(DEV) ## Stop runs at every operation on the disk, an hour or so
-	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tests/soak/soak_runs.py
+soak: $(DEV) ## Stop runs and commands at every operation on the disk (SOAK="kill --seconds 600")
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python tests/soak/soak_runs.py $(SOAK)
 
 fuzz: $(DEV) ## Try changed images, weights, configurations and command lines (FUZZ="--seconds 600")
 	cd tests && OMP_NUM_THREADS=1 PYTHONPATH=../src:. ../$(BIN)/python -m fuzz $(FUZZ)

@@ -90,11 +90,7 @@ def prepare(
         path.with_name(f"{path.name}.journal"),
     )
     if (ready := _existing(path, pairs)) is not None:
-        # a stop between the last two operations leaves the journal, unless somebody is at work
-        with contextlib.suppress(PackError, OSError):
-            if journal.exists():
-                with _locked(journal, path):
-                    journal.unlink()
+        _clear_away(journal, path)
         return ready
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(journal, path) as log:
@@ -114,6 +110,14 @@ def prepare(
             sync_folder(path.parent)
         journal.unlink()
     return ready or Pack.open(path)
+
+
+def _clear_away(journal: Path, path: Path) -> None:
+    """Delete what a stop between the last two operations leaves, unless somebody is at work."""
+    with contextlib.suppress(PackError, OSError):
+        if journal.exists():
+            with _locked(journal, path):
+                journal.unlink()
 
 
 def _existing(path: Path, pairs: Pairs) -> Pack | None:
