@@ -85,10 +85,7 @@ def prepare(
         raise PackError("there are no pairs to pack")
     if workers is not None and workers < 1:
         raise PackError(f"at least one worker decodes, but got {workers}")
-    partial, journal = (
-        path.with_name(f"{path.name}.partial"),
-        path.with_name(f"{path.name}.journal"),
-    )
+    partial, journal = (path.with_name(f"{path.name}.{end}") for end in ("partial", "journal"))
     if (ready := _existing(path, pairs)) is not None:
         _clear_away(journal, path)
         return ready
