@@ -17,9 +17,12 @@ from dukd.networks.files import weights
 from dukd.recipes import recipe
 from dukd.testing.cases import PAIRS, Case, Pair
 from dukd.testing.methods import teaches_the_student_and_not_the_teacher
+from dukd.training import loop
 from dukd.training.distiller import Distiller
 from dukd.training.experiment import Experiment
 from dukd.training.quantizing import warm_start
+from dukd.training.teachers import File
+from tiny_runs import experiment, prepare
 
 PLAIN = EDSRConfig(scale=2, width=6, blocks=10, value_range=1.0)
 EXITS = ExitsConfig(network=PLAIN)
@@ -197,3 +200,22 @@ def test_what_makes_no_sense_is_refused() -> None:
     three = ExitsConfig(network=PLAIN, depths=(0.2, 0.4, 0.6)).build()
     with pytest.raises(ValueError, match="name its own"):
         HKDSR().state(PLAIN.build(), three)
+
+
+def test_both_stages_run_one_after_the_other(tmp_path) -> None:
+    folder = prepare(tmp_path)
+    weights.write(folder / "plain.safetensors", PLAIN.build())
+    short = experiment(
+        folder, evaluation__sets=(), data__workers=0, data__patch=8, optimization__steps=2
+    )
+    optimization = replace(short.optimization, warm_start=folder / "plain.safetensors")
+    exits = replace(short, student=EXITS, method=HKDSRExits(), teacher=None)
+    made = loop.train(replace(exits, optimization=optimization), tmp_path / "exits")
+    trained, before = weights.read(made), weights.read(folder / "plain.safetensors")
+    done = loop.train(
+        replace(short, method=HKDSR(), teacher=File(weights=made)), tmp_path / "student"
+    )
+
+    assert isinstance(trained, Exits)
+    assert torch.equal(trained.network.conv_last.weight, before.conv_last.weight)
+    assert weights.read(done).config == short.student
