@@ -46,13 +46,13 @@ def help_of(command: str, *arguments: str) -> str:
     os.environ["COLUMNS"] = str(_WIDTH)
     from dukd.cli import terminal  # noqa: PLC0415  its console prints where this says
 
-    width, file = terminal.out.width, terminal.out.file
-    terminal.out.file, terminal.out.width = printed, _WIDTH
+    width = terminal.out.width
+    terminal.out.width = _WIDTH
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
             parse(command, [*arguments, "--help"])()
     finally:
-        terminal.out.file, terminal.out.width = file, width
+        terminal.out.width = width
         os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
     lines = _COLOR.sub("", printed.getvalue()).strip().splitlines()
     return "\n".join(_wrapped(line.rstrip()) for line in lines)
