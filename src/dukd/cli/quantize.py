@@ -89,7 +89,7 @@ class Quantize(Options):
                 bits=self.bits,
                 images=f"{len(judged)} middles of {(self.valid or self.images).name}",
                 float_psnr=result.float_psnr,
-                psnr=result.psnr,
+                psnr={str(choice): value for choice, value in result.psnr.items()},
                 layers=by_layer,
             )
             say(f"wrote {shown(noted)}, which dukd report shows")

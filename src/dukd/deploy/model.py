@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -224,7 +224,7 @@ def load(
     Example:
         ``dukd.load("runs/edsr-x4-dukd", best=True)("photo.jpg").save("large.png")``
     """
-    given: object = path
+    given = cast("object", path)
     if not isinstance(given, str | Path):
         refuse("what is loaded", "a path (dukd.Model(network) takes a network)", given)
     file = weights_of(named(Path(path)), best=best)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -200,7 +200,7 @@ def export(
     Example:
         ``dukd.export(network, "student.onnx", dukd.ONNX(half=True))``
     """
-    given: object = network
+    given = cast("object", network)
     if not isinstance(given, Network):
         refuse("what is exported", "a network (of a file: dukd.load(path).network)", given)
     path = Path(path)

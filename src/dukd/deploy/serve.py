@@ -11,7 +11,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
 
 from typing_extensions import override
 
@@ -96,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]  always ours
     server_version = f"dukd/{__version__}"
     sys_version = ""
-    timeout: ClassVar[float] = 60.0
+    timeout = 60.0
 
     def do_GET(self) -> None:
         if self._is_strange():

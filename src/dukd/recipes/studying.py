@@ -70,7 +70,7 @@ def run_cell(
         files.write_text(failed, f"{type(error).__name__}: {error}")
         raise
     finally:
-        record = {
+        record: dict[str, object] = {
             "cell": cell.name,
             "seconds": round(time.process_time() - begun, 3),
             "from": before,

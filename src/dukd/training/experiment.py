@@ -70,7 +70,7 @@ class Data:
         check("period", self.period, least=0)
         check("workers", self.workers, least=0)
         check_word("resident", self.resident, ("auto", "always", "never"))
-        given: object = self.degradation
+        given = cast("object", self.degradation)
         if not isinstance(given, Degradation):
             raise ValueError(  # noqa: TRY004  as everything else that cannot be
                 f"degradation is {self.degradation!r}, but must be one of dukd.images.degrade: "

@@ -7,6 +7,7 @@ tensors. What it reads may come from anywhere, and is trusted in nothing (`dukd.
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import safetensors.torch
 import torch
@@ -202,7 +203,7 @@ def write(
         WeightsError: If a value is not finite, the ending does not fit the layout, the layout
             cannot hold the network, or a key of the metadata is taken.
     """
-    given: object = path
+    given = cast("object", path)
     if not isinstance(given, str | Path):
         refuse("where a network is saved", "a path, as in dukd.save(path, network)", given)
     path = Path(path)
