@@ -96,6 +96,8 @@ class Cell:
     bits: int = 8
     balanced: bool = True
     settled: bool = True
+    rate: float = 1e-4
+    """Of Adam, before its cosine; 0 where nothing is trained."""
 
 
 class Mean(nn.Module):
@@ -213,7 +215,7 @@ class Study:
         network = self.prepared(cell).train()
         method: Method = recipes.method_named(WAYS[cell.way][0])
         distiller = Distiller(method, network, self.teacher(cell), seed=cell.seed)
-        plan = Optimization(steps=cell.steps, learning_rate=1e-4, schedule="cosine", ema=0.99)
+        plan = Optimization(steps=cell.steps, learning_rate=cell.rate, schedule="cosine", ema=0.99)
         optimizer = torch.optim.Adam(distiller.parameters(), lr=plan.learning_rate, fused=True)
         averaged = copy.deepcopy(network).frozen()
         patches = self.patches(cell)
@@ -240,18 +242,18 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     """All that are wanted; those without training first, then seed by seed."""
     common = [(s, name) for s in arguments.students for name in arguments.settings]
     for name in arguments.students:
-        yield Cell(name, "float", "float")
+        yield Cell(name, "float", "float", rate=0.0)
     for bits in arguments.bits:
         for name, setting in common:
             for choice in arguments.choices:
                 for ready in (False, True) if arguments.plain else (True,):
-                    yield Cell(name, setting, choice, 0, 0, bits, ready, ready)
+                    yield Cell(name, setting, choice, 0, 0, bits, ready, ready, 0.0)
     for seed in arguments.seeds:
         for bits in arguments.bits:
             for name, setting in common:
                 for way in arguments.ways:
-                    settled = not arguments.unsettled
-                    yield Cell(name, setting, way, seed, arguments.steps, bits, True, settled)
+                    settled, rate = not arguments.unsettled, arguments.rate
+                    yield Cell(name, setting, way, seed, arguments.steps, bits, True, settled, rate)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -260,7 +262,7 @@ def run(arguments: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     log = out / "results.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    keys = [{key: line.get(key, False) for key in asdict(Cell("", "", ""))} for line in lines]
+    keys = [{key: line[key] for key in asdict(Cell("", "", ""))} for line in lines]
     wanted = [cell for cell in cells(arguments) if asdict(cell) not in keys]
     print(f"{len(wanted)} cells are missing", flush=True)
     scales = {student(data, cell.student).scale for cell in wanted}
@@ -304,6 +306,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS)[:3], choices=SETTINGS)
     parser.add_argument("--choices", nargs="*", default=list(CHOICES), choices=CHOICES)
     parser.add_argument("--plain", action="store_true", help="also without balancing")
+    parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--unsettled", action="store_true", help="trained from balance alone")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])

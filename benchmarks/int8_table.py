@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 Line = Mapping[str, Any]
-_KEY = ("student", "setting", "bits", "balanced", "settled", "way", "steps")
+_KEY = ("student", "setting", "bits", "balanced", "settled", "way", "steps", "rate")
 _SETS = ("Set5", "Set14", "Urban100")
 
 
@@ -16,7 +16,7 @@ def table(lines: Sequence[Line]) -> str:
     rows: dict[tuple[Any, ...], list[Line]] = defaultdict(list)
     for line in lines:
         if line["way"] != "float":
-            rows[tuple(line.get(key, False) for key in _KEY)].append(line)
+            rows[tuple(line[key] for key in _KEY)].append(line)
     text = [f"| {' | '.join(_KEY)} | seeds | {' | '.join(_SETS)} | CPU s |"]
     text.append("| --- " * len(_KEY) + "| ---: " * (len(_SETS) + 2) + "|")
     for key, found in rows.items():

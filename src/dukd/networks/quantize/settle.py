@@ -16,8 +16,9 @@ from dukd.networks.quantized import Quantized
 def settle(network: Quantized) -> None:
     """Put the weights of a network that is balanced on their grids, in place, so that sums stay.
 
-    Of every kernel, and of all kernels of an output channel, the sum changes by at most half a
-    step; those weights are rounded away from the nearest integer that are closest to the other.
+    Of every kernel, and of all kernels of an output channel, the sum changes by about half a step
+    at most; those weights are rounded away from the nearest integer that are closest to the other.
+    The largest weights of a channel, which give its scale, stay.
     A target of the literature is left as it is published.
     """
     for name in network.quantized if network.runtime_has_integers else ():
@@ -25,12 +26,12 @@ def settle(network: Quantized) -> None:
         assert isinstance(conv, QuantizedConv2d)
         integers, scale = conv.quantized()
         scale = scale[:, None, None, None]
-        settled = integers + _flips((conv.weight / scale - integers).flatten(2)).view_as(integers)
-        largest = 2 ** (conv.bits - 1) - 1
-        conv.weight.copy_(settled.clamp(-largest, largest) * scale)
+        free = integers.abs() < 2 ** (conv.bits - 1) - 1  # the largest gives the scale
+        flips = _flips((conv.weight / scale - integers).flatten(2), free.flatten(2))
+        conv.weight.copy_((integers + flips.view_as(integers)) * scale)
 
 
-def _flips(rests: Tensor) -> Tensor:
+def _flips(rests: Tensor, free: Tensor) -> Tensor:
     """Which integers are one more or less: ``(out, in, k)`` of what rounding left, to the same."""
     sums = rests.sum(2)
     counts = sums.round()
@@ -38,7 +39,8 @@ def _flips(rests: Tensor) -> Tensor:
     more = left.sum(1, keepdim=True).round()
     counts = counts + more.sign() * (_ranks(left * more.sign(), 1) < more.abs())
     signs = counts.sign()[..., None]
-    return signs * (_ranks(rests * signs, 2) < counts.abs()[..., None])
+    order = _ranks((rests * signs).masked_fill(~free, -1.0), 2)
+    return signs * ((order < counts.abs()[..., None]) & free)
 
 
 def _ranks(values: Tensor, dim: int) -> Tensor:
