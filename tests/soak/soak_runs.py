@@ -23,7 +23,6 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dukd.runs.checkpoint import CheckpointError
-from operations import classes, operations
+from operations import classes, memory_folder, operations
 from tiny_runs import prepare
 from two_ranks import train_two
 from whole_programs import PROGRAMS, prepared, result
@@ -231,8 +230,8 @@ def soak(row: Row, folder: Path, until: float, save: Callable[[], object]) -> No
     """Go on with a row until it is through, or the time is."""
     trials = {"kill": contents, "power": contents, "SIGKILL": kills}.get(row.way, failures)
     skip, begun, saved = row.done, time.monotonic(), time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
-        for number, trial in enumerate(trials(Work(folder, Path(name), row.shape), row)):
+    with memory_folder() as name:
+        for number, trial in enumerate(trials(Work(folder, name, row.shape), row)):
             if number < skip:
                 continue
             if time.monotonic() > until:
@@ -281,10 +280,10 @@ def main() -> int:
     def save() -> None:
         options.out.write_text(json.dumps([asdict(row) for row in known.values()], indent=1))
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = prepare(Path(name) / "data")
-        (Path(name) / "first").mkdir()
-        train("plain", folder, Path(name) / "first")  # which makes the pack
+    with memory_folder() as name:
+        folder = prepare(name / "data")
+        (name / "first").mkdir()
+        train("plain", folder, name / "first")  # which makes the pack
         for row in chosen:
             if not row.complete and time.monotonic() < until:
                 soak(row, folder, until, save)
