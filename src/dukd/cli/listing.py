@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dukd.cli.terminal import say, table
-from dukd.core.files import folder_sha256
+from dukd.core.files import sha256
 
 
 def _package() -> Path:
@@ -22,9 +22,10 @@ def stored_recipes() -> Mapping[str, Any] | None:
     path = _package() / "recipes" / "listing.json"
     try:
         stored: dict[str, Any] = json.loads(path.read_bytes())
+        same = all(sha256(path.with_name(n)) == digest for n, digest in stored["sources"].items())
     except (OSError, ValueError):
         return None
-    return stored if stored["sources"] == folder_sha256(path.parent, "*.py") else None
+    return stored if same else None
 
 
 def show_recipes(listing: Mapping[str, Any]) -> int:

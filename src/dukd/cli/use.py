@@ -187,7 +187,7 @@ class Export:
     """
 
     student: tyro.conf.Positional[Path]
-    """File of weights, or a run directory."""
+    """File of weights, run directory, or one of `dukd models`."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The file to write."""
     best: bool = False
@@ -202,7 +202,7 @@ class Export:
     """For which runtime, and how."""
 
     def __call__(self) -> int:
-        path = weights_of(self.student, best=self.best)
+        path = weights_of(named(self.student), best=self.best)
         network, contents = weights.read_and_inspect(
             path,
             value_range=self.value_range,

@@ -151,12 +151,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def folder_sha256(folder: Path, pattern: str) -> str:
-    """SHA-256 of the names and bytes of a folder's own files that match, in hexadecimal."""
-    parts = [f"{path.name} {sha256(path)}" for path in sorted(folder.glob(pattern))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 Progress = Callable[[int, int, str], None]
 """Called by long work as ``progress(done, total, what)``; only the command line turns it into
 something to see."""
