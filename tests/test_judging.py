@@ -28,10 +28,10 @@ from dukd.training.trial import try_teacher
 from dukd.training.validation import Validation
 
 
-class Darkness(Metric):
+class Gloom(Metric):
     """Mean of one minus an output: alone, and less is better."""
 
-    name = "darkness"
+    name = "gloom"
     title = "dark"
     better = "lower"
     reference = "none"
@@ -114,14 +114,14 @@ def validations(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("best", "choose"), [("agreement", max), ("darkness", min), ("psnr_y", max)]
+    ("best", "choose"), [("agreement", max), ("gloom", min), ("psnr_y", max)]
 )
 def test_the_best_student_is_chosen_by_what_is_named(
     tiny: Path, tmp_path: Path, best: str, choose: Callable[..., dict[str, Any]]
 ) -> None:
     """Also by a metric of a plug-in, and where less is better."""
     experiment = tiny_runs.experiment(
-        tiny, evaluation__best=best, evaluation__metrics=("darkness",), evaluation__every=3
+        tiny, evaluation__best=best, evaluation__metrics=("gloom",), evaluation__every=3
     )
 
     loop.train(experiment, tmp_path / "run")
@@ -133,7 +133,7 @@ def test_the_best_student_is_chosen_by_what_is_named(
         "ssim_y",
         "psnr_rgb",
         "agreement",
-        "darkness",
+        "gloom",
     ]
     wanted = choose(records, key=lambda r: r["sets"]["images"][best])
     kept = weights.inspect(Run.open(tmp_path / "run").best_student)
