@@ -113,9 +113,7 @@ def validations(run: Path) -> list[dict[str, Any]]:
     return [cast("dict[str, Any]", r) for r in found]
 
 
-@pytest.mark.parametrize(
-    ("best", "choose"), [("agreement", max), ("gloom", min), ("psnr_y", max)]
-)
+@pytest.mark.parametrize(("best", "choose"), [("agreement", max), ("gloom", min), ("psnr_y", max)])
 def test_the_best_student_is_chosen_by_what_is_named(
     tiny: Path, tmp_path: Path, best: str, choose: Callable[..., dict[str, Any]]
 ) -> None:
