@@ -544,7 +544,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "trian": (2, "there is no command 'trian'; did you mean train?; `dukd --help` lists them"),
     "train edsr-x4-dukt": (2, "there is no method 'dukt'; did you mean dukd?"),
     "train esdr-x4-dukd": (2, "there is no recipe for 'esdr'; did you mean edsr?"),
-    "train edsr-x5-dukd": (2, "the recipes for edsr are for x2, x3, x4, but got x5"),
+    "train edsr-x5-dukd": (2, "the recipes for edsr are for x2, x3, x4, x8, but got x5"),
     "train {root}/none.yaml": (2, "{root}/none.yaml: No such file or directory"),
     "train {root}/empty": (2, "{root}/empty is a folder, but no run: it has no experiment.yaml"),
     "train {root}/gone --resume": (2, "there is no run {root}/gone; a new run is begun with"),
@@ -735,9 +735,9 @@ MISTAKES: dict[str, tuple[int, str]] = {
         2,
         "--out writes .md, .csv, .json, .tex or .html, but got {root}/t.xls",
     ),
-    "export {root}/teacher.safetensors -o {root}/a.tflite": (
+    "export {root}/teacher.safetensors -o {root}/a.pb": (
         2,
-        "no runtime has files like {root}/a.tflite; known endings are",
+        "no runtime has files like {root}/a.pb; known endings are",
     ),
     "export {root}/teacher.safetensors -o {root}/a.txt --runtime onnx": (
         2,
@@ -826,7 +826,7 @@ def test_a_mistake_gets_one_sentence_and_a_code(line, mistaken, world):
             "learning_rate is -1.0, but must be above 0",
         ),
         ("upscale {root}/small -o o -m m --precision float23", "float32"),
-        ("export {root}/teacher.safetensors -o a.onnx --opset 3", "opset is 17 to 20, but got 3"),
+        ("export {root}/teacher.safetensors -o a.onnx --opset 3", "opset is 11 to 20, but got 3"),
         ("export {root}/teacher.safetensors -o a.pth --half", "Unrecognized options: --half"),
         ("prepare {root}/images --scale two --out x.pack", "--scale"),
         ("prepare {root}/images --out x.pack", "--scale"),
@@ -869,7 +869,7 @@ def test_a_run_that_was_not_evaluated_is_not_compared(world, trained, folder, tm
         complaint == "copy was not evaluated: it has no evaluation.json (dukd evaluate writes it)"
     )
     assert world.fails(f"upscale {folder}/small -o {tmp_path} -m {out}")[1].endswith(
-        "has no student.safetensors: nothing was saved there yet"
+        "has no student yet: training writes it at the first save"
     )
 
 

@@ -32,8 +32,9 @@ def test_every_degradation_keeps_its_promises(name: str) -> None:
     check_degradation(preset(name))
 
 
-def test_there_are_six_and_a_wrong_name_lists_them() -> None:
-    assert list(presets()) == ["adcsr", "bicubic", "bsrgan", "jpeg", "real-esrgan", "redux"]
+def test_there_are_seven_and_a_wrong_name_lists_them() -> None:
+    names = ["adcsr", "bicubic", "bsrgan", "jpeg", "jpeg-40", "real-esrgan", "redux"]
+    assert list(presets()) == names
     with pytest.raises(ValueError, match="no degradation 'jpg'; there are adcsr, bicubic, bsrgan"):
         preset("jpg")
 

@@ -22,7 +22,7 @@ def test_a_notebook_is_kept_without_outputs(path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # 15 s of CPU; in turn with other tests it waits
-def test_notebooks_run_and_show_what_they_make(monkeypatch):
+def test_notebooks_run_and_show_what_they_make(monkeypatch, tmp_path):
     """One kernel for all; settings are tiny."""
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
@@ -30,7 +30,7 @@ def test_notebooks_run_and_show_what_they_make(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER.parents[1] / "tools" / "site"))
     monkeypatch.setenv("DUKD_NOTEBOOKS_QUICK", "1")
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parents[1] / "src"))
-    monkeypatch.setenv("IPYTHONDIR", str(FOLDER.parents[1] / "build" / "ipython"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     import notebooks  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     done = notebooks.run(NOTEBOOKS)

@@ -321,7 +321,10 @@ class Recipes:
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """List the small students that come with dukd, and what they reach."""
+    """List the small students that come with dukd, and what they reach.
+
+    Example: dukd models
+    """
 
     def __call__(self) -> int:
         return show_models()

@@ -10,6 +10,7 @@ import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt's options
 _LARGEST = (1 << 31) - 1  # bytes; what an int of C holds
+_USUAL = 128 * 1024
 
 
 def keep_freed_memory() -> bool:
@@ -28,3 +29,15 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another library of C
         return False
     return all(mallopt(option, _LARGEST) == 1 for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD))
+
+
+def give_back_freed_memory() -> None:
+    """Undo it: blocks above 128 KiB go back to the system again, as glibc begins."""
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another library of C
+        return
+    for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+        mallopt(option, _USUAL)

@@ -156,6 +156,7 @@ class JPEG40(JPEG):
     """JPEG of quality 40, where restoration is measured, as SwinIR's and others' tables have it."""
 
     name: ClassVar[str] = "jpeg-40"
+    varies: ClassVar[bool] = False
 
     quality: tuple[int, int] = (40, 40)
     """JPEG quality."""

@@ -30,6 +30,8 @@ class Degradation(ABC):
     """As options and files call it."""
     fixed: ClassVar[bool]
     """Whether it draws nothing, so that its result can be kept."""
+    varies: ClassVar[bool] = True
+    """Whether two draws differ; one that is not fixed may still always do the same."""
     margin: ClassVar[int] = 0
     """Low-resolution pixels around a patch that are degraded with it and then cut off."""
 

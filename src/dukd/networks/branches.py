@@ -28,7 +28,8 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, inside, h, w)`` to ``(n, outside, h, w)``."""
-        with torch.autocast(x.device.type, enabled=False):
+        device = "cpu" if x.is_meta else x.device.type  # operations are counted without data
+        with torch.autocast(device, enabled=False):
             weight, bias = self.folded()
         return F.conv2d(x, weight, bias, padding=1)
 

@@ -98,7 +98,7 @@ class SwinIRConfig(NetworkConfig):
             "scale": self.scale,
             "width": self.width,
             "groups": len(self.depths),
-            "window": self.window // 2,
+            "window": self.window,
         }
         counts |= {
             "layers of a group": min(self.depths, default=0),
