@@ -41,7 +41,7 @@ TEACHER = Path(__file__).parent / "assets" / "demo-teacher-x2.safetensors"
 STUDENT = EDSRConfig(scale=SCALE, width=32, blocks=4, value_range=1.0, skip="nearest")
 METHODS: tuple[Method, ...] = (Scratch(), Logits(), DUKD())
 STEPS = 400
-"""Steps of each student: about five minutes for all three on a processor with AVX2, two with
+"""Steps of each student: about eight minutes for all three on a processor with AVX2, two with
 AVX-512 (the costs below)."""
 THREADS = 1
 """One, because patches are small: two gain little, and lose much where another program wants a
