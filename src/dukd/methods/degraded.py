@@ -73,13 +73,7 @@ class DegradedZoomOut(Upcycling):
         scale = batch.scale
         h, w = (side // scale * scale for side in batch.lr.shape[-2:])
         truth = downscale(batch.hr, scale)[..., :h, :w]
-        return View(
-            name=self.name,
-            image=degraded(truth, self.degradation, scale, rng=batch.rng),
-            truth=truth,
-            reconstruction=self.reconstruction,
-            imitation=self.imitation,
-        )
+        return self.pair(degraded(truth, self.degradation, scale, rng=batch.rng), truth)
 
 
 def degraded(images: Tensor, degradation: Degradation, scale: int, *, rng: Generator) -> Tensor:

@@ -38,6 +38,16 @@ class Upcycling(ABC):
     def view(self, batch: Batch) -> View:
         """Make the input; what it draws, it draws from ``batch.rng``."""
 
+    def pair(self, image: Tensor, truth: Tensor) -> View:
+        """The view of an input ``(m, 3, h, w)`` with its ground truth, weighed by both numbers."""
+        return View(
+            name=self.name,
+            image=image,
+            truth=truth,
+            reconstruction=self.reconstruction,
+            imitation=self.imitation,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ZoomIn(Upcycling):
@@ -98,12 +108,8 @@ class ZoomOut(Upcycling):
         by = batch.scale if batch.scale > 1 else HALF
         h, w = (side // by * by for side in batch.lr.shape[-2:])
         low = batch.lr[..., :h, :w]
-        return View(
-            name=self.name,
-            image=downscale(low, by),
-            truth=low if batch.scale > 1 else downscale(batch.hr[..., :h, :w], by),
-            reconstruction=self.reconstruction,
-            imitation=self.imitation,
+        return self.pair(
+            downscale(low, by), low if batch.scale > 1 else downscale(batch.hr[..., :h, :w], by)
         )
 
 
@@ -128,13 +134,7 @@ class Mixup(Upcycling):
         )
         other = torch.randperm(n, generator=batch.rng).tolist()
         image, truth = (own * x + (1 - own) * x[other] for x in (batch.lr, batch.hr))
-        return View(
-            name=self.name,
-            image=image,
-            truth=truth,
-            reconstruction=self.reconstruction,
-            imitation=self.imitation,
-        )
+        return self.pair(image, truth)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,12 +66,9 @@ class ZoomBy(Upcycling):
     @override
     def view(self, batch: Batch) -> View:
         h, w = (max(1, round(side / self.factor)) for side in batch.lr.shape[-2:])
-        return View(
-            name=self.name,
-            image=imresize(batch.lr, size=(h, w)),
-            truth=imresize(batch.hr, size=(h * batch.scale, w * batch.scale)),
-            reconstruction=self.reconstruction,
-            imitation=self.imitation,
+        return self.pair(
+            imresize(batch.lr, size=(h, w)),
+            imresize(batch.hr, size=(h * batch.scale, w * batch.scale)),
         )
 
 
@@ -178,13 +175,7 @@ class Recolor(Upcycling):
             torch.stack([one[order] for one, order in zip(x, orders, strict=True)])
             for x in (batch.lr, batch.hr)
         )
-        return View(
-            name=self.name,
-            image=image,
-            truth=truth,
-            reconstruction=self.reconstruction,
-            imitation=self.imitation,
-        )
+        return self.pair(image, truth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,13 +199,7 @@ class Dim(Upcycling):
         drawn = torch.rand(batch.lr.shape[0], 1, 1, 1, generator=batch.rng)
         light = to_device(self.least + (1 - self.least) * drawn, batch.lr.device)
         image, truth = (light.to(x.dtype) * x for x in (batch.lr, batch.hr))
-        return View(
-            name=self.name,
-            image=image,
-            truth=truth,
-            reconstruction=self.reconstruction,
-            imitation=self.imitation,
-        )
+        return self.pair(image, truth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,13 +213,7 @@ class Itself(Upcycling):
 
     @override
     def view(self, batch: Batch) -> View:
-        return View(
-            name=self.name,
-            image=batch.lr,
-            truth=batch.hr,
-            reconstruction=self.reconstruction,
-            imitation=self.imitation,
-        )
+        return self.pair(batch.lr, batch.hr)
 
 
 def reduced_output(image: Tensor, sr: Tensor) -> Tensor:
