@@ -71,7 +71,7 @@ def test_no_page_names_a_machine(page):
     text = PAGES[page]
 
     assert not re.findall(
-        r"(?:/work/|/home/|/root/|/Users/|/tmp/|localhost|\b(?!127\.)\d+\.\d+\.\d+\.\d+\b)", text
+        r"(?:/work/|/home/|/root/|/Users/|/tmp/|localhost|\b\d+\.\d+\.\d+\.\d+\b)", text
     )
     hosts = {host.removeprefix("www.") for host in re.findall(r"https?://([\w.-]+)", text)}
     assert hosts <= HOSTS
