@@ -73,7 +73,11 @@ def test_a_plain_tiff_is_turned_whole(tmp_path: Path, turn: int, channels: int) 
 def test_arrangements_that_are_not_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     cases: list[tuple[dict[str, object], np.ndarray, str]] = [
-        ({"planarconfig": "separate"}, LEVELS[..., :3].transpose(2, 0, 1), "in planes"),
+        (
+            {"planarconfig": "separate", "extrasamples": ["assocalpha"]},
+            LEVELS.transpose(2, 0, 1),
+            "multiplied by alpha",
+        ),
         ({"extrasamples": ["assocalpha"]}, LEVELS, "multiplied by alpha"),
         ({}, LEVELS[..., :3].astype(np.float32), "floating-point levels"),
     ]
@@ -87,6 +91,114 @@ def test_arrangements_that_are_not_read_are_named(tmp_path: Path) -> None:
     packed = b"".join(struct.pack("<HHII", tag, form, 1, value) for tag, form, value in tags)
     path.write_bytes(b"II*\0\x08\0\0\0\x09\0" + packed + bytes(4) + bytes(14))
     with pytest.raises(ImageError, match="TIFF of 14 bits a level"):
+        read(path)
+
+
+@pytest.mark.parametrize("layout", ["strips", "tiles", "deflated", "big"])
+@pytest.mark.parametrize(("bits", "channels"), [(16, 3), (16, 4), (8, 2), (8, 3), (8, 4)])
+def test_channels_in_planes_of_their_own_come_whole(
+    tmp_path: Path, bits: int, channels: int, layout: str
+) -> None:
+    """Pillow gives the low byte of deflated planes of 16 bits for the whole, without a word."""
+    path = tmp_path / "a.tif"
+    levels = LEVELS[..., :channels] if bits == 16 else LEVELS[..., :channels].astype(np.uint8)
+    options: dict[str, object] = {
+        "strips": {"rowsperstrip": 7},
+        "tiles": {"tile": (16, 16)},
+        "deflated": {"compression": "zlib", "tile": (32, 16)},
+        "big": {"bigtiff": True, "compression": "zlib", "predictor": True, "rowsperstrip": 5},
+    }[layout]
+    tifffile.imwrite(
+        path,
+        np.ascontiguousarray(levels.transpose(2, 0, 1)),
+        photometric="rgb" if channels > 2 else "minisblack",
+        planarconfig="separate",
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        **options,
+    )
+
+    image = read(path)
+
+    colors = 1 if channels == 2 else 3
+    assert np.array_equal(image.pixels, levels[..., :colors])
+    assert header(path).bits == image.bits == bits
+    assert (image.alpha is None) == (channels == 3) == (not header(path).alpha)
+    assert image.alpha is None or np.array_equal(image.alpha, levels[..., -1])
+
+
+@pytest.mark.parametrize("white", [0, 1])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_one_channel_in_a_plane_of_its_own_comes_whole(
+    tmp_path: Path, bits: int, order: str, white: int
+) -> None:
+    """As GDAL writes one band: of "L;I" (0 is white) Pillow takes the "L"."""
+    path = tmp_path / "a.tif"
+    levels = LEVELS[..., 0] if bits == 16 else LEVELS[..., 0].astype(np.uint8)
+    tifffile.imwrite(
+        path, levels, photometric="miniswhite" if white == 0 else "minisblack", byteorder=order
+    )
+    content, software = path.read_bytes(), struct.pack(f"{order}HHI", 305, 2, 12)
+    assert content.count(software) == 1
+    planar = struct.pack(f"{order}HHIHH", 284, 3, 1, 2, 0)
+    place = content.index(software)
+    path.write_bytes(content[:place] + planar + content[place + 12 :])
+
+    if (bits, order, white) == (16, ">", 0):
+        with pytest.raises(ImageError, match="16 bits a level in this arrangement"):
+            read(path)
+        return
+    expected = levels if white else np.iinfo(levels.dtype).max - levels
+    assert np.array_equal(read(path).pixels[..., 0], expected)
+
+
+def test_planes_are_turned_follow_each_other_and_are_divided_by_alpha(tmp_path: Path) -> None:
+    apart, together = tmp_path / "apart.tif", tmp_path / "together.tif"
+    planes = np.ascontiguousarray(LEVELS.transpose(2, 0, 1))
+    turned = {"photometric": "rgb", "extratags": [(274, 3, 1, 6, True)]}
+    tifffile.imwrite(apart, planes[:3], planarconfig="separate", **turned)
+    assert np.array_equal(read(apart).pixels, np.rot90(LEVELS[..., :3], -1))
+
+    pages = np.stack([planes[:3], 65535 - planes[:3]])
+    tifffile.imwrite(apart, pages, photometric="rgb", planarconfig="separate")
+    both = [frame.image.pixels for frame in images.frames(apart)]
+    assert np.array_equal(np.stack(both), pages.transpose(0, 2, 3, 1))
+
+    color = {"photometric": "rgb", "extrasamples": ["assocalpha"]}
+    tifffile.imwrite(apart, planes.astype(np.uint8), planarconfig="separate", **color)
+    tifffile.imwrite(together, LEVELS.astype(np.uint8), **color)
+    assert np.array_equal(read(apart).pixels, read(together).pixels)
+
+
+def test_what_pillow_takes_for_damage_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, LEVELS[..., 0], bigtiff=True, byteorder=">")
+    with pytest.raises(ImageError, match="big-endian BigTIFF"):
+        read(path)
+    tifffile.imwrite(path, LEVELS[..., :2], photometric="minisblack", extrasamples=["unassalpha"])
+    with pytest.raises(ImageError, match="16 bits a level in this arrangement"):
+        read(path)
+
+
+def test_planes_that_are_damaged_or_unsaid_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    planes = np.ascontiguousarray(LEVELS.transpose(2, 0, 1))
+    tifffile.imwrite(path, planes[:3], photometric="rgb", planarconfig="separate", rowsperstrip=48)
+    content = path.read_bytes()
+    for tag in (273, 279):  # one strip is forgotten
+        content = content.replace(struct.pack("<HHI", tag, 4, 3), struct.pack("<HHI", tag, 4, 2))
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="3 planes in 2 strips or tiles"):
+        read(path)
+
+    tifffile.imwrite(
+        path,
+        planes.astype(np.uint8),
+        photometric="rgb",
+        planarconfig="separate",
+        extrasamples=["unspecified"],
+    )
+    with pytest.raises(ImageError, match="planes of unsaid meaning"):
         read(path)
 
 

@@ -168,10 +168,12 @@ def _gif(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
     return io.BytesIO(b"".join([*kept, data[copied:]])), Facts(frames=max(1, frames))
 
 
-def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
+def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
     start = file.read(16)
     order = "<" if start[:2] == b"II" else ">"
     big = len(start) == 16 and struct.unpack(order + "H", start[2:4])[0] == 43
+    if big and order == ">":
+        raise RefusedError("is a big-endian BigTIFF, which is not read; save it as a plain TIFF")
     count_form, entry, offset_form = ("Q", 20, "Q") if big else ("H", 12, "I")
     count_size, offset_size = struct.calcsize(count_form), struct.calcsize(offset_form)
 
@@ -181,6 +183,7 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
 
     place = number(offset_form, start[8:16] if big else start[4:8]) if len(start) >= 8 else 0
     seen: set[int] = set()
+    alone: list[int] = []
     while place and place not in seen:
         seen.add(place)
         if len(seen) > MAX_FRAMES:
@@ -195,34 +198,55 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
             )
         entries = file.read(tags * entry)
         tail = file.read(offset_size)
-        _refuse_odd_tiff(file, entries, order, big=big)
+        start = _one_plane(file, entries, order, big=big)
+        alone += [] if start is None else [place + count_size + start]
         place = number(offset_form, tail) if len(tail) == offset_size else 0
-    return file, Facts(frames=max(1, len(seen)))
+    facts = Facts(frames=max(1, len(seen)))
+    if not alone or not whole:
+        return file, facts
+    file.seek(0)
+    data = bytearray(file.read())
+    for start in alone:
+        data[start : start + 2] = struct.pack(order + "H", 1)
+    return io.BytesIO(data), facts
 
 
-def _refuse_odd_tiff(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> None:
-    """Name a kind of levels that Pillow would take for damage.
+def _one_plane(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> int | None:
+    """Name a kind of levels that Pillow would take for damage, and find what it takes wrong.
+
+    Returns:
+        Where the entries say that one channel lies in a plane of its own, if they do: Pillow then
+        takes the first letter of its layout for the whole.
 
     Raises:
         RefusedError: If a page holds such.
     """
     length, room = (20, 8) if big else (12, 4)
     values: dict[int, int] = {}
+    planar = None
     for start in range(0, len(entries) - length + 1, length):
         tag, form = struct.unpack_from(order + "HH", entries, start)
         count = struct.unpack_from(order + ("Q" if big else "I"), entries, start + 4)[0]
-        if tag not in (258, 262, 277, 339) or form != 3 or not count:
+        if tag not in (258, 259, 262, 277, 284, 338, 339) or form != 3 or not count:
             continue
+        planar = start + length - room if tag == 284 else planar
         field = entries[start + length - room : start + length]
         if 2 * count > room:
             file.seek(struct.unpack(order + ("Q" if big else "I"), field)[0])
             field = file.read(2).ljust(2, b"\0")
         values[tag] = struct.unpack(order + "H", field[:2])[0]
     bits, form = values.get(258, 1), values.get(339, 1)
-    gray = values.get(262) in (0, 1) and values.get(277, 1) == 1
-    known = bits in (1, 2, 4, 8, 16, 32) or (bits == 12 and gray and values.get(262) == 1)
+    samples, white_is_zero = values.get(277, 1), values.get(262) == 0
+    apart = values.get(284) == 2
+    gray = values.get(262) in (0, 1) and samples == 1
+    known = bits in (1, 2, 4, 8, 16, 32) or (bits == 12 and gray and not white_is_zero)
+    if bits == 16 and values.get(262) in (0, 1):
+        known = not (white_is_zero and order == ">")
+        known &= samples == 1 or (apart and values.get(338) == 0)
+    if apart and bits == 8 and values.get(338) == 0 and values.get(259, 1) == 1:
+        raise RefusedError("is a TIFF with planes of unsaid meaning; save it without them")
     if known and (form != 3 or gray):
-        return
+        return planar if samples == 1 and apart else None
     kind = "floating-point levels" if form == 3 else f"{bits} bits a level"
     raise RefusedError(f"is a TIFF of {kind} in this arrangement; save it as a 16-bit PNG")
 

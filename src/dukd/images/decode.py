@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageCms, ImageFile
 
-from dukd.images import deep, png16
+from dukd.images import deep, planes, png16
 from dukd.images.containers import Facts
 from dukd.images.convert import Pixels
 from dukd.images.image import RefusedError
@@ -74,6 +74,8 @@ def decode(image: ImageFile.ImageFile, file: IO[bytes], facts: Facts) -> Planes:
         return png16.decode(file)
     if reason := refusal(image, facts):
         raise RefusedError(reason)
+    if planes.in_planes(image):
+        return planes.decode(image, file)
     if _deep_color(image):
         return deep.tiff(image, file)
     if image.format == "PPM" and facts.bits == 16 and image.mode == "RGB":

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ImageFile
 from PIL import TiffImagePlugin as Tiff
 
+from dukd.images import planes
 from dukd.images.convert import Pixels
 from dukd.images.image import RefusedError
 
@@ -23,12 +24,14 @@ _TIFF_LAYOUTS = ("RGB;16", "RGBA;16", "RGBX;16")
 def tiff_refusal(image: ImageFile.ImageFile) -> str:
     """Why a TIFF of 16 bits in color cannot be decoded; nothing if it can.
 
-    Pillow's layouts end in a byte order; those of planes, of CMYK and of color that was multiplied
-    by its alpha are not among ours.
+    Pillow's layouts end in a byte order; those of CMYK and of color that was multiplied by its
+    alpha are not among ours.
     """
-    if all(_layout(tile)[:-1] in _TIFF_LAYOUTS for tile in image.tile):
-        return ""
-    return "is a TIFF of 16 bits in planes, inks or color multiplied by alpha; save it as a PNG"
+    if planes.in_planes(image):
+        known = not planes.multiplied(image)
+    else:
+        known = all(_layout(tile)[:-1] in _TIFF_LAYOUTS for tile in image.tile)
+    return "" if known else "is a TIFF of 16 bits in color multiplied by alpha; save it as a PNG"
 
 
 def tiff(image: ImageFile.ImageFile, file: IO[bytes]) -> tuple[Pixels, Pixels | None]:
