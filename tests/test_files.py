@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -42,6 +43,91 @@ def test_an_exception_leaves_the_old_file_and_no_litter(
 
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+WRITER = (
+    "import sys\nfrom pathlib import Path\nfrom dukd.core.files import replacing\n"
+    "with replacing(Path(sys.argv[1])) as file:\n"
+    "    file.write(b'half')\n    print(flush=True)\n    sys.stdin.read()\n"
+)
+
+
+def writer(path: Path) -> "subprocess.Popen[bytes]":
+    """A process in the middle of a write."""
+    here = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[2])}
+    command = [sys.executable, "-c", WRITER, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=here)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"\n"
+    return process
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_what_killed_processes_left_goes_with_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that only look like it stay, and those that a living process writes."""
+    monkeypatch.setattr(files, "_CLEARED", set())
+    others = [".a.1a2b3c4d.tmp", ".a.dukd-xyz.tmp", "a.dukd-1a2b3c4d.tmp", ".dukd-1a2b3c4d.tmp"]
+    for name in others:
+        (tmp_path / name).write_text("somebody's")
+    (tmp_path / ".b.dukd-1a2b3c4d.tmp").mkdir()
+    with writer(tmp_path / "a") as killed:
+        killed.kill()
+    (left,) = set(names(tmp_path)) - {*others, ".b.dukd-1a2b3c4d.tmp"}
+    assert left.startswith(".a.dukd-")
+    with writer(tmp_path / "living") as living:
+        files.write_bytes(tmp_path / "b", b"new")
+
+        (kept,) = set(names(tmp_path)) - {*others, "b", ".b.dukd-1a2b3c4d.tmp"}
+        assert kept.startswith(".living.dukd-")
+        living.communicate()
+    assert (tmp_path / "living").read_bytes() == b"half"
+    assert set(names(tmp_path)) == {*others, "b", "living", ".b.dukd-1a2b3c4d.tmp"}
+
+
+def test_a_folder_is_looked_through_once(tmp_path: Path) -> None:
+    """A write costs no listing of a folder of a hundred thousand results."""
+    files.write_bytes(tmp_path / "a", b"")
+    (tmp_path / ".a.dukd-1a2b3c4d.tmp").touch()
+    files.write_bytes(tmp_path / "a", b"")
+
+    assert names(tmp_path) == [".a.dukd-1a2b3c4d.tmp", "a"]
+
+
+def test_nothing_is_cleared_away_where_there_are_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".a.dukd-1a2b3c4d.tmp").touch()
+    files.write_bytes(tmp_path / "b", b"new")
+
+    assert names(tmp_path) == [".a.dukd-1a2b3c4d.tmp", "b"]
+
+
+def test_a_file_that_was_cleared_away_before_it_was_locked_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, claimed = files._claim, []
+
+    def late(file: IO[bytes]) -> bool:
+        if not claimed:
+            for left in tmp_path.glob(".a.*"):
+                left.unlink()
+        claimed.append(file)
+        return claim(file)
+
+    monkeypatch.setattr(files, "_claim", late)
+    files.write_bytes(tmp_path / "a", b"new")
+
+    assert (len(claimed), names(tmp_path)) == (2, ["a"])
+    assert (tmp_path / "a").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("stop", ["kill", "full disk", "power cut"])

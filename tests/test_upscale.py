@@ -435,6 +435,17 @@ def test_folders_are_repeated_and_formats_kept(tmp_path: Path) -> None:
     assert np.array_equal(images.read(out / "b_x2.png").pixels, source.repeat(2, 0).repeat(2, 1))
 
 
+def test_what_a_killed_command_left_among_the_results_goes(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png")
+    left = tmp_path / "out" / ".a_x2.png.dukd-1a2b3c4d.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+
+    upscale(nearest(), [tmp_path / "in"], tmp_path / "out", UpscaleOptions())
+
+    assert [path.name for path in left.parent.iterdir()] == ["a_x2.png"]
+
+
 def test_a_result_that_the_format_cannot_hold_becomes_png(tmp_path: Path) -> None:
     images.write(tmp_path / "in/deep.png", Image(pixels=noise(2, 2, 3, np.uint16)))
     PillowImage.fromarray(noise(2, 2, 1, np.uint16)[..., 0]).save(tmp_path / "in/gray.tif")

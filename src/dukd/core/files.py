@@ -2,20 +2,24 @@
 
 A file is written under a temporary name in its own folder, synced, renamed over the old one, and
 the folder is synced: after a kill or a power cut at any instant the old or the new file is there,
-never a torn one.
+never a torn one. What a killed process leaves under a temporary name is cleared away by the next
+one that writes into the folder.
 """
 
 import errno
 import hashlib
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 _BLOCK = 1 << 20
+_LEFT = re.compile(r"\..{1,55}\.dukd-[0-9a-f]{8}\.tmp", re.DOTALL)
+_CLEARED: set[Path] = set()  # folders, of this process
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
@@ -35,18 +39,59 @@ def replacing(path: Path) -> Generator[IO[bytes], None, None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # 55 characters: up to 220 bytes, where a name may have 255
-    temporary = path.with_name(f".{path.name[:55]}.{secrets.token_hex(4)}.tmp")
+    _clear(path.parent)
+    temporary, file = _begun(path)
     try:
-        with temporary.open("x+b") as file:
+        with file:
             yield file
             file.flush()
             _fsync(file.fileno())
-        temporary.replace(path)
+            if os.name == "posix":
+                temporary.replace(path)  # still locked, so that nobody clears it away
+        if os.name != "posix":
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _begun(path: Path) -> tuple[Path, IO[bytes]]:
+    """Open a new file beside ``path``, locked where the system can until it is closed."""
+    while True:
+        # 55 characters: up to 220 bytes, where a name may have 255
+        temporary = path.with_name(f".{path.name[:55]}.dukd-{secrets.token_hex(4)}.tmp")
+        file = temporary.open("x+b")
+        if not _claim(file) or temporary.exists():
+            return temporary, file
+        file.close()  # cleared away by somebody before it was locked
+
+
+def _claim(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed; whether that could be done."""
+    if sys.platform == "win32":
+        return False
+    import fcntl  # noqa: PLC0415 (does not exist on Windows)
+
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+    except OSError:
+        return False  # then nobody else has locks here either, and clears nothing away
+    return True
+
+
+def _clear(folder: Path) -> None:
+    """Delete what killed processes left in a folder, once; not what a living one writes."""
+    folder = folder.resolve()
+    if folder in _CLEARED:
+        return
+    _CLEARED.add(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        left = [Path(entry.path) for entry in entries if _LEFT.fullmatch(entry.name)]
+        for path in left:
+            with suppress(OSError), lock(path, wait=False) as held:
+                if held:
+                    path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

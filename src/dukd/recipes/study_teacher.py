@@ -51,7 +51,9 @@ def teacher_on(
     opened = teacher.open(scale, _nobody)
     folder = out / "teachers" / f"{opened.sha256[:12]}-x{scale}" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with files.lock(folder.parent):  # several cells may come to it at once
+    with files.lock(folder.parent) as held:  # several cells may come to it at once
+        for left in folder.parent.glob(f"{folder.name}.*.tmp") if held else ():  # of killed ones
+            shutil.rmtree(left, ignore_errors=True)
         if not folder.is_dir():
             network = at_scale(opened.network, scale, teacher.place).to(device)
             _make(network, images, folder, device=device, progress=progress)
