@@ -129,7 +129,54 @@ def test_mmagic_names_its_upsampler_otherwise(scale: int, tmp_path: Path) -> Non
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     _, notes = read(tmp_path / "a.pth", {"params": COUNTED})
 
-    assert notes[0].startswith("left out total_ops, conv_first.total_params, body.0.num_batches")
+    assert notes[0] == (
+        "left out total_ops, conv_first.total_params, body.0.num_batches_tracked: no weights of it"
+    )
+
+
+OPTIMIZER: dict[str, object] = {"state": {0: {"exp_avg": torch.zeros(0)}}, "param_groups": [{}]}
+LEFT: dict[str, tuple[object, str]] = {
+    "optimizer, epoch": (
+        {"epoch": 3, "model": RAW, "optimizer": OPTIMIZER, "scheduler": {"last_epoch": 3}},
+        "epoch, optimizer, scheduler",
+    ),
+    "counters in tensors": ({"params": RAW, "iter": torch.tensor(5)}, "iter"),
+    "nested": (
+        {"checkpoint": {"state_dict": RAW, "optimizers": [OPTIMIZER], "best": 31.2}, "args": None},
+        "checkpoint.optimizers, checkpoint.best, args",
+    ),
+    "a discriminator": ({"net_d": state(3), "net_g": RAW, "step": 7}, "net_d, step"),
+    "at the top": (
+        RAW | {"global_step": torch.tensor(5), "optimizer": OPTIMIZER},
+        "global_step, optimizer",
+    ),
+    "of an average": (
+        {"model": RAW, "ema": {"decay": 0.9, "num_updates": 3, "shadow_params": [*RAW.values()]}},
+        "ema.decay, ema.num_updates",
+    ),
+    "long and many": (
+        {"model": RAW} | {str(number) * 70: number for number in range(7)},
+        ", ".join(str(number) * 60 for number in range(5)) + " and 2 more",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_stands_beside_the_weights_is_named_once(name: str, tmp_path: Path) -> None:
+    content, names = LEFT[name]
+
+    got, notes = read(tmp_path / "a.pth", content)
+
+    assert_close(got, RAW, rtol=0, atol=0)
+    left = [note for note in notes if note.startswith("left out")]
+    assert left == [f"left out {names}: no weights of it"]
+
+
+@pytest.mark.parametrize("content", [RAW, {"params": RAW}, {"params": RAW, "params_ema": RAW}])
+def test_nothing_is_said_to_be_left_out_of_bare_weights(content: object, tmp_path: Path) -> None:
+    _, notes = read(tmp_path / "a.pth", content)
+
+    assert not [note for note in notes if "left out" in note]
 
 
 # Files that lie

@@ -157,6 +157,7 @@ def test_averaged_weights_are_preferred_and_the_choice_is_told(tmp_path: Path) -
     assert_close(network.conv_first.weight, averaged.conv_first.weight)
     assert told[0] == "read params_ema (averaged weights); the file also holds params"
     assert told[1:] == [
+        "left out iter: no weights of it",
         "assumed mean = (0.4488, 0.4371, 0.404), which the file does not say",
         "assumed residual_scale = 1.0, which the file does not say",
         "assumed value_range = 255.0, which the file does not say",

@@ -7,7 +7,7 @@ the others.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import cast
@@ -75,6 +75,34 @@ def candidates(content: Mapping[object, object], *, averaged: bool = True) -> li
 def leftover(name: str) -> bool:
     """Whether a tensor of this name counts or times something, and is not a weight."""
     return name.rpartition(".")[2] in LEFTOVERS
+
+
+def beside(content: Mapping[object, object], read: str | None, others: Iterable[str]) -> list[str]:
+    """What a trainer keeps beside weights, such as its optimizer's states and its counters.
+
+    Args:
+        content: What the file holds.
+        read: Where the weights that were read stand, as `Candidate.key` says it.
+        others: Where other weights stand.
+    """
+    return list(_beside(content, {read, *others}, "", _DEEPEST))
+
+
+def _beside(
+    content: Mapping[object, object], weights: set[str | None], at: str, depth: int
+) -> Iterator[str]:
+    for key, value in content.items():
+        here = f"{at}{key}"
+        if here in weights:
+            continue
+        if isinstance(value, Tensor):
+            if leftover(str(key)) and not (at == "" and None in weights):
+                yield here
+        elif not any(key is not None and key.startswith(f"{here}.") for key in weights):
+            yield here
+        elif isinstance(value, Mapping) and depth:
+            inner = cast("Mapping[object, object]", value)
+            yield from _beside(inner, weights, f"{here}.", depth - 1)
 
 
 def _groups(

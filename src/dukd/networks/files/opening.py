@@ -14,10 +14,11 @@ from torch import Tensor
 from dukd.networks import layouts
 from dukd.networks.base import NetworkConfig, Recognized
 from dukd.networks.files import metadata as described
-from dukd.networks.files.choose import Candidate, candidates, leftover
+from dukd.networks.files.choose import Candidate, beside, candidates, leftover
 from dukd.networks.files.safe import TensorFile, WeightsError, load
 
 _SHOWN_DIFFERENCES = 3
+_LONGEST = 60  # characters of a name that is shown
 
 
 class UnknownNetworkError(WeightsError):
@@ -119,7 +120,7 @@ def opened(path: Path, required: Required) -> tuple[Contents, dict[str, Tensor]]
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         dtypes=tuple(sorted({str(t.dtype).removeprefix("torch.") for t in stored.values()})),
         assumed=frozenset(assumed),
-        notes=_notes(found, config, sorted(assumed), left),
+        notes=_notes(found, config, sorted(assumed), [*left, *_beside(file, found)]),
         metadata=file.metadata,
     )
     return contents, tensors
@@ -190,6 +191,12 @@ def _recognized(path: Path, file: TensorFile, *, averaged: bool) -> _Found:
 
 def _counters(candidate: Candidate) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in candidate.tensors.items() if leftover(name)}
+
+
+def _beside(file: TensorFile, found: _Found) -> list[str]:
+    """What the file holds beside weights."""
+    content = {key: value for key, value in file.content.items() if key != "dukd"}
+    return [name[:_LONGEST] for name in beside(content, found.candidate.key, found.others)]
 
 
 def _settle(
@@ -284,7 +291,7 @@ def _notes(
     if found.candidate.prefix:
         notes.append(f"took {found.candidate.prefix!r} off every name")
     if left:
-        notes.append(f"left out {_some(left)}, which are no weights")
+        notes.append(f"left out {_some(left)}: no weights of it")
     notes += [
         f"assumed {name} = {getattr(config, name)}, which the file does not say" for name in assumed
     ]
