@@ -24,7 +24,7 @@ from dukd.data.packing import prepare
 from dukd.data.pairs import find_pairs
 from dukd.images import Image
 from dukd.methods import Method, ZoomIn
-from dukd.networks import EDSRConfig, RCANConfig, SMFANetConfig
+from dukd.networks import EDSRConfig, PlainConfig, RCANConfig, SMFANetConfig
 from dukd.networks.files import weights
 from dukd.training.loop import Interrupted
 
@@ -524,6 +524,16 @@ def test_info_of_weights_says_what_matters(world, folder):
     assert "6 pixels around each" in said
     assert f"{TEACHER.build().parameter_count():,}" in said
     assert "float16        safe" in said
+
+
+def test_info_counts_branches_apart_from_what_is_deployed(world, tmp_path):
+    network = PlainConfig(scale=2, width=4, blocks=1).build()
+    weights.write(tmp_path / "plain.safetensors", network)
+    whole, used = network.parameter_count(), network.folded().parameter_count()
+
+    said = world.works(f"info {tmp_path}/plain.safetensors")
+
+    assert f"{whole:,}, {used:,} when branches are folded" in said
 
 
 def test_info_of_a_network_that_overflows_says_so(world, tmp_path):

@@ -27,7 +27,7 @@ from dukd.evaluation.sets import Inputs
 from dukd.evaluation.table import Row
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
-from dukd.networks import EDSRConfig, Network, RCANConfig, edsr_teacher
+from dukd.networks import EDSRConfig, Network, PlainConfig, RCANConfig, edsr_teacher
 from dukd.networks.files import weights
 from dukd.networks.files.weights import Contents
 from dukd.networks.upscaler import self_ensemble
@@ -146,6 +146,17 @@ def test_the_self_ensemble_is_marked_and_costs_eight_times_as_much(tmp_path: Pat
     assert averaged != pytest.approx(
         metrics.psnr_y(output(network, lr)[0], to_tensor(hr), border=2).item(), abs=1e-6
     )
+
+
+def test_branches_that_only_train_do_not_count(tmp_path: Path) -> None:
+    """Three convolutions of 3 x 3 (3 to 8, 8 to 8, 8 to 12 channels), and slopes of two of them."""
+    network = PlainConfig(scale=2, width=8, blocks=1, gain=2).build()
+    (row,) = evaluate(
+        [Candidate(model="student", label="s", upscaler=network)], {"a": images(tmp_path / "a")}
+    ).rows
+
+    assert row.value("parameters") == (27 * 8 + 8) + (72 * 8 + 8) + (72 * 12 + 12) + 2 * 8
+    assert network.parameter_count() > 2 * cast("float", row.value("parameters"))
 
 
 def test_strips_keep_large_images_within_two_gigabytes() -> None:

@@ -24,7 +24,7 @@ from dukd.deploy.onnx import onnx_metadata
 from dukd.evaluation.metrics import Metric
 from dukd.images import EXTENSIONS
 from dukd.methods import Method
-from dukd.networks import NetworkConfig, Opaque, Quantized, macs
+from dukd.networks import Network, NetworkConfig, Opaque, Quantized, macs
 from dukd.networks.files import weights
 from dukd.networks.files.openers import Opening, opening
 from dukd.recipes.listing import listing
@@ -107,7 +107,7 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
         "config": numbers(contents.config),
         "layout": contents.layout + (f", under {contents.key}" if contents.key else ""),
         "tensors": f"{contents.tensors}, {', '.join(contents.dtypes)}",
-        "parameters": f"{contents.parameters:,}",
+        "parameters": f"{contents.parameters:,}{_when_folded(network)}",
         "multiply-adds": f"{cost:.1f} G for {w} x {h} to {output}",
         "sees": "the whole image: tiles are approximate"
         if radius is None
@@ -118,6 +118,11 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
         "quantized": named_lines(network.describe()) if isinstance(network, Quantized) else None,
         "notes": named_lines(contents.notes),
     }
+
+
+def _when_folded(network: Network) -> str:
+    used = network.folded().parameter_count()
+    return "" if used == network.parameter_count() else f", {used:,} when branches are folded"
 
 
 def named_lines(lines: list[str] | tuple[str, ...]) -> str | None:

@@ -215,8 +215,9 @@ def _row(candidate: Candidate, measured: Mapping[str, Values], scale: int) -> Ro
     times = [t for found in measured.values() for t in found.get("seconds", ())]
     if network is not None and network.parameter_count():
         size = (MACS_SIZE[0] // scale, MACS_SIZE[1] // scale)
-        values["parameters"] = network.parameter_count()
-        values["macs"] = passes * macs(network, *size)
+        used = network.folded()  # as it is deployed, without branches that only train
+        values["parameters"] = used.parameter_count()
+        values["macs"] = passes * macs(used, *size)
         values["network"] = fingerprint(network)
     if times:
         values["seconds_per_image"] = float(np.mean(times))
