@@ -64,6 +64,33 @@ def test_pauses_are_no_training_and_earlier_seconds_count(monkeypatch: pytest.Mo
     assert (record["images_per_second"], record["seconds"]) == (3.0, 50.0)
 
 
+def test_processor_time_is_that_since_the_last_line_without_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And goes on after a resume where it was."""
+    now = [100.0]
+    monkeypatch.setattr(time, "process_time", lambda: now[0])
+    meter = Meter(step=0, seconds=0.0, device=CPU)
+
+    def work(seconds: float) -> None:
+        now[0] += seconds
+
+    found: list[object] = []
+    for seconds in (3.0, 2.0):
+        work(seconds)
+        meter.paused(lambda: work(1000.0))
+        meter.add(values(1.0, 1.0, 1.0), patches=1)
+        found.append(meter.record(1, 1.0)["cpu_seconds"])
+    work(4.0)
+    saved = meter.to_checkpoint()
+    meter = Meter(step=1, seconds=0.0, device=CPU)
+    meter.restore(saved)
+    work(5.0)
+    meter.add(values(1.0, 1.0, 1.0), patches=1)
+
+    assert [*found, meter.record(2, 1.0)["cpu_seconds"]] == [3.0, 2.0, 9.0]
+
+
 def test_the_first_loss_is_seen_after_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then every five seconds; the means of the log stay those of all its steps."""
     now = [100.0]

@@ -2,6 +2,9 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -13,12 +16,14 @@ from dukd.cli.program import run as main
 from dukd.core.config import ConfigError
 from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
-from dukd.recipes import recipe
+from dukd.recipes import recipe, studying
 from dukd.recipes.study import Study, Variant, changed
+from dukd.recipes.study_curves import cpu_seconds, drawn, learning_curves
 from dukd.recipes.study_plan import plan
-from dukd.recipes.study_standing import Standing, described, standing
-from dukd.recipes.study_tables import differences, interval, write_tables
+from dukd.recipes.study_standing import Standing, described, standing, unmeasured
+from dukd.recipes.study_tables import compared, differences, interval, write_tables
 from dukd.recipes.studying import run_cell
+from dukd.runs.directory import Run
 
 SMALL = [
     "student.width=4",
@@ -169,18 +174,134 @@ def test_a_study_is_run_stopped_continued_and_ends_in_tables(desk, tmp_path):
     assert "agreement" in text
 
     held = differences(study, out, "plain-small-x2", standings)
-    (row,) = held.rows
-    figures = {}
+    row, base = held.rows
+    figures, agreement = {}, {}
     for cell in cells:
         content = json.loads((out / cell.name / "evaluation.json").read_text(encoding="utf-8"))
         (student,) = [r for r in content["rows"] if r["model"] == "student"]
+        (teacher,) = [r for r in content["rows"] if r["model"] == "teacher"]
         figures[cell.method, cell.seed] = student["sets"]["test"]["psnr_y"]
+        agreement[cell.method, cell.seed] = student["sets"]["test"]["agreement"]
     wanted = [figures["scratch", s] - figures["logits", s] for s in (1, 2)]
     assert row.label == "scratch"
     assert row.value("mean") == pytest.approx(np.mean(wanted), abs=1e-6)
     assert row.sets["test"]["difference"].deviation == pytest.approx(
         np.std(wanted, ddof=1), abs=1e-6
     )
+    assert base.label == "logits"
+    assert base.value("mean") is None
+    top = teacher["sets"]["test"]["psnr_y"]
+    closed = [
+        (figures["logits", s] - figures["scratch", s]) / (top - figures["scratch", s])
+        for s in (1, 2)
+    ]
+    assert base.value("gap_closed") == pytest.approx(np.mean(closed), abs=1e-6)
+    assert "gap_closed" not in {k for k, v in row.values.items() if v is not None}
+    assert set(agreement) == {(m, s) for m in ("scratch", "logits") for s in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def half(desk, tmp_path_factory):
+    """Three of four cells are measured, and trained with a validation every step."""
+    content = yaml.safe_load((desk / "study.yaml").read_text(encoding="utf-8"))
+    content["options"] += [f"evaluation.sets=[{desk / 'test'}]", "evaluation.every=1"]
+    content["options"] += ["evaluation.log_every=1"]
+    (desk / "half.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    study, out = Study.from_file(desk / "half.yaml"), tmp_path_factory.mktemp("half")
+    for cell in study.cells()[:3]:
+        run_cell(study, cell, out)
+    return study, out
+
+
+def test_what_is_not_finished_stands_in_the_table_as_such(half):
+    study, out = half
+    table = compared(study, out, standing(study, out))
+
+    assert [row.label for row in table.rows] == ["bicubic", "scratch", "logits", "teacher"]
+    assert table.rows[1].values["done"] == "2 of 2"
+    assert table.rows[2].values["done"] == "1 of 2, planned"
+
+    none = replace(study, methods=("scratch", "logits", "dukd"), seeds=(1,))
+    table = compared(none, out, standing(none, out))
+    assert [row.label for row in table.rows][1:4] == ["scratch", "logits", "dukd"]
+    assert table.rows[3].values == {"done": "0 of 1, planned"}
+    write_tables(none, out, standing(none, out))
+    assert "| dukd | 0 of 1, planned |" in (out / "study.md").read_text(encoding="utf-8")
+
+
+def test_methods_are_called_as_the_study_calls_them(half):
+    """Not after the directory of the first seed, as where runs are merely compared."""
+    study, out = half
+    shutil.copytree(out / "plain-small-x2-logits-seed1", out / "plain-small-x2-mine-seed1")
+    mine = replace(
+        study, methods=("scratch",), variants=(Variant(name="mine", method="logits"),), seeds=(1,)
+    )
+    table = compared(mine, out, standing(mine, out))
+
+    assert [row.label for row in table.rows] == ["bicubic", "scratch", "mine", "teacher"]
+
+
+def test_sets_that_are_new_are_measured_without_training_again(half, desk, monkeypatch):
+    study, out = half
+    more = replace(study, sets=(*study.sets, desk / "images"))
+    cell = more.cells()[0]
+    assert standing(more, out)[0].stage == "trained"
+    file = out / cell.name / "evaluation.json"
+    old = json.loads(file.read_text(encoding="utf-8"))
+    seen = []
+    real = studying.evaluate
+    monkeypatch.setattr(
+        studying, "evaluate", lambda c, sets, **k: seen.append(list(sets)) or real(c, sets, **k)
+    )
+    monkeypatch.setattr(studying.loop, "train", None)
+
+    run_cell(more, cell, out)
+
+    assert seen == [["images"]]
+    assert standing(more, out)[0].stage == "measured"
+    new = json.loads(file.read_text(encoding="utf-8"))
+    for was, now in zip(old["rows"], new["rows"], strict=True):
+        assert now["sets"]["test"] == was["sets"]["test"]
+    named = replace(more, metrics=("psnr_y", "niqe"))
+    assert list(unmeasured(named, cell, Run(out / cell.name))) == ["test", "images"]
+
+
+def test_learning_curves_go_over_steps_and_over_processor_time(half):
+    study, out = half
+    lines = learning_curves(out, standing(study, out))
+    assert set(lines) == {("test", "steps"), ("test", "cpu-seconds")}
+    scratch, logits = lines["test", "steps"]
+    records = [Run(out / f"plain-small-x2-scratch-seed{s}").records() for s in (1, 2)]
+    judged = [
+        [r["sets"]["test"]["psnr_y"] for r in found if r["kind"] == "validation"]
+        for found in records
+    ]
+    assert scratch.points == [
+        (k + 1, pytest.approx(np.mean(v))) for k, v in enumerate(zip(*judged, strict=True))
+    ]
+    assert [b[1:] for b in scratch.band] == [(min(v), max(v)) for v in zip(*judged, strict=True)]
+    assert not logits.band
+
+    spent = [[r["cpu_seconds"] for r in found if r["kind"] == "train"] for found in records]
+    over_time, _ = lines["test", "cpu-seconds"]
+    assert [x for x, _ in over_time.points] == pytest.approx(
+        [np.mean([sum(s[:k]) for s in spent]) for k in (1, 2)]
+    )
+    assert [y for _, y in over_time.points] == [y for _, y in scratch.points]
+    page, (steps, seconds) = drawn(out, "plain-small-x2", standing(study, out))
+    assert steps.name == "plain-small-x2-test-steps.svg"
+    assert "CPU second" in page
+    root = ET.fromstring(seconds.read_text(encoding="utf-8"))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_logs_without_processor_time_share_it_out_by_the_clock():
+    records = [{"kind": "train", "step": s, "seconds": t} for s, t in ((5, 1.0), (10, 4.0))]
+
+    assert cpu_seconds(records, 20.0) == {5: 5.0, 10: 20.0}
+    newer = [r | {"cpu_seconds": c} for r, c in zip(records, (0.5, 0.75), strict=True)]
+    assert cpu_seconds(newer, 20.0) == {5: 0.5, 10: 1.25}
+    assert cpu_seconds([], 1.0) == {}
 
 
 def test_a_cell_that_fails_is_listed_and_tried_again(desk, tmp_path):

@@ -49,7 +49,7 @@ def finish(shape: str, folder: Path, root: Path) -> None:
     train(shape, folder, root, resume=(root / "run" / "experiment.yaml").exists())
 
 
-_MEASURED = {"seconds", "images_per_second", "memory_mb"}
+_MEASURED = {"seconds", "cpu_seconds", "images_per_second", "memory_mb"}
 _WHERE = {"started", "command", "folder", "folder_from_run"}
 
 

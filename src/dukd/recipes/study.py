@@ -104,14 +104,24 @@ class Study:
         Raises:
             ValueError: If there is no such recipe, or an option does not fit.
         """
-        found: list[Cell] = []
-        for seed in self.seeds:
-            for networks in self.recipes:
-                for variant in self.all_variants:
-                    options = (*self.options, *variant.options, f"optimization.seed={seed}")
-                    made = changed(recipe(f"{networks}-{variant.method}").make(), options)
-                    found.append(Cell(networks, variant.name, seed, made))
-        return found
+        return [
+            self._cell(networks, variant, seed)
+            for seed in self.seeds
+            for networks in self.recipes
+            for variant in self.all_variants
+        ]
+
+    def _cell(self, networks: str, variant: Variant, seed: int) -> "Cell":
+        options = (*self.options, *variant.options, f"optimization.seed={seed}")
+        made = changed(recipe(f"{networks}-{variant.method}").make(), options)
+        return Cell(networks, variant.name, seed, made)
+
+    def taught(self, cell: "Cell") -> "Cell | None":
+        """The cell, or one of its recipe, that has the teacher with which outputs are compared."""
+        if cell.experiment.teacher is not None:
+            return cell
+        others = (self._cell(cell.recipe, v, cell.seed) for v in self.all_variants)
+        return next((c for c in others if c.experiment.teacher is not None), None)
 
 
 @dataclass(frozen=True)

@@ -61,14 +61,26 @@ def _standing(study: Study, cell: Cell, out: Path, seconds: float) -> Standing:
 
 def is_measured(study: Study, cell: Cell, run: Run) -> bool:
     """Whether the student that a run holds was measured on all of the study's sets."""
+    return bool(study.sets) and not unmeasured(study, cell, run)
+
+
+def unmeasured(study: Study, cell: Cell, run: Run) -> dict[str, Path]:
+    """Sets on which the student that a run holds has yet to be measured, by name.
+
+    A set counts as measured once it has every metric that the study names; agreement only where
+    some cell of the recipe has a teacher.
+    """
+    wanted = by_name(study.sets)
     try:
         table = results.read(run.directory / figures_file(study, cell))
     except (results.ResultsError, OSError):
-        return False
+        return wanted
     student = next((row for row in table.rows if row.model == "student"), None)
     if student is None or results.outdated((run.student,), table):
-        return False
-    return all(name in student.sets for name in by_name(study.sets))
+        return wanted
+    metrics = {m for m in study.metrics if m != "agreement" or study.taught(cell) is not None}
+    there = {name for name, values in student.sets.items() if metrics <= values.keys()}
+    return {name: images for name, images in wanted.items() if name not in there}
 
 
 def figures_file(study: Study, cell: Cell) -> str:

@@ -14,9 +14,8 @@ from dukd.core import files
 from dukd.core.files import Progress, silent
 from dukd.evaluation.candidates import BICUBIC, open_all
 from dukd.evaluation.evaluate import evaluate
-from dukd.evaluation.sets import by_name
 from dukd.recipes.study import Cell, Study
-from dukd.recipes.study_standing import COSTS, failure_file, is_measured
+from dukd.recipes.study_standing import COSTS, failure_file, unmeasured
 from dukd.recipes.study_teacher import teacher_on
 from dukd.runs import results
 from dukd.runs.directory import Run
@@ -64,8 +63,7 @@ def run_cell(
                 observe=observe,
                 progress=progress,
             )
-        if study.sets and not is_measured(study, cell, run):
-            _measure(study, cell, run, device=torch.device(device), progress=progress)
+        _measure(study, cell, run, device=torch.device(device), progress=progress)
     except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
         files.write_text(failed, f"{type(error).__name__}: {error}")
         raise
@@ -84,12 +82,20 @@ def run_cell(
 def _measure(
     study: Study, cell: Cell, run: Run, *, device: torch.device, progress: Progress
 ) -> None:
-    """Measure a student set by set, beside its teacher's outputs, which are made once."""
+    """Measure a student on the sets that are left, beside its teacher's outputs, made once.
+
+    A student without a teacher stands beside the one that the others of its recipe have.
+    """
+    missing, taught = unmeasured(study, cell, run), study.taught(cell)
+    if not missing:
+        return
     students, problems = open_all([BICUBIC, run.directory])
-    for name, images in by_name(study.sets).items():
-        teacher = teacher_on(
-            cell, run.directory.parent, name, images, device=device, progress=progress
-        )
+    for name, images in missing.items():
+        teacher = None
+        if taught is not None:
+            teacher = teacher_on(
+                taught, run.directory.parent, name, images, device=device, progress=progress
+            )
         table = evaluate(
             [*students, *([] if teacher is None else [teacher])],
             {name: images},

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
+from pathlib import Path
 
 from dukd.runs.axes import apart, log_ticks, number, padded, steps, ticks
 
@@ -21,6 +22,7 @@ _LABEL = 17
 _LONGEST = 16
 """Letters of a label; longer names are cut there, and whole in the key."""
 _POINTS = 80
+_STYLE = Path(__file__).with_name("report.css")
 
 Point = tuple[float, float]
 
@@ -53,6 +55,7 @@ def chart(
     log: bool = False,
     digits: int = 2,
     levels: Sequence[Level] = (),
+    unit: str = "step",
 ) -> str:
     """Draw curves over optimizer steps.
 
@@ -63,6 +66,7 @@ def chart(
         log: Whether the vertical axis is logarithmic.
         digits: Decimals of a value in the text that appears over a point.
         levels: Values to compare with, as horizontal lines.
+        unit: One of what the horizontal axis counts.
 
     Returns:
         An ``<svg>``; a sentence if there is nothing to draw.
@@ -88,18 +92,14 @@ def chart(
     heights = [y for _, (_, y) in ends] + [place(0, level.value)[1] for level in levels]
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(label)} over steps">',
-        *_axes(marks, ticks(0, last), place, last),
+        f'aria-label="{escape(label)} over {unit}s">',
+        *_axes(marks, ticks(0, last), place, last, unit),
         *(_level(place(0, level.value), place(last, level.value)) for level in levels),
     ]
     weakest_first = sorted(drawn, key=lambda line: -line.style)
-    parts += [piece for line in weakest_first for piece in _curve(line, place, digits)]
-    places = apart(heights, _LABEL, _TOP, HEIGHT - _BOTTOM)
+    parts += [piece for line in weakest_first for piece in _curve(line, place, digits, unit)]
     styles = [f"e{line.style}" for line in drawn] + ["el" for _ in levels]
-    for name, style, y in zip(names, styles, places, strict=True):
-        parts.append(
-            f'<text class="{style}" x="{right + 8:.0f}" y="{y + 4:.1f}">{escape(name)}</text>'
-        )
+    parts += _names(names, styles, heights, right)
     parts.append(f'<line class="cursor" x1="0" x2="0" y1="0" y2="{HEIGHT - _BOTTOM}"/>')
     return "".join([*parts, "</svg>"])
 
@@ -109,6 +109,7 @@ def _axes(
     across: Sequence[float],
     place: Callable[[float, float], Point],
     last: float,
+    unit: str,
 ) -> list[str]:
     """Grid lines with their numbers, the steps below, and the line they stand on."""
     left, right = place(0, 1)[0], place(last, 1)[0]
@@ -132,9 +133,20 @@ def _axes(
     )
     middle = (left + right) / 2
     parts.append(
-        f'<text class="what" x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">step</text>'
+        f'<text class="what" x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{unit}</text>'
     )
     return parts
+
+
+def _names(
+    names: Sequence[str], styles: Sequence[str], heights: Sequence[float], right: float
+) -> list[str]:
+    """The names of lines and levels beside their ends."""
+    places = apart(heights, _LABEL, _TOP, HEIGHT - _BOTTOM)
+    return [
+        f'<text class="{style}" x="{right + 8:.0f}" y="{y + 4:.1f}">{escape(name)}</text>'
+        for name, style, y in zip(names, styles, places, strict=True)
+    ]
 
 
 def _level(start: Point, end: Point) -> str:
@@ -144,7 +156,7 @@ def _level(start: Point, end: Point) -> str:
     )
 
 
-def _curve(line: Line, place: Callable[[float, float], Point], digits: int) -> list[str]:
+def _curve(line: Line, place: Callable[[float, float], Point], digits: int, unit: str) -> list[str]:
     """A curve, its band, and for each point a dot that names it; a single point is seen as one."""
     placed = [place(x, y) for x, y in line.points]
     parts: list[str] = []
@@ -158,7 +170,7 @@ def _curve(line: Line, place: Callable[[float, float], Point], digits: int) -> l
     else:
         parts.append(f'<polyline class="s{line.style}" points="{_path(placed)}"/>')
     for (x, y), (step, value) in zip(placed, line.points, strict=True):
-        text = f"{line.name}, step {step:.0f}: {value:.{digits}f}"
+        text = f"{line.name}, {unit} {step:.0f}: {value:.{digits}f}"
         parts.append(
             f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5">'
             f"<title>{escape(text)}</title></circle>"
@@ -168,6 +180,21 @@ def _curve(line: Line, place: Callable[[float, float], Point], digits: int) -> l
 
 def _path(points: Sequence[Point]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def standalone(chart: str, title: str) -> str:
+    """A chart as a file of its own: an SVG with its title and its colors, on white."""
+    sheet = _STYLE.read_text(encoding="utf-8")
+    colors = sheet[sheet.index(":root") : sheet.index("}") + 1]
+    looks = sheet[sheet.index("/* Charts */") : sheet.index("/* Origin */")]
+    style = f"svg {{ font-family: system-ui, sans-serif; }} {colors} {looks}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -24 {WIDTH} {HEIGHT + 24}"'
+    _, _, inside = chart.partition(">")
+    return (
+        f'{head} class="chart"><style>{style}</style>'
+        f'<rect x="0" y="-24" width="{WIDTH}" height="{HEIGHT + 24}" fill="#fff"/>'
+        f'<text class="title" x="14" y="-8">{escape(title)}</text>{inside}\n'
+    )
 
 
 def swatch(style: int) -> str:

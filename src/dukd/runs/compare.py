@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, nan
 from pathlib import Path
+from types import MappingProxyType
 
 from dukd.core.text import compact, elapsed, percent, signed
 from dukd.evaluation.columns import columns_of
@@ -42,12 +43,18 @@ _IN_DETAIL = {"psnr_rgb", "ssim_rgb"}
 """Metrics for which there is no room where people read."""
 
 
-def compare(runs: Sequence[Path], measured: str = EVALUATION) -> Table:
+def compare(
+    runs: Sequence[Path],
+    measured: str = EVALUATION,
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> Table:
     """Put evaluated runs into one table.
 
     Args:
         runs: Run directories that were evaluated.
         measured: The file of each that holds the evaluation.
+        labels: What experiments are called, by the names of directories; after their methods
+            otherwise.
 
     Returns:
         A row per experiment, and rows for bicubic and the teacher; ``problems`` lists runs that
@@ -59,7 +66,7 @@ def compare(runs: Sequence[Path], measured: str = EVALUATION) -> Table:
     """
     if not runs:
         raise ReportError("there is no run to report")
-    found, problems = read_all(runs, measured)
+    found, problems = read_all(runs, measured, labels)
     good = [summary for summary in found if not _unready(summary)]
     problems += [problem for summary in found if (problem := _unready(summary))]
     if not good:
@@ -99,7 +106,7 @@ def tabulate(summaries: Sequence[Summary]) -> Table:
         groups.setdefault(summary.kin, []).append((summary, _first(table, "student")))
     leading = [group[0][0] for group in groups.values()]
     students = [
-        _row(group, label) for group, label in zip(groups.values(), labels(leading), strict=True)
+        _row(group, label) for group, label in zip(groups.values(), called(leading), strict=True)
     ]
     bicubic, teacher = (_shared(judged, model) for model in ("bicubic", "teacher"))
     rows = [
@@ -281,9 +288,9 @@ def _gaining(row: Row, bicubic: Row | None) -> Row:
     return replace(row, sets=sets)
 
 
-def labels(summaries: Sequence[Summary]) -> list[str]:
-    """The method's name, with the run's where two rows would have the same."""
-    methods = [summary.method for summary in summaries]
+def called(summaries: Sequence[Summary]) -> list[str]:
+    """Each run's label or the method's name, with the run's where two rows would have the same."""
+    methods = [summary.label or summary.method for summary in summaries]
     return [
         method if methods.count(method) == 1 else f"{method} ({summary.name})"
         for method, summary in zip(methods, summaries, strict=True)

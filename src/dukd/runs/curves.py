@@ -33,7 +33,7 @@ def section(summaries: Sequence[Summary], looks: Mapping[str, Look], table: Tabl
     if not validation and not training:
         return ""
     figures = [
-        _figure(
+        figure(
             f"PSNR-Y on {name}",
             "dB, while training",
             charts.chart(lines, label=f"PSNR-Y on {name}", levels=_levels(table, name, lines)),
@@ -41,7 +41,7 @@ def section(summaries: Sequence[Summary], looks: Mapping[str, Look], table: Tabl
         for name, lines in validation.items()
     ]
     figures += [
-        _figure(
+        figure(
             f"Loss: {name.replace('_', ' ')}",
             "weighted, logarithmic",
             charts.chart(lines, label=name, log=True, digits=5),
@@ -148,6 +148,7 @@ def _key(looks: Mapping[str, Look]) -> str:
     )
 
 
-def _figure(title: str, note: str, content: str) -> str:
+def figure(title: str, note: str, content: str) -> str:
+    """A chart under its title, as a page has it."""
     caption = f"{escape(title)} <small>{escape(note)}</small>"
     return f"<figure><figcaption>{caption}</figcaption>{content}</figure>"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dukd.runs.compare import labels
+from dukd.runs.compare import called
 from dukd.runs.summary import Summary
 
 STRONG = "dukd"
@@ -40,5 +40,5 @@ def looks(summaries: Sequence[Summary]) -> dict[str, Look]:
     styles = dict.fromkeys(strong, 0) | {
         kin: 1 + number % (STYLES - 1) for number, kin in enumerate(weak)
     }
-    names = labels([leading[kin] for kin in kins])
+    names = called([leading[kin] for kin in kins])
     return {kin: Look(name, styles[kin]) for kin, name in zip(kins, names, strict=True)}

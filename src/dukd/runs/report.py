@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 from dukd.core import files
@@ -91,6 +92,7 @@ def report(
     measured: str = EVALUATION,
     images: Images = Images(),
     sections: Sequence[Section] = (),
+    labels: Mapping[str, str] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> Path:
     """Write a page about runs.
@@ -103,6 +105,7 @@ def report(
         measured: The file of each run that the table is made from.
         images: Which images it shows.
         sections: Further sections, below those of ``EXTRAS``.
+        labels: What experiments are called, by the names of directories; else after methods.
         progress: Told how many outputs were computed, where no run has kept any.
 
     Returns:
@@ -113,10 +116,9 @@ def report(
         dukd.runs.checkpoint.CheckpointError: If no directory holds a run.
         ValueError: If an image or a teacher that was named cannot be used.
     """
-    summaries, problems = read_all(runs, measured)
+    summaries, problems = read_all(runs, measured, labels)
     table = tabulate(summaries)
-    named = looks(summaries)
-    shown, notes = _scenes(summaries, named, images, measured, progress)
+    shown, notes = _scenes(summaries, named := looks(summaries), images, measured, progress)
     parts = [
         _header(title, about, table, summaries, problems),
         numbers.headline(table),
@@ -133,8 +135,7 @@ def report(
         _origin(summaries),
     ]
     content = "".join(parts)
-    size = amount(len(content))
-    content += f"<footer>Made by dukd; {size}, with no other file and no network.</footer>"
+    content += f"<footer>Made by dukd; {amount(len(content))}, no other file, no network.</footer>"
     # names may hold what UTF-8 cannot
     files.write_bytes(out, _page(title, content).encode(errors="backslashreplace"))
     return Path(out)

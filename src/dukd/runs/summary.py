@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import yaml
@@ -50,6 +51,8 @@ class Summary:
     """The file that the evaluation stands in, or would."""
     reached: int
     """The last step that was made, saved or not."""
+    label: str = ""
+    """What tables call its experiment; the method's name if empty."""
 
     @property
     def method(self) -> str:
@@ -130,9 +133,16 @@ def _figures(path: Path) -> tuple[Table | None, str]:
 
 
 def read_all(
-    directories: Sequence[Path], measured: str = EVALUATION
+    directories: Sequence[Path],
+    measured: str = EVALUATION,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[Summary], list[str]]:
     """Read runs; those of equal names get the name of their folder too.
+
+    Args:
+        directories: Run directories.
+        measured: The file of each that holds the evaluation.
+        labels: What tables call experiments, by the names of directories.
 
     Returns:
         The runs that could be read, and a sentence for each of the others.
@@ -144,7 +154,8 @@ def read_all(
     errors: list[Exception] = []
     for directory in directories:
         try:
-            found.append(read(directory, measured))
+            one = read(directory, measured)
+            found.append(replace(one, label=labels.get(one.name, "")))
         except (ValueError, OSError) as error:
             errors.append(error)
     if errors and not found:

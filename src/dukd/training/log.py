@@ -39,6 +39,7 @@ class Meter:
         self.device = device
         self._first_step, self._seconds_before = step, seconds
         self._begun = self._since = time.perf_counter()
+        self._cpu_since, self._cpu_before = time.process_time(), 0.0
         self._next_live = float("-inf")
         self._clear()
 
@@ -58,20 +59,26 @@ class Meter:
     def to_checkpoint(self) -> dict[str, object]:
         """The sums since the last line of the log, so that a resumed run logs the same means."""
         sums = {name: value.detach().cpu().clone() for name, value in self._sums.items()}
-        return {"sums": sums, "count": self._count}
+        return {"sums": sums, "count": self._count, "cpu_seconds": self._cpu_seconds()}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go back to what ``to_checkpoint`` gave."""
         self._sums = {name: value.to(self.device) for name, value in saved["sums"].items()}
         self._count = int(saved["count"])
+        self._cpu_before = float(saved.get("cpu_seconds", 0.0))
 
     def paused(self, action: Callable[[], None]) -> None:
         """Do something that is not training, without counting its time."""
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         action()
         lost = time.perf_counter() - started
         self._begun += lost
         self._since += lost
+        self._cpu_since += time.process_time() - cpu
+
+    def _cpu_seconds(self) -> float:
+        """CPU seconds of training since the last line, those before a resume included."""
+        return self._cpu_before + time.process_time() - self._cpu_since
 
     def seconds(self) -> float:
         """Seconds of training, those before a resume included."""
@@ -118,10 +125,12 @@ class Meter:
             "learning_rate": learning_rate,
             "images_per_second": self._patches / spent,
             "seconds": self.seconds(),
+            "cpu_seconds": self._cpu_seconds(),
             "memory_mb": peak_memory(self.device),
         }
         self._clear()
-        self._since = time.perf_counter()
+        self._since, self._cpu_since = time.perf_counter(), time.process_time()
+        self._cpu_before = 0.0
         return record
 
 
