@@ -11,6 +11,8 @@ from typing import IO
 from dukd.images.image import Chunk, RefusedError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEADER = 33
+"""Bytes of the signature and of the first chunk."""
 COLOR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 """Chunks that say what levels mean."""
 _NOTES = (b"tEXt", b"zTXt", b"iTXt", b"tIME", b"eXIf", b"iCCP")  # not handed to Pillow

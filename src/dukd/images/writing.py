@@ -1,11 +1,10 @@
 """Images to files: whole or not at all, with all that came with them, or refused."""
 
-import io
 import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -116,13 +115,26 @@ def _save_png(file: IO[bytes], image: Image, text: Mapping[str, str]) -> tuple[s
     if image.bits == 16:
         png16.encode(file, _planes(image), front=front)
         return notes
-    with io.BytesIO() as plain:
-        pillow(image).save(plain, format="PNG")
-        content = memoryview(plain.getvalue())  # not its buffer: a full disk would be a BufferError
-    file.write(content[:33])  # signature and header
-    file.write(front)
-    file.write(content[33:])
+    pillow(image).save(cast("IO[bytes]", _Fronted(file, front)), format="PNG")
     return notes
+
+
+class _Fronted:
+    """A file that gets chunks behind a PNG's header, while Pillow writes the rest to it."""
+
+    def __init__(self, file: IO[bytes], front: bytes) -> None:
+        self.file, self.front = file, front
+        self.left = png.HEADER
+
+    def write(self, content: bytes) -> int:
+        """Write what Pillow has ready."""
+        before, after = content[: self.left], content[self.left :]
+        self.file.write(before)
+        self.left -= len(before)
+        if not self.left:
+            self.file.write(self.front + after)
+            self.front = b""
+        return len(content)
 
 
 def _save(file: IO[bytes], image: Image, kind: Format, quality: int) -> tuple[str, ...]:

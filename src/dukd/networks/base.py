@@ -216,6 +216,9 @@ class Staged(Network):
 
     keeps: tuple[int, ...] = (0,)
     """Stages whose outputs the tail reads beside the last one's; 0 is the head."""
+    tail_radius: int | None = None
+    """Pixels of the features around a pixel that the tail lets change its output; None if unknown,
+    or if the whole image can, so that the tail cannot run on parts."""
 
     @property
     @abstractmethod
@@ -250,13 +253,25 @@ class Staged(Network):
             The image ``(n, 3, h * scale, w * scale)``, and outputs by stage number: those read,
             those in ``keeps``, and the head's.
         """
+        x, kept = self.run_stages(padded, read)
+        return self.tail(x, kept, padded), kept
+
+    def run_stages(
+        self, padded: Tensor, read: Collection[int] = ()
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Run head and stages: the last stage's output, and outputs by stage number as in `run`.
+
+        Args:
+            padded: ``(n, 3, h, w)``.
+            read: Numbers of the stages whose outputs are given as well.
+        """
         x = self.head(padded)
         kept = {0: x}
         for number, stage in enumerate(self.stages, start=1):
             x = stage(x)
             if number in read or number in self.keeps:
                 kept[number] = x
-        return self.tail(x, kept, padded), kept
+        return x, kept
 
     @override
     def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:

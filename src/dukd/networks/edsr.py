@@ -89,6 +89,8 @@ def edsr_baseline(scale: int) -> EDSRConfig:
 class EDSR(Staged):
     """EDSR; its stages are the blocks and the convolution that closes the body."""
 
+    tail_radius = TAIL_RADIUS
+
     def __init__(self, config: EDSRConfig) -> None:
         width = config.width
         super().__init__(config, width=width, radius=1 + 2 * config.blocks + 1 + TAIL_RADIUS)

@@ -14,7 +14,8 @@ TAIL_RADIUS = 2
 """Pixels of the low resolution that ``Upsampler`` and one 3x3 convolution behind it reach.
 
 The last convolution reaches one pixel into the neighbor's block of outputs, and the first one a
-pixel further.
+pixel further. The same holds for RRDB's and SwinIR's doublings by repeated pixels, each with a
+convolution, and two more behind them.
 """
 
 

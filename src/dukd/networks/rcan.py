@@ -16,6 +16,7 @@ from dukd.networks.base import Layout, Network, NetworkConfig, Recognized, Stage
 from dukd.networks.edsr import ENDS
 from dukd.networks.layers import (
     DIV2K_MEAN,
+    TAIL_RADIUS,
     Mean,
     Range,
     Upsampler,
@@ -94,6 +95,7 @@ class RCAN(Staged):
     """
 
     fp16_safe: ClassVar[bool] = False
+    tail_radius = TAIL_RADIUS
 
     def __init__(self, config: RCANConfig) -> None:
         width = config.width

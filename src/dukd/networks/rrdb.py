@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from dukd.networks import layouts
 from dukd.networks.base import Layout, Network, NetworkConfig, Recognized, Staged
-from dukd.networks.layers import check_numbers
+from dukd.networks.layers import TAIL_RADIUS, check_numbers
 
 _DENSE = 5  # convolutions of a dense block
 _SLOPE = 0.2
@@ -77,6 +77,8 @@ class RRDB(Staged):
 
     Where the image is folded first, so are the features.
     """
+
+    tail_radius = TAIL_RADIUS
 
     def __init__(self, config: RRDBConfig) -> None:
         width, fold = config.width, config.unshuffle

@@ -191,6 +191,8 @@ class SwinIR(Staged):
         self.norm = nn.LayerNorm(width)
         self.conv_after_body = nn.Conv2d(width, width, 3, padding=1)
         self.upsampler = config.upsampler
+        if config.upsampler in {"pixelshuffle", "nearest+conv"}:
+            self.tail_radius = 1 + TAIL_RADIUS
         self._build_tail(config)
         # A row of stages in a tuple: their parameters are registered above, under the names other
         # people's files have.

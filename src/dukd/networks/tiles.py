@@ -16,15 +16,12 @@ from torch import Tensor
 
 from dukd.core.device import is_out_of_memory
 from dukd.core.files import Progress, silent
-from dukd.networks.base import Network
 from dukd.networks.upscaler import SelfEnsemble, Upscaler
 
 _TILE = 512  # pixels of lr on a side, if the radius is known
 _POOLED_TILE = 1024  # if the network pools over the image: as rarely cut as memory allows
 _POOLED_HALO = 64  # what a tile of such a network sees beyond its part, at most
 _POOLED_BAND = 32  # half the width over which two of its tiles fade into each other, at most
-_BUDGET = 2 << 30  # bytes for the two largest features of a network
-_UPSAMPLED = 2 * 4  # bytes per feature of sr's size: float32, before and after the pixel shuffle
 
 Range = tuple[int, int]
 """First pixel, and first pixel behind."""
@@ -96,19 +93,6 @@ def plan(
             f"joined from {count} overlapping tiles; {upscaler.name} {why}, so this is approximate"
         )
     return Tiling(rows, columns, halo, band, note)
-
-
-def strips(network: Network, height: int, width: int) -> Tiling:
-    """Cut an image into strips of full width where its features would take more than about 2 GB.
-
-    Where no strip is exact, it stays whole. Strips do not shrink below what they see beside their
-    own rows: smaller ones would cost more time than they save memory.
-    """
-    if network.radius is None:
-        return Tiling((0, height), (0, width), 0, 0, None)
-    seen = _BUDGET // (_UPSAMPLED * max(1, network.width) * network.scale**2 * width)
-    rows = max(seen - 2 * network.radius, network.radius, 1)
-    return plan(network, height, width, tile=(min(rows, height), width))
 
 
 def run(
