@@ -7,7 +7,19 @@ from torch.testing import assert_close
 import dukd.methods
 from dukd import testing
 from dukd.core.registry import known
-from dukd.methods import AT, CSD, DUKD, FAKD, CrossKD, Logits, Method, MiPKD, Scratch, Upcycling
+from dukd.methods import (
+    AT,
+    CSD,
+    DUKD,
+    FAKD,
+    Adversarial,
+    CrossKD,
+    Logits,
+    Method,
+    MiPKD,
+    Scratch,
+    Upcycling,
+)
 from dukd.methods.base import needs_teacher
 from dukd.networks.base import staged
 from dukd.testing.cases import PAIRS, Case, Refused
@@ -17,6 +29,7 @@ METHODS: dict[str, Method] = {
     name: kind() for name, kind in known(Method).items() if kind.__module__.startswith("dukd.")
 }
 METHODS |= {
+    "adversarial": Adversarial(width=4),  # promises do not depend on it, and 64 takes minutes
     "at+dukd": DUKD(base=AT()),
     "fakd+dukd": DUKD(base=FAKD()),
     "scratch+dukd": DUKD(base=Scratch()),
