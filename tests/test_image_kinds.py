@@ -316,6 +316,49 @@ def test_deep_and_foreign_avif_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "pq.avif")
 
 
+def saved_webp(path: Path, *, lossless: bool, alpha: bool, icc: bool, count: int) -> None:
+    shown = [  # nothing wholly transparent, whose colors encoders of animations leave out
+        PillowImage.fromarray(levels(24, 40, 4 if alpha else 3) | 1) for _ in range(count)
+    ]
+    profile = {"icc_profile": bytes(128)} if icc else {}
+    more = {"save_all": True, "append_images": shown[1:]} if count > 1 else {}
+    shown[0].save(path, lossless=lossless, exact=True, **profile, **more)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("alpha", [True, False])
+@pytest.mark.parametrize("icc", [True, False])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_lossless_webp_stays_lossless(
+    tmp_path: Path, *, lossless: bool, alpha: bool, icc: bool, count: int
+) -> None:
+    """Noise, of which any loss is seen. Who names a quality gets it; other formats do not care."""
+    saved_webp(tmp_path / "a.webp", lossless=lossless, alpha=alpha, icc=icc, count=count)
+    found = [frame.image for frame in frames(tmp_path / "a.webp")]
+    assert [image.lossless for image in found] == [lossless] * count
+
+    def lost(quality: int | None) -> bool:
+        """Whether what is written is read as other pixels."""
+        write_frames(tmp_path / "b.webp", found, quality=quality)
+        again = [frame.image.pixels for frame in frames(tmp_path / "b.webp")]
+        return not all(np.array_equal(a, b.pixels) for a, b in zip(again, found, strict=True))
+
+    assert lost(None) != lossless
+    assert (lost(95), lost(100)) == (True, False)
+
+
+def test_a_single_lossless_webp_is_written_so(tmp_path: Path) -> None:
+    saved_webp(tmp_path / "a.webp", lossless=True, alpha=False, icc=False, count=1)
+    image = read(tmp_path / "a.webp")
+
+    write(tmp_path / "b.webp", image)
+    write(tmp_path / "c.jpg", image)
+
+    assert np.array_equal(read(tmp_path / "b.webp").pixels, image.pixels)
+    assert read(tmp_path / "b.webp").lossless
+    assert not read(tmp_path / "c.jpg").lossless
+
+
 def animation(path: Path, count: int = 3) -> list[np.ndarray]:
     shown = [np.full((6, 8, 3), 60 * k, np.uint8) for k in range(count)]
     first, *rest = (PillowImage.fromarray(pixels) for pixels in shown)

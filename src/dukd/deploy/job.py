@@ -38,8 +38,9 @@ class UpscaleOptions:
     better."""
     format: Format = "same"
     """Format of the results; same is that of the input, or PNG where it cannot hold the result."""
-    quality: int = 95
-    """Quality of JPEG and WebP, 1 to 100."""
+    quality: int | None = None
+    """Quality of JPEG, WebP and AVIF, 1 to 100; 95 if left out, and a lossless WebP stays
+    lossless."""
     suffix: str | None = None
     """What is put behind the names; _x4 for a scale of 4 if left out."""
     recursive: bool = False
@@ -73,7 +74,7 @@ class UpscaleOptions:
             raise ValueError(f"the final scale is a positive number, but got {self.outscale}")
         if self.tile is not None and self.tile < 0:
             raise ValueError(f"--tile is a number of pixels, but got {self.tile}")
-        if not 1 <= self.quality <= 100:
+        if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f"--quality is 1 to 100, but got {self.quality}")
         if self.suffix is not None and set(self.suffix) & set('/\\\0:*?"<>|\n\r'):
             raise ValueError(f"--suffix is part of a file name, but got {self.suffix!r}")

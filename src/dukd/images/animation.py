@@ -10,7 +10,7 @@ from dukd.core.files import replacing
 from dukd.images.formats import BY_SUFFIX
 from dukd.images.image import Image, ImageError, RefusedError
 from dukd.images.io import MAX_PIXELS, finished, frame_count, opened, reason
-from dukd.images.writing import checked, pillow
+from dukd.images.writing import checked, pillow, quality_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def write_frames(
     *,
     durations: Sequence[float] = (),
     loop: int = 0,
-    quality: int = 95,
+    quality: int | None = None,
 ) -> tuple[str, ...]:
     """Write an animation (WebP, PNG) or pages (TIFF); the file appears whole or not at all.
 
@@ -76,7 +76,7 @@ def write_frames(
         images: The frames, of 8 bits; of one size where they make an animation.
         durations: Milliseconds of each frame, without effect on TIFF.
         loop: How often the animation runs; 0 for ever.
-        quality: Of WebP, which is lossless at 100.
+        quality: Of WebP, which is lossless at 100; as in `dukd.images.writing.write` if left out.
 
     Returns:
         What was left out, a phrase each; usually nothing.
@@ -104,6 +104,7 @@ def write_frames(
             raise ImageError(f"{path}: frames of an animation are of one size")
         options |= {"loop": loop, "duration": [round(d) for d in durations] or 100}
     if kind.name == "WEBP":
+        quality = quality_of(first, kind, quality)
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}
     elif kind.name == "TIFF":
         options |= {"compression": "tiff_deflate", **({"dpi": first.dpi} if first.dpi else {})}

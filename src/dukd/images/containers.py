@@ -24,6 +24,7 @@ _MAX_PROFILE = 16 << 20
 _SCANS, _SCANNED = 24, 400_000_000  # scans of a JPEG, and pixels times scans beyond them
 _MAX_TAGS = 4096
 _MAX_BLOCKS = 2_000_000  # of a GIF; each holds up to 255 bytes
+_MAX_CHUNKS = 64  # of a WebP before its pixels
 _PPM_HEADER = 1 << 16
 _BOXES = 1 << 18  # bytes in which an AVIF or HEIC file says what it holds
 
@@ -46,6 +47,8 @@ class Facts:
     """PNG chunks about color."""
     size: tuple[int, int] | None = None
     """Width and height, where Pillow would decode everything to say it."""
+    lossless: bool = False
+    """Whether a WebP holds its pixels as they were."""
     notes: tuple[str, ...] = ()
     """What was left out."""
 
@@ -294,12 +297,25 @@ def _boxes(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001, ARG001
     return file, Facts()
 
 
+def _webp(file: IO[bytes], whole: bool) -> Prepared:  # noqa: ARG001, FBT001
+    """Look for the first chunk of pixels, which in animations lies in a frame's own chunk."""
+    position, kind = 12, b""
+    for _ in range(_MAX_CHUNKS):
+        file.seek(position)
+        if len(head := file.read(8)) < 8 or (kind := head[:4]) in (b"VP8L", b"VP8 "):
+            break
+        length = int.from_bytes(head[4:], "little")
+        position += 24 if kind == b"ANMF" else 8 + length + length % 2
+    return file, Facts(lossless=kind == b"VP8L")
+
+
 _PREPARE: dict[str, Callable[[IO[bytes], bool], Prepared]] = {
     "PNG": _png,
     "JPEG": _jpeg,
     "GIF": _gif,
     "TIFF": _tiff,
     "PPM": _ppm,
+    "WEBP": _webp,
     "AVIF": _boxes,
     "HEIF": _boxes,
     "JXL": _jxl,

@@ -35,6 +35,8 @@ class Image:
     """PNG chunks that say what levels and pixels mean: gAMA, cHRM, cICP and their like."""
     mode: str = "RGB"
     """Pillow's name for what the file held, such as ``P`` or ``CMYK``."""
+    lossless: bool = False
+    """Whether it came from a lossless WebP, and is written so again."""
     notes: tuple[str, ...] = ()
     """What was assumed or left out in reading, a phrase each; usually nothing."""
 

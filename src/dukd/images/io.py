@@ -117,6 +117,7 @@ def finished(image: ImageFile.ImageFile, file: IO[bytes], facts: Facts) -> Image
         dpi=metadata.resolution(image, turn),
         chunks=facts.chunks,
         mode=mode,
+        lossless=facts.lossless,
     )
     return replace(made, notes=tuple(notes))
 

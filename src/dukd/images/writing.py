@@ -22,7 +22,7 @@ _NO_EXIF = "its EXIF could not be written and was left out"
 
 
 def write(
-    path: Path, image: Image, *, quality: int = 95, text: Mapping[str, str] | None = None
+    path: Path, image: Image, *, quality: int | None = None, text: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
     """Write an image in the format that the suffix names; the file appears whole or not at all.
 
@@ -30,9 +30,10 @@ def write(
         path: One of ``WRITTEN`` as its suffix, in upper or lower case.
         image: Pixels, transparency, profile, EXIF and resolution; BMP and PPM hold pixels only.
             Sizes in EXIF become those of the pixels.
-        quality: Of JPEG, WebP and AVIF, 1 to 100, without effect elsewhere. JPEG and AVIF keep full
-            color resolution from 90 on; WebP is lossless at 100, and has no gray: it is repeated,
-            and its profile left out.
+        quality: Of JPEG, WebP and AVIF, 1 to 100, without effect elsewhere; 95 if left out, but
+            lossless for an image that comes from a lossless WebP. JPEG and AVIF keep full color
+            resolution from 90 on; WebP is lossless at 100, and has no gray: it is repeated, and its
+            profile left out.
         text: Keywords and notes for the text chunks of PNG, without effect elsewhere.
 
     Returns:
@@ -48,12 +49,19 @@ def write(
         with replacing(path) as file:
             if kind.name == "PNG":
                 return _save_png(file, image, text or {})
-            return _save(file, image, kind, quality)
+            return _save(file, image, kind, quality_of(image, kind, quality))
     except (OSError, ValueError, struct.error, zlib.error) as error:
         raise ImageError(f"{path}: cannot be written ({reason(error)})") from error
 
 
-def checked(path: Path, image: Image, quality: int) -> Format:
+def quality_of(image: Image, kind: Format, quality: int | None) -> int:
+    """The quality with which an image is written, where none need have been named."""
+    if quality is not None:
+        return quality
+    return 100 if kind.name == "WEBP" and image.lossless else 95
+
+
+def checked(path: Path, image: Image, quality: int | None) -> Format:
     """The format that a path names, if it can hold the image.
 
     Raises:
@@ -83,7 +91,7 @@ def checked(path: Path, image: Image, quality: int) -> Format:
             f"{path}: the image's colors are not sRGB ({meaning}), which only PNG can say; write "
             "PNG"
         )
-    if not 1 <= quality <= 100:
+    if quality is not None and not 1 <= quality <= 100:
         raise ImageError(f"{path}: the quality lies between 1 and 100, but got {quality}")
     return kind
 
