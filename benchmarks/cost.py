@@ -2,10 +2,10 @@
 
     python benchmarks/cost.py --images ../shared/data --out runs/study
 
-The networks and patches are the study's (``study.py``). Steps of all methods are timed in turns, on
+The networks and patches are those of ``equal_time.py``. Steps of all methods are timed in turns, on
 one thread, in processor time; the median counts. Memory is the peak of a process of its own, above
-what it holds before its first step. Writes ``costs.json``, which the study reads for its runs of
-equal time, and ``costs.md``.
+what it holds before its first step. Writes ``costs.json``, which that script reads, and
+``costs.md``.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import study
+import equal_time
 import torch
 
 from dukd.core import files
@@ -27,7 +27,7 @@ from dukd.training.step import advance
 
 def ready(method: Method, images: Path, out: Path) -> tuple[Training, torch.Tensor, torch.Tensor]:
     """Training and one batch."""
-    training = assemble(study.experiment(study.Entry(method, 1000), 1, images, out))
+    training = assemble(equal_time.experiment(equal_time.Entry(method, 1000), 1, images, out))
     return training, *training.share.patches.batch(0)
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    methods = study.timed()
+    methods = equal_time.timed()
     seconds = times(methods, options.images, options.out, options.repetitions)
     costs: dict[str, dict[str, Any]] = {name: {"seconds": taken} for name, taken in seconds.items()}
     files.write_text(options.out / "costs.json", json.dumps(costs, indent=1))

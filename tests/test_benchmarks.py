@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -18,9 +20,12 @@ from dukd.evaluation import timing
 from dukd.evaluation.timing import Ceiling, Result, Timing
 from dukd.methods import DUKD, LSFD, CrossKD, Frequency, Logits, ZoomIn, ZoomOut
 from dukd.networks import EDSRConfig, SwinIRConfig
+from dukd.networks.files import weights
+from dukd.recipes.study import Study
 from dukd.testing import speed
+from dukd.training import loop
 from dukd.training.assemble import Training, assemble
-from dukd.training.experiment import TeacherCache
+from dukd.training.experiment import Experiment, TeacherCache
 
 CPU = torch.device("cpu")
 SMALL = EDSRConfig(scale=2, width=4, blocks=1)
@@ -269,42 +274,131 @@ def test_ours_keeps_less_than_half_of_what_the_released_step_keeps(script) -> No
 
 def test_at_equal_time_steps_follow_from_costs(script, tmp_path: Path) -> None:
     """By hand: scratch 0.05 s, logits 0.1 s; replaying pays that 200 times, then as scratch."""
-    study = script("study")
-    costs = {name: {"seconds": 0.2} for name in study.shares()}
+    equal = script("equal_time")
+    costs = {name: {"seconds": 0.2} for name in equal.shares()}
     costs |= {"scratch": {"seconds": 0.05}, "logits": {"seconds": 0.1}}
     (tmp_path / "costs.json").write_text(json.dumps(costs))
 
-    entries = study.group("time", 400, 30.0, tmp_path, tmp_path)
+    entries = equal.at_equal_time(tmp_path, 30.0)
 
-    assert entries["scratch for 30 s"].steps == 600
-    assert entries["logits for 30 s"].steps == 300
-    assert entries["dukd for 30 s"].steps == 150
+    assert entries["scratch"].steps == 600
+    assert entries["logits"].steps == 300
+    assert entries["dukd"].steps == 150
     assert (
-        entries["logits, replayed for 30 s"].steps,
-        entries["logits, replayed for 30 s"].period,
+        entries["logits, replayed"].steps,
+        entries["logits, replayed"].period,
     ) == (400, 200)
-    assert entries["scratch, then logits at 80% for 30 s"].steps == 480 + 60
+    assert entries["scratch, then logits at 80%"].steps == 480 + 60
 
 
-def test_tuning_found_the_defaults_of_the_methods_that_are_our_reading(script) -> None:
-    tuned = script("study").tuned()
+@cache
+def cells_of(name: str) -> dict[str, Experiment]:
+    """The first seed of a study that lies beside the scripts, by method."""
+    study = Study.from_file(FOLDER / "studies" / name)
+    return {c.method: c.experiment for c in replace(study, seeds=study.seeds[:1]).cells()}
 
-    assert tuned["lsfd x 10, imitation"] == LSFD()
-    assert tuned["crosskd / 10"] == CrossKD()
-    assert tuned["frequency / 100"] == Frequency()
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "studies").glob("*.yaml")), ids=lambda p: p.name)
+def test_studies_that_come_along_fit(path: Path) -> None:
+    assert cells_of(path.name)
 
 
-def test_periods_differ_in_nothing_else(script) -> None:
-    entries = script("study").group("reuse", 1000, 0.0, Path(), Path())
+def test_tuning_found_the_defaults_of_the_methods_that_are_our_reading() -> None:
+    tuned = {name: experiment.method for name, experiment in cells_of("tuned.yaml").items()}
 
-    assert {name: entry.period for name, entry in entries.items() if name.startswith("dukd")} == {
-        "dukd, period none": 0,
-        "dukd, period 400": 400,
-        "dukd, period 100": 100,
-        "dukd, period 25": 25,
+    assert tuned["lsfd-x10-imitation"] == LSFD()
+    assert tuned["crosskd-by10"] == CrossKD()
+    assert tuned["frequency-by100"] == Frequency()
+
+
+def test_ablations_take_equal_steps_and_a_late_start_is_late_in_them() -> None:
+    cells = cells_of("ablations.yaml")
+
+    assert {e.optimization.steps for e in cells.values()} == {400}
+    assert cells["dukd-late"].method.start == 320
+
+
+def test_periods_differ_in_nothing_else() -> None:
+    cells = cells_of("reuse.yaml")
+
+    assert {name: e.data.period for name, e in cells.items() if name.startswith("dukd")} == {
+        "dukd-period-none": 0,
+        "dukd-period-400": 400,
+        "dukd-period-100": 100,
+        "dukd-period-25": 25,
     }
     alike = [
-        replace(entry, period=0, teacher_cache=TeacherCache(), method=Logits())
-        for entry in entries.values()
+        replace(e, data=replace(e.data, period=0), teacher_cache=TeacherCache(), method=Logits())
+        for name, e in cells.items()
+        if name != "scratch"
     ]
-    assert all(entry == alike[0] for entry in alike)
+    assert all(e == alike[0] for e in alike)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """Images, and teachers under the names of SMFANet+'s files."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for i in range(2):
+        image = rng.integers(256, size=(64, 64, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "images" / f"{i}.png")
+    for scale in (2, 4):
+        teacher = EDSRConfig(scale=scale, width=4, blocks=1).build()
+        path = tmp_path / f"smfanet_plus_df2k_x{scale}.pth"
+        weights.write(path, teacher, layout="basicsr")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # 15 s of CPU; in turn with other tests it waits
+def test_the_command_for_a_gpu_is_rehearsed_and_goes_on_where_it_stopped(
+    script, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = script("gpu")
+    monkeypatch.setattr(gpu, "VARIANTS", {"bfloat16": gpu.VARIANTS["bfloat16"]})
+    monkeypatch.setattr(gpu, "SCALES", (2,))
+    folder = [f"--{name}={desk / value}" for name, value in {"train": "images", "out": "o"}.items()]
+    rest = [f"--weights={desk}", "--sets", str(desk / "images"), "--rehearse", "--pairs", "edsr"]
+    monkeypatch.setattr("sys.argv", ["gpu.py", *folder, *rest])
+    run_cell, seen = gpu.run_cell, []
+
+    def stopped(study, cell, out, *, device):
+        seen.append(f"{out.name} {cell.name}")
+        if len(seen) == 3:
+            raise loop.Interrupted(0, out)
+        return run_cell(study, cell, out, device=device)
+
+    monkeypatch.setattr(gpu, "run_cell", stopped)
+    gpu.main()
+
+    page = (desk / "o" / "gpu.md").read_text(encoding="utf-8")
+    lines = gpu.lines_of(desk / "o" / "profile.jsonl")
+    ways = ["teacher live", "teacher replayed", "teacher alone", "student alone"]
+    assert [x["way"] for x in lines] == ways
+    assert all(x["seconds"] > 0 and x["share_of_peak"] > 0 and x["memory_mb"] > 0 for x in lines)
+    assert "| dukd | 0 of 1, planned |" in page
+    gpu.main()
+
+    assert lines == gpu.lines_of(desk / "o" / "profile.jsonl")
+    names = [
+        f"x{s} edsr-16-x{s}-{m}-seed1" for s in gpu.SCALES for m in ("scratch", "logits", "dukd")
+    ]
+    assert seen == [*names[:3], *names]
+    page = (desk / "o" / "gpu.md").read_text(encoding="utf-8")
+    assert page.count("3 cells: 3 measured") == 1
+    assert page.count("| dukd |") == 2  # the table, and the differences
+
+
+def test_measuring_on_a_gpu_ends_with_its_time(
+    script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What took too long is left out, and measured by the next command."""
+    gpu = script("gpu")
+    monkeypatch.setattr(gpu, "measured", lambda *_: time.sleep(60))
+    begun = time.monotonic()
+
+    gpu.profile(["edsr"], gpu.TINY, CPU, tmp_path, begun + 1.0)
+
+    assert time.monotonic() - begun < 30
+    assert not gpu.lines_of(tmp_path / "profile.jsonl")

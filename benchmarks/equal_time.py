@@ -1,22 +1,20 @@
-"""Every method under one protocol, without a GPU: who helps a small student, how much, how surely.
+"""Methods trained for equal processor time, which no study file can say: their steps differ.
 
-    python benchmarks/study.py --images ../shared/data --out runs/study --group methods --seeds 1 2
-    3
+    python benchmarks/cost.py --images ../shared/data --out runs/study
+    python benchmarks/equal_time.py --images ../shared/data --out runs/study --seconds 75
 
-Groups: ``methods``, every method with its published weights; ``tuned``, feature and contrastive
-terms with a tenth and a hundredth of them; ``ablations``, those of `dukd.recipes.ablations`;
-``time``, where everything is trained for the processor time given by ``--seconds`` and not for as
-many steps (needs ``costs.json`` of ``cost.py``); ``reuse``, batches that come again after shorter
-and shorter periods, with ``--steps 1000``. ``--summary`` writes tables with the means and spreads
-of all that is finished. Settings are chosen on ``valid/CID22``; Set5, Set14 and every tenth image
-of Urban100 are only measured. Runs that are finished are not repeated, so the command can be
-stopped and given again, and ``--share 1/2`` and ``2/2`` use two cores.
+How many steps each gets follows from ``costs.json`` of ``cost.py``. At equal steps the same
+networks and methods are ``benchmarks/studies/methods.yaml`` and its neighbors. ``--summary`` writes
+the table with the means and spreads of all that is finished. Settings are chosen on
+``valid/CID22``; Set5, Set14 and every tenth image of Urban100 are only measured. Runs that are
+finished are not repeated, so the command can be stopped and given again, and ``--share 1/2`` and
+``2/2`` use two cores.
 """
 
 import argparse
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,6 @@ from dukd.data.pairs import Pairs, find_pairs, load
 from dukd.evaluation import metrics
 from dukd.evaluation.output import output
 from dukd.evaluation.sets import set_name, some
-from dukd.images import invertible
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.methods import (
@@ -54,7 +51,6 @@ from dukd.methods.base import needs_teacher
 from dukd.networks import EDSRConfig, Network, gather
 from dukd.networks.base import set_memory_format
 from dukd.networks.files import weights
-from dukd.recipes.ablations import ABLATIONS
 from dukd.training import loop
 from dukd.training.experiment import (
     Data,
@@ -84,24 +80,6 @@ STARTING: dict[str, Method] = {
 }
 """Methods of our own reading as they were before this study: their defaults are what the group
 ``tuned`` found."""
-TERMS = {
-    "at": ("attention",),
-    "crd": ("contrast",),
-    "crosskd": ("cross",),
-    "csd": ("contrast",),
-    "dckd": ("contrast", "distribution"),
-    "fakd": ("affinity",),
-    "fitnet": ("hint",),
-    "frequency": ("bands", "similarity"),
-    "fsp": ("flow",),
-    "lsfd": ("local",),
-    "mcir": ("repulsion",),
-    "mipkd": ("features", "block"),
-    "rkd": ("distance", "angle"),
-    "srkd": ("statistics",),
-    "vid": ("information",),
-}
-"""The weights that belong to a method itself."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +88,10 @@ class Entry:
 
     method: Method
     steps: int
-    replay: bool = False
-    """Whether runs share the teacher's outputs, in 16 bits, which are 101 dB from its own: the same
-    result, sooner."""
     batch: int = 8
     """Patches per step."""
     period: int = 0
-    """Batches that come again; 0 for none."""
-    teacher_cache: TeacherCache = field(default_factory=TeacherCache)
-    """How they come again, by default in 8 symmetries and with outputs in 8 bits; its folder is not
-    used."""
+    """Batches that come again, with the teacher's outputs in 8 bits; 0 for none."""
 
 
 def plain() -> dict[str, Method]:
@@ -134,39 +106,6 @@ def plain() -> dict[str, Method]:
         "at+dukd": DUKD(base=AT()),
     }
     return first | made | combined
-
-
-def tuned() -> dict[str, Method]:
-    """Every method's own terms at a tenth and a hundredth of their weight, and at ten times.
-
-    Ten times only where that is no more than the other losses; what won, with more of it, and with
-    DUKD's inputs.
-    """
-    made = plain()
-
-    def times(name: str, factor: float) -> Method:
-        return replace(
-            made[name], **{term: factor * getattr(made[name], term) for term in TERMS[name]}
-        )
-
-    return {
-        **{
-            f"{name} / {divisor}": times(name, 1 / divisor)
-            for divisor in (10, 100)
-            for name in TERMS
-        },
-        **{
-            f"{name} x {factor}": times(name, factor)
-            for factor in (3, 10)
-            for name in ("lsfd", "crosskd", "mcir")
-        },
-        **{f"lsfd x {factor}": times("lsfd", factor) for factor in (30, 100)},
-        **{f"{name}+dukd": DUKD(base=made[name]) for name in ("lsfd", "crosskd")},
-        "lsfd x 10+dukd": DUKD(base=times("lsfd", 10)),
-        "lsfd x 10, imitation": replace(times("lsfd", 10), imitation=1),
-        "lsfd x 10, imitation+dukd": DUKD(base=replace(times("lsfd", 10), imitation=1)),
-        "dukd, all stronger": DUKD(base=Logits(reconstruction=1 / 3), consistency=0.5),
-    }
 
 
 windows = partial(FrugalDUKD, upcyclings=(ZoomIn(),))
@@ -240,8 +179,6 @@ def cheap() -> dict[str, Cheap]:
     }
 
 
-REUSING: dict[str, Method] = {"logits": Logits(), "dukd": DUKD()}
-"""Methods whose teacher is replayed with shorter and shorter periods."""
 LATE = {
     f"scratch, then {name} at {start:.0%}": (name, start)
     for name, start in (
@@ -263,52 +200,11 @@ def timed() -> dict[str, Method]:
     return plain() | {name: method for name, method in shares().items() if name not in plain()}
 
 
-def reused(steps: int) -> dict[str, Entry]:
-    """Shorter and shorter periods, as shares of the steps, and other ways to keep and to turn."""
-    periods = (0, *(round(share * steps) for share in (0.4, 0.1, 0.025)))
-    made = {
-        f"{n}, period {p or 'none'}": Entry(m, steps, period=p)
-        for p in periods
-        for n, m in REUSING.items()
-    }
-    shortest = periods[-1]
-    for name, cached in (
-        ("not turned", TeacherCache(symmetries=())),
-        ("colors too", TeacherCache(symmetries=invertible.OPERATIONS)),
-        ("16 bits", TeacherCache(bits=16)),
-    ):
-        made[f"logits, period {shortest}, {name}"] = Entry(
-            Logits(), steps, period=shortest, teacher_cache=cached
-        )
-    return made
-
-
 def halved(method: Method, steps: int) -> Method:
     """Make a late or an early end that is marked with 1 half of the training."""
     if isinstance(method, FrugalDUKD):
         return replace(method, late=method.late and steps // 2, until=method.until and steps // 2)
     return method
-
-
-def group(name: str, steps: int, seconds: float, images: Path, out: Path) -> dict[str, Entry]:
-    """What is trained for one question, by name."""
-    if name == "methods":
-        return {n: Entry(method, steps) for n, method in plain().items()}
-    if name == "tuned":
-        return {n: Entry(method, steps) for n, method in tuned().items()}
-    if name == "reuse":
-        return reused(steps)
-    if name == "ablations":
-        made: dict[str, Entry] = {}
-        for n, control in ABLATIONS.items():
-            changed = control.of(experiment(Entry(control.start, steps), 1, images, out))
-            if changed.data.period:  # belongs to equal time
-                continue
-            made[n] = Entry(
-                changed.method, changed.optimization.steps, replay=needs_teacher(changed.method, 2)
-            )
-        return made
-    return {f"{n} for {seconds:.0f} s": entry for n, entry in at_equal_time(out, seconds).items()}
 
 
 def at_equal_time(out: Path, seconds: float) -> dict[str, Entry]:
@@ -343,9 +239,6 @@ def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
     )
     if isinstance(entry.method, MTKD):
         teacher = File(weights=joined(images, out))
-    cached = replace(entry.teacher_cache, folder=out / "cache" / own)
-    if entry.replay:
-        cached = TeacherCache(bits=16, symmetries=(), folder=out / "cache")
     return Experiment(
         student=EDSRConfig(scale=2, width=32, blocks=4, value_range=1.0, skip="nearest"),
         teacher=teacher if needs_teacher(entry.method, 2) else None,
@@ -356,9 +249,9 @@ def experiment(entry: Entry, seed: int, images: Path, out: Path) -> Experiment:
             patch=32,
             batch=entry.batch,
             workers=0,
-            period=entry.steps if entry.replay else entry.period,
+            period=entry.period,
         ),
-        teacher_cache=cached,
+        teacher_cache=TeacherCache(folder=out / "cache" / own),
         optimization=Optimization(
             steps=entry.steps,
             learning_rate=2e-3,
@@ -488,10 +381,7 @@ def summary(out: Path, entries: dict[str, Entry], seeds: list[int], fixed: Fixed
         low, own = (_level(list(done[n].values()), sets[1:]) for n in (scratch, name))
         high = _level([{"sets": fixed["teacher"]}], sets[1:])
         gap = f"{100 * (own - low) / (high - low):.1f} %"
-        # Where outputs are shared, who comes first pays.
-        seconds = (
-            "" if entry.replay else f"{np.mean([run['seconds'] for run in runs.values()]):.0f}"
-        )
+        seconds = f"{np.mean([run['seconds'] for run in runs.values()]):.0f}"
         lines.append([name, str(entry.steps), str(len(runs)), seconds, *cells, over, gap])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
@@ -514,18 +404,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument(
-        "--group",
-        nargs="+",
-        default=["methods"],
-        choices=("methods", "tuned", "ablations", "time", "reuse"),
+        "--only", nargs="+", default=[], help="names of methods to run; all without"
     )
-    parser.add_argument(
-        "--only", nargs="+", default=[], help="names of a group's methods to run; all without"
-    )
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument(
-        "--seconds", type=float, default=75.0, help="processor time of a run of the group `time`"
-    )
+    parser.add_argument("--seconds", type=float, default=75.0, help="processor time of a run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, default=1e9, help="start no run after this time")
     parser.add_argument(
@@ -545,14 +426,12 @@ def main() -> None:
         for p, pairs in found.items()
     }
     fixed = fixed_rows(options.images, sets, out)
-    groups = {
-        g: group(g, options.steps, options.seconds, options.images, out) for g in options.group
-    }
+    made = at_equal_time(out, options.seconds)
+    entries = {f"{n} for {options.seconds:.0f} s": entry for n, entry in made.items()}
     mine, of = map(int, options.share.split("/"))
     planned = [
         (name, entry, seed)
         for seed in options.seeds
-        for entries in groups.values()
         for name, entry in entries.items()
         if not options.only or name.split(" for ")[0] in options.only
     ]
@@ -572,21 +451,10 @@ def main() -> None:
             continue
         figures = "  ".join(f"{s} {v:.3f}" for s, v in scores["sets"].items())
         print(f"{name}, seed {seed}: {time.monotonic() - started:.0f} s  {figures}", flush=True)
-    baselines = {
-        n: Entry(m, options.steps) for n, m in plain().items() if n in ("scratch", "logits", "dukd")
-    }
-    for name, entries in groups.items():
-        base = {
-            "time": f"scratch for {options.seconds:.0f} s",
-            "ablations": "dukd",
-            "reuse": "logits, period none",
-        }
-        rows = entries if name in ("methods", "time", "reuse") else baselines | entries
-        text = summary(out, rows, options.seeds, fixed, base.get(name, "logits"))
-        files.write_text(
-            out / f"{name}{f'-{options.seconds:.0f}' if name == 'time' else ''}.md", text
-        )
-        print(text)
+    base = f"scratch for {options.seconds:.0f} s"
+    text = summary(out, entries, options.seeds, fixed, base)
+    files.write_text(out / f"time-{options.seconds:.0f}.md", text)
+    print(text)
 
 
 if __name__ == "__main__":
