@@ -62,7 +62,9 @@ def test_the_likeness_of_scenes_is_seen():
 
 
 def test_the_runs_differ_in_nothing_but_the_method(tmp_path: Path):
-    plans = [demo.experiment(method, tmp_path, packs=tmp_path) for method in demo.METHODS]
+    plans = [
+        demo.experiment(method, tmp_path, packs=tmp_path, cache=tmp_path) for method in demo.METHODS
+    ]
 
     for a, b in combinations(plans, 2):
         assert (a.student, a.data, a.optimization, a.evaluation) == (
