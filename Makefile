@@ -24,7 +24,7 @@ PINS := pyproject.toml constraints.txt
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(DEMO) ## Distil a small network three ways in five to ten minutes, and write a page about it
+demo: $(DEMO) ## Distil a small network three ways within six minutes, and write a page about it
 	$(BIN)/dukd demo --out $(OUT)
 
 test: $(DEV) ## Run the tests

@@ -41,8 +41,7 @@ TEACHER = Path(__file__).parent / "assets" / "demo-teacher-x2.safetensors"
 STUDENT = CompactConfig(scale=SCALE, width=24, blocks=8)
 METHODS: tuple[Method, ...] = (Scratch(), Logits(), DUKD())
 STEPS = 1_200
-"""Steps of each student: about five minutes for all three on a processor with AVX2 (the costs
-below)."""
+"""Steps of each student: less than six minutes for all three on a busy processor with AVX2."""
 PERIOD = 200
 """Batches after which the same ones come again, in another of eight symmetries, so that the
 teacher's outputs are computed once and replayed. Their 800 patches show all photographs once."""
