@@ -158,6 +158,26 @@ def test_a_folder_becomes_a_student_and_the_student_images(world, tmp_path):
     assert images.header(tmp_path / "large" / "0_x2.png").width == 40
 
 
+def test_info_says_what_code_makes(world: World, tmp_path: Path) -> None:
+    """As `dukd train --teacher file.py:make` takes it: twelve filters of 27 numbers at x2."""
+    code = tmp_path / "mine.py"
+    code.write_text(
+        "from torch import nn\n"
+        "def make(scale=2):\n"
+        "    n = 3 * scale**2\n"
+        "    return nn.Sequential(nn.Conv2d(3, n, 3, padding=1), nn.PixelShuffle(scale))\n"
+        "def enlarge():\n"
+        "    return lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3)\n"
+    )
+
+    said = world.works(f"info {code}:make")
+    assert "Sequential x2" in said
+    assert f"{12 * 27 + 12}" in said
+    assert "0.1 G for 640 x 360 to 1280 x 720" in said  # 640 * 360 * 12 * 27
+    assert "Sequential x3" in world.works(f"info {code}:make -s 3")
+    assert "not counted: it is not a module" in world.works(f"info {code}:enlarge")
+
+
 def test_export_says_how_far_the_file_is_from_the_student(world, trained, tmp_path):
     pytest.importorskip("onnxruntime")
 
@@ -603,6 +623,8 @@ MISTAKES: dict[str, tuple[int, str]] = {
         2,
         "{root}/whole.pack is a pack: --lr and --recursive are for folders",
     ),
+    "info {root}/mine.py": (2, "mine.py is code: name the function that makes the teacher"),
+    "info {root}/none.py:make": (2, "there is no file {root}/none.py"),
     "info {root}/images": (
         2,
         "{root}/images is a folder of images, not a run: `dukd check-data {root}/images",

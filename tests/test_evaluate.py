@@ -331,6 +331,8 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
         evaluate([BICUBIC], {"b": replace(pairs, pairs=())})
     with pytest.raises(ValueError, match=r"nothing says the scale: give it"):
         evaluate([BICUBIC], {"a": tmp_path / "a"})
+    with pytest.raises(ValueError, match=r"\(--scale\); .*a is not a run, its images stand for"):
+        evaluate(tmp_path / "a", {"a": tmp_path / "a"})
 
 
 def test_scales_that_differ(tmp_path: Path) -> None:
@@ -384,6 +386,8 @@ def test_a_ready_image_belongs_to_the_longest_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "size", "message"),
     [
+        ([], (24, 20), "not a run, so its images stand for outputs of another program: no output"),
+        (["p0.png"], (24, 20), "no output is called NAME or NAME_... for p1"),
         ([], (24, 20), "no output is called NAME or NAME_... for p0, p1"),
         (["p0.png", "p1_a.png", "p1_b.png"], (24, 20), "p1 has 2 outputs: p1_a.png, p1_b.png"),
         (["p0.png", "p1.png"], (20, 24), "20 x 24 pixels, but 24 x 20 are expected"),

@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import dukd
 import tiny_runs
+from dukd import images
 from dukd.core.given import described
 
 LR, HR = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16)
@@ -48,7 +50,7 @@ def test_what_a_value_is_in_words() -> None:
             "lr is a tensor .* got a numpy ndarray",
         ),
         (
-            lambda: face.evaluate("student.pth", {"Set5": "Set5"}),
+            lambda: face.evaluate(NETWORK, {"Set5": "Set5"}),
             r"what is measured is a list, such as \['bicubic'",
         ),
         (lambda: face.evaluate([3], {"Set5": "Set5"}), "what is measured is a file, .* got int 3"),
@@ -69,6 +71,13 @@ def test_what_a_value_is_in_words() -> None:
         ),
         (lambda: dukd.Data(train=cast("Any", "photos")), r"train is made of paths: pathlib.Path"),
         (lambda: dukd.Evaluation(sets=cast("Any", ("Set5",))), "sets is made of paths"),
+        (
+            lambda: dukd.Evaluation(sets=cast("Any", Path("Set5"))),
+            r"sets is made of paths: \(pathlib.Path\(...\),\), but got a pathlib",
+        ),
+        (lambda: face.compare(3), "what is compared is a path, or a list of paths, but got int 3"),
+        (lambda: face.report([3], "a.html"), "what is reported is a path, or a list of paths"),
+        (lambda: face.upscale(NETWORK, [b"a"], "out"), "what is enlarged is a path, or a list"),
         (lambda: face.load(NETWORK), r"what is loaded is a path \(dukd.Model\(network\)"),
         (lambda: face.export("x.pth", "x.onnx"), r"a network \(of a file: dukd.load\(path\)"),
         (lambda: face.save(NETWORK, "x.safetensors"), r"as in dukd.save\(path, network\)"),
@@ -92,3 +101,22 @@ def test_evaluate_takes_paths_as_texts_and_plain_modules(tmp_path: Path) -> None
 
     assert [row.label for row in table.rows] == ["teacher", "opaque"]
     assert all(set(row.sets["mine"]) >= {"psnr_y", "images"} for row in table.rows)
+
+
+def test_one_path_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    """A text is a path, not its letters."""
+    place = tmp_path / "nothing"
+    for one in (place, str(place)):
+        for call in (
+            lambda one=one: dukd.compare(one),
+            lambda one=one: dukd.report(one, tmp_path / "a.html"),
+            lambda one=one: dukd.evaluate(one, {"Set5": tmp_path}),
+        ):
+            with pytest.raises((ValueError, OSError), match=f"{place}(?! holds no run.*\n)"):
+                call()
+    for one in (image := tmp_path / "a.png", str(image)):
+        images.write(image, images.Image(pixels=np.zeros((8, 8, 3), np.uint8)))
+
+        assert [done.source for done in dukd.upscale(NETWORK, one, tmp_path / "out").done] == [
+            image
+        ]

@@ -25,6 +25,8 @@ from dukd.evaluation.metrics import Metric
 from dukd.images import EXTENSIONS
 from dukd.methods import Method
 from dukd.networks import Network, NetworkConfig, Opaque, Quantized, macs
+from dukd.networks.code import Called
+from dukd.networks.code import opened as opened_code
 from dukd.networks.files import weights
 from dukd.networks.files.openers import Opening, opening
 from dukd.recipes.listing import listing
@@ -32,6 +34,7 @@ from dukd.runs.directory import Run
 from dukd.runs.summary import Summary
 from dukd.runs.summary import read as summarize
 from dukd.training.experiment import Experiment
+from dukd.training.teachers import Module
 
 _LOOKED_AT = 1000  # files in search of an image
 _WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are counted
@@ -39,17 +42,22 @@ _WIDTH, _HEIGHT = 1280, 720  # of the output for which multiply-accumulates are 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Say what a file of weights, an ONNX graph, a pack or a run directory holds.
+    """Say what a file of weights, an ONNX graph, code, a pack or a run directory holds.
 
     Example: dukd info runs/edsr-x4-dukd
     """
 
     path: tyro.conf.Positional[Path]
-    """File of weights, ONNX graph, pack, or run directory."""
+    """File of weights, ONNX graph, code as file.py:make, pack, or run directory."""
     value_range: float | None = None
     """Largest value the network computes with, 1 or 255, where the file does not say."""
+    scale: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
+    """What code is given for its parameter ``scale``, if it has one."""
 
     def __call__(self) -> int:
+        if (code := Module.takes(str(self.path))) is not None:
+            facts(code_facts(code.code, self.scale))
+            return 0
         if not self.path.exists():
             raise ValueError(
                 f"there is no {shown(self.path)}: name a file of weights, a pack or a run directory"
@@ -93,9 +101,6 @@ def pack_facts(path: Path) -> dict[str, object]:
 def weights_facts(path: Path, value_range: float | None = None) -> dict[str, object]:
     """What a file of weights holds, and what the network costs."""
     network, contents = weights.read_and_inspect(path, value_range=value_range)
-    h, w = _HEIGHT // network.scale, _WIDTH // network.scale
-    radius = network.radius
-    cost, output = macs(network, h, w) / 1e9, f"{w * network.scale} x {h * network.scale}"
     metadata = [
         f"{key}: {value}"
         for key, value in contents.metadata.items()
@@ -108,10 +113,8 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
         "layout": contents.layout + (f", under {contents.key}" if contents.key else ""),
         "tensors": f"{contents.tensors}, {', '.join(contents.dtypes)}",
         "parameters": f"{contents.parameters:,}{_when_folded(network)}",
-        "multiply-adds": f"{cost:.1f} G for {w} x {h} to {output}",
-        "sees": "the whole image: tiles are approximate"
-        if radius is None
-        else f"{radius} pixels around each",
+        "multiply-adds": _cost(network),
+        "sees": _sees(network),
         "float16": "safe" if network.fp16_safe else "overflows: use bfloat16 or float32",
         "elsewhere": None if isinstance(network, Opaque) else opening(contents.config),
         "metadata": named_lines(metadata),
@@ -123,6 +126,38 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
 def _when_folded(network: Network) -> str:
     used = network.folded().parameter_count()
     return "" if used == network.parameter_count() else f", {used:,} when branches are folded"
+
+
+def code_facts(code: str, scale: int | None = None) -> dict[str, object]:
+    """What a teacher is that Python code makes, and what it costs."""
+    made = opened_code(code, scale=scale)
+    network = made.network
+    return {
+        "code": shown(code),
+        "network": network.config.describe(),
+        "parameters": f"{network.parameter_count():,}",
+        "multiply-adds": _cost(network),
+        "sees": _sees(network),
+        "digest": made.sha256,
+    }
+
+
+def _cost(network: Network) -> str:
+    h, w = _HEIGHT // network.scale, _WIDTH // network.scale
+    output = f"{w * network.scale} x {h * network.scale}"
+    try:
+        count = macs(network, h, w) / 1e9
+    except Exception:  # noqa: BLE001  code of the user's fails as it likes
+        return "not counted: it does not run on 64 x 64 pixels"
+    if not count and isinstance(network, Opaque) and isinstance(network.module, Called):
+        return "not counted: it is not a module of torch"
+    return f"{count:.1f} G for {w} x {h} to {output}"
+
+
+def _sees(network: Network) -> str:
+    if network.radius is None:
+        return "the whole image: tiles are approximate"
+    return f"{network.radius} pixels around each"
 
 
 def named_lines(lines: list[str] | tuple[str, ...]) -> str | None:

@@ -1,6 +1,8 @@
 """Mistakes of type, refused in a sentence that says what to write in the thing's place."""
 
-from typing import NoReturn
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn, cast
 
 
 def refuse(what: str, wanted: str, given: object) -> NoReturn:
@@ -15,6 +17,24 @@ def refuse(what: str, wanted: str, given: object) -> NoReturn:
         ValueError: Always.
     """
     raise ValueError(f"{what} is {wanted}, but got {described(given)}")
+
+
+def as_paths(what: str, given: Iterable[Path | str] | Path | str) -> list[Path]:
+    """One path, or several, as a list of paths: a text is one path, not letters.
+
+    Raises:
+        ValueError: If it is something else.
+
+    Example:
+        >>> [str(path) for path in as_paths("runs", "runs/mine")]
+        ['runs/mine']
+    """
+    if isinstance(given, Path | str):
+        return [Path(given)]
+    several = list(given) if isinstance(cast("object", given), Iterable) else [None]
+    if not all(isinstance(cast("object", path), Path | str) for path in several):
+        refuse(what, "a path, or a list of paths", given)
+    return [Path(path) for path in cast("list[Path | str]", several)]
 
 
 def described(value: object) -> str:

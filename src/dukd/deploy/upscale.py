@@ -6,12 +6,13 @@ cannot be read is listed, and the others are done: one after the other here, or 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dukd.core.files import Progress, silent
+from dukd.core.given import as_paths
 from dukd.deploy import targets
 from dukd.deploy.fastest import fastest
 from dukd.deploy.job import (
@@ -45,7 +46,7 @@ class Upscaled:
 
 def upscale(
     model: Upscaler,
-    inputs: Sequence[Path | str],
+    inputs: Iterable[Path | str] | Path | str,
     out: Path | str,
     options: UpscaleOptions | None = None,
     *,
@@ -60,7 +61,7 @@ def upscale(
 
     Args:
         model: A network, or anything else that `dukd.load` gives.
-        inputs: Files, whatever their names, and folders, in which the extensions of images count.
+        inputs: Files, whatever their names, and folders, of which images count; or one of these.
         out: Folder of the results, made if missing; folders below an input folder are repeated in
             it.
         options: How; by default as the model is.
@@ -76,7 +77,7 @@ def upscale(
         ``dukd.upscale(dukd.load("student.safetensors"), ["photos"], "out")``
     """
     options, out = options or UpscaleOptions(), Path(out)
-    found = targets.find([Path(path) for path in inputs], out, options)
+    found = targets.find(as_paths("what is enlarged", inputs), out, options)
     named, clashes = targets.name_targets(found.sources, out, model.scale, options)
     skipped = [
         source

@@ -18,6 +18,7 @@ from torch import nn
 
 from dukd.core.files import Progress, silent
 from dukd.core.given import refuse
+from dukd.core.text import shown
 from dukd.data.pairs import Pairs, PairsError
 from dukd.evaluation import metrics as measures
 from dukd.evaluation.candidates import Candidate, Named, open_all
@@ -39,7 +40,7 @@ _SHORTEST = 0.005
 
 
 def evaluate(
-    candidates: Iterable[Named],
+    candidates: Iterable[Named] | Path | str,
     sets: Mapping[str, NamedSet],
     *,
     teacher: Named | None = None,
@@ -55,7 +56,7 @@ def evaluate(
 
     Args:
         candidates: Networks, files of weights, run directories, folders of ready images, and
-            ``"bicubic"``.
+            ``"bicubic"``; or one file or folder.
         sets: By name: a folder in any layout the field uses, its pairs, or `Inputs`.
         teacher: What agreement is measured against; it has a row of its own.
         metrics: Names; without any, what papers print, and what plug-ins bring.
@@ -74,6 +75,7 @@ def evaluate(
     """
     if precision not in {torch.float32, torch.bfloat16}:
         raise ValueError(f"networks are measured in float32 or bfloat16, but got {precision}")
+    candidates = [candidates] if isinstance(candidates, Path | str) else candidates
     _check_types(candidates, sets)
     metrics = (metrics,) if isinstance(metrics, str) else metrics
     found, problems = open_all(candidates, teacher)
@@ -92,7 +94,7 @@ def evaluate(
 
 
 def _check_types(candidates: object, sets: object) -> None:
-    if isinstance(candidates, str | Path | nn.Module) or not isinstance(candidates, Iterable):
+    if isinstance(candidates, nn.Module) or not isinstance(candidates, Iterable):
         refuse("what is measured", "a list, such as ['bicubic', 'student.safetensors']", candidates)
     if not isinstance(sets, Mapping):
         refuse("sets", "images by the name of their set, such as {'Set5': 'path/Set5'}", sets)
@@ -136,7 +138,9 @@ def _common_scale(
     scales |= {c.label: c.upscaler.scale for c in found if c.upscaler is not None}
     scales |= {} if scale is None else {"the scale given": scale}
     if not scales:
-        raise ValueError("nothing says the scale: give it (--scale)")
+        ready = [shown(c.images) for c in found if c.images is not None]
+        why = f"; {', '.join(ready)} is not a run, its images stand for outputs" if ready else ""
+        raise ValueError(f"nothing says the scale: give it (--scale){why}")
     if len(set(scales.values())) > 1:
         listed = ", ".join(f"{name} x{scale}" for name, scale in scales.items())
         raise ValueError(

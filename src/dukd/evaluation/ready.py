@@ -32,6 +32,11 @@ def find(folder: Path, names: Collection[str], scale: int) -> dict[str, Path]:
             fitting = [name for name in names if _fits(path.stem, name, ends)]
             if fitting:
                 owners.setdefault(max(fitting, key=len), []).append(path)
+    if not owners:
+        raise ValueError(
+            f"{shown(folder)} is not a run, so its images stand for outputs of another program: "
+            f"{_problems(owners, names)[0]}"
+        )
     problems = _problems(owners, names)
     if problems:
         raise ValueError(f"{shown(folder)}: {'; '.join(problems)}")

@@ -6,12 +6,13 @@ trained from scratch, at equal steps, to the teacher, in PSNR-Y.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, nan
 from pathlib import Path
 from types import MappingProxyType
 
+from dukd.core.given import as_paths
 from dukd.core.text import compact, elapsed, percent, signed
 from dukd.evaluation.columns import columns_of
 from dukd.evaluation.evaluate import part_of_way
@@ -44,14 +45,14 @@ _IN_DETAIL = {"psnr_rgb", "ssim_rgb"}
 
 
 def compare(
-    runs: Sequence[Path],
+    runs: Iterable[Path | str] | Path | str,
     measured: str = EVALUATION,
     labels: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Put evaluated runs into one table.
 
     Args:
-        runs: Run directories that were evaluated.
+        runs: Run directories that were evaluated, or one.
         measured: The file of each that holds the evaluation.
         labels: What experiments are called, by the names of directories; after their methods
             otherwise.
@@ -64,9 +65,10 @@ def compare(
         ReportError: If no run is left, or if two differ in steps, data, scale, teacher or protocol:
             the message names the runs and all that differs.
     """
-    if not runs:
+    directories = as_paths("what is compared", runs)
+    if not directories:
         raise ReportError("there is no run to report")
-    found, problems = read_all(runs, measured, labels)
+    found, problems = read_all(directories, measured, labels)
     good = [summary for summary in found if not _unready(summary)]
     problems += [problem for summary in found if (problem := _unready(summary))]
     if not good:

@@ -8,7 +8,7 @@ are computed anew where the images that judged the training can be reached.
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import cast
 
 from dukd.core import files
 from dukd.core.files import Progress, silent
+from dukd.core.given import as_paths
 from dukd.core.text import amount
 from dukd.evaluation.table import Table
 from dukd.runs import curves, gallery, numbers, outputs, quantized, scenes
@@ -84,8 +85,8 @@ EXTRAS: list[Extra] = [_in_few_bits]
 
 
 def report(
-    runs: Sequence[Path],
-    out: Path,
+    runs: Iterable[Path | str] | Path | str,
+    out: Path | str,
     *,
     title: str = "Distillation report",
     about: str = "",
@@ -98,7 +99,7 @@ def report(
     """Write a page about runs.
 
     Args:
-        runs: Run directories; what one does not hold is left out.
+        runs: Run directories, or one; what one does not hold is left out.
         out: The HTML file.
         title: Headline.
         about: A paragraph below it.
@@ -116,7 +117,7 @@ def report(
         dukd.runs.checkpoint.CheckpointError: If no directory holds a run.
         ValueError: If an image or a teacher that was named cannot be used.
     """
-    summaries, problems = read_all(runs, measured, labels)
+    summaries, problems = read_all(as_paths("what is reported", runs), measured, labels)
     table = tabulate(summaries)
     shown, notes = _scenes(summaries, named := looks(summaries), images, measured, progress)
     parts = [
@@ -137,7 +138,7 @@ def report(
     content = "".join(parts)
     content += f"<footer>Made by dukd; {amount(len(content))}, no other file, no network.</footer>"
     # names may hold what UTF-8 cannot
-    files.write_bytes(out, _page(title, content).encode(errors="backslashreplace"))
+    files.write_bytes(Path(out), _page(title, content).encode(errors="backslashreplace"))
     return Path(out)
 
 

@@ -1,8 +1,10 @@
 """Numbers and words of an experiment, refused where they lie outside their range."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dukd.core.given import refuse
@@ -22,6 +24,8 @@ def check_paths(of: object) -> None:
         values = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
         if "Path" in str(f.type) and any(isinstance(v, str) for v in values):
             refuse(f.name, "made of paths: pathlib.Path(...)", value)
+        if re.match(r"tuple\[[\w.]*Path\b", str(f.type)) and isinstance(value, Path):
+            refuse(f.name, "made of paths: (pathlib.Path(...),)", value)
 
 
 def check(
