@@ -12,7 +12,7 @@ from dukd.deploy.ncnn import Session
 from dukd.deploy.runtime import properties
 from dukd.images import Image
 from dukd.images import write as write_image
-from dukd.networks import EDSRConfig, QuantizedConfig, SMFANetConfig
+from dukd.networks import CompactConfig, EDSRConfig, QuantizedConfig, SMFANetConfig
 from dukd.networks.files import weights
 from dukd.networks.upscaler import UpscalerError
 
@@ -138,3 +138,22 @@ def test_somebody_elses_list_of_layers_is_run_where_dukd_does_not_know_the_netwo
     assert (session.upscaler.name, session.scale, session.radius) == ("b", 2, None)
     lr = torch.rand(1, 3, 12, 13)
     assert_close(session(lr), network(lr), atol=1e-5, rtol=0)
+
+
+def test_who_names_ncnn_has_its_files_run_as_they_stand(tmp_path, capsys):
+    """Not read as weights and converted again, which takes minutes for a large network."""
+    torch.manual_seed(0)
+    network = CompactConfig(scale=2, width=8, blocks=1).build().frozen()
+    path = export(network, tmp_path / "ours.param").path
+    text = path.read_text()
+    (tmp_path / "b.param").write_text(text.replace(text.splitlines()[2].split()[1], "in0"))
+    (tmp_path / "b.bin").write_bytes(path.with_suffix(".bin").read_bytes())
+    write_image(tmp_path / "a.png", Image(pixels=np.full((12, 12, 3), 99, np.uint8)))
+
+    assert load(tmp_path / "b.param").network.config == network.config
+    assert isinstance(load(tmp_path / "b.param", as_it_stands=True).upscaler, Session)
+
+    command = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path), "--runtime", "ncnn"]
+    assert run([*command, "-m", str(tmp_path / "b.param")]) == 0
+    assert "b.param: b x2, cpu" in capsys.readouterr().err
+    assert (tmp_path / "a_x2.png").is_file()

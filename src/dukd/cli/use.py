@@ -98,7 +98,7 @@ class Upscale(UpscaleOptions):
         """Open the model, and say what it is."""
         keep_freed_memory()
         path = self._model()
-        model = load(path, best=self.best)
+        model = load(path, best=self.best, as_it_stands=self.runtime == "ncnn")
         size = ""
         if isinstance(model.upscaler, Network):
             how = (

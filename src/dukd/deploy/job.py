@@ -13,6 +13,7 @@ from dukd.core.files import Progress, silent
 from dukd.deploy import engine
 from dukd.deploy.engine import Precision
 from dukd.deploy.image import resized, upscale_image
+from dukd.deploy.ncnn import Session
 from dukd.images import Image, ImageError
 from dukd.networks import Network
 from dukd.networks.upscaler import SelfEnsemble, Upscaler, UpscalerError
@@ -146,6 +147,8 @@ def ready(model: Upscaler, options: UpscaleOptions) -> Upscaler:
             device=options.device,
             precision="float32" if options.precision == "auto" else options.precision,
         )
+    elif options.runtime == "ncnn" and isinstance(model, Session):
+        pass  # by itself
     elif options.runtime not in {"torch", "auto"}:
         raise ValueError(f"{model.name} is for one runtime: --runtime is for files of weights")
     elif options.precision not in {"float32", "auto"}:

@@ -208,6 +208,7 @@ def load(
     *,
     best: bool = False,
     device: torch.device | str = "cpu",
+    as_it_stands: bool = False,
     report: Callable[[str], None] = lambda _note: None,
 ) -> Model:
     """Open a student: a file of weights, a run directory, or an export such as an ONNX graph.
@@ -216,6 +217,7 @@ def load(
         path: The file or directory, or the name of a student that comes with dukd, such as ``x2``.
         best: Whether of a run the student of the best validation is wanted.
         device: Where a network runs.
+        as_it_stands: Whether ncnn's files are run by ncnn even where dukd knows the network.
         report: Called with a sentence for everything that had to be assumed of a file of weights.
 
     Raises:
@@ -228,18 +230,18 @@ def load(
     if not isinstance(given, str | Path):
         refuse("what is loaded", "a path (dukd.Model(network) takes a network)", given)
     file = weights_of(named(Path(path)), best=best)
-    session = opened(file)
+    session = opened(file, as_it_stands=as_it_stands)
     if session is not None:
         return Model(session, name=file.name)
     network = weights.read(file, report=report).frozen()
     return Model(network, name=file.name, device=device)
 
 
-def opened(path: Path) -> Upscaler | None:
+def opened(path: Path, *, as_it_stands: bool = False) -> Upscaler | None:
     """Open an export that a runtime runs; None for what holds weights.
 
     ncnn's files may be either. Those that dukd exported are run as they stand; of others the
-    weights are read, where dukd knows the network.
+    weights are read, where dukd knows the network and nobody wants them ``as_it_stands``.
 
     Raises:
         ValueError: If it cannot be opened, or a package is missing.
@@ -247,7 +249,8 @@ def opened(path: Path) -> Upscaler | None:
     runtime = runtime_of(path, otherwise=Weights())  # what weights are called varies most
     if isinstance(runtime, Weights):
         return None
-    if isinstance(runtime, Ncnn) and path.is_file() and not says(path):
+    known_weights = isinstance(runtime, Ncnn) and not as_it_stands
+    if known_weights and path.is_file() and not says(path):
         try:
             weights.inspect(path)
         except ValueError:
