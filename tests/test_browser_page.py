@@ -5,18 +5,22 @@ import io
 import json
 import re
 import threading
+import time
+from base64 import b64decode, b64encode
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from browser import FOUND, browser
 from dukd.deploy import page, serve
 from dukd.deploy.image import upscale_image
 from dukd.deploy.page import PLACE, PageError, write_page
 from dukd.deploy.serve import Server
 from dukd.images import Image as Picture
 from dukd.networks import EDSRConfig
+from dukd.networks.upscaler import OnDevice
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +132,43 @@ def test_more_than_can_wait_are_refused(server):
     for _ in range(serve.WAITING):
         assert server.places.acquire(blocking=False)
     assert said(server, "POST", "/upscale", png(np.zeros((4, 4, 3), np.uint8)))[0] == 503
+
+
+TAKE = """(() => {
+  const bytes = Uint8Array.from(atob("%s"), (c) => c.charCodeAt(0));
+  const held = new DataTransfer();
+  held.items.add(new File([bytes], "photo.png", { type: "image/png" }));
+  const input = document.getElementById("file");
+  input.files = held.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+})()"""
+GIVE = """fetch(document.getElementById("save").href).then((r) => r.arrayBuffer()).then((buffer) =>
+  btoa(Array.from(new Uint8Array(buffer), (b) => String.fromCharCode(b)).join("")))"""
+
+
+@pytest.mark.xdist_group("browser")
+@pytest.mark.skipif(FOUND is None, reason="the page is looked at in Chromium, which is not here")
+def test_the_page_enlarges_as_dukd_upscale_does(network, tmp_path):
+    """Two tiles wide, by npm's engine: at most one level from the network in torch."""
+    pytest.importorskip("onnxruntime")
+    try:
+        made = write_page(network, tmp_path / "page.html")
+    except PageError as error:
+        pytest.skip(str(error))
+    y, x = np.mgrid[:60, :230]
+    waves = [127 + 120 * np.sin(x / a + y / b) for a, b in ((3, 9), (40, 5), (2, 2))]
+    pixels = np.stack(waves, axis=-1).astype(np.uint8)
+    expected, _ = upscale_image(OnDevice(network), Picture(pixels=pixels))
+
+    with browser(tmp_path / "profile") as tab:
+        tab.open(made.path)
+        tab.run(TAKE % b64encode(png(pixels)).decode())
+        for _ in range(400):
+            if tab.run('document.getElementById("save").href'):
+                break
+            time.sleep(0.25)
+        result = np.asarray(Image.open(io.BytesIO(b64decode(tab.run(GIVE)))).convert("RGB"))
+        assert tab.errors == []
+
+    assert result.shape == expected.pixels.shape
+    assert np.abs(result.astype(int) - expected.pixels.astype(int)).max() <= 1
