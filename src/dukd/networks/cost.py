@@ -120,14 +120,14 @@ def _convolution(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
+    stride: int | Sequence[int] = (1, 1),
+    padding: int | Sequence[int] = (0, 0),
+    dilation: int | Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> tuple[int, list[int]]:
     del bias, groups
     axes = [
-        numbers if isinstance(numbers, Sequence) else (numbers, numbers)
+        (numbers, numbers) if isinstance(numbers, int) else numbers
         for numbers in (stride, padding, dilation)
     ]
     sides: list[int] = [
