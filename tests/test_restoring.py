@@ -1,4 +1,4 @@
-"""At scale 1 a network restores: what is degraded, what is refused, and a run from end to end."""
+"""Inputs that are degraded: at scale 1, where a network restores, and where students are judged."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,11 @@ from dukd.data.packing import prepare
 from dukd.data.pairs import PairsError, find_pairs, load
 from dukd.evaluation.sets import open_set
 from dukd.images.degrade import Bicubic, preset
+from dukd.images.two_stage import RealESRGAN
 from dukd.methods import DUKD, Scratch
 from dukd.networks import CompactConfig
 from dukd.networks.files import weights
+from dukd.training import trial
 from dukd.training.assemble import open_pack
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization
 from dukd.training.loop import train
@@ -74,9 +76,32 @@ def test_files_are_taken_as_they_are(photos: Path) -> None:
     assert (lr == (255, 0, 0)).all()
 
 
-def test_above_scale_1_nothing_changes(photos: Path) -> None:
+def test_above_scale_1_inputs_without_files_are_degraded_too(photos: Path) -> None:
+    """By the same draws whenever they are read; an interpolation is what makes them anyway."""
     pairs = find_pairs(photos, scale=2)
-    assert pairs.restored_from(JPEG) is pairs
+    assert pairs.restored_from(Bicubic()) is pairs
+
+    degraded = pairs.restored_from(RealESRGAN())
+    (lr, hr), (again, _) = (load(degraded[0]) for _ in range(2))
+    bicubic, same = load(pairs[0])
+
+    assert np.array_equal(lr, again)
+    assert np.array_equal(hr, same)
+    assert lr.shape == bicubic.shape
+    assert np.abs(lr.astype(float) - bicubic).mean() > 2
+    assert not np.array_equal(load(degraded[1])[0], lr)
+
+
+def test_a_student_is_judged_on_what_it_learns(photos: Path, tmp_path: Path) -> None:
+    """Files beside are taken as they are; the trial of a teacher stays on clean inputs."""
+    evaluation = Evaluation(sets=(photos,))
+    validation = Validation.open(evaluation, 2, torch.device("cpu"), degradation=RealESRGAN())
+    (note,) = validation.notes()
+    assert note.endswith("that no file holds are degraded by real-esrgan, always in the same way")
+    pair = validation.sets[photos.name][0]
+    assert np.array_equal(load(trial._clean(pair))[0], load(find_pairs(photos, scale=2)[0])[0])
+
+    assert not Validation.open(evaluation, 2, torch.device("cpu")).notes()
 
 
 def test_a_student_learns_to_restore_from_end_to_end(photos: Path, tmp_path: Path) -> None:

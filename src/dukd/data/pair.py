@@ -98,12 +98,15 @@ class Pairs(Sequence[Pair]):
         )
 
     def restored_from(self, degradation: Degradation) -> "Pairs":
-        """The pairs of scale 1 with what makes their inputs, where there are no files.
+        """The pairs with what makes their inputs, where there are no files.
+
+        Each image has draws of its own, which follow from its name and stay. An interpolation
+        makes what is made without it.
 
         Raises:
-            PairsError: If that is an interpolation, which at scale 1 is the image itself.
+            PairsError: If that is an interpolation at scale 1, which is the image itself.
         """
-        if self.scale > 1 or not self.made:
+        if not self.made or (degradation.fixed and self.scale > 1):
             return self
         if degradation.fixed:
             raise PairsError(

@@ -101,6 +101,7 @@ def assemble(
     channels_last = _place(networks, optimization, world.device)
     notes += quantizing.calibrated(networks.student, experiment, patches)
     student, teacher, distiller = networks.student, networks.teacher, networks.distiller
+    notes += validation.notes()
     notes += _prepare_judging(experiment, validation, teacher)
     state = State.begin(student, distiller.state, optimization)
     quantizing.start_average(state.averaged, optimization.warm_start)

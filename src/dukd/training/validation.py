@@ -64,7 +64,7 @@ class Validation:
     ) -> "Validation":
         """Find the sets of an experiment, and decode each image of them once.
 
-        At scale 1, inputs that no file holds are degraded as in training, once and for all.
+        Inputs that no file holds are degraded as in training, each with draws of its own that stay.
 
         Raises:
             ValueError: If a folder holds no pairs, two sets have the same name, or an image cannot
@@ -82,6 +82,15 @@ class Validation:
         metrics = find((*ALWAYS, *evaluation.metrics, evaluation.best))
         check_images(sets, scale, progress, tuple(metrics.values()))
         return Validation(scale, device, sets, tuple(metrics.values()), metrics[evaluation.best])
+
+    def notes(self) -> list[str]:
+        """That inputs are degraded, where no file says what they are."""
+        made = [(n, p.pairs[0].degradation.name) for n, p in self.sets.items() if p.made]
+        return [
+            f"inputs of {name} that no file holds are degraded by {how}, always in the same way"
+            for name, how in made
+            if how != Bicubic.name
+        ]
 
     def take_outputs(self, folder: Path) -> None:
         """Take the teacher's outputs from a folder, or from one in it for each set.
