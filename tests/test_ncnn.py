@@ -156,4 +156,6 @@ def test_who_names_ncnn_has_its_files_run_as_they_stand(tmp_path, capsys):
     command = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path), "--runtime", "ncnn"]
     assert run([*command, "-m", str(tmp_path / "b.param")]) == 0
     assert "b.param: b x2, cpu" in capsys.readouterr().err
+    assert run([*command, "-m", str(tmp_path / "b.param"), "--precision", "float16"]) == 2
+    assert "computes as it was exported" in capsys.readouterr().err
     assert (tmp_path / "a_x2.png").is_file()

@@ -147,15 +147,18 @@ def ready(model: Upscaler, options: UpscaleOptions) -> Upscaler:
             device=options.device,
             precision="float32" if options.precision == "auto" else options.precision,
         )
-    elif options.runtime == "ncnn" and isinstance(model, Session):
-        pass  # by itself
-    elif options.runtime not in {"torch", "auto"}:
+    elif options.runtime not in _runs_by_itself(model):
         raise ValueError(f"{model.name} is for one runtime: --runtime is for files of weights")
     elif options.precision not in {"float32", "auto"}:
         raise ValueError(
             f"{model.name} computes as it was exported: --precision is for files of weights"
         )
     return SelfEnsemble(model) if options.self_ensemble else model
+
+
+def _runs_by_itself(model: Upscaler) -> set[str]:
+    """What may be named for a model that brings its own runtime."""
+    return {"torch", "auto", "ncnn"} if isinstance(model, Session) else {"torch", "auto"}
 
 
 def enlarge(
