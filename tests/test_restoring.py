@@ -17,7 +17,7 @@ from dukd.methods import DUKD, Scratch
 from dukd.networks import CompactConfig
 from dukd.networks.files import weights
 from dukd.training import trial
-from dukd.training.assemble import open_pack
+from dukd.training.assemble import assemble, open_pack
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization
 from dukd.training.loop import train
 from dukd.training.teachers import File
@@ -102,6 +102,22 @@ def test_a_student_is_judged_on_what_it_learns(photos: Path, tmp_path: Path) -> 
     assert np.array_equal(load(trial._clean(pair))[0], load(find_pairs(photos, scale=2)[0])[0])
 
     assert not Validation.open(evaluation, 2, torch.device("cpu")).notes()
+
+
+def test_a_run_says_that_its_judging_inputs_are_degraded(photos: Path, tmp_path: Path) -> None:
+    data = Data(train=photos, packs=tmp_path, degradation=RealESRGAN(), patch=8, batch=1, workers=0)
+    experiment = Experiment(
+        student=CompactConfig(scale=2, width=4, blocks=1),
+        teacher=None,
+        method=Scratch(),
+        data=data,
+        evaluation=Evaluation(sets=(photos,)),
+    )
+
+    training = assemble(experiment)
+
+    assert training.validation.sets[photos.name][0].degradation == RealESRGAN()
+    assert any("are degraded by real-esrgan" in note for note in training.notes)
 
 
 def test_a_student_learns_to_restore_from_end_to_end(photos: Path, tmp_path: Path) -> None:

@@ -249,8 +249,8 @@ def opened(path: Path, *, as_it_stands: bool = False) -> Upscaler | None:
     runtime = runtime_of(path, otherwise=Weights())  # what weights are called varies most
     if isinstance(runtime, Weights):
         return None
-    known_weights = isinstance(runtime, Ncnn) and not as_it_stands
-    if known_weights and path.is_file() and not says(path):
+    may_be_weights = isinstance(runtime, Ncnn) and not as_it_stands
+    if may_be_weights and path.is_file() and not says(path):
         try:
             weights.inspect(path)
         except ValueError:
