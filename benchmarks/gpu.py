@@ -4,18 +4,21 @@
         --weights weights --out runs/gpu
 
 Given again, it goes on where it stopped. First each pair's step of DUKD at the papers' batch: eager
-in float32 and bfloat16, with channels last and apart, compiled, and with CUDA graphs; of each the
-time, the share of the peak, the memory, how often the host waits for the device and how long the
-device has nothing to do. Then scratch, logits and DUKD on EDSR 64 x 16 from SMFANet+ at x2 and x4,
-as a study, for the rest of the time. Every measurement is one line of ``profile.jsonl`` in the
-folder; ``gpu.md`` holds all of them as tables, and what the study has. ``--rehearse`` makes
-everything tiny, for a computer without a GPU.
+in float32, beside the released code's, and in bfloat16, with channels last and apart, compiled, and
+with CUDA graphs; of each the time, the share of the peak, the memory, how often the host waits for
+the device and how long the device has nothing to do. Then scratch, logits and DUKD on EDSR 64 x 16
+from SMFANet+ at x2 and x4, as a study, for the rest of the time; ``--workers 3`` trains three
+students of each scale at once. ``--only profile`` or ``--only train`` leaves the other out. Every
+measurement is one line of ``profile.jsonl`` in the folder; ``gpu.md`` holds all of them as tables,
+and what the study has. ``--rehearse`` makes everything tiny, for a computer without a GPU.
 """
 
 import argparse
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -24,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from released import released_step
 from torch.profiler import ProfilerActivity
 
 from dukd import recipes
-from dukd.core import files
+from dukd.core import config, files
 from dukd.evaluation.timing import Ceiling, Precision, ceiling, counted, interleaved
 from dukd.methods import Method
 from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SwinIRConfig
@@ -37,6 +42,7 @@ from dukd.recipes.study_tables import write_tables
 from dukd.recipes.studying import run_cell
 from dukd.testing import speed
 from dukd.training import loop
+from dukd.training.assemble import open_pack
 from dukd.training.experiment import Optimization
 from dukd.training.log import peak_memory
 
@@ -54,6 +60,8 @@ VARIANTS: dict[str, Optimization] = {
 }
 """How a step is made; those that compile come last, since they may take all the time."""
 WAITS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy"}
+RELEASED = "released code"
+"""Name of the baseline's step."""
 PROFILING = 0.45
 """Most of the time that the profile may take."""
 LAST = 20.0
@@ -125,14 +133,18 @@ def measured(
         patch=sizes.patch,
         optimization=optimization,
     ) as steps:
-        flops = {name: counted(way) for name, way in steps.ways.items()}
+        ways = dict(steps.ways)
+        if variant == "float32":
+            batch = (x.to(device) for x in steps.training.share.patches.batch(0))
+            ways[RELEASED] = released_step(steps.training, *batch)
+        flops = {name: counted(way) for name, way in ways.items()}
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        timings = interleaved(steps.ways, device=device, repetitions=sizes.repetitions, warm_up=3)
+        timings = interleaved(ways, device=device, repetitions=sizes.repetitions, warm_up=3)
         memory = peak_memory(device)
         lines: list[dict[str, Any]] = []
         for t in timings:
-            waits, idle = watched(steps.ways[t.name], device)
+            waits, idle = watched(ways[t.name], device)
             lines.append(
                 {
                     **about,
@@ -210,7 +222,7 @@ def studies(options: argparse.Namespace, sizes: Sizes) -> dict[int, Study]:
         scale: Study(
             recipes=(f"edsr-16-x{scale}",),
             methods=("scratch", "logits", "dukd"),
-            seeds=(1,),
+            seeds=tuple(options.seeds),
             sets=tuple(options.sets),
             options=(
                 f"data.train={options.train}",
@@ -232,22 +244,47 @@ def studies(options: argparse.Namespace, sizes: Sizes) -> dict[int, Study]:
     }
 
 
-def train(wanted: dict[int, Study], out: Path, device: torch.device, until: float) -> list[str]:
+def train(
+    wanted: dict[int, Study], out: Path, device: torch.device, until: float, workers: int = 1
+) -> list[str]:
     """Train and measure cells, until the time is over; what could not be put into a table."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     problems: list[str] = []
+    if workers > 1:
+        at_once(wanted, out, device, until, workers)
 
     def stop() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # training saves everything, then ends
 
     with suppress(KeyboardInterrupt, loop.Interrupted), at_most(until - time.monotonic(), stop):
-        for scale, study in wanted.items():
+        for scale, study in wanted.items() if workers == 1 else ():
             for cell in study.cells():
                 print(run_cell(study, cell, out / f"x{scale}", device=device), flush=True)
     for scale, study in wanted.items():
         folder = out / f"x{scale}"
         problems += write_tables(study, folder, standing(study, folder))[1]
     return problems
+
+
+def at_once(
+    wanted: dict[int, Study], out: Path, device: torch.device, until: float, workers: int
+) -> None:
+    """Train and measure some cells of every scale at once, in processes of their own."""
+    running: list[subprocess.Popen[bytes]] = []
+    for scale, study in wanted.items():
+        open_pack(study.cells()[0].experiment.data, scale)  # once, before several want it
+        file = out / f"x{scale}.yaml"
+        files.write_text(file, yaml.safe_dump(config.plain(study, registry={}), sort_keys=False))
+        command = [sys.executable, "-m", "dukd", "study", str(file), "--out", f"{out}/x{scale}"]
+        command += ["--workers", str(workers), "--device", device.type]
+        running.append(subprocess.Popen(command))
+    for process in running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+    for process in running:
+        process.send_signal(signal.SIGINT)  # training saves everything, then ends
+    for process in running:
+        process.wait()
 
 
 def page(out: Path, device: torch.device, wanted: dict[int, Study]) -> str:
@@ -288,7 +325,10 @@ def main() -> None:
     parser.add_argument("--train", type=Path, default=Path("datasets/DIV2K/DIV2K_train_HR"))
     parser.add_argument("--sets", type=Path, nargs="+", default=[Path("datasets/Set5")])
     parser.add_argument("--weights", type=Path, default=Path("weights"))
-    parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=PAIRS)
+    parser.add_argument("--pairs", nargs="+", default=list(PAIRS), help="as in <pair>-x2-dukd")
+    parser.add_argument("--only", choices=("profile", "train"))
+    parser.add_argument("--workers", type=int, default=1, help="students of a scale at once")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--steps", type=int, default=Sizes.steps, help="of each student")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--device", default="cuda")
@@ -300,8 +340,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = studies(options, sizes)
     seconds = 60 * options.minutes
-    profile(options.pairs, sizes, device, options.out, begun + PROFILING * seconds)
-    problems = train(wanted, options.out, device, begun + seconds - LAST)
+    problems: list[str] = []
+    if options.only != "train":
+        share = 1 if options.only else PROFILING
+        profile(options.pairs, sizes, device, options.out, begun + share * seconds)
+    if options.only != "profile":
+        problems = train(wanted, options.out, device, begun + seconds - LAST, options.workers)
+    else:
+        wanted = {}
     files.write_text(options.out / "gpu.md", page(options.out, device, wanted))
     print(*problems, f"wrote {options.out / 'gpu.md'}", sep="\n")
 

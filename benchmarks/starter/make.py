@@ -1,6 +1,6 @@
 """Make the students that come with the package: packs, runs, and what is shipped of them.
 
-    python benchmarks/starter/make.py --data DATA --out OUT [--ship] [x2 x4 x2-jpeg]
+    python benchmarks/starter/make.py --data DATA --out OUT [--device cuda] [--ship] [x2 x4 x2-jpeg]
 
 DATA holds train/, valid/CID22/, weights/ and eval/ with Set5 and Set14 (CONTRIBUTING.md says where
 they are from). One thread, float32; a call that was interrupted goes on where it stopped. The
@@ -45,16 +45,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(ABOUT))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--ship", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.names:
-        run = make(name, options.data, options.out)
+        run = make(name, options.data, options.out, options.device)
         if options.ship:
             ship(name, run, options.data / "eval")
 
 
-def make(name: str, data: Path, out: Path) -> Path:
+def make(name: str, data: Path, out: Path, device: str) -> Path:
     """Train one of them, or go on; nothing is done where it is finished."""
 
     def find(path: Path) -> Path:
@@ -65,7 +66,7 @@ def make(name: str, data: Path, out: Path) -> Path:
         pairs = find_pairs(data / "train", scale=experiment.student.scale, recursive=True)
         prepare(pairs, experiment.data.train)
     run = out / "runs" / name
-    loop.train(experiment, run, resume=(run / "experiment.yaml").exists())
+    loop.train(experiment, run, resume=(run / "experiment.yaml").exists(), device=device)
     print(f"{name} is trained", flush=True)
     return run
 

@@ -18,7 +18,7 @@ from dukd.data.draw import Draw, Sample
 from dukd.data.names import size
 from dukd.data.pack import Pack
 from dukd.data.resident import Resident
-from dukd.data.source import Batch
+from dukd.data.source import Batch, Recurring
 from dukd.images.degrade import Degradation
 
 _SHOWN = 20
@@ -192,8 +192,8 @@ class Patches:
         found.pack = pack
         return found
 
-    def near(self, device: torch.device, residence: Residence) -> "Patches | Resident":
-        """Decide where patches are cut.
+    def near(self, device: torch.device, residence: Residence) -> "Patches | Resident | Recurring":
+        """Decide where patches are cut; degraded ones that come again are kept.
 
         Args:
             device: Where they are wanted.
@@ -209,7 +209,7 @@ class Patches:
                     f"the degradation {self.degradation.name} is computed on the processor: leave "
                     "data.resident at auto"
                 )
-            return self
+            return Recurring(self, self._draw.period) if self._draw.period else self
         if residence == "auto":
             fits = (
                 device.type == "cuda"

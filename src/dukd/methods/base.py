@@ -41,6 +41,8 @@ class Batch:
     """Optimizer steps done."""
     sr: Tensor | None = None
     """The teacher's output for ``lr``, where it was made before and the teacher is not here."""
+    recurs: bool = False
+    """Whether it comes again with the same draws: what is dear to make of it may be kept."""
 
     @property
     def scale(self) -> int:

@@ -13,15 +13,19 @@ consistency follows: A acts on the degraded input, so that S and T see the same 
 papers say nothing of such teachers; what it is worth is measured in `docs/results/real-world.md`.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 from typing_extensions import override
 
 from dukd.core.device import to_device
+from dukd.core.kept import Kept
 from dukd.images.degrade import Degradation
 from dukd.images.resize import downscale, upscale
 from dukd.images.two_stage import RealESRGAN
@@ -30,6 +34,8 @@ from dukd.methods.upcycling import Upcycling, ZoomIn
 
 _SMALLEST = 32
 """Sides that every degradation takes: beyond the largest blur kernel of the presets."""
+_KEPT = Kept[Tensor](lambda result: result.nbytes, limit=512 << 20)
+"""Views of batches that come again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +57,8 @@ class DegradedZoomIn(ZoomIn):
         windows, scale = view.image, batch.scale
         if self.grid == "lr":
             windows = upscale(windows, scale)
-        image = degraded(
-            windows, self.degradation, scale if self.grid == "lr" else 1, rng=batch.rng
-        )
+        by = scale if self.grid == "lr" else 1
+        image = degraded(windows, self.degradation, by, rng=batch.rng, keep=batch.recurs)
         return View(name=self.name, image=image, imitation=self.imitation)
 
 
@@ -73,10 +78,13 @@ class DegradedZoomOut(Upcycling):
         scale = batch.scale
         h, w = (side // scale * scale for side in batch.lr.shape[-2:])
         truth = downscale(batch.hr, scale)[..., :h, :w]
-        return self.pair(degraded(truth, self.degradation, scale, rng=batch.rng), truth)
+        image = degraded(truth, self.degradation, scale, rng=batch.rng, keep=batch.recurs)
+        return self.pair(image, truth)
 
 
-def degraded(images: Tensor, degradation: Degradation, scale: int, *, rng: Generator) -> Tensor:
+def degraded(
+    images: Tensor, degradation: Degradation, scale: int, *, rng: Generator, keep: bool = False
+) -> Tensor:
     """Degrade images, each with draws of its own.
 
     Args:
@@ -85,17 +93,36 @@ def degraded(images: Tensor, degradation: Degradation, scale: int, *, rng: Gener
         degradation: The pipeline.
         scale: Factor by which the results are smaller.
         rng: The only source of randomness; one draw per image.
+        keep: Whether these images come again with these draws: the result is then kept, up to half
+            a gigabyte of all such results.
 
     Returns:
         ``(n, 3, h, w)``, of the same type and on the same device.
     """
-    n, _, h, w = images.shape
-    seeds: list[int] = torch.randint(2**62, (n,), generator=rng).tolist()
+    seeds: list[int] = torch.randint(2**62, (len(images),), generator=rng).tolist()
     levels = (images.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    pixels = np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
+
+    def made() -> Tensor:
+        return _degraded(pixels, degradation, scale, seeds)
+
+    if keep:
+        content = hashlib.blake2b(pixels, digest_size=16).digest()
+        result = _KEPT.get((content, pixels.shape, *seeds, repr(degradation), scale), made)
+    else:
+        result = made()
+    return to_device(result, images.device).to(images.dtype) / 255
+
+
+def _degraded(
+    pixels: NDArray[np.uint8], degradation: Degradation, scale: int, seeds: Sequence[int]
+) -> Tensor:
+    """``(n, h, w, 3)`` to ``(n, 3, h / scale, w / scale)``."""
+    h, w = pixels.shape[1:3]
     more = [-(-max(0, _SMALLEST - side) // scale) * scale for side in (h, w)]
     results: list[Tensor] = []
-    for one, seed in zip(levels.permute(0, 2, 3, 1).numpy(), seeds, strict=True):
+    for one, seed in zip(pixels, seeds, strict=True):
         whole = np.pad(one, ((0, more[0]), (0, more[1]), (0, 0)), mode="symmetric")
         low = degradation.apply(whole, scale, np.random.default_rng(seed))
         results.append(torch.from_numpy(low[: h // scale, : w // scale].transpose(2, 0, 1).copy()))
-    return to_device(torch.stack(results), images.device).to(images.dtype) / 255
+    return torch.stack(results)

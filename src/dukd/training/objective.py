@@ -167,7 +167,8 @@ def _ends(experiment: Experiment) -> tuple[int, int]:
 
 def _batch(part: MicroBatch) -> Batch:
     """A micro-batch as methods take it, every time with the same draws."""
-    return Batch(part.lr, part.hr, part.draws.method.clone_state(), part.step, part.sr)
+    rng = part.draws.method.clone_state()
+    return Batch(part.lr, part.hr, rng, part.step, part.sr, recurs=part.recurs)
 
 
 def _source(experiment: Experiment, share: Share, teacher: str) -> Source:

@@ -9,6 +9,7 @@ from torch import Tensor
 from dukd.core.distributed import World
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
+from dukd.data.source import Recurring
 from dukd.images.convert import from_levels
 from dukd.networks.reduced import reduced
 from dukd.training.experiment import Experiment, Optimization
@@ -30,6 +31,8 @@ class MicroBatch(NamedTuple):
     """Its own among all of the batch, over all ranks."""
     sr: Tensor | None = None
     """The teacher's outputs for ``lr``, where they were made before."""
+    recurs: bool = False
+    """Whether it comes again, with the same draws of the method."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Share:
     experiment: Experiment
     world: World
     patches: Patches
-    source: Patches | Resident
-    """Where batches are cut: on the device if it holds all images."""
+    source: Patches | Resident | Recurring
+    """Where batches come from: cut on the device if it holds all images, or kept if dear."""
     channels_last: bool
     """The memory format of images."""
     stored: Patches | None = None
@@ -70,7 +73,10 @@ class Share:
         sr = self._stored(step, rank, size)
         theirs = [None] * parts if sr is None else sr.chunk(parts)
         chunks = zip(lr.chunk(parts), hr.chunk(parts), drawn, numbers, theirs, strict=True)
-        return [MicroBatch(x, y, draw, step, number, z) for x, y, draw, number, z in chunks]
+        return [
+            MicroBatch(x, y, draw, step, number, z, recurs=period > 0)
+            for x, y, draw, number, z in chunks
+        ]
 
     def _stored(self, step: int, rank: int, size: int) -> Tensor | None:
         """The teacher's outputs for a share of a batch, at the student's scale."""
@@ -86,7 +92,8 @@ class Share:
         (draw,) = draws(optimization.seed, 0, period, (0,), total)
         lr, hr = (x.to(self.world.device) for x in self.patches.batch(0, 0, total))
         sr = self._stored(0, 0, total)
-        return MicroBatch(self.images(lr), self.images(hr), draw, 0, 0, sr)
+        recurs = period > 0
+        return MicroBatch(self.images(lr), self.images(hr), draw, 0, 0, sr, recurs=recurs)
 
     def images(self, patches: Tensor) -> Tensor:
         """Uint8 patches as networks take them: float32 in [0, 1]."""
@@ -95,7 +102,7 @@ class Share:
 
     def at(self, step: int) -> list[MicroBatch]:
         """Cut the batch of a step here and now."""
-        share = self.patches.batch(step, self.world.rank, self.world.size)
+        share = self.source.batch(step, self.world.rank, self.world.size)
         return self.split(step, *(x.to(self.world.device) for x in share))
 
 
