@@ -303,6 +303,38 @@ def test_a_rank_that_dies_ends_the_other(runs):
     assert Run.open(root / "two" / "apart").steps() == []  # whose ranks differed
 
 
+DIES_BEFORE_IT_MEETS = """
+import os, signal
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from dukd.core.distributed import PeerError, join
+def die(*args, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+if os.environ["RANK"] == "1":
+    dist.new_group = die
+try:
+    with join(torch.device("cpu"), timeout=timedelta(seconds=2), patience=timedelta(hours=2)):
+        print("joined")
+except PeerError as error:
+    print(f"PeerError: {error}")
+"""
+
+
+def test_a_rank_that_dies_while_they_meet_is_not_waited_for_long():
+    """The second group of processes once waited for it as long as for the first rank's work."""
+    survivor, victim = started_from(DIES_BEFORE_IT_MEETS)
+    try:
+        said = survivor.communicate(timeout=60)[0]
+    finally:
+        for process in (survivor, victim):
+            process.kill()  # of no effect on one that has ended
+            process.communicate()
+
+    assert victim.returncode == -signal.SIGKILL
+    assert IN_VAIN in said
+
+
 @pytest.mark.slow
 def test_the_first_rank_may_take_its_time_to_validate(runs, tmp_path):
     """Longer than a message between ranks may take: 3 seconds here, 5 minutes otherwise."""
@@ -485,6 +517,25 @@ def test_a_fingerprint_sees_one_bit():
     assert fingerprint(a) != fingerprint(b)
 
 
+def started_from(program: str) -> list[subprocess.Popen]:
+    """Two ranks that run a program; what they say comes back in one stream each."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    here = os.environ | {"PYTHONPATH": str(Path(loop.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    here |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    here |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=here | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
 LISTENING = """
 import os
 from pathlib import Path
@@ -505,21 +556,7 @@ with join(torch.device("cpu")) as world:
 @pytest.mark.skipif(sys.platform != "linux", reason="sockets are looked up in /proc")
 def test_on_one_machine_nobody_outside_can_connect():
     """torch's own store listens on all interfaces, and knows no password."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    here = os.environ | {"PYTHONPATH": str(Path(loop.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    here |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    here |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", LISTENING],
-            env=here | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    ranks = started_from(LISTENING)
     said = [rank.communicate(timeout=100)[0] for rank in ranks]
 
     assert [rank.returncode for rank in ranks] == [0, 0], said

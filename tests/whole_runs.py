@@ -5,22 +5,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from dukd.methods import Logits
+from dukd.networks.base import NetworkConfig
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.directory import Run
 from dukd.training import loop
 from dukd.training.experiment import Evaluation, Experiment, Optimization, TeacherCache
-from tiny_runs import experiment
+from tiny_runs import STUDENT, experiment
 
 SHAPES = ("plain", "best", "cached", "parts")
 
 
-def shaped(shape: str, folder: Path, root: Path) -> Experiment:
+def shaped(shape: str, folder: Path, root: Path, student: NetworkConfig = STUDENT) -> Experiment:
     """An experiment of four steps whose run is ``root/run``."""
     steps = Optimization(steps=4, learning_rate=1e-3, ema=0.9)
     seldom = Evaluation(every=2, log_every=1, teacher_images=0)
     judged = replace(seldom, sets=(folder / "images",), images=1, samples=1)
     base = experiment(
-        folder, method=Logits(), optimization=steps, evaluation=seldom, data__workers=0
+        folder,
+        student=student,
+        method=Logits(),
+        optimization=steps,
+        evaluation=seldom,
+        data__workers=0,
     )
     match shape:
         case "best":
@@ -39,14 +45,22 @@ def shaped(shape: str, folder: Path, root: Path) -> Experiment:
             return base
 
 
-def train(shape: str, folder: Path, root: Path, *, resume: bool = False) -> None:
+def train(
+    shape: str,
+    folder: Path,
+    root: Path,
+    *,
+    resume: bool = False,
+    student: NetworkConfig = STUDENT,
+) -> None:
     """Train, or resume."""
-    loop.train(shaped(shape, folder, root), root / "run", resume=resume)
+    loop.train(shaped(shape, folder, root, student), root / "run", resume=resume)
 
 
-def finish(shape: str, folder: Path, root: Path) -> None:
+def finish(shape: str, folder: Path, root: Path, student: NetworkConfig = STUDENT) -> None:
     """Do what a user does after a crash: resume if there is a run, else begin it."""
-    train(shape, folder, root, resume=(root / "run" / "experiment.yaml").exists())
+    resume = (root / "run" / "experiment.yaml").exists()
+    train(shape, folder, root, resume=resume, student=student)
 
 
 _MEASURED = {"seconds", "cpu_seconds", "images_per_second", "memory_mb"}

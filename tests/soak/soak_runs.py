@@ -10,13 +10,14 @@ evaluate, report). Ways of stopping:
   up again, and the end is compared with that of the undisturbed pass.
 - ``ENOSPC``, ``EIO``, ``EACCES`` (training only): each operation fails once, by itself.
 - ``SIGKILL`` (training only): a process is killed after a random time, again and again until it is
-  through; twenty such runs.
+  through; ``--runs`` such runs. Of two ranks one or the other is killed, or both.
 
 It ends with 1 if anything came out otherwise.
 """
 
 import argparse
 import errno
+import itertools
 import json
 import os
 import random
@@ -26,7 +27,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,16 +36,22 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dukd.networks import CompactConfig
+from dukd.networks.base import NetworkConfig
 from dukd.runs.checkpoint import CheckpointError
 from operations import classes, memory_folder, operations
-from tiny_runs import prepare
+from tiny_runs import STUDENT, prepare
 from two_ranks import train_two
 from whole_programs import PROGRAMS, prepared, result
 from whole_runs import SHAPES, finish, read, train
 
 FAILURES = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
 WAYS = ("kill", "power", *FAILURES, "SIGKILL")
-_CUTS, _RUNS = 3, 20
+_CUTS = 3
+_FEW = CompactConfig(scale=2, width=4, blocks=1)
+"""A checkpoint has some five operations for each tensor, times five."""
+_PATIENCE = 60.0
+"""Seconds within which the ranks that were left alone have to end."""
 
 
 @dataclass
@@ -77,13 +85,14 @@ class Work:
     folder: Path
     root: Path
     shape: str
+    student: NetworkConfig = STUDENT
 
     def run(self, place: Path) -> None:
         """Begin, in an empty folder or in what a stop left."""
         if self.shape == "ranks":
-            train_two(self.folder, place)
+            train_two(self.folder, place, self.student)
         elif self.shape in SHAPES:
-            finish(self.shape, self.folder, place)
+            finish(self.shape, self.folder, place, self.student)
         else:
             self._command(place)
 
@@ -103,9 +112,23 @@ class Work:
             found = self.read(place)
         except Exception as error:  # noqa: BLE001  counted as what it is
             return f"{type(error).__name__}: {error}"[:300]
-        return ", ".join(
-            k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)
-        )
+        return difference(expected, found)
+
+
+def difference(expected: dict[str, object], found: dict[str, object]) -> str:
+    """What differs; of lists, such as the log, the first items that do."""
+    said: list[str] = []
+    for key in sorted(expected.keys() | found.keys()):
+        was, is_now = expected.get(key), found.get(key)
+        if was == is_now:
+            continue
+        if isinstance(was, list) and isinstance(is_now, list):
+            pairs = itertools.zip_longest(was, is_now)
+            first = next(f": {a} is now {b}" for a, b in pairs if a != b)[:400]
+            said.append(f"{key} ({len(was)} items, now {len(is_now)}){first}")
+        else:
+            said.append(key)
+    return "; ".join(said)
 
 
 def contents(work: Work, row: Row) -> Iterator[Trial]:
@@ -113,11 +136,12 @@ def contents(work: Work, row: Row) -> Iterator[Trial]:
     whole, copies = work.root / "whole", work.root / "copies"
     whole.mkdir()
     cuts = _CUTS if row.way == "power" else 0
-    begin = partial(work.run, whole)
-    if work.shape == "ranks":
-        begin = partial(train_two, work.folder, whole)
     row.operations, found = classes(
-        whole, copies, begin, power_cuts=cuts, every_thread=work.shape in PROGRAMS
+        whole,
+        copies,
+        partial(work.run, whole),
+        power_cuts=cuts,
+        every_thread=work.shape in PROGRAMS,
     )
     expected = work.read(whole)
     row.trials = len(found)
@@ -132,11 +156,12 @@ def _content(work: Work, copy: Path, expected: dict[str, object]) -> str:
 
 
 def failures(work: Work, row: Row) -> Iterator[Trial]:
-    """A trial for each operation that fails by itself."""
+    """A trial for each operation that fails by itself, with a network of few tensors."""
+    work = replace(work, student=_FEW)
     whole = work.root / "whole"
     whole.mkdir()
     with operations(whole, lambda *_: None) as done:
-        train(work.shape, work.folder, whole)
+        work.run(whole)
     expected = work.read(whole)
     row.operations = row.trials = done.count
     for at in range(1, done.count + 1):
@@ -145,6 +170,7 @@ def failures(work: Work, row: Row) -> Iterator[Trial]:
 
 def _failure(work: Work, way: str, at: int, expected: dict[str, object]) -> str:
     root = work.root / "trial"
+    shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
 
     def before(number: int, what: str) -> None:
@@ -153,25 +179,27 @@ def _failure(work: Work, way: str, at: int, expected: dict[str, object]) -> str:
 
     with operations(root, before):
         try:
-            train(work.shape, work.folder, root)
-            wrong = ", ".join(k for k, v in expected.items() if work.read(root)[k] != v)
-        except (OSError, CheckpointError, ValueError):
-            wrong = "stopped"
-    wrong = work.differs(root, expected) if wrong == "stopped" else wrong
-    shutil.rmtree(root)
-    return f"operation {at}: {wrong}" if wrong else ""
+            work.run(root)
+            ended = "finished"
+        except (OSError, CheckpointError, ValueError) as error:
+            ended = f"{type(error).__name__}: {error}"[:200]
+    if ended == "finished":
+        wrong = difference(expected, work.read(root))
+    else:
+        wrong = work.differs(root, expected)
+    return f"operation {at} ({ended}): {wrong}" if wrong else ""
 
 
-def kills(work: Work, row: Row) -> Iterator[Trial]:
+def kills(work: Work, row: Row, runs: int) -> Iterator[Trial]:
     """Trials of a process that is killed after random times until it is through."""
     whole = work.root / "whole"
     whole.mkdir()
     begun = time.monotonic()
-    _forked(partial(train, work.shape, work.folder, whole), 1e9)
+    _forked(partial(work.run, whole), 1e9, random.Random(0))
     usual = time.monotonic() - begun
     expected = work.read(whole)
-    row.trials = _RUNS
-    for number in range(_RUNS):
+    row.trials = runs
+    for number in range(runs):
         yield partial(_killed, work, row, random.Random(number), usual, expected)
 
 
@@ -179,24 +207,24 @@ def _killed(
     work: Work, row: Row, rng: random.Random, usual: float, expected: dict[str, object]
 ) -> str:
     root = work.root / "trial"
+    shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    while _forked(partial(finish, work.shape, work.folder, root), usual * rng.uniform(0.05, 1)):
+    while _forked(partial(work.run, root), usual * rng.uniform(0.05, 1), rng):
         row.kills += 1
-    wrong = [key for key, value in expected.items() if work.read(root)[key] != value]
-    shutil.rmtree(root)
-    return ", ".join(wrong)
+    return difference(expected, work.read(root))
 
 
-def _forked(program: Callable[[], object], seconds: float) -> bool:
-    """Run in a process of its own; whether it had to be killed.
+def _forked(program: Callable[[], object], seconds: float, rng: random.Random) -> bool:
+    """Run in a process of its own; whether it, or a process that it began, was killed.
 
     Raises:
-        RuntimeError: If it fails.
+        RuntimeError: If it fails, or if something is left running.
     """
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
+            os.setsid()
             program()
             code = 0
         finally:
@@ -209,9 +237,40 @@ def _forked(program: Callable[[], object], seconds: float) -> bool:
                 raise RuntimeError(f"a run ended with {os.waitstatus_to_exitcode(status)}")
             return False
         time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    everyone = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    for one in rng.choice([everyone, *([one] for one in everyone)]):
+        os.kill(one, signal.SIGKILL)
+    _wait_for(pid, everyone)
     return True
+
+
+def _wait_for(pid: int, everyone: list[int]) -> None:
+    """Wait until a child and its own children have ended.
+
+    Raises:
+        RuntimeError: If one has not after a minute.
+    """
+    end = time.monotonic() + _PATIENCE
+    ended = False
+    while time.monotonic() < end:
+        ended = ended or os.waitpid(pid, os.WNOHANG)[0] == pid
+        if ended and not any(_lives(one) for one in everyone):
+            return
+        time.sleep(0.005)
+    for one in everyone:
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+    if not ended:
+        os.waitpid(pid, 0)
+    raise RuntimeError("a rank that was left alone did not end")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def rows(words: list[str]) -> list[Row]:
@@ -222,13 +281,14 @@ def rows(words: list[str]) -> list[Row]:
         Row(shape, way)
         for way in ways
         for shape in shapes
-        if way in ("kill", "power") or shape in SHAPES
+        if way in ("kill", "power") or shape not in PROGRAMS
     ]
 
 
-def soak(row: Row, folder: Path, until: float, save: Callable[[], object]) -> None:
+def soak(row: Row, folder: Path, runs: int, until: float, save: Callable[[], object]) -> None:
     """Go on with a row until it is through, or the time is."""
-    trials = {"kill": contents, "power": contents, "SIGKILL": kills}.get(row.way, failures)
+    ways = {"kill": contents, "power": contents, "SIGKILL": partial(kills, runs=runs)}
+    trials = ways.get(row.way, failures)
     skip, begun, saved = row.done, time.monotonic(), time.monotonic()
     with memory_folder() as name:
         for number, trial in enumerate(trials(Work(folder, name, row.shape), row)):
@@ -236,7 +296,7 @@ def soak(row: Row, folder: Path, until: float, save: Callable[[], object]) -> No
                 continue
             if time.monotonic() > until:
                 break
-            if wrong := trial():
+            if wrong := _outcome(trial):
                 row.wrong.append(wrong)
                 print(f"    {row.shape}, {row.way}: {wrong}", flush=True)
             row.done += 1
@@ -249,6 +309,14 @@ def soak(row: Row, folder: Path, until: float, save: Callable[[], object]) -> No
                 saved = time.monotonic()
     row.seconds = round(row.seconds + time.monotonic() - begun, 1)
     print(file=sys.stderr)
+
+
+def _outcome(trial: Trial) -> str:
+    """What came out wrong; an exception that nobody expected is that as well."""
+    try:
+        return trial()
+    except Exception as error:  # noqa: BLE001  counted as what it is
+        return f"{type(error).__name__}: {error}"[:300]
 
 
 def table(found: list[Row]) -> str:
@@ -269,6 +337,7 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="shapes and ways; all if left out")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--out", type=Path, default=Path("soak.json"), help="what was done so far")
+    parser.add_argument("--runs", type=int, default=20, help="runs that are killed, of a shape")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -285,8 +354,10 @@ def main() -> int:
         (name / "first").mkdir()
         train("plain", folder, name / "first")  # which makes the pack
         for row in chosen:
+            if row.way == "SIGKILL":
+                row.trials = options.runs
             if not row.complete and time.monotonic() < until:
-                soak(row, folder, until, save)
+                soak(row, folder, options.runs, until, save)
                 save()
     print(table(list(known.values())))
     return int(any(row.wrong for row in known.values()))

@@ -214,8 +214,8 @@ def join(
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
         with _talking(rank, size):
-            patient = dist.new_group(backend="gloo", timeout=patience)
-        yield World(rank, size, device, cast("dist.ProcessGroup", patient))
+            patient = _patient_group(timeout, patience)
+        yield World(rank, size, device, patient)
     except BaseException:
         if (
             device.type == "cpu"
@@ -223,6 +223,17 @@ def join(
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _patient_group(timeout: timedelta, patience: timedelta) -> "dist.ProcessGroup":
+    """The processes once more; they meet as fast as for a step, and are patient from then on.
+
+    A rank that died while they meet would otherwise be waited for as long as the first one's work.
+    """
+    group = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=timeout))
+    gloo = group._get_backend(torch.device("cpu"))  # noqa: SLF001  there is no public way
+    gloo._set_default_timeout(patience)  # noqa: SLF001
+    return group
 
 
 def _loopback_store(

@@ -15,6 +15,7 @@ from dukd.training.log import Meter, RunLog
 from dukd.training.memory import TooLittleMemoryError
 from dukd.training.samples import preview, write_samples
 from dukd.training.saved import mend_best, save, write_student
+from dukd.training.schedule import rate_factor
 from dukd.training.step import settle
 
 _UNREADABLE = (ImageError, PairsError, FileNotFoundError, PermissionError)
@@ -89,6 +90,8 @@ class Keeper:
         if self.training.world.leads and state.sound and self._saved_step < state.step:
             with suppress(ArithmeticError, ValueError, OSError):
                 settle(self.training)
+                if line_is_due(self.training) and self.meter.waits:
+                    write_line(self.training, self.log, self.meter)  # no resumed run makes it again
                 self._save(needed=True)
 
     def validate(self) -> None:
@@ -175,6 +178,19 @@ class Keeper:
                     f"written ({error}): --resume writes them"
                 ) from error
         training.world.wait()
+
+
+def line_is_due(training: Training) -> bool:
+    """Whether the log says something of this step."""
+    step, steps = training.state.step, training.experiment.optimization.steps
+    return step == steps or step % training.experiment.evaluation.log_every == 0
+
+
+def write_line(training: Training, log: RunLog, meter: Meter) -> None:
+    """Write the line of the log for the steps since the last one."""
+    optimization, step = training.experiment.optimization, training.state.step
+    rate = optimization.learning_rate * rate_factor(optimization, step - 1)
+    log.write(meter.record(step, rate))
 
 
 def compare_ranks(training: Training) -> None:

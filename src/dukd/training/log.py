@@ -56,6 +56,11 @@ class Meter:
         self._count += 1
         self._patches += patches
 
+    @property
+    def waits(self) -> bool:
+        """Whether steps were made since the last line."""
+        return self._count > 0
+
     def to_checkpoint(self) -> dict[str, object]:
         """The sums since the last line of the log, so that a resumed run logs the same means."""
         sums = {name: value.detach().cpu().clone() for name, value in self._sums.items()}

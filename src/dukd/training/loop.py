@@ -25,14 +25,13 @@ from dukd.training import notebook
 from dukd.training.assemble import Training, assemble
 from dukd.training.experiment import Experiment
 from dukd.training.interrupt import stopping
-from dukd.training.keeper import Keeper, compare_ranks
+from dukd.training.keeper import Keeper, compare_ranks, line_is_due, write_line
 from dukd.training.log import Meter, Observer, RunLog, ignore
 from dukd.training.memory import advice
 from dukd.training.provenance import facts
 from dukd.training.resume import check_same, recall_best, restore, without_warm_start
 from dukd.training.resume import continue_from as continue_from_run
 from dukd.training.saved import mend, save
-from dukd.training.schedule import rate_factor
 from dukd.training.step import NonFiniteError, advance, settle
 
 
@@ -210,7 +209,7 @@ def _step(training: Training, lr: Tensor, hr: Tensor, log: RunLog, meter: Meter)
     log.observe({"kind": "step", "step": step, "steps": steps, "seconds_left": left})
     if not log.mute and (live := meter.live(step)) is not None:
         log.observe(live)
-    if step == steps or step % experiment.evaluation.log_every == 0:
+    if line_is_due(training):
         _log(training, log, meter)
 
 
@@ -234,9 +233,7 @@ def _log(training: Training, log: RunLog, meter: Meter) -> None:
     compare_ranks(training)
     for note in training.objective.notes():
         log.event(training.state.step, "note", note)
-    optimization, step = training.experiment.optimization, training.state.step
-    rate = optimization.learning_rate * rate_factor(optimization, step - 1)
-    log.write(meter.record(step, rate))
+    write_line(training, log, meter)
 
 
 def _agree(training: Training) -> None:
