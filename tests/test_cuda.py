@@ -89,7 +89,8 @@ def experiment(
         student, teacher if needs_teacher(method, 2) else None, method, folder, patch=16, batch=4
     )
     numbers: dict[str, object] = {"steps": 4, "learning_rate": 1e-3, "clip": 1.0} | changes
-    return replace(made, optimization=Optimization(**numbers))  # pyright: ignore[reportArgumentType]
+    optimization = Optimization(**numbers)  # pyright: ignore[reportArgumentType]
+    return replace(made, optimization=optimization)
 
 
 def moved(wanted: Experiment, device: torch.device, *, waits: bool = True) -> Tensor:
