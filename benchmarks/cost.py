@@ -1,6 +1,6 @@
 """What a step of every method costs, in time and memory, relative to training without a teacher.
 
-    python benchmarks/cost.py --images ../shared/data --out runs/study
+    python benchmarks/cost.py --images datasets --out runs/study
 
 The networks and patches are those of ``equal_time.py``. Steps of all methods are timed in turns, on
 one thread, in processor time; the median counts. Memory is the peak of a process of its own, above
@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--images", type=Path, default=Path("datasets"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--repetitions", type=int, default=15)
     options = parser.parse_args()

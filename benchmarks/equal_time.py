@@ -1,7 +1,7 @@
 """Methods trained for equal processor time, which no study file can say: their steps differ.
 
-    python benchmarks/cost.py --images ../shared/data --out runs/study
-    python benchmarks/equal_time.py --images ../shared/data --out runs/study --seconds 75
+    python benchmarks/cost.py --images datasets --out runs/study
+    python benchmarks/equal_time.py --images datasets --out runs/study --seconds 75
 
 How many steps each gets follows from ``costs.json`` of ``cost.py``. At equal steps the same
 networks and methods are ``benchmarks/studies/methods.yaml`` and its neighbors. ``--summary`` writes
@@ -401,7 +401,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--images", type=Path, default=Path("datasets"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument(
         "--only", nargs="+", default=[], help="names of methods to run; all without"

@@ -1,6 +1,6 @@
 """How good is the teacher on zoomed-in inputs, for which no ground truth exists?
 
-    python benchmarks/zoomed.py --images ../shared/data --out runs/study
+    python benchmarks/zoomed.py --images datasets --out runs/study
 
 DUKD's teacher was trained on bicubic reductions, and zoom in shows it the training image itself.
 Photographs of twice the size stand in for the truth that is missing: each is reduced by a filter,
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--images", type=Path, default=Path("datasets"))
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument(
         "--side", type=int, default=256, help="of the piece that is cut from the middle, in pixels"

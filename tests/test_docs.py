@@ -71,10 +71,19 @@ def test_no_page_names_a_machine(page):
     text = PAGES[page]
 
     assert not re.findall(
-        r"(?:/work/|/home/|/root/|/Users/|/tmp/|localhost|\b\d+\.\d+\.\d+\.\d+\b)", text
+        r"(?:/work/|\.\./shared|/home/|/root/|/Users/|/tmp/|localhost|\b\d+\.\d+\.\d+\.\d+\b)", text
     )
     hosts = {host.removeprefix("www.") for host in re.findall(r"https?://([\w.-]+)", text)}
     assert hosts <= HOSTS
+
+
+@every_page
+def test_columns_have_names(page):
+    """A row of empty names is an empty bar above the table."""
+    headers = re.findall(r"^(\|.*)\n\|[ :|-]+$", PAGES[page], re.MULTILINE)
+    links = {"README.md", "docs/gpu.md"}
+
+    assert page in links or not [h for h in headers if not h.replace("|", "").strip()]
 
 
 def commands(text: str) -> list[str]:
@@ -239,6 +248,13 @@ FAULTS = dict(re.findall(r"^\| (D\d+) \|.*\| ([^|]+) \|$", PAGES["docs/defects.m
 
 def test_every_fault_is_listed_once():
     assert list(FAULTS) == [f"D{n}" for n in range(1, 59)]
+
+
+def test_whoever_counts_the_faults_counts_all():
+    counted = [number for text in PAGES.values() for number in re.findall(r"\[(\d+) faults", text)]
+
+    assert len(counted) == 2
+    assert set(counted) == {str(len(FAULTS))}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

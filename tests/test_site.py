@@ -21,6 +21,7 @@ import links  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 sys.path.pop(0)
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 METHODS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
@@ -61,6 +62,9 @@ def test_formulas_are_shown_without_a_script(monkeypatch):
 
     assert shown.count('<div class="formula"><math') == METHODS.count("```math") > 20
     assert "```math" not in shown
+    assert "\n<math" not in shown  # where a line begins with it, it is a paragraph of its own
+    assert "&#x02015;" not in shown
+    assert shown.count('class="bar"') == METHODS.count(r"\overline{") > 5
     assert "<mfrac><mn>1</mn><mn>2</mn></mfrac>" in formulas.mathml(r"\frac12", "inline").replace(
         " ", ""
     )
@@ -100,6 +104,35 @@ def test_a_list_gets_the_line_that_the_builder_needs():
     assert links.spaced(f"```\n{text}```\n") == f"```\n{text}```\n"
 
 
+def test_what_belongs_to_a_numbered_item_stays_in_it():
+    text = "1. One:\n\n   ```sh\n   a\n     b\n   ```\n2. Two\n   more\n\nEnd\n   loose\n"
+
+    assert links.spaced(text) == (
+        "1. One:\n\n    ```sh\n    a\n      b\n    ```\n\n2. Two\n    more\n\nEnd\n   loose\n"
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_builder_finds_every_item_of_a_list(page):
+    """One that it misses is a "3." in the middle of a paragraph."""
+    markdown = pytest.importorskip("markdown")
+    pytest.importorskip("pymdownx")
+    source = links.spaced(page.read_text(encoding="utf-8"))
+
+    shown = markdown.markdown(source, extensions=["tables", "pymdownx.superfences"])
+
+    paragraphs = re.findall(r"<p>(.*?)</p>", shown, re.DOTALL)
+    assert not [p for p in paragraphs if re.search(r"^(?:\d\. |- |```)", p, re.MULTILINE)]
+
+
+def test_commands_in_a_line_are_broken_between_words():
+    text = "<p><code>dukd a --b.c-d 2</code></p><pre><span></span><code>a-b</code></pre>"
+
+    assert links.whole_words(text) == text.replace("--b.c-d", '<span class="whole">--b.c-d</span>')
+    long = "<code>" + 30 * "a-" + "</code>"
+    assert links.whole_words(long) == long  # it may have to be broken on a phone
+
+
 def test_the_name_of_a_block_becomes_its_title():
     assert links.spaced("```python mine.py\nx = 1\n```\n") == (
         '```python title="mine.py"\nx = 1\n```\n'
@@ -112,6 +145,21 @@ def test_the_command_line_is_what_the_program_says():
     assert shown.startswith("usage: dukd compare")
     assert "--self-ensemble" in shown
     assert "\x1b" not in shown
+
+
+def test_help_is_broken_where_a_line_is_full():
+    """The source has its own line breaks, which are none of the terminal's business."""
+    lines = generated.help_of("train", "edsr-x4-dukd").splitlines()
+    indents = [len(line) - len(line.lstrip()) for line in lines]
+
+    pairs = [
+        (a, b)
+        for a, b, i, j in zip(lines, lines[1:], indents, indents[1:], strict=False)
+        if i == j >= 8 and "--" not in a[: i + 2]
+    ]
+    assert len(pairs) > 10
+    assert not [a for a, b in pairs if len(a) + 1 + len(b.split()[0]) < 84]
+    assert not [line for line in lines if "``" in line]
 
 
 def test_recipes_are_listed_with_what_they_train():
@@ -138,7 +186,20 @@ def test_a_notebook_becomes_a_page(tmp_path):
     assert shown.startswith("# Title\n\n*A notebook: `docs/notebooks/a.ipynb`")
     assert "```python\n1 + 1\n```" in shown
     assert "data:image/png;base64,aGk=" in shown
-    assert "```text\ntwo\n```" in shown
+    assert '<pre class="printed"><code>two</code></pre>' in shown
+
+
+def test_what_a_cell_prints_is_one_block(tmp_path):
+    outputs = [{"text": ["a<b\n"]}, {"text": ["c\n", "d\n"]}, {"data": {"text/plain": "e"}}]
+    cell = {"cell_type": "code", "source": ["x"], "outputs": outputs}
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": [cell]}))
+
+    shown = generated.notebook(tmp_path / "a.ipynb", tmp_path / "none.ipynb")
+
+    assert re.findall(r"<pre class=\"printed\"><code>(.*?)</code>", shown, re.DOTALL) == [
+        "a&lt;b\nc\nd",
+        "e",
+    ]
 
 
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]

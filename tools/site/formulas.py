@@ -21,7 +21,7 @@ def with_formulas(markdown: str) -> str:
     shown = BLOCK.sub(
         lambda found: f'<div class="formula">{mathml(found[1], "block")}</div>', markdown
     )
-    return INLINE.sub(lambda found: mathml(found[1], "inline"), shown)
+    return INLINE.sub(lambda found: f"<span>{mathml(found[1], 'inline')}</span>", shown)
 
 
 def mathml(latex: str, display: str) -> str:
@@ -32,13 +32,17 @@ def mathml(latex: str, display: str) -> str:
     """
     plain = " ".join(latex.split()).replace("{aligned}", "{split}")  # which it knows by that name
     made = convert(plain, display=display)
-    made = _barred(made)
+    made = _OVERLINE.sub(r'<mrow class="bar">\1</mrow>', _barred(made))
     left = re.findall(r"\\[A-Za-z]+", re.sub(r"<annotation.*?</annotation>", "", made))
     if left:
         raise ValueError(f"the formula {latex!r} has commands that cannot be shown: {left}")
     return made.replace("\n", " ")
 
 
+_OVERLINE = re.compile(
+    r'<mover>((?:(?!<mover>).)*?)<mo accent="true">&#x02015;</mo></mover>', re.DOTALL
+)
+"""A line over a formula, which no browser draws as long as the formula is; a border is."""
 _BAR = re.compile(r'<mo stretchy="false">(&#x0007C;)</mo>')
 
 

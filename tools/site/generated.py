@@ -1,6 +1,7 @@
 """Pages that follow from the program: command line, recipes, reference, notebooks."""
 
 import contextlib
+import html
 import importlib
 import inspect
 import io
@@ -8,7 +9,8 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -193,12 +195,21 @@ def notebook(path: Path, executed: Path) -> str:
             parts.append(text)
         else:
             parts.append(f"```python\n{text}\n```")
-            parts += [_shown(output) for output in cell["outputs"]]
+            parts += [_shown(output) for output in _joined(cell["outputs"])]
         if len(parts) == 1:
             parts.append(
                 f"*A notebook: `docs/notebooks/{path.name}`, which is executed by the tests.*"
             )
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _joined(outputs: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The outputs of a cell, with what it printed in one piece."""
+    for printed, group in groupby(outputs, key=lambda output: "text" in output):
+        if printed:
+            yield {"text": ["".join(output["text"]) for output in group]}
+        else:
+            yield from group
 
 
 def _shown(output: Mapping[str, Any]) -> str:
@@ -210,4 +221,6 @@ def _shown(output: Mapping[str, Any]) -> str:
     if "text/html" in data:
         return f'<div class="output">{"".join(data["text/html"])}</div>'
     text = "".join(output.get("text", data.get("text/plain", "")))
-    return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
+    if not text.strip():
+        return ""
+    return f'<pre class="printed"><code>{html.escape(text.rstrip())}</code></pre>'

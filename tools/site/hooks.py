@@ -4,7 +4,7 @@ from pathlib import Path
 
 from formulas import with_formulas
 from generated import ROOT, command_line, notebook, recipes_page, reference
-from links import ROOT_PAGES, moved, slug, spaced
+from links import ROOT_PAGES, moved, slug, spaced, whole_words
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -45,9 +45,16 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     return with_formulas(spaced(markdown))
 
 
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Break lines of text between the words of a command, never behind a hyphen."""
+    del page, config, files
+    return whole_words(html)
+
+
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
     """Take out the one script that a page would fetch: docs/js/worker.js does its work."""
-    del config
+    name = config.site_name
+    output = output.replace(f"<title>{name} - {name}</title>", f"<title>{name}</title>")
     return _alone(output, "../" * page.url.count("/"))
 
 

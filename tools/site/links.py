@@ -17,6 +17,10 @@ ROOT_PAGES = {
 _FENCE = re.compile(r"^ *(```|~~~)")
 _NAMED = re.compile(r"^( *```\w+) (\S+)$")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s]+)\)")
+_INLINE_CODE = re.compile(r"(?<!<pre>)(?<!</span>)<code>([^<\n]*-[^<\n]*)</code>")
+_HYPHENED = r"(?<!\S)(?=\S{1,38}(?!\S))\S*-\S*"
+_NUMBERED = re.compile(r"^\d\. ")
+_THREE = re.compile(r"^ {3}(?! )")
 _ITEM = re.compile(r"^ *(?:[-*+]|\d+\.) ")
 
 
@@ -66,21 +70,37 @@ def moved(markdown: str, *, file: str, page: str) -> str:
 def spaced(markdown: str) -> str:
     """A page as the builder's Markdown has it.
 
-    Lists have an empty line before them, which GitHub can do without, and a name behind a block's
-    language is its title.
+    Lists have an empty line before them, which GitHub can do without; what belongs to a numbered
+    item is indented by four, where GitHub takes three; and a name behind a block's language is its
+    title.
     """
     lines: list[str] = []
-    fenced = False
-    for line in markdown.splitlines():
+    fenced = numbered = moves = False
+    for given in markdown.splitlines():
+        if not fenced:
+            numbered = bool(_NUMBERED.match(given)) if given[:1].strip() else numbered
+            moves = numbered and bool(_THREE.match(given))
+        line = f" {given}" if moves and given else given
         if _FENCE.match(line):
-            line = line if fenced else _NAMED.sub(r'\1 title="\2"', line)  # noqa: PLW2901
+            line = line if fenced else _NAMED.sub(r'\1 title="\2"', line)
             fenced = not fenced
         above = lines[-1] if lines else ""
         starts = not fenced and _ITEM.match(line) and above.strip()
-        if starts and not _ITEM.match(above) and not above.startswith((" ", "#")):
+        goes_on = _ITEM.match(above) or above.startswith((" ", "#"))
+        if starts and (_FENCE.match(above) or not goes_on):
             lines.append("")
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def whole_words(html: str) -> str:
+    """A page whose code between words of text is broken at spaces, not behind its hyphens."""
+
+    def code(found: re.Match[str]) -> str:
+        words = re.sub(_HYPHENED, r'<span class="whole">\g<0></span>', found[1])
+        return f"<code>{words}</code>"
+
+    return _INLINE_CODE.sub(code, html)
 
 
 def _pieces(markdown: str) -> list[tuple[bool, str]]:

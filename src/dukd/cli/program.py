@@ -100,6 +100,13 @@ def parse(name: str, arguments: Sequence[str]) -> Callable[[], int]:
     Raises:
         ValueError: If an argument names a thing that is not there.
     """
+    from dukd.cli.helptext import in_one_piece  # noqa: PLC0415  it waits for tyro's parser
+
+    with in_one_piece():
+        return _parsed(name, arguments)
+
+
+def _parsed(name: str, arguments: Sequence[str]) -> Callable[[], int]:
     import tyro  # noqa: PLC0415  a list of commands does not need it
 
     if name == "train":
