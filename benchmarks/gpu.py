@@ -68,7 +68,7 @@ LAST = 20.0
 """Seconds before the end at which training is stopped, so that it can be saved and measured."""
 
 
-class TimeUpError(Exception):
+class TimeUpError(BaseException):  # past everything that catches exceptions, as a compiler does
     """Measuring takes longer than it may."""
 
 
@@ -140,7 +140,8 @@ def measured(
         flops = {name: counted(way) for name, way in ways.items()}
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        timings = interleaved(ways, device=device, repetitions=sizes.repetitions, warm_up=3)
+        turns = sizes.repetitions
+        timings = interleaved(ways, device=device, repetitions=turns, warm_up=min(3, turns))
         memory = peak_memory(device)
         lines: list[dict[str, Any]] = []
         for t in timings:
@@ -328,6 +329,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), help="as in <pair>-x2-dukd")
     parser.add_argument("--only", choices=("profile", "train"))
     parser.add_argument("--workers", type=int, default=1, help="students of a scale at once")
+    parser.add_argument("--repetitions", type=int, default=Sizes.repetitions)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--steps", type=int, default=Sizes.steps, help="of each student")
     parser.add_argument("--minutes", type=float, default=9.0)
@@ -335,7 +337,8 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="everything tiny, on the processor")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     options = parser.parse_args()
-    sizes = TINY if options.rehearse else Sizes(steps=options.steps)
+    numbers = {"steps": options.steps, "repetitions": options.repetitions}
+    sizes = TINY if options.rehearse else Sizes(**numbers)
     device = torch.device("cpu" if options.rehearse else options.device)
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = studies(options, sizes)

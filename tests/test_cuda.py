@@ -43,9 +43,10 @@ from test_methods import METHODS
 DEVICE = torch.device(os.environ.get("DUKD_TEST_DEVICE", "cuda"))
 """The processor, to rehearse."""
 REAL = DEVICE.type == "cuda"
-pytestmark = pytest.mark.skipif(
-    REAL and not torch.cuda.is_available(), reason="there is no CUDA device"
-)
+pytestmark = [
+    pytest.mark.skipif(REAL and not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
+]
 
 EDSR = EDSRConfig(scale=2, width=16, blocks=3)
 NETWORKS: tuple[NetworkConfig, ...] = (
@@ -72,9 +73,9 @@ def exact() -> Generator[None, None, None]:
 @contextmanager
 def no_waits() -> Generator[None, None, None]:
     """An error in whatever makes the host wait for the device."""
-    if REAL:
-        torch.cuda.set_sync_debug_mode("error")
     try:
+        if REAL:
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         if REAL:
