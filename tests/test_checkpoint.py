@@ -239,6 +239,10 @@ def _reduce(function: object, *arguments: object) -> object:
     return Payload()
 
 
+OPEN = f"{open.__module__}.open"
+"""``io.open``, or ``_io.open`` from Python 3.12 on."""
+
+
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
 @pytest.mark.parametrize(
     ("function", "name"),
@@ -246,17 +250,17 @@ def _reduce(function: object, *arguments: object) -> object:
         (os.system, "posix.system"),
         (eval, "builtins.eval"),
         (exec, "builtins.exec"),
-        (open, "io.open"),
+        (open, OPEN),
     ],
 )
 def test_no_pickle_is_executed(tmp_path: Path, form: str, function: Any, name: str) -> None:
     flag = tmp_path / "flag"
-    argument = {"posix.system": f"touch {flag}", "io.open": str(flag)}.get(
+    argument = {"posix.system": f"touch {flag}", OPEN: str(flag)}.get(
         name, f"open({str(flag)!r}, 'w')"
     )
     content = {
         "step": 1,
-        "deep": [_reduce(function, argument, *(["w"] if name == "io.open" else []))],
+        "deep": [_reduce(function, argument, *(["w"] if name == OPEN else []))],
     }
     body = {
         "zip": lambda: archive(content),

@@ -126,9 +126,17 @@ def test_the_builder_finds_every_item_of_a_list(page):
 
 
 def test_commands_in_a_line_are_broken_between_words():
-    text = "<p><code>dukd a --b.c-d 2</code></p><pre><span></span><code>a-b</code></pre>"
+    text = "<p><code>dukd a\n--b.c-d 2</code></p><pre><span></span><code>a-b</code></pre>"
 
     assert links.whole_words(text) == text.replace("--b.c-d", '<span class="whole">--b.c-d</span>')
+    block = (
+        '<div class="language-sh highlight"><pre><code>a -b\n  <b>--c-d</b> e</code></pre></div>'
+    )
+    assert links.whole_words(block) == (
+        block.replace("-b\n", '<span class="whole">-b</span>\n').replace(
+            "--c-d", '<span class="whole">--c-d</span>'
+        )
+    )
     long = "<code>" + 30 * "a-" + "</code>"
     assert links.whole_words(long) == long  # it may have to be broken on a phone
 

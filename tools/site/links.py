@@ -17,7 +17,9 @@ ROOT_PAGES = {
 _FENCE = re.compile(r"^ *(```|~~~)")
 _NAMED = re.compile(r"^( *```\w+) (\S+)$")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s]+)\)")
-_INLINE_CODE = re.compile(r"(?<!<pre>)(?<!</span>)<code>([^<\n]*-[^<\n]*)</code>")
+_INLINE_CODE = re.compile(r"<code>([^<]*-[^<]*)</code>")
+_COMMANDS = re.compile(r'<div class="language-(?:sh|console) highlight">.*?</div>', re.DOTALL)
+_TEXT = re.compile(r"(?<=>)[^<>]+(?=<)")
 _HYPHENED = r"(?<!\S)(?=\S{1,38}(?!\S))\S*-\S*"
 _NUMBERED = re.compile(r"^\d\. ")
 _THREE = re.compile(r"^ {3}(?! )")
@@ -94,13 +96,18 @@ def spaced(markdown: str) -> str:
 
 
 def whole_words(html: str) -> str:
-    """A page whose code between words of text is broken at spaces, not behind its hyphens."""
+    """A page whose commands are broken at spaces, not behind their hyphens."""
+    parts = re.split(r"(<pre.*?</pre>)", html, flags=re.DOTALL)
+    parts[::2] = [
+        _INLINE_CODE.sub(lambda found: f"<code>{_whole(found[1])}</code>", part)
+        for part in parts[::2]
+    ]
+    html = "".join(parts)
+    return _COMMANDS.sub(lambda found: _TEXT.sub(lambda text: _whole(text[0]), found[0]), html)
 
-    def code(found: re.Match[str]) -> str:
-        words = re.sub(_HYPHENED, r'<span class="whole">\g<0></span>', found[1])
-        return f"<code>{words}</code>"
 
-    return _INLINE_CODE.sub(code, html)
+def _whole(text: str) -> str:
+    return re.sub(_HYPHENED, r'<span class="whole">\g<0></span>', text)
 
 
 def _pieces(markdown: str) -> list[tuple[bool, str]]:
