@@ -1,5 +1,6 @@
 """The pages of the site: what is generated, formulas, links, and the Python of the guides."""
 
+import ast
 import importlib
 import json
 import re
@@ -145,6 +146,22 @@ def test_the_name_of_a_block_becomes_its_title():
     assert links.spaced("```python mine.py\nx = 1\n```\n") == (
         '```python title="mine.py"\nx = 1\n```\n'
     )
+
+
+def docstrings():
+    for path in sorted((ROOT / "src/dukd").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                yield path.name, ast.get_docstring(node) or ""
+
+
+def test_formulas_of_docstrings_are_one_to_a_line():
+    """A block that was filled like prose runs on where the next quantity is defined."""
+    lines = [(name, line) for name, text in docstrings() for line in text.splitlines()]
+
+    run_on = [(n, line) for n, line in lines if re.match(r"    .*\w \w+ {4,}= ", line)]
+    assert not run_on
+    assert not [(n, line) for n, line in lines if re.match(r"def \w+\(.*\):$", line)]
 
 
 def test_the_command_line_is_what_the_program_says():

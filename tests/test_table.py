@@ -55,8 +55,9 @@ def test_markdown_shows_what_people_read() -> None:
 def test_a_notebook_shows_the_best_student_bold_and_escapes_names() -> None:
     shown = table(student("a<b", 31.0), student("c", 32.0))._repr_html_()
 
-    assert "<td>a&lt;b</td>" in shown
-    assert "<td><b>32.00 / 0.900</b></td>" in shown
+    cell = '<td style="white-space: nowrap">'  # a number and its unit stay together
+    assert f"{cell}a&lt;b</td>" in shown
+    assert f"{cell}<b>32.00 / 0.900</b></td>" in shown
     assert "<b>31.00" not in shown
     assert shown.endswith("<small>x4, cpu, 100 steps. border: 4 pixels.</small></p>")
 

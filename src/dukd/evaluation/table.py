@@ -316,7 +316,8 @@ def _inline(sentence: str) -> str:
 
 
 def _cell_of_html(words: str, best: bool) -> str:  # noqa: FBT001  mapped over cells
-    return f"<td>{f'<b>{escape(words)}</b>' if best else escape(words)}</td>"
+    shown = f"<b>{escape(words)}</b>" if best else escape(words)
+    return f'<td style="white-space: nowrap">{shown}</td>'
 
 
 def _headings(names: Sequence[str], spreads: Collection[str]) -> list[str]:

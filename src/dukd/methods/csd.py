@@ -3,14 +3,13 @@
 Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation",
 IJCAI 2021, arXiv:2105.11683.
 
-    L = w_rec |S(lr) - hr|  +  w_con sum_i w_i |f_i(S) - f_i(T)| / (sum_k |f_i(S) - f_i(n_k)| +
-    1e-7)
+    L = w_rec |S(lr) - hr|
+      + w_con sum_i w_i |f_i(S) - f_i(T)| / (sum_k |f_i(S) - f_i(n_k)| + 1e-7)
 
 with f_i the levels of VGG19 and n_k the bicubic enlargements of other images' lr, by torch's kernel
-with a = -3/4 as in the authors' code. The released code
-draws the n_k from the first ten images of the batch, an image's own among them (methods.md D36);
-here it never is. The paper's teacher is the student itself with more channels: that is
-`dukd.methods.slimmable`.
+with a = -3/4 as in the authors' code. The released code draws the n_k from the first ten images of
+the batch, an image's own among them (methods.md D36); here it never is. The paper's teacher is the
+student itself with more channels: that is `dukd.methods.slimmable`.
 """
 
 from collections.abc import Sequence

@@ -4,8 +4,8 @@ He et al., "FAKD: Feature-Affinity Based Knowledge Distillation for Efficient Im
 Super-Resolution", ICIP 2020. The affinity of two places is the cosine of their feature vectors, so
 width plays no part:
 
-    L = 0.5 |S - hr| + 0.5 |S - T| + 10  sum over depths of  mean |A_S - A_T|,    A = F^T F, columns
-    of F of length 1
+    L = 0.5 |S - hr| + 0.5 |S - T| + 10  sum over depths of  mean |A_S - A_T|
+    A = F^T F,   columns of F of length 1
 
 The copy of FAKD that DUKD's tables were made with rebuilds the feature loss with `torch.tensor`,
 which has no gradient: those rows are logits distillation (methods.md D16). Both copies read the

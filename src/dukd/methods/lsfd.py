@@ -5,9 +5,10 @@ arXiv:2111.10988. The abstract says this much: FitNet, restricted to local featu
 a soft attention over pixels that comes from the difference between teacher and student. The
 formulas here are our reading, not the authors':
 
-    local(F) = F - mean of F over a window around each pixel a        = d^p / mean d^p,   d = |S(lr)
-    - T(lr)| averaged over channels and the pixels that one pixel of lr becomes L        = L_rec +
-    w_kd |S(lr) - T(lr)| + w  mean over depths of  mean of a (local(r(F_S)) - local(F_T))^2
+    local(F) = F - mean of F over a window around each pixel
+    a = d^p / mean d^p,   d = |S(lr) - T(lr)|, mean over channels and the pixels of one pixel of lr
+    L = L_rec + w_kd |S(lr) - T(lr)|
+      + w  mean over depths of  mean of a (local(r(F_S)) - local(F_T))^2
 
 with r a 1x1 regressor where widths differ. The attention carries no gradient: it chooses where to
 look, and is not to be lowered by making the outputs differ evenly. The weights are the best that

@@ -3,8 +3,8 @@
 Jiang, Feng, Zhang and Bull, "MTKD: Multi-Teacher Knowledge Distillation for Image
 Super-Resolution", ECCV 2024, arXiv:2404.09571. Two experiments, one after the other:
 
-    1  `Aggregation` trains a `dukd.networks.ensemble.Ensemble`, which holds the frozen teachers, as
-    its student:
+    1  `Aggregation` trains a `dukd.networks.ensemble.Ensemble`, which holds the frozen teachers,
+       as its student:
            L = w_wave W(E(lr), hr)  +  w_rec |E(lr) - hr|
     2  `MTKD` distils that ensemble, as its teacher:
            L = w_kd |S(lr) - E(lr)|  +  w_rec |S(lr) - hr|

@@ -3,8 +3,8 @@
 Wang et al., "Towards Compact Single Image Super-Resolution via Contrastive Self-distillation",
 IJCAI 2021, arXiv:2105.11683.
 
-    L = w_rec |S(lr) - hr|  +  w_con (CSD's quotient, with W(lr) in the teacher's place)  +  w_wide
-    |W(lr) - hr|
+    L = w_rec |S(lr) - hr|  +  w_con (CSD's quotient, with W(lr) in the teacher's place)
+      + w_wide |W(lr) - hr|
 
 W has the student's architecture and ``widening`` times its channels; the first channels of each of
 its weights *are* the student's, so both losses to the ground truth move them. The other weights

@@ -1,7 +1,8 @@
 """What every network promises, as a check that needs no test framework.
 
-def test_what_every_network_promises():
-    check_network(MyConfig(scale=2))
+Example:
+    >>> def test_what_every_network_promises():
+    ...     check_network(MyConfig(scale=2))
 """
 
 from pathlib import Path
