@@ -155,6 +155,20 @@ def docstrings():
                 yield path.name, ast.get_docstring(node) or ""
 
 
+def test_a_return_of_two_lines_is_one_sentence():
+    """The reference's reader takes every line for a value of its own unless it is said not to."""
+    griffe = pytest.importorskip("griffe")
+    builder = next(p for p in CONFIG["plugins"] if isinstance(p, dict))["mkdocstrings"]
+    options = builder["handlers"]["python"]["options"]["docstring_options"]
+    text = "Measure.\n\nReturns:\n    A share of 1; none where a value\n    is missing.\n"
+
+    (_, returns) = griffe.Docstring(text).parse("google", **options)
+
+    assert [item.description for item in returns.value] == [
+        "A share of 1; none where a value\nis missing."
+    ]
+
+
 def test_formulas_of_docstrings_are_one_to_a_line():
     """A block that was filled like prose runs on where the next quantity is defined."""
     lines = [(name, line) for name, text in docstrings() for line in text.splitlines()]
