@@ -234,6 +234,7 @@ def studies(options: argparse.Namespace, sizes: Sizes) -> dict[int, Study]:
                 f"optimization.steps={sizes.steps}",
                 "optimization.learning_rate=4e-4",
                 "optimization.schedule=one-cycle",
+                "optimization.ema=0.995",
                 "optimization.precision=bfloat16",
                 f"evaluation.sets=[{', '.join(map(str, options.sets))}]",
                 f"evaluation.every={max(1, sizes.steps // 4)}",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dukd.training.experiment import Optimization
-from dukd.training.schedule import generator, rate_factor, seed_of
+from dukd.training.schedule import generator, rate_factor, seed_of, unripe
 
 
 def factors(optimization: Optimization) -> list[float]:
@@ -101,3 +101,24 @@ def test_generators_of_equal_numbers_draw_equal_numbers() -> None:
 
     assert torch.equal(drawn, torch.rand(4, generator=second))
     assert not torch.equal(drawn, torch.rand(4, generator=other))
+
+
+@pytest.mark.parametrize(
+    ("steps", "ema", "said"),
+    [
+        (3_000, 0.999, ("5.0% of the weights it begins with", "0.998 (--optimization.ema)")),
+        (1_500, 0.999, ("22.3%", "0.996")),
+        (3, 0.9, ("72.9%", "0.215")),
+        (4_605, 0.999, None),
+        (460, 0.99, None),
+        (1, 0.0, None),
+    ],
+)
+def test_an_average_that_still_holds_its_first_weights_is_told(
+    steps: int, ema: float, said: tuple[str, ...] | None
+) -> None:
+    """0.999 ** 3,000 is 0.0497; 0.998 ** 3,000 is 0.0025."""
+    notes = unripe(Optimization(steps=steps, ema=ema))
+
+    assert len(notes) == (said is not None)
+    assert all(words in notes[0] for words in said or ())

@@ -2,8 +2,12 @@
 
 import os
 import signal
+import threading
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -348,3 +352,36 @@ def test_the_cache_is_switched_by_one_word(words: list[str], enabled: bool) -> N
 def test_another_word_for_the_cache_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "tiny-x2-dukd", "--teacher-cache", "never"]) == 2
     assert "--teacher-cache" in capsys.readouterr().err
+
+
+def readers() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("teacher-cache")]
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_run_leaves_no_thread_and_no_open_file(
+    folder: Path, tmp_path: Path, breaks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one that broke off: a program that trains many students would run out of both.
+
+    What was assembled is held, as a traceback does.
+    """
+    wanted, before = experiment(folder, tmp_path / "cache"), readers()
+    held: list[Training] = []
+
+    def assembled(*given: Any) -> Training:
+        held.append(assemble(*given))
+        return held[-1]
+
+    monkeypatch.setattr(loop, "assemble", assembled)
+
+    def observe(record: Mapping[str, object]) -> None:
+        if breaks and record["kind"] == "step" and record["step"] == 5:
+            raise RuntimeError("the observer breaks")
+
+    with pytest.raises(RuntimeError, match="breaks") if breaks else nullcontext():
+        loop.train(wanted, tmp_path / "run", observe=observe)
+
+    assert readers() == before
+    files = [p.resolve() for p in Path("/proc/self/fd").iterdir() if p.exists()]
+    assert not [p for p in files if p.is_relative_to((tmp_path / "cache").resolve())]

@@ -6,7 +6,7 @@ run that was killed continues from its last checkpoint to the same bits it would
 
 import hashlib
 import threading
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -96,7 +96,11 @@ def train(
     started = resume and bool(run.steps())
     training = assemble(without_warm_start(experiment) if started else experiment, world, progress)
     world.wait()
-    with run.lock() if world.leads else nullcontext(), stopping(world) as stop:
+    with (
+        closing(training.objective),
+        run.lock() if world.leads else nullcontext(),
+        stopping(world) as stop,
+    ):
         with world.leader_first():
             notes = _begin(training, run, experiment, resume=resume, source=source)
         _train(training, run, observe, notes, stop)

@@ -114,6 +114,11 @@ class Objective:
         if self.cache is not None:
             self.cache.sync()
 
+    def close(self) -> None:
+        """Close the files of outputs that are kept, and end their thread."""
+        if self.cache is not None:
+            self.cache.close()
+
     def notes(self) -> list[str]:
         """What the log should say since the last call."""
         return [] if self.cache is None else self.cache.notes()
