@@ -89,11 +89,7 @@ def train(
     observe = notebook.around(observe) if show and world.leads else observe
     run = Run(Path(directory))
     source = None if continue_from is None else Run.open(continue_from)
-    if resume:
-        check_same(experiment, Run.open(run.directory))
-    elif world.leads:
-        run.check_unused()
-    started = resume and bool(run.steps())
+    started = _checked(experiment, run, resume=resume, leads=world.leads)
     training = assemble(without_warm_start(experiment) if started else experiment, world, progress)
     world.wait()
     with (
@@ -105,6 +101,15 @@ def train(
             notes = _begin(training, run, experiment, resume=resume, source=source)
         _train(training, run, observe, notes, stop)
     return run.student
+
+
+def _checked(experiment: Experiment, run: Run, *, resume: bool, leads: bool) -> bool:
+    """Whether a run has a state to go on from; refused where it cannot begin or go on."""
+    if resume:
+        check_same(experiment, Run.open(run.directory))
+    elif leads:
+        run.check_unused()
+    return resume and bool(run.steps())
 
 
 def _check_type(experiment: object) -> None:
