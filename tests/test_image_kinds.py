@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image as PillowImage
 from PIL import ImageSequence
 
@@ -397,6 +398,72 @@ def test_frames_are_written_and_come_back(tmp_path: Path, suffix: str) -> None:
     assert [frame.duration for frame in back] == (durations or [None] * 3)
     for frame, image in zip(back, shown, strict=True):
         assert np.array_equal(frame.image.pixels, image.pixels)
+
+
+def test_a_photograph_with_a_map_of_gain_is_one_image(tmp_path: Path) -> None:
+    """Telephones put a second JPEG behind the first; it became an animated WebP, or was refused."""
+    photograph = smooth()
+    photograph.save(tmp_path / "one.jpg", quality=95)
+    photograph.save(
+        tmp_path / "two.jpg", "MPO", quality=95, save_all=True, append_images=[smooth(20, 12)]
+    )
+
+    found = read(tmp_path / "two.jpg")
+
+    assert header(tmp_path / "two.jpg").frames == 1
+    assert header(tmp_path / "two.jpg").problem == ""
+    assert np.array_equal(found.pixels, read(tmp_path / "one.jpg").pixels)
+    assert any("further images" in note for note in found.notes)
+    assert read(tmp_path / "one.jpg").notes == ()
+
+
+@pytest.mark.parametrize("durations", [[100, 0], [0, 0], [0, 100]])
+def test_a_frame_that_is_shown_for_no_time_is_a_frame(tmp_path: Path, durations: list[int]) -> None:
+    """Pillow says nothing of such a duration, and the animation could not be written again."""
+    first, second = smooth(), smooth()
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second], duration=durations)
+
+    found = list(frames(tmp_path / "a.gif"))
+    write_frames(
+        tmp_path / "a.png", [f.image for f in found], durations=[f.duration or 0 for f in found]
+    )
+
+    assert [frame.duration for frame in found] == durations
+    assert [frame.duration for frame in frames(tmp_path / "a.png")] == durations
+    with pytest.raises(ImageError, match="2 frames, but 1 durations"):
+        write_frames(tmp_path / "b.png", [f.image for f in found], durations=[100])
+
+
+def test_signed_levels_are_refused(tmp_path: Path) -> None:
+    """Read as unsigned ones, the darkest level would be the middle gray."""
+    content = bytearray(gray_tiff(8, 1, bytes(range(64)), 64, 1))
+    entry = content.index(struct.pack("<HHI", 278, 4, 1))
+    content[entry : entry + 12] = struct.pack("<HHIHH", 339, 3, 1, 2, 0)
+    (tmp_path / "s.tif").write_bytes(content)
+
+    with pytest.raises(ImageError, match="signed levels"):
+        read(tmp_path / "s.tif")
+
+
+@pytest.mark.parametrize(("kept", "extra"), [(3, ["unspecified"]), (1, ["unspecified"])])
+def test_channels_of_unsaid_meaning_are_left_out_with_a_word(
+    tmp_path: Path, kept: int, extra: list[str]
+) -> None:
+    shown = levels(12, 20, kept + 1)
+    interpretation = "rgb" if kept == 3 else "minisblack"
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        shown,
+        photometric=interpretation,
+        extrasamples=extra,
+        planarconfig="contig",
+    )
+
+    found = read(tmp_path / "a.tif")
+
+    assert np.array_equal(found.pixels, shown[..., :kept])
+    assert found.alpha is None
+    assert any("whose meaning the TIFF does not say" in note for note in found.notes)
 
 
 def test_a_single_image_is_one_frame(tmp_path: Path) -> None:

@@ -666,6 +666,27 @@ def test_what_cannot_be_read_is_listed_and_the_others_are_done(tmp_path: Path) -
     assert names(tmp_path / "out") == ["good_x2.png"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes are those of Unix")
+def test_links_that_lead_nowhere_and_pipes_are_listed_and_none_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    """A link to itself ended the folder in a RuntimeError, a pipe without a writer hung it."""
+    folder = tmp_path / "in"
+    save(folder / "b.png")
+    (folder / "itself.png").symlink_to("itself.png")
+    (folder / "nowhere.png").symlink_to("missing.png")
+    (folder / "endless.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    found = upscale(nearest(), [folder], tmp_path / "out")
+
+    assert [done.source.name for done in found.done] == ["b.png"]
+    reasons = {failed.source.name: failed.reason for failed in found.failed}
+    assert sorted(reasons) == ["endless.png", "itself.png", "nowhere.png", "pipe.png"]
+    assert "may never end" in reasons["pipe.png"]
+    assert "may never end" in reasons["endless.png"]
+    assert "there is no such file" in reasons["nowhere.png"]
+
+
 def test_finished_images_are_skipped_if_wanted(tmp_path: Path) -> None:
     first, second = save(tmp_path / "in/a.png"), save(tmp_path / "in/b.png")
     network, out = nearest(), tmp_path / "out"

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -82,7 +83,7 @@ def _claim(file: IO[bytes]) -> bool:
 
 def _clear(folder: Path) -> None:
     """Delete what killed processes left in a folder, once; not what a living one writes."""
-    folder = folder.resolve()
+    folder = real(folder)
     if folder in _CLEARED:
         return
     _CLEARED.add(folder)
@@ -185,6 +186,20 @@ def is_locked(path: Path) -> bool:
             return False
     except BlockingIOError:
         return True
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, without links and dots; a link to itself stays as it is.
+
+    ``Path.resolve`` raises for such a link, which need not be the file that is worked on.
+    """
+    return Path(os.path.realpath(path))
+
+
+def is_endless(path: Path) -> bool:
+    """Whether reading may never end: a pipe, a device or a socket, also behind a link."""
+    mode = path.stat().st_mode
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def sha256(path: Path) -> str:

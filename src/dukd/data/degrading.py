@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dukd.core.files import Progress, silent
+from dukd.core.files import Progress, real, silent
 from dukd.core.text import shown
 from dukd.data.names import natural
 from dukd.images import Image, ImageError, list_images, read_rgb8, write
@@ -90,7 +90,7 @@ def _planned(
         raise ValueError(f"scale is at least 1 and seed not negative, but got {scale} and {seed}")
     if not source.exists():
         raise ValueError(f"there is no {shown(source)}: name a folder of images")
-    if source.is_dir() and source.resolve() == out.resolve():
+    if source.is_dir() and real(source) == real(out):
         raise ValueError(f"{shown(out)} is the source: write to another folder")
     passed_over: Mapping[str, int] = {}
     if source.is_dir():
@@ -98,8 +98,8 @@ def _planned(
         images, folder, passed_over = listing.images, source, listing.passed_over
     else:
         images, folder = (source,), source.parent
-    sheet = _sheet(out).resolve()
-    kept = [path for path in images if path.resolve() != sheet]
+    sheet = real(_sheet(out))
+    kept = [path for path in images if real(path) != sheet]
     ordered = sorted(kept, key=lambda path: natural(str(path)))
     targets = {path: out / path.relative_to(folder).with_suffix(".png") for path in ordered}
     if len(set(targets.values())) < len(targets):

@@ -26,7 +26,7 @@ from typing import IO, Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from dukd.core.files import Progress, sha256, silent
+from dukd.core.files import Progress, is_endless, sha256, silent
 from dukd.core.text import shown
 from dukd.data.pairs import Pair, Pairs
 
@@ -126,6 +126,8 @@ class Pack:
         """
         path = Path(path)
         try:
+            if is_endless(path):
+                raise PackError(f"{shown(path)} is a pipe or a device, a pack is one file")
             with path.open("rb") as file:
                 index = _read_index(file, path)
                 return Pack(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), index)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dukd import images
+from dukd.core.files import real
 from dukd.core.text import amount
 from dukd.deploy.job import Failed, UpscaleOptions, final_size
 from dukd.images import ImageError
@@ -83,16 +84,16 @@ def find(inputs: Sequence[Path], out: Path, options: UpscaleOptions) -> Found:
 
 def _in_folder(path: Path, out: Path, found: Found, *, recursive: bool) -> list[Path]:
     """Images of a folder, in order; those in the output folder below it are results."""
-    if path.resolve() == out.resolve():
+    if real(path) == real(out):
         raise ValueError(
             f"{path}: results would be taken for images on the next run; write to another folder"
         )
     listing = images.list_images(path, recursive=recursive)
     found.passed_over.update(listing.passed_over)
-    if not recursive and out.resolve().parent == path.resolve() and out.is_dir():
+    if not recursive and real(out).parent == real(path) and out.is_dir():
         found.passed_over["folder"] -= 1
-    results = out.resolve()
-    return sorted(image for image in listing.images if results not in image.resolve().parents)
+    results = real(out)
+    return sorted(image for image in listing.images if results not in real(image).parents)
 
 
 def name_targets(
@@ -106,7 +107,7 @@ def name_targets(
     """
     outscale = options.outscale or scale
     suffix = f"_x{outscale:g}" if options.suffix is None else options.suffix
-    inputs = {s.path.resolve() for s in sources}
+    inputs = {real(s.path) for s in sources}
     formats = {s.path: _format(s.header, s.path, options, scale) for s in sources}
     sharing: dict[str, set[str]] = {}  # by the plain name of a result, the extensions of its inputs
     plain: dict[Path, str] = {}
@@ -124,7 +125,7 @@ def name_targets(
             number += 1
             path = path.with_name(_name(stem, number, suffix + ending))
         taken.add(_key(path))
-        if path.resolve() in inputs:
+        if real(path) in inputs:
             reason = f"{s.path}: the result would overwrite the input {path}"
             failed.append(Failed(s.path, reason))
         elif (size := _bytes(s.header, outscale)) > _TIFF_PAGES and _paged(s.header, ending):

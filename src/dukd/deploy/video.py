@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from dukd.core import files
-from dukd.core.files import Progress, silent
+from dukd.core.files import Progress, real, silent
 from dukd.deploy import frames
 from dukd.deploy.image import upscale_image
 from dukd.deploy.stretches import (
@@ -157,7 +157,7 @@ def _check(source: Path, target: Path, options: VideoOptions) -> None:
         raise VideoError(f"a video is written as {listed}, but the result is {target}")
     if options.codec == "ffv1" and target.suffix.lower() != ".mkv":
         raise VideoError(f"ffv1 needs a file ending in .mkv, but the result is {target}")
-    if target.resolve() == source.resolve():
+    if real(target) == real(source):
         raise VideoError(f"{target}: the result would overwrite the input")
     target.parent.mkdir(parents=True, exist_ok=True)
     with _failures(target), _opened(source) as container:

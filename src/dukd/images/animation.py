@@ -23,7 +23,7 @@ class Frame:
     count: int
     """Frames or pages of the file."""
     duration: float | None = None
-    """Milliseconds for which it is shown; None for a page."""
+    """Milliseconds for which it is shown, 0 where the file does not say; None for a page."""
     loop: int | None = None
     """How often the animation runs, 0 for ever; None where the file does not say."""
 
@@ -51,7 +51,11 @@ def frames(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Frame]:
                 if width * height > max_pixels:
                     raise RefusedError(f"has {width} x {height} pixels on page {number + 1}")
             decoded = finished(image, file, facts)
-            duration, loop = image.info.get("duration"), image.info.get("loop")
+            paged = image.format == "TIFF" or count == 1
+            duration, loop = (
+                image.info.get("duration", None if paged else 0),
+                image.info.get("loop"),
+            )
             yield Frame(
                 image=decoded,
                 number=number,
@@ -100,8 +104,7 @@ def write_frames(
         raise ImageError(f"{path}: there are no frames to write")
     options: dict[str, object] = {"icc_profile": first.icc} if first.icc and not first.gray else {}
     if kind.name != "TIFF":
-        if len({one.size for one in made}) > 1:
-            raise ImageError(f"{path}: frames of an animation are of one size")
+        _check_animation(path, made, durations)
         options |= {"loop": loop, "duration": [round(d) for d in durations] or 100}
     if kind.name == "WEBP":
         quality = quality_of(first, kind, quality)
@@ -114,3 +117,13 @@ def write_frames(
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written ({reason(error)})") from error
     return ("EXIF is not written with frames: left out",) if first.exif else ()
+
+
+def _check_animation(
+    path: Path, made: Sequence[PillowImage.Image], durations: Sequence[float]
+) -> None:
+    if durations and len(durations) != len(made):
+        counts = f"{len(made)} frames, but {len(durations)} durations"
+        raise ImageError(f"{path}: an animation has a duration for each frame, here are {counts}")
+    if len({one.size for one in made}) > 1:
+        raise ImageError(f"{path}: frames of an animation are of one size")

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 from dukd.images import jxl, png
 from dukd.images.deep import PPM_HEADER
@@ -26,6 +26,9 @@ _MAX_TAGS = 4096
 _MAX_BLOCKS = 2_000_000  # of a GIF; each holds up to 255 bytes
 _MAX_CHUNKS = 64  # of a WebP before its pixels
 _PPM_HEADER = 1 << 16
+_FURTHER = "further images in it (a preview, a map of depth or gain) were left out"
+_UNSAID = "channels whose meaning the TIFF does not say were left out"
+_COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # channels of TIFF's photometric interpretations
 _BOXES = 1 << 18  # bytes in which an AVIF or HEIC file says what it holds
 
 
@@ -93,6 +96,7 @@ def _jpeg(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
     data = file.read() if whole else file.read(1 << 17)
     kept, profile, exif = [data[:2]], 0, b""
     pixels, position = 1, 2
+    notes: tuple[str, ...] = ()
     for marker, start, end in _segments(data):
         content = data[start + 4 : end]
         position = end
@@ -103,6 +107,8 @@ def _jpeg(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
             is_exif = marker == 0xE1 and content.startswith(b"Exif\0\0") and not exif
             is_profile = marker == 0xE2 and content.startswith(b"ICC_PROFILE\0")
             profile += len(content) * is_profile
+            if marker == 0xE2 and content.startswith(b"MPF\0"):
+                notes = (_FURTHER,)
             if not (marker in (0xE0, 0xEE) or is_exif or (is_profile and profile <= _MAX_PROFILE)):
                 continue
             exif = content if is_exif else exif
@@ -111,13 +117,14 @@ def _jpeg(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
             break
     if not whole:
         # The header of a photograph may be longer than what was read: Pillow goes on by itself.
-        return file, Facts(exif=exif or None)
+        return file, Facts(frames=1, exif=exif or None)
     scans = data.count(b"\xff\xda", position)
     if scans > _SCANS + _SCANNED // pixels:
         raise RefusedError(
             f"is a JPEG of {scans + 1} scans, made to take long: save it anew with an editor"
         )
-    return io.BytesIO(b"".join([*kept, data[position:]])), Facts(exif=exif or None)
+    facts = Facts(frames=1, exif=exif or None, notes=notes)
+    return io.BytesIO(b"".join([*kept, data[position:]])), facts
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -187,6 +194,7 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
     place = number(offset_form, start[8:16] if big else start[4:8]) if len(start) >= 8 else 0
     seen: set[int] = set()
     alone: list[int] = []
+    unsaid = False
     while place and place not in seen:
         seen.add(place)
         if len(seen) > MAX_FRAMES:
@@ -201,10 +209,11 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
             )
         entries = file.read(tags * entry)
         tail = file.read(offset_size)
-        start = _one_plane(file, entries, order, big=big)
-        alone += [] if start is None else [place + count_size + start]
+        page = _page(file, entries, order, big=big)
+        unsaid |= page.unsaid
+        alone += [] if page.plane is None else [place + count_size + page.plane]
         place = number(offset_form, tail) if len(tail) == offset_size else 0
-    facts = Facts(frames=max(1, len(seen)))
+    facts = Facts(frames=max(1, len(seen)), notes=(_UNSAID,) if unsaid else ())
     if not alone or not whole:
         return file, facts
     file.seek(0)
@@ -214,12 +223,18 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
     return io.BytesIO(data), facts
 
 
-def _one_plane(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> int | None:
-    """Name a kind of levels that Pillow would take for damage, and find what it takes wrong.
+class _Page(NamedTuple):
+    """What the entries of a page say that Pillow takes wrong, or leaves out without a word."""
 
-    Returns:
-        Where the entries say that one channel lies in a plane of its own, if they do: Pillow then
-        takes the first letter of its layout for the whole.
+    plane: int | None
+    """Where they say that one channel lies in a plane of its own, if they do: Pillow then takes the
+    first letter of its layout for the whole."""
+    unsaid: bool
+    """Whether there are channels of which nothing says what they are."""
+
+
+def _page(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> _Page:
+    """Name a kind of levels that Pillow would take for damage, and find what it takes wrong.
 
     Raises:
         RefusedError: If a page holds such.
@@ -248,9 +263,11 @@ def _one_plane(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> int
         known &= samples == 1 or (apart and values.get(338) == 0)
     if apart and bits == 8 and values.get(338) == 0 and values.get(259, 1) == 1:
         raise RefusedError("is a TIFF with planes of unsaid meaning; save it without them")
-    if known and (form != 3 or gray):
-        return planar if samples == 1 and apart else None
-    kind = "floating-point levels" if form == 3 else f"{bits} bits a level"
+    if known and (form not in (2, 3) or (form == 3 and gray)):
+        color = _COLORS.get(values.get(262, -1), samples)
+        said = values.get(338, 2 if samples == color + 1 else 0) in (1, 2)
+        return _Page(planar if samples == 1 and apart else None, samples > color + said)
+    kind = {2: "signed levels", 3: "floating-point levels"}.get(form, f"{bits} bits a level")
     raise RefusedError(f"is a TIFF of {kind} in this arrangement; save it as a 16-bit PNG")
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageFile
 
+from dukd.core.files import is_endless
 from dukd.images import containers, decode, metadata
 from dukd.images.containers import Facts
 from dukd.images.formats import FORMATS, Format
@@ -146,7 +147,7 @@ def opened(
 ) -> Generator[tuple[ImageFile.ImageFile, IO[bytes], Facts], None, None]:
     """Open an image, its header checked; whatever goes wrong inside becomes an ``ImageError``."""
     try:
-        with Path(path).open("rb") as raw, warnings.catch_warnings():
+        with _file(Path(path)) as raw, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about metadata
             kind, factory = _identify(raw)
             file, facts = containers.prepared(kind.name, raw, whole=whole)
@@ -167,6 +168,12 @@ def opened(
         raise ImageError(
             f"{path}: cannot be read; it is damaged or not an image ({reason(error)})"
         ) from error
+
+
+def _file(path: Path) -> IO[bytes]:
+    if is_endless(path):
+        raise RefusedError("is a pipe or a device, which may never end; only files are read")
+    return path.open("rb")
 
 
 def _identify(file: IO[bytes]) -> tuple[Format, "type[ImageFile.ImageFile]"]:

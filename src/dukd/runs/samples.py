@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from dukd.core.files import real
 from dukd.core.text import shown
 from dukd.evaluation.output import Pixels
 from dukd.images import ImageError, read_rgb8
@@ -49,8 +50,8 @@ def listed(folder: Path) -> list[tuple[str, Sample]]:
         found: list[tuple[str, Sample]] = []
         for entry in json.loads(index.read_bytes()):
             for image in entry["images"]:
-                file = (folder / str(image["file"])).resolve()
-                if not file.is_relative_to(folder.resolve()):
+                file = real(folder / str(image["file"]))
+                if not file.is_relative_to(real(folder)):
                     raise ReportError(
                         f"{shown(index)} names {image['file']}, which lies outside samples"
                     )
