@@ -9,7 +9,8 @@ import pytest
 
 from dukd.core.config import ConfigError
 from dukd.methods import DUKD, Logits, Scratch, ZoomOut
-from dukd.networks import EDSRConfig
+from dukd.networks import CompactConfig, EDSRConfig, RCANConfig, SwinIRConfig
+from dukd.training.assemble import assemble
 from dukd.training.experiment import Data, Evaluation, Experiment, Optimization, check
 from dukd.training.teachers import File
 
@@ -59,6 +60,7 @@ WRONG: list[tuple[object, str, Any, str]] = [
         "precision is 'float16', but must be one of float32, bfloat16",
     ),
     (Optimization(), "seed", -1, "seed is -1, but must be at least 0"),
+    (Optimization(), "seed", 2**63, "seed is 9223372036854775808, but must be at least 0 and at"),
     (Evaluation(), "every", 0, "every is 0, but must be at least 1"),
     (Evaluation(), "log_every", 0, "log_every is 0, but must be at least 1"),
     (Evaluation(), "images", -1, "images is -1, but must be at least 0"),
@@ -124,3 +126,49 @@ def test_a_mistake_in_a_file_is_found_where_it_stands(tmp_path: Path) -> None:
         Experiment.from_file(path)
     path.write_text(text)
     assert Experiment.from_file(path) == Experiment(student=STUDENT, data=DATA)
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_named(weight: float) -> None:
+    """Training would end at its first step, with the blame on the loss."""
+    inner = DUKD(base=Logits(), upcyclings=(ZoomOut(imitation=weight),))
+    path = r"method\.upcyclings\[0\]\.imitation"
+    with pytest.raises(ValueError, match=f"{path} is (nan|inf), but must be finite"):
+        Experiment(student=STUDENT, data=DATA, teacher=TEACHER, method=inner)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sentence"),
+    [
+        (
+            Experiment(
+                student=STUDENT,
+                data=DATA,
+                teacher=TEACHER,
+                method=Logits(reconstruction=0, imitation=0),
+            ),
+            "logits compares nothing, since all its weights are 0",
+        ),
+        (
+            Experiment(student=STUDENT, data=replace(DATA, batch=10**12)),
+            "a batch of 1000000000000 patches of 48 takes .* more memory than there is",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_read(
+    experiment: Experiment, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        assemble(experiment)
+
+
+def test_networks_without_end_are_refused() -> None:
+    """Their modules would be made one by one, for hours."""
+    for config in (
+        lambda n: EDSRConfig(scale=2, width=4, blocks=n),
+        lambda n: CompactConfig(scale=2, width=4, blocks=n),
+        lambda n: RCANConfig(scale=2, groups=n),
+        lambda n: SwinIRConfig(scale=2, depths=(2, n), heads=(6, 6)),
+    ):
+        with pytest.raises(ValueError, match=r"is at most 10000, but got 4611686018427387904"):
+            config(2**62)

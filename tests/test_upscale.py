@@ -576,7 +576,7 @@ def test_what_exceeds_memory_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, large = save(tmp_path / "small.png"), save(tmp_path / "large.png", h=40, w=50)
-    monkeypatch.setattr(targets, "_memory", lambda: 80 * 100 * 3 - 1)
+    monkeypatch.setattr(targets, "machine_memory", lambda: 80 * 100 * 3 - 1)
 
     result = upscale(nearest(), [small, large], tmp_path / "out")
 

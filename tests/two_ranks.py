@@ -1,6 +1,7 @@
 """Two ranks of one run: this process is the first, a fork of it the second."""
 
 import os
+import signal
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +40,7 @@ def train_two(folder: Path, root: Path, student: NetworkConfig = STUDENT) -> Non
     try:
         _rank(0, port, root, experiment, resume=resume)
     except BaseException:
+        os.kill(pid, signal.SIGKILL)  # as torchrun does; this process lives on, with its sockets
         os.waitpid(pid, 0)
         raise
     _, status = os.waitpid(pid, 0)

@@ -1,5 +1,6 @@
 """Devices: by name, the way there from the host's memory, and when one is full."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -81,3 +82,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine, where it says so; else more than any has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return 1 << 62

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dukd import images
+from dukd.core.device import machine_memory
 from dukd.core.files import real
 from dukd.core.text import amount
 from dukd.deploy.job import Failed, UpscaleOptions, final_size
@@ -131,7 +132,7 @@ def name_targets(
         elif (size := _bytes(s.header, outscale)) > _TIFF_PAGES and _paged(s.header, ending):
             reason = f"{s.path}: its pages take {amount(size)}, more than a TIFF of pages holds"
             failed.append(Failed(s.path, f"{reason}: split it, or say --format png"))
-        elif (size := _bytes(s.header, outscale)) > _memory():
+        elif (size := _bytes(s.header, outscale)) > machine_memory():
             reason = f"{s.path}: the result takes {amount(size)}, more memory than there is"
             failed.append(Failed(s.path, reason))
         else:
@@ -216,11 +217,3 @@ def _bytes(header: images.Header, outscale: float) -> int:
     h, w = final_size(header.height, outscale), final_size(header.width, outscale)
     channels = 1 if header.mode.startswith(("1", "L", "I")) else 3
     return h * w * channels * (header.bits // 8) * header.frames
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine, where it says so."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 1 << 62

@@ -309,6 +309,14 @@ def checked_views(method: Method, batch: Batch) -> list[View]:
     return views
 
 
+def learns(method: Method, scale: int) -> bool:
+    """Whether anything of what a method shows is weighed or compared, at any step.
+
+    It is tried as `needs_teacher` does.
+    """
+    return any(v.reconstruction or v.taught or v.student_depths for v in _ever(method, scale))
+
+
 def ground_truth_weight(method: Method) -> float:
     """Weight of the ground truth on the pair: the unit in which a method's weights are counted.
 
@@ -328,13 +336,13 @@ def needs_teacher(method: Method, scale: int) -> bool:
         method: The method.
         scale: Upscaling factor.
     """
-    lr, hr = (
-        torch.zeros(16, 3, 4 * scale, 4 * scale),
-        torch.zeros(16, 3, 4 * scale**2, 4 * scale**2),
-    )
-    return any(
-        view.taught
-        for step in (0, *(1 << k for k in range(31)))
-        for phase in method.phases
-        for view in checked_views(phase, Batch(lr, hr, torch.Generator(), step))
-    )
+    return any(view.taught for view in _ever(method, scale))
+
+
+def _ever(method: Method, scale: int) -> Generator[View]:
+    """What a method shows at steps 0, 1, 2, 4, 8 and so on."""
+    lr = torch.zeros(16, 3, 4 * scale, 4 * scale)
+    hr = torch.zeros(16, 3, 4 * scale**2, 4 * scale**2)
+    for step in (0, *(1 << k for k in range(31))):
+        for phase in method.phases:
+            yield from checked_views(phase, Batch(lr, hr, torch.Generator(), step))

@@ -70,6 +70,10 @@ class Range(nn.Module):
         return x / self.value_range + self.mean
 
 
+_MOST_MODULES = 10_000
+"""Most blocks, groups or layers of a network; each takes a millisecond to make."""
+
+
 def check_numbers(
     owner: str,
     *,
@@ -77,15 +81,17 @@ def check_numbers(
     value_range: float = 1.0,
     mean: Sequence[float] = (0, 0, 0),
 ) -> None:
-    """Refuse a network of no size, or a range that cannot be undone.
+    """Refuse a network of no size or without end, or a range that cannot be undone.
 
     Raises:
-        ValueError: If a count is not a whole number from 1 on, the range is not above 0, or the
-            mean has not three values.
+        ValueError: If a count is not a whole number from 1 on, there are too many blocks, the range
+            is not above 0, or the mean has not three values.
     """
     for name, count in counts.items():
         if type(count) is not int or count < 1:
             raise ValueError(f"{owner}: {name} is a whole number from 1 on, but got {count!r}")
+        if count > _MOST_MODULES and any(word in name for word in ("blocks", "groups", "layers")):
+            raise ValueError(f"{owner}: {name} is at most {_MOST_MODULES}, but got {count}")
     if not 0 < value_range < math.inf:
         raise ValueError(f"{owner}: value_range is above 0, but got {value_range}")
     if len(mean) != 3 or not all(map(math.isfinite, mean)):

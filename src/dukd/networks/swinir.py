@@ -102,6 +102,7 @@ class SwinIRConfig(NetworkConfig):
         }
         counts |= {
             "layers of a group": min(self.depths, default=0),
+            "layers of the longest group": max(self.depths, default=0),
             "heads": min(self.heads, default=0),
         }
         counts["channels of the feed-forward networks"] = int(self.width * self.mlp_ratio)

@@ -6,16 +6,17 @@ from typing import NamedTuple
 
 import torch
 
-from dukd.core.device import numbered
+from dukd.core.device import machine_memory, numbered
 from dukd.core.distributed import World
 from dukd.core.files import Progress, silent
+from dukd.core.text import amount
 from dukd.data.pack import Pack
 from dukd.data.packing import prepare
 from dukd.data.pairs import MADE, PairsError, find_pairs
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
 from dukd.evaluation.sets import set_name
-from dukd.methods.base import needs_teacher
+from dukd.methods.base import learns, needs_teacher
 from dukd.networks.base import Network, set_memory_format
 from dukd.networks.compile import compiled, lowered
 from dukd.networks.reduced import HOW, check_reducible
@@ -89,6 +90,7 @@ def assemble(
     world = replace(world, device=numbered(world.device))
     data, optimization = experiment.data, experiment.optimization
     world.parts(data.batch, optimization.accumulate, deterministic=optimization.deterministic)
+    _check_work(experiment)
     check_installed(experiment.evaluation.trackers)
     judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
     validation = Validation.open(
@@ -127,6 +129,21 @@ def assemble(
         guard=NonFiniteGuard(state.optimizer, world.device),
         notes=notes,
     )
+
+
+def _check_work(experiment: Experiment) -> None:
+    """Refuse a method without weights, and a batch whose levels alone exceed the memory."""
+    data, scale = experiment.data, experiment.student.scale
+    if not learns(experiment.method, scale):
+        raise ValueError(
+            f"{experiment.method.label} compares nothing, since all its weights are 0: give one"
+        )
+    needed, there = 3 * data.batch * (data.patch * scale) ** 2, machine_memory()
+    if needed > there:
+        raise ValueError(
+            f"a batch of {data.batch} patches of {data.patch} takes {amount(needed)}, more memory "
+            f"than there is ({amount(there)}): --data.batch 16 is usual"
+        )
 
 
 def _prepare_judging(

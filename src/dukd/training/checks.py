@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -52,6 +52,22 @@ def check(
         return
     stated = [words for words, bound in bounds.items() if math.isfinite(bound)]
     raise ValueError(f"{name} is {value}, but must be {' and '.join(stated) or 'finite'}")
+
+
+def check_finite(name: str, value: object) -> None:
+    """Refuse infinite numbers and those that are none, however deep in dataclasses and tuples.
+
+    Raises:
+        ValueError: Naming the number by its path.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, but must be finite")
+    if is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            check_finite(f"{name}.{f.name}", getattr(value, f.name))
+    elif isinstance(value, tuple):
+        for number, item in enumerate(cast("tuple[object, ...]", value)):
+            check_finite(f"{name}[{number}]", item)
 
 
 def check_word(name: str, word: str, words: Sequence[str]) -> None:

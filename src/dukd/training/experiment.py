@@ -15,7 +15,7 @@ from dukd.images.invertible import SYMMETRIES, Operation
 from dukd.methods import Method, Scratch, Upcycling
 from dukd.methods.base import needs_teacher
 from dukd.networks import NetworkConfig, QuantizedConfig
-from dukd.training.checks import check, check_paths, check_word
+from dukd.training.checks import check, check_finite, check_paths, check_word
 from dukd.training.teachers import Teacher
 
 REGISTRY: config.Registry = {
@@ -168,7 +168,7 @@ class Optimization:
         check("clip", self.clip, least=0)
         check("accumulate", self.accumulate, least=1)
         check_word("precision", self.precision, ("float32", "bfloat16"))
-        check("seed", self.seed, least=0)
+        check("seed", self.seed, least=0, most=2**63 - 1)  # torch takes higher ones for others
         if self.cuda_graphs and not self.compile:
             raise ValueError(
                 "cuda_graphs are recorded by torch.compile: switch it on too "
@@ -259,6 +259,7 @@ class Experiment:
     def __post_init__(self) -> None:
         """Check what crosses the parts."""
         _check_types(self.student, self.teacher, self.method)
+        check_finite("method", self.method)
         if self.teacher is None and needs_teacher(self.method, self.student.scale):
             raise ValueError(
                 f"the method {self.method.name} needs a teacher: name its file (--teacher FILE)"

@@ -90,6 +90,11 @@ def _gradients(
     losses: dict[str, Tensor] = {}
     totals: list[Tensor] = []
     for named in micro_batches:
+        if not named:
+            raise ValueError(
+                f"{training.experiment.method.label} compares nothing at step "
+                f"{training.state.step + 1}: give a weight above 0"
+            )
         total = torch.stack([loss.float() for loss in named.values()]).sum() / share
         total.backward()
         totals.append(total.detach())
