@@ -89,9 +89,7 @@ def assemble(
     world = world or World()
     world = replace(world, device=numbered(world.device))
     data, optimization = experiment.data, experiment.optimization
-    world.parts(data.batch, optimization.accumulate, deterministic=optimization.deterministic)
-    _check_work(experiment)
-    check_installed(experiment.evaluation.trackers)
+    _check_work(experiment, world)
     judged = experiment.evaluation if world.leads else replace(experiment.evaluation, sets=())
     validation = Validation.open(
         judged, experiment.student.scale, world.device, progress, data.degradation
@@ -131,9 +129,13 @@ def assemble(
     )
 
 
-def _check_work(experiment: Experiment) -> None:
-    """Refuse a method without weights, and a batch whose levels alone exceed the memory."""
-    data, scale = experiment.data, experiment.student.scale
+def _check_work(experiment: Experiment, world: World) -> None:
+    """Refuse what ranks cannot share, missing trackers, a method without weights, and a batch whose
+    levels alone exceed the memory."""
+    data, optimization = experiment.data, experiment.optimization
+    world.parts(data.batch, optimization.accumulate, deterministic=optimization.deterministic)
+    check_installed(experiment.evaluation.trackers)
+    scale = experiment.student.scale
     if not learns(experiment.method, scale):
         raise ValueError(
             f"{experiment.method.label} compares nothing, since all its weights are 0: give one"
