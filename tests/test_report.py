@@ -22,6 +22,7 @@ from dukd.runs.directory import Run
 from dukd.runs.report import report
 from dukd.runs.signed import read_with_header, with_crc, with_digest, with_header
 from dukd.runs.summary import ReportError
+from dukd.training import provenance
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -66,6 +67,7 @@ def _run(
         "dukd": "0.1.0",
         "data_digest": data,
         "teacher_sha256": teacher,
+        "started": "2026-11-27T02:26:42+00:00",
     }
     (run / "run.json").write_text(with_digest(facts))
     lines = [
@@ -333,6 +335,28 @@ def test_the_page_shows_numbers_curves_images_and_origin(tmp_path: Path) -> None
     assert captions == models + models
     assert text.count("<small>25.13 dB</small></figcaption>") == 4
     assert text.count(DEFINITION) == 1
+
+
+def test_the_hour_is_written_as_people_write_it(tmp_path: Path) -> None:
+    """An ISO date without a space is broken behind a hyphen where the column is narrow."""
+    report([_run(tmp_path, "a")], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+
+    assert "<dd>2026-11-27 02:26 UTC</dd>" in page
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("/usr/bin/dukd", "dukd train x"),
+        ("/lib/python3.13/site-packages/dukd/__main__.py", "dukd train x"),
+        ("mine.py", "mine.py train x"),
+    ],
+)
+def test_a_run_knows_the_command_that_was_typed(program, command, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", [program, "train", "x"])
+
+    assert provenance._command() == command
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

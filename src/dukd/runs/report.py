@@ -8,6 +8,7 @@ are computed anew where the images that judged the training can be reached.
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -255,6 +256,8 @@ def _fact(key: str, value: object) -> str:
     text = str(value)
     if isinstance(value, list):
         text = " ".join(map(str, cast("list[object]", value)))
+    if key == "started":
+        text = re.sub(r"(-\d\d)T(\d\d:\d\d):\d\d\+00:00$", r"\1 \2 UTC", text)
     long = key in {"command", "platform", "data_digest", "teacher_sha256"}
     wide = ' class="long"' if long else ""
     code = ' class="code"' if long and key != "platform" else ""

@@ -29,7 +29,7 @@ def facts(training: Training, directory: Path) -> dict[str, object]:
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "threads": torch.get_num_threads(),
         "ranks": training.world.size,
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "folder": str(Path.cwd()),
         "folder_from_run": os.path.relpath(Path.cwd(), directory),
         "seed": experiment.optimization.seed,
@@ -46,6 +46,13 @@ def facts(training: Training, directory: Path) -> dict[str, object]:
         "student_parameters": student.parameter_count(),
         "teacher_parameters": None if teacher is None else teacher.parameter_count(),
     }
+
+
+def _command() -> str:
+    """What was typed; ``python -m dukd`` says so too, and torchrun."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return " ".join([name, *sys.argv[1:]])
 
 
 def _reduced(training: Training) -> str | None:
