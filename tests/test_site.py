@@ -126,6 +126,14 @@ def test_the_builder_finds_every_item_of_a_list(page):
     assert not [p for p in paragraphs if re.search(r"^(?:\d\. |- |```)", p, re.MULTILINE)]
 
 
+def test_search_finds_guides_before_docstrings_and_notes():
+    weights = [links.search_weight(f"{page}.md") for page in ("guides/images", "methods", "log")]
+
+    assert weights == sorted(weights, reverse=True)
+    assert links.search_weight("reference/deploy.md") < links.search_weight("library.md")
+    assert links._GUIDES <= pages(CONFIG["nav"])
+
+
 def test_commands_in_a_line_are_broken_between_words():
     text = "<p><code>dukd a\n--b.c-d 2</code></p><pre><span></span><code>a-b</code></pre>"
 

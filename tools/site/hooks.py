@@ -4,7 +4,7 @@ from pathlib import Path
 
 from formulas import with_formulas
 from generated import ROOT, command_line, notebook, recipes_page, reference
-from links import ROOT_PAGES, moved, slug, spaced, whole_words
+from links import ROOT_PAGES, moved, search_weight, slug, spaced, whole_words
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -38,6 +38,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Have links and formulas hold on the site."""
     del config, files
+    page.meta["search"] = {"boost": search_weight(page.file.src_uri)}
     source = page.file.abs_src_path
     if source is not None:
         file = Path(source).relative_to(ROOT).as_posix()

@@ -14,6 +14,7 @@ ROOT_PAGES = {
 }
 """Files beside ``docs/`` that are pages of the site."""
 
+_GUIDES = {"index.md", "library.md", "messages.md", "paper-table.md", "students.md"}
 _FENCE = re.compile(r"^ *(```|~~~)")
 _NAMED = re.compile(r"^( *```\w+) (\S+)$")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#|mailto:)([^)\s]+)\)")
@@ -93,6 +94,13 @@ def spaced(markdown: str) -> str:
             lines.append("")
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def search_weight(page: str) -> float:
+    """How much a page of the site counts in its search: a guide is read before a docstring is."""
+    if page.startswith(("guides/", "notebooks/")) or page in _GUIDES:
+        return 3.0
+    return 0.3 if page.startswith("reference/") or page in {"log.md", "changelog.md"} else 1.0
 
 
 def whole_words(html: str) -> str:
