@@ -186,6 +186,16 @@ def test_folders_that_cannot_be_synced_are_no_error(
         files.sync_folder(tmp_path)
 
 
+def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
+    """It named a temporary file that nobody has ever seen."""
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as found:
+        files.write_text(tmp_path / "taken", "x")
+
+    assert (found.value.filename, found.value.filename2) == (str(tmp_path / "taken"), None)
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     """FIPS 180-2, appendix B.1."""
     (tmp_path / "abc").write_bytes(b"abc")

@@ -41,20 +41,32 @@ def replacing(path: Path) -> Generator[IO[bytes], None, None]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path.parent)
-    temporary, file = _begun(path)
+    with _named(path):
+        temporary, file = _begun(path)
     try:
         with file:
             yield file
             file.flush()
             _fsync(file.fileno())
             if os.name == "posix":
-                temporary.replace(path)  # still locked, so that nobody clears it away
+                with _named(path):
+                    temporary.replace(path)  # still locked, so that nobody clears it away
         if os.name != "posix":
-            temporary.replace(path)
+            with _named(path):
+                temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def _named(path: Path) -> Generator[None, None, None]:
+    """Name the file that was to be written, not the temporary one, in an error."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _begun(path: Path) -> tuple[Path, IO[bytes]]:

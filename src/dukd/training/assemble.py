@@ -130,8 +130,7 @@ def assemble(
 
 
 def _check_work(experiment: Experiment, world: World) -> None:
-    """Refuse what ranks cannot share, missing trackers, a method without weights, and a batch whose
-    levels alone exceed the memory."""
+    """Refuse what ranks cannot share or the memory not hold, and a method without weights."""
     data, optimization = experiment.data, experiment.optimization
     world.parts(data.batch, optimization.accumulate, deterministic=optimization.deterministic)
     check_installed(experiment.evaluation.trackers)
