@@ -405,3 +405,10 @@ def test_a_key_that_is_no_field_is_always_refused(key: str) -> None:
         return
 
     assert f"plan has no field '{key}"[:70] in complaint(f"title: a\n'{key}': 1")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are those of Unix")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match=r"pipe\.yaml: this is a pipe or a device; name a file"):
+        Experiment.from_file(tmp_path / "pipe.yaml")

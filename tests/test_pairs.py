@@ -86,6 +86,39 @@ def test_pairs_in_one_folder_are_never_both_truth(tmp_path: Path, high: str, low
     assert any(problem.startswith("d.png is called neither") for problem in found)
 
 
+@pytest.mark.parametrize("folder", ["HR", "myGT", "trainHR"])
+def test_pairs_in_a_folder_that_is_called_as_truths_are(tmp_path: Path, folder: str) -> None:
+    """The folder's name alone decided, and the small images were trained on as truths."""
+    for name in ("a", "b"):
+        write(tmp_path / folder / f"{name}_hr.png")
+        write(tmp_path / folder / f"{name}_lr.png", (6, 4))
+
+    pairs = find_pairs(tmp_path / folder, scale=4)
+
+    assert [pair.name for pair in pairs] == ["a", "b"]
+    assert [pair.lr and pair.lr.name for pair in pairs] == ["a_lr.png", "b_lr.png"]
+
+
+@pytest.mark.parametrize(
+    ("high", "low"), [("_big", "_small"), ("_x1", "_x2"), ("-1", "-0"), ("_hr", "_lr4")]
+)
+def test_versions_of_one_image_are_refused_whatever_they_are_called(
+    tmp_path: Path, high: str, low: str
+) -> None:
+    """Two different images of such sizes and names are two images."""
+    levels = np.random.default_rng(0).integers(0, 256, (4, 8, 12, 3)).astype(np.uint8)
+    for number, name in enumerate(("a", "b")):
+        large = levels[number].repeat(3, 0).repeat(3, 1)
+        Image.fromarray(large).save(tmp_path / f"{name}{high}.png")
+        Image.fromarray(levels[number + 2]).save(tmp_path / f"{name}{low}.png")
+    assert len(find_pairs(tmp_path, scale=2)) == 4
+    Image.fromarray(levels[1]).save(tmp_path / f"b{low}.png")
+
+    (problem,) = problems(lambda: find_pairs(tmp_path, scale=2))
+
+    assert problem.startswith(f"b{low}.png is b{high}.png made 3 times smaller: call such images")
+
+
 def test_a_smaller_copy_beside_an_image_is_refused(tmp_path: Path) -> None:
     for name, wh in (("a", (24, 16)), ("ax4", (6, 4)), ("b", (24, 16)), ("b_x2", (24, 16))):
         write(tmp_path / f"{name}.png", wh)

@@ -16,6 +16,8 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 
 import yaml
 
+from dukd.core.files import is_endless
+
 T = TypeVar("T")
 Registry = Mapping[type, Callable[[], Mapping[str, type]]]
 """For each abstract class, the concrete ones by their name in a file's ``type`` key."""
@@ -318,6 +320,8 @@ def read_file(path: Path, kind: type[T], *, registry: Registry) -> T:
         ConfigError: Also if the file cannot be read or is not text.
     """
     try:
+        if is_endless(path):
+            raise ConfigError(f"{path}: this is a pipe or a device; name a file")
         with path.open("rb") as file:
             content = file.read(4 * _LARGEST + 4)  # a little more than the longest text has
         text = content.decode()

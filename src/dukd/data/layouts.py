@@ -85,7 +85,8 @@ def _alone(source: Path, scale: int, *, recursive: bool) -> Folders:
             scale,
             recursive=recursive,
         )
-        return Folders(hr=source, lr=beside)
+        if beside is not None:
+            return Folders(hr=source, lr=beside)
     if source.absolute().name.casefold() == f"image_srf_{scale}":
         return Folders(hr=source, lr=source, hr_ending="_HR", lr_ending="_LR")
     if (endings := _shared(source, scale, recursive=recursive)) is not None:

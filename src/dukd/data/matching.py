@@ -1,15 +1,19 @@
 """Which low-resolution image belongs to which high-resolution one, and whether their sizes fit."""
 
 import contextlib
+import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from dukd.core.text import shown
 from dukd.data.layouts import Folders
 from dukd.data.names import natural, size
 from dukd.data.pair import Pair, Pairs, PairsError
-from dukd.images import ImageError, header, list_images
+from dukd.images import ImageError, header, list_images, read_rgb8
 
 
 def match(folders: Folders, scale: int, *, recursive: bool, skip_bad: bool = False) -> Pairs:
@@ -26,7 +30,7 @@ def match(folders: Folders, scale: int, *, recursive: bool, skip_bad: bool = Fal
         raise PairsError(f"no pairs in {shown(folders.hr)}", [f"it holds no images{beside}"])
     partners: Mapping[str, Path | None] = dict.fromkeys(high)
     if folders.lr is None:
-        problems += _twins(high)
+        problems += _twins(high) or _versions(high)
     else:
         lower = list_images(folders.lr, recursive=recursive).images
         low = _by_stem(lower, folders.lr, folders.lr_ending, problems)
@@ -98,6 +102,45 @@ def _twins(high: Mapping[str, Path]) -> list[str]:
         for twin in (f"{name}x{scale}", f"{name}_x{scale}", f"{name}X{scale}")
         if twin in high and _is_reduced(path, high[twin], scale)
     ]
+
+
+_PARTS = re.compile(r"(?P<base>.+)[ _.-](?P<ending>[^ _./-]*)")
+_ALIKE = 16.0
+"""PSNR in dB between a reduced image and another one from which they are taken to show the same;
+photographs of different things have 8 to 14."""
+
+
+def _versions(high: Mapping[str, Path]) -> list[str]:
+    """Images that come in two sizes under two endings, whatever these are called."""
+    groups: dict[str, dict[str, Path]] = {}
+    for name, path in high.items():
+        if found := _PARTS.fullmatch(name):
+            groups.setdefault(found["base"], {})[found["ending"]] = path
+    several = [group for group in groups.values() if len(group) == 2]
+    for large, small in (tuple(group.values())[::step] for group in several for step in (1, -1)):
+        if times := _shows_the_same(large, small):
+            return [
+                f"{shown(small.name)} is {shown(large.name)} made {times} times smaller: call such "
+                "images ..._hr and ..._lr, or move the small ones into a folder of their own and "
+                "name it (--data.lr)"
+            ]
+    return []
+
+
+def _shows_the_same(large: Path, small: Path) -> int:
+    """How many times smaller the second image is, where it shows what the first one does; or 0."""
+    with contextlib.suppress(ImageError):
+        sizes = [(head.height, head.width) for head in (header(large), header(small))]
+        (h, w), (lower, narrower) = sizes
+        times = h // lower
+        if not 2 <= times <= 8 or (h // times, w // times) != (lower, narrower):
+            return 0
+        theirs = read_rgb8(small).astype(float)
+        blocks = read_rgb8(large)[: lower * times, : narrower * times].astype(float)
+        reduced = blocks.reshape(lower, times, narrower, times, 3).mean((1, 3))
+        error = max(float(np.square(reduced - theirs).mean()), 1e-9)
+        return times if 10 * math.log10(255**2 / error) > _ALIKE else 0
+    return 0
 
 
 def _is_reduced(path: Path, twin: Path, scale: int) -> bool:
