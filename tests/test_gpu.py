@@ -18,6 +18,7 @@ from dukd.data.resident import Resident
 from dukd.deploy.image import upscale_image
 from dukd.evaluation.candidates import Candidate
 from dukd.evaluation.evaluate import evaluate
+from dukd.evaluation.output import output
 from dukd.images import Image
 from dukd.methods import DUKD, Method
 from dukd.methods.base import needs_teacher
@@ -289,6 +290,26 @@ def test_networks_are_measured_to_the_same_figures(
 
     assert len(expected) == 4
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "rounds"), [(torch.float32, False), (torch.bfloat16, True)], ids=str
+)
+def test_what_is_said_to_be_float32_is_not_rounded_to_tf32(
+    precision: torch.dtype, rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In measuring and in upscaling; training may round, as the papers' did."""
+    seen: list[bool] = []
+    built = EDSR.build()
+    built.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    pixels = np.zeros((12, 13, 3), np.uint8)
+
+    output(built, pixels, precision=precision)
+    OnDevice(built, "cpu", precision)(torch.zeros(1, 3, 12, 13))
+
+    assert seen == [rounds] * 2
+    assert torch.backends.cudnn.allow_tf32
 
 
 def figures(table: str) -> list[list[str]]:

@@ -131,7 +131,7 @@ def test_search_finds_guides_before_docstrings_and_notes():
 
     assert weights == sorted(weights, reverse=True)
     assert links.search_weight("reference/deploy.md") < links.search_weight("library.md")
-    assert links._GUIDES <= pages(CONFIG["nav"])
+    assert pages(CONFIG["nav"]) >= links._GUIDES
 
 
 def test_commands_in_a_line_are_broken_between_words():

@@ -1,6 +1,8 @@
 """Devices: by name, the way there from the host's memory, and when one is full."""
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +77,21 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
         # torch keeps pinned memory until the copy is done, even if nobody holds the tensor any more
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
+
+
+@contextmanager
+def exact_float32(*, wanted: bool = True) -> Generator[None, None, None]:
+    """Have convolutions on a GPU compute in float32 where they are said to.
+
+    torch rounds their operands to TF32's ten bits by default there, as training does; what is
+    measured would differ from other machines' figures, by up to 0.02 of NIQE on an H100.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before and not wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def is_out_of_memory(error: BaseException) -> bool:

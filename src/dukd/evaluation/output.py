@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dukd.core.device import exact_float32
 from dukd.images.convert import to_tensor
 from dukd.networks.base import Network
 from dukd.networks.tiles import Tiling, enlarge, plan
@@ -59,7 +60,11 @@ def output(
         network.eval()
     try:
         started = time.perf_counter()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        mixed = precision == torch.bfloat16
+        with (
+            exact_float32(wanted=not mixed),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed),
+        ):
             sr = self_ensemble(run, x) if averaged else run(x)
         sr = sr.float() if stay else sr.float().cpu()
         return sr, time.perf_counter() - started

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dukd.core.device import exact_float32
 from dukd.images import invertible
 from dukd.networks.bands import in_bands
 from dukd.networks.base import Network, set_memory_format
@@ -93,7 +94,10 @@ class OnDevice:
         training = self.network.training
         self.network.eval()
         try:
-            with torch.autocast(self.device.type, self.precision if mixed else None, enabled=mixed):
+            with (
+                exact_float32(wanted=not mixed),
+                torch.autocast(self.device.type, self.precision if mixed else None, enabled=mixed),
+            ):
                 sr = self._run(lr.to(self.device)).float().cpu()
         finally:
             self.network.train(training)
