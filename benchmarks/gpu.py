@@ -4,8 +4,8 @@
         --weights weights --out runs/gpu
 
 Given again, it goes on where it stopped. First each pair's step of DUKD at the papers' batch: eager
-in float32 and bfloat16, with channels last and apart, beside the released code's, compiled, and with
-CUDA graphs; of each the time, the share of the peak, the memory, how often the host waits for
+in float32 and bfloat16, with channels last and apart, beside the released code's, compiled, and
+with CUDA graphs; of each the time, the share of the peak, the memory, how often the host waits for
 the device and how long the device has nothing to do. Then scratch, logits and DUKD on EDSR 64 x 16
 from SMFANet+ at x2 and x4, as a study, for the rest of the time; ``--workers 3`` trains three
 students of each scale at once. ``--only profile`` or ``--only train`` leaves the other out. Every
