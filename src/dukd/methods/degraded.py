@@ -107,7 +107,7 @@ def degraded(
         return _degraded(pixels, degradation, scale, seeds)
 
     if keep:
-        content = hashlib.blake2b(pixels, digest_size=16).digest()
+        content = hashlib.blake2b(pixels.data, digest_size=16).digest()
         result = _KEPT.get((content, pixels.shape, *seeds, repr(degradation), scale), made)
     else:
         result = made()
