@@ -1,4 +1,4 @@
-"""dukd: turn a large super-resolution network into a small, fast one that looks the same.
+"""dukd: turn a large super-resolution network into a small, fast one, and measure what is lost.
 
 From a teacher to a student that is measured and used::
 

@@ -145,7 +145,7 @@ def _methods() -> int:
 
 def _help() -> int:
     say("usage: dukd COMMAND [options]\n")
-    say("Turn a large super-resolution network into a small, fast one that looks the same.\n")
+    say("Turn a large super-resolution network into a small, fast one, and measure what is lost.\n")
     width = max(map(len, COMMANDS)) + 2
     for name, command in COMMANDS.items():
         say(f"  {name:{width}}{command.summary}")
