@@ -525,7 +525,7 @@ def test_a_log_that_can_never_be_written_ends_no_run(
     loop.train(experiment(folder), tmp_path / "run", observe=told.append)
 
     assert digest(tmp_path / "run") == digest(whole)
-    assert told[-1]["detail"] == "8 lines of the log are lost"
+    assert told[-1]["detail"] == "9 lines of the log are lost"
 
 
 def test_a_tensorboard_that_fails_ends_no_run(folder: Path, tmp_path: Path) -> None:

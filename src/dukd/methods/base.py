@@ -312,8 +312,11 @@ def checked_views(method: Method, batch: Batch) -> list[View]:
 def learns(method: Method, scale: int) -> bool:
     """Whether anything of what a method shows is weighed or compared, at any step.
 
-    It is tried as `needs_teacher` does.
+    It is tried as `needs_teacher` does; a method that compares by itself is taken at its word.
     """
+    kind = type(method)
+    if kind.compare is not Method.compare or kind.losses is not Method.losses:
+        return True
     return any(v.reconstruction or v.taught or v.student_depths for v in _ever(method, scale))
 
 
