@@ -256,18 +256,24 @@ def train(
     problems: list[str] = []
     if workers > 1:
         at_once(wanted, out, device, until, workers)
+    else:
+        in_turn(wanted, out, device, until)
+    for scale, study in wanted.items():
+        folder = out / f"x{scale}"
+        problems += write_tables(study, folder, standing(study, folder))[1]
+    return problems
+
+
+def in_turn(wanted: dict[int, Study], out: Path, device: torch.device, until: float) -> None:
+    """Train and measure one cell after the other, here."""
 
     def stop() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # training saves everything, then ends
 
     with suppress(KeyboardInterrupt, loop.Interrupted), at_most(until - time.monotonic(), stop):
-        for scale, study in wanted.items() if workers == 1 else ():
+        for scale, study in wanted.items():
             for cell in study.cells():
                 print(run_cell(study, cell, out / f"x{scale}", device=device), flush=True)
-    for scale, study in wanted.items():
-        folder = out / f"x{scale}"
-        problems += write_tables(study, folder, standing(study, folder))[1]
-    return problems
 
 
 def at_once(

@@ -1,8 +1,10 @@
 """The scripts in benchmarks/: both sides do the same work, and what was measured is kept."""
 
+import argparse
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -410,6 +412,44 @@ def test_the_command_for_a_gpu_is_rehearsed_and_goes_on_where_it_stopped(
     page = (desk / "o" / "gpu.md").read_text(encoding="utf-8")
     assert page.count("3 cells: 3 measured") == 1
     assert page.count("| dukd |") == 2  # the table, and the differences
+
+
+def test_students_that_are_trained_at_once_are_stopped_in_time(
+    script, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study's process for each scale, which gets the same study, and is told to save and end."""
+    gpu, commands, sent = script("gpu"), [], []
+
+    class Endless:
+        def __init__(self, command: list[str]) -> None:
+            commands.append(command)
+
+        def wait(self, timeout: float | None = None) -> None:
+            if timeout is not None:
+                raise subprocess.TimeoutExpired("study", timeout)
+            assert len(sent) == 2
+
+        def send_signal(self, number: int) -> None:
+            sent.append(number)
+
+    out = desk / "at-once"
+    options = argparse.Namespace(
+        train=desk / "images", sets=[desk / "images"], weights=desk, out=out, seeds=[1, 2]
+    )
+    out.mkdir()
+    monkeypatch.setattr(gpu.subprocess, "Popen", Endless)
+    wanted = gpu.studies(options, gpu.TINY)
+
+    gpu.at_once(wanted, out, CPU, time.monotonic(), 3)
+
+    assert [command[2:5] for command in commands] == [
+        ["dukd", "study", str(out / f"x{scale}.yaml")] for scale in (2, 4)
+    ]
+    assert all(command[-4:] == ["--workers", "3", "--device", "cpu"] for command in commands)
+    assert sent == [signal.SIGINT] * 2
+    for scale, study in wanted.items():
+        assert Study.from_file(out / f"x{scale}.yaml") == study
+        assert len(list((out / "packs").glob(f"*-x{scale}-*.pack"))) == 1
 
 
 def test_measuring_on_a_gpu_ends_with_its_time(

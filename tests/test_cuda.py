@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def moved(wanted: Experiment, device: torch.device, *, waits: bool = True) -> Te
     for k in range(2):
         stepped(training, k)
     batches = [tuple(to_device(x, device) for x in training.share.patches.batch(k)) for k in (2, 3)]
-    with no_waits() if not waits else torch.no_grad(), torch.enable_grad():
+    with nullcontext() if waits else no_waits():
         for lr, hr in batches:
             advance(training, lr, hr)
     settle(training)

@@ -41,13 +41,8 @@ def test_what_does_not_fit_is_made_every_time() -> None:
 class Counted:
     """Batches that differ, and how often each was made."""
 
-    digest = "of all"
-
     def __init__(self) -> None:
         self.made: list[tuple[int, int, int]] = []
-
-    def names(self, k: int, rank: int = 0, world: int = 1) -> list[str]:
-        return [f"{k} of {rank}"]
 
     def batch(self, k: int, rank: int = 0, world: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         self.made.append((k, rank, world))
@@ -63,8 +58,6 @@ def test_batches_that_come_again_are_made_once_for_each_rank() -> None:
 
     assert values == [0, 1, 10, 11, 20, 21] * 3
     assert len(source.made) == 6
-    assert kept.digest == "of all"
-    assert kept.names(4) == ["4 of 0"]
 
 
 def images(seed: int) -> Batch:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dukd.training.experiment import Optimization
-from dukd.training.schedule import generator, rate_factor, seed_of, unripe
+from dukd.training.schedule import generator, notes_on_average, rate_factor, seed_of
 
 
 def factors(optimization: Optimization) -> list[float]:
@@ -118,7 +118,7 @@ def test_an_average_that_still_holds_its_first_weights_is_told(
     steps: int, ema: float, said: tuple[str, ...] | None
 ) -> None:
     """0.999 ** 3,000 is 0.0497; 0.998 ** 3,000 is 0.0025."""
-    notes = unripe(Optimization(steps=steps, ema=ema))
+    notes = notes_on_average(Optimization(steps=steps, ema=ema))
 
     assert len(notes) == (said is not None)
     assert all(words in notes[0] for words in said or ())

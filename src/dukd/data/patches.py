@@ -18,7 +18,7 @@ from dukd.data.draw import Draw, Sample
 from dukd.data.names import size
 from dukd.data.pack import Pack
 from dukd.data.resident import Resident
-from dukd.data.source import Batch, Recurring
+from dukd.data.source import Batch, Batches, Recurring
 from dukd.images.degrade import Degradation
 
 _SHOWN = 20
@@ -192,7 +192,7 @@ class Patches:
         found.pack = pack
         return found
 
-    def near(self, device: torch.device, residence: Residence) -> "Patches | Resident | Recurring":
+    def near(self, device: torch.device, residence: Residence) -> Batches:
         """Decide where patches are cut; degraded ones that come again are kept.
 
         Args:

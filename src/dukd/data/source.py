@@ -41,18 +41,9 @@ class Recurring:
         limit: Bytes that those kept may take; others are made every time.
     """
 
-    def __init__(self, source: BatchSource, period: int, limit: int = 2 << 30) -> None:
+    def __init__(self, source: Batches, period: int, limit: int = 2 << 30) -> None:
         self._source, self._period = source, period
         self._kept = Kept[Batch](lambda batch: sum(x.nbytes for x in batch), limit)
-
-    @property
-    def digest(self) -> str:
-        """The source's."""
-        return self._source.digest
-
-    def names(self, k: int, rank: int = 0, world: int = 1) -> list[str]:
-        """Names of the images in batch ``k``, in order."""
-        return self._source.names(k, rank, world)
 
     def batch(self, k: int, rank: int = 0, world: int = 1) -> Batch:
         """The source's batch, which stays as it is."""

@@ -5,7 +5,7 @@ merges views of equal size into one pass, and reads teacher outputs from the cac
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Self
@@ -342,7 +342,7 @@ def needs_teacher(method: Method, scale: int) -> bool:
     return any(view.taught for view in _ever(method, scale))
 
 
-def _ever(method: Method, scale: int) -> Generator[View]:
+def _ever(method: Method, scale: int) -> Iterator[View]:
     """What a method shows at steps 0, 1, 2, 4, 8 and so on."""
     lr = torch.zeros(16, 3, 4 * scale, 4 * scale)
     hr = torch.zeros(16, 3, 4 * scale**2, 4 * scale**2)

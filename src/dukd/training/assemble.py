@@ -25,7 +25,7 @@ from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Experiment, Optimization
 from dukd.training.nonfinite import NonFiniteGuard
 from dukd.training.objective import Objective, replaying
-from dukd.training.schedule import unripe
+from dukd.training.schedule import notes_on_average
 from dukd.training.share import Share, memory_format
 from dukd.training.state import State
 from dukd.training.stored import Stored, check_served
@@ -98,7 +98,7 @@ def assemble(
     with world.leader_first():
         patches = _patches(experiment, progress, prepared=not world.leads)
         networks, stored = _with_stored(experiment, networks, patches, progress, world)
-    notes = [*networks.notes, *experiment.method.notes(), *unripe(optimization)]
+    notes = [*networks.notes, *experiment.method.notes(), *notes_on_average(optimization)]
     channels_last = _place(networks, optimization, world.device)
     notes += quantizing.calibrated(networks.student, experiment, patches)
     student, teacher, distiller = networks.student, networks.teacher, networks.distiller

@@ -13,7 +13,7 @@ _RISE = 0.3
 """Share of the steps over which the one-cycle schedule rises."""
 _START = 0.04
 """Factor at which it starts."""
-_UNRIPE = 0.01
+_FIRST_LEFT = 0.01
 """Share of the first weights that may be left in the averaged ones."""
 _METHOD, _NETWORKS, _SYMMETRIES = 1, 2, 3
 """Streams of randomness: what methods draw, what networks do, and how the student sees replayed
@@ -111,22 +111,22 @@ def seed_networks(seed: int, step: int) -> None:
     torch.manual_seed(seed_of(seed, _NETWORKS, step))
 
 
-def unripe(optimization: Optimization) -> list[str]:
+def notes_on_average(optimization: Optimization) -> list[str]:
     """What to say where the averaged weights still hold much of the first ones at the end.
 
     An average that begins with the first weights holds ``ema ** steps`` of them. Of random ones 5 %
     undo a student: EDSR 64 x 16 at x2 ended below bicubic after 3,000 steps at 0.999.
 
     Example:
-        >>> unripe(Optimization(steps=250_000))
+        >>> notes_on_average(Optimization(steps=250_000))
         []
     """
     share = optimization.ema**optimization.steps
-    if share <= _UNRIPE:
+    if share <= _FIRST_LEFT:
         return []
-    ripe = math.floor(1000 * _UNRIPE ** (1 / optimization.steps)) / 1000
+    shorter = math.floor(1000 * _FIRST_LEFT ** (1 / optimization.steps)) / 1000
     return [
         f"the averaged student, which is judged and kept, ends with {share:.1%} of the weights it "
         f"begins with: of {optimization.steps:,} steps at an ema of {optimization.ema:g} too many "
-        f"are remembered; {ripe:g} (--optimization.ema) leaves {_UNRIPE:.0%}"
+        f"are remembered; {shorter:g} (--optimization.ema) leaves {_FIRST_LEFT:.0%}"
     ]

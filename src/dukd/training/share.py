@@ -8,8 +8,7 @@ from torch import Tensor
 
 from dukd.core.distributed import World
 from dukd.data.patches import Patches
-from dukd.data.resident import Resident
-from dukd.data.source import Recurring
+from dukd.data.source import Batches
 from dukd.images.convert import from_levels
 from dukd.networks.reduced import reduced
 from dukd.training.experiment import Experiment, Optimization
@@ -42,7 +41,7 @@ class Share:
     experiment: Experiment
     world: World
     patches: Patches
-    source: Patches | Resident | Recurring
+    source: Batches
     """Where batches come from: cut on the device if it holds all images, or kept if dear."""
     channels_last: bool
     """The memory format of images."""
