@@ -126,7 +126,7 @@ def notes_on_average(optimization: Optimization) -> list[str]:
         return []
     shorter = math.floor(1000 * _FIRST_LEFT ** (1 / optimization.steps)) / 1000
     return [
-        f"the averaged student, which is judged and kept, ends with {share:.1%} of the weights it "
-        f"begins with: of {optimization.steps:,} steps at an ema of {optimization.ema:g} too many "
-        f"are remembered; {shorter:g} (--optimization.ema) leaves {_FIRST_LEFT:.0%}"
+        f"the averaged student, which is judged and kept, will hold {share:.1%} of the weights it "
+        f"begins with: {optimization.steps:,} steps are few for an ema of {optimization.ema:g}; "
+        f"train longer, or take {shorter:g} (--optimization.ema), which leaves {_FIRST_LEFT:.0%}"
     ]
