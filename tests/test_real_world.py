@@ -236,12 +236,26 @@ def test_the_recipe_learns_from_real_esrgan_on_what_it_expects():
     assert made.teacher is not None
     assert made.teacher.weights.name == "RealESRGAN_x4plus.pth"
     zoom_in, zoom_out = made.method.upcyclings
-    assert zoom_in == DegradedZoomIn()
-    assert zoom_out == DegradedZoomOut(reconstruction=0.0)
+    assert zoom_in == ZoomIn()
+    assert zoom_out == ZoomOut(reconstruction=0.0)
     assert made.method.base == Logits(reconstruction=0.0)
     assert Experiment.from_yaml(made.to_yaml()) == made
     with pytest.raises(ValueError, match="x2 and x4, but got x3"):
         recipe("compact-x3-real-dukd").make()
+
+
+def test_its_views_can_be_degraded_as_the_pair_is():
+    made = recipe("compact-x4-real-dukd-degraded").make()
+    zoom_in, zoom_out = made.method.upcyclings
+    assert zoom_in == DegradedZoomIn()
+    assert zoom_out == DegradedZoomOut(reconstruction=0.0)
+    window, _ = recipe("compact-x4-real-dukd-degraded-window").make().method.upcyclings
+    assert window == DegradedZoomIn(grid="window")
+    weighed = recipe("edsr-x4-dukd-degraded").make().method.upcyclings  # the papers' weights stay
+    plain = recipe("edsr-x4-dukd").make().method.upcyclings
+    assert [u.imitation for u in weighed] == [u.imitation for u in plain]
+    assert weighed[1].reconstruction == plain[1].reconstruction > 0
+    assert Experiment.from_yaml(made.to_yaml()) == made
 
 
 def test_a_degradation_is_written_by_its_name_or_with_its_numbers():

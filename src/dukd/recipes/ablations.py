@@ -7,7 +7,7 @@ in the same time? An ablation stands at the end of a recipe's name, where a meth
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from dukd.methods import (
     FAKD,
     Batch,
     CutBlur,
+    DegradedZoomIn,
+    DegradedZoomOut,
     FrugalDUKD,
     Late,
     Logits,
@@ -130,6 +132,25 @@ def _without(part: type) -> Change:
     return changed
 
 
+def _degraded(**changes: object) -> Change:
+    """Degrade both views as lr is; ``changes`` are those of zoom in."""
+
+    def changed(upcycling: Upcycling) -> Upcycling:
+        match upcycling:
+            case ZoomIn():
+                return DegradedZoomIn(**{**_numbers(upcycling), **changes})
+            case ZoomOut():
+                return DegradedZoomOut(**_numbers(upcycling))
+            case _:
+                return upcycling
+
+    return _each(Upcycling, changed)
+
+
+def _numbers(upcycling: Upcycling) -> dict[str, Any]:
+    return {field.name: getattr(upcycling, field.name) for field in fields(upcycling)}
+
+
 def _and(more: Upcycling) -> Change:
     def changed(method: Method) -> Method:
         assert isinstance(method, DUKD)
@@ -190,6 +211,12 @@ ABLATIONS: dict[str, Ablation] = {
     "dukd-tiles": Ablation(
         "windows on a grid, at one place for the whole batch",
         change=_set(ZoomIn, placement="tiles"),
+    ),
+    "dukd-degraded": Ablation(
+        "both views degraded by Real-ESRGAN's pipeline, for inputs that are", change=_degraded()
+    ),
+    "dukd-degraded-window": Ablation(
+        "likewise, and windows on their own grid", change=_degraded(grid="window")
     ),
     "dukd-mixup": Ablation("mixtures of two images as a third input", change=_and(Mixup())),
     "dukd-cutblur": Ablation(

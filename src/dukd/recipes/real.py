@@ -1,15 +1,16 @@
 """``-real-`` in a recipe's name, as in ``compact-x4-real-dukd``: for photographs as they come.
 
-Inputs are degraded as Real-ESRGAN has it, the teacher is its RealESRGAN_x4plus (x2plus at x2), and
-DUKD's views are degraded too. The teacher is matched, not hr: where it invents detail the two
-differ, and the mean of both is blurred.
+Inputs are degraded as Real-ESRGAN has it, and the teacher is its RealESRGAN_x4plus (x2plus at x2).
+The teacher is matched, not hr: where it invents detail the two differ, and the mean of both is
+blurred. DUKD's views are its own: a window of hr stays clean, which was measured to be worth more
+than one that is degraded as lr is (docs/results/real-world.md); ``dukd-degraded`` has the others.
 """
 
 import re
 from dataclasses import replace
 
 from dukd.images.two_stage import RealESRGAN
-from dukd.methods import DUKD, DegradedZoomIn, DegradedZoomOut, Logits, Method, ZoomIn, ZoomOut
+from dukd.methods import DUKD, DegradedZoomOut, Logits, Method, ZoomOut
 from dukd.methods.late import Late
 from dukd.methods.part import Part
 from dukd.methods.upcycling import Upcycling
@@ -45,7 +46,7 @@ def for_real(experiment: Experiment) -> Experiment:
     return replace(
         experiment,
         teacher=None if experiment.teacher is None else teacher,
-        method=degraded_views(experiment.method),
+        method=for_blind(experiment.method),
         data=replace(experiment.data, degradation=RealESRGAN()),
         evaluation=replace(
             experiment.evaluation, sets=(VALIDATION,), metrics=("niqe",), best="agreement"
@@ -53,35 +54,26 @@ def for_real(experiment: Experiment) -> Experiment:
     )
 
 
-def degraded_views(method: Method) -> Method:
-    """A method that imitates on the pair, and whose upcycled views are degraded as the pair is."""
+def for_blind(method: Method) -> Method:
+    """A method that matches the teacher alone, on its pair and on what is upcycled from it.
+
+    What is degraded cannot be the truth of itself reduced, and hr is not what the teacher makes.
+    """
     match method:
         case DUKD():
-            upcyclings = tuple(_degraded(u) for u in method.upcyclings)
-            return replace(method, base=degraded_views(method.base), upcyclings=upcyclings)
+            upcyclings = tuple(_matched(u) for u in method.upcyclings)
+            return replace(method, base=for_blind(method.base), upcyclings=upcyclings)
         case Late() | Part():
-            return replace(method, base=degraded_views(method.base))
+            return replace(method, base=for_blind(method.base))
         case Logits() if type(method) is Logits:
             return replace(method, reconstruction=0.0)
         case _:
             return method
 
 
-def _degraded(upcycling: Upcycling) -> Upcycling:
+def _matched(upcycling: Upcycling) -> Upcycling:
     match upcycling:
-        case ZoomIn() if type(upcycling) is ZoomIn:
-            return DegradedZoomIn(
-                imitation=upcycling.imitation,
-                consistent=upcycling.consistent,
-                windows=upcycling.windows,
-                window=upcycling.window,
-                placement=upcycling.placement,
-            )
-        case ZoomOut():
-            return DegradedZoomOut(
-                imitation=upcycling.imitation,
-                consistent=upcycling.consistent,
-                reconstruction=0.0,
-            )
+        case ZoomOut() | DegradedZoomOut():
+            return replace(upcycling, reconstruction=0.0)
         case _:
             return upcycling
