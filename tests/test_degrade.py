@@ -373,6 +373,53 @@ def test_wrong_arguments_of_degrading_are_sentences(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
+def test_sources_of_one_name_all_become_files_of_their_own(tmp_path: Path) -> None:
+    """Names that differ in extension or case only, by the rule of `dukd upscale`; each is told."""
+    for number, name in enumerate(("a.png", "a.bmp", "IMG.png", "img.png", "b.tif")):
+        Image.fromarray(noise(32, 32, number)).save(tmp_path / name)
+
+    made = degrade_folder(tmp_path, tmp_path / "lr", Bicubic(), scale=2)
+
+    expected = {"a.png": "a.png.png", "a.bmp": "a.bmp.png", "IMG.png": "IMG.png"}
+    expected |= {"img.png": "img~2.png", "b.tif": "b.png"}
+    for source, target in expected.items():
+        lr = imresize_uint8(read_rgb8(tmp_path / source), 1 / 2)
+        assert np.array_equal(read_rgb8(tmp_path / "lr" / target), lr), source
+    renamed = {path.name: target.name for path, target in made.renamed.items()}
+    kept = {"IMG.png", "b.tif"}
+    assert renamed == {s: t for s, t in expected.items() if s not in kept}
+    assert len({path.name.casefold() for path in made.written}) == 5
+
+
+def test_degrading_overwrites_no_source_and_takes_no_result_for_one(tmp_path: Path) -> None:
+    Image.fromarray(noise(32, 32)).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(ValueError, match=r"a\.png is a source: write to another folder"):
+        degrade_folder(tmp_path / "a.png", tmp_path, Bicubic(), scale=2)
+    assert (tmp_path / "a.png").read_bytes() == before
+    for _ in range(2):
+        made = degrade_folder(tmp_path, tmp_path / "lr", Bicubic(), scale=2, recursive=True)
+        assert made.written == (tmp_path / "lr" / "a.png",)
+    above = degrade_folder(tmp_path / "lr" / "a.png", tmp_path / "lr" / "x", Bicubic(), scale=2)
+    assert above.written == (tmp_path / "lr" / "x" / "a.png",)
+    (tmp_path / "deep").mkdir()
+    Image.fromarray(noise(32, 32)).save(tmp_path / "deep" / "z.png")
+    assert degrade_folder(tmp_path / "deep", tmp_path, Bicubic(), scale=2).written == (
+        tmp_path / "z.png",
+    )
+
+
+def test_a_sheet_that_cannot_be_written_is_said_beside_the_images_that_were(tmp_path: Path) -> None:
+    Image.fromarray(noise(32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "lr-sheet.png").mkdir()
+
+    made = degrade_folder(tmp_path, tmp_path / "lr", Bicubic(), scale=2)
+
+    assert made.written == (tmp_path / "lr" / "a.png",)
+    assert made.sheet is None
+    assert "lr-sheet.png: cannot be written" in made.failed[0]
+
+
 def test_a_contact_sheet_beside_its_folder_is_no_image_of_the_set(tmp_path):
     """What `dukd degrade set/HR -o set/LR` leaves is a set of pairs."""
     (tmp_path / "HR").mkdir()

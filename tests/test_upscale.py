@@ -435,6 +435,15 @@ def test_folders_are_repeated_and_formats_kept(tmp_path: Path) -> None:
     assert np.array_equal(images.read(out / "b_x2.png").pixels, source.repeat(2, 0).repeat(2, 1))
 
 
+def test_results_may_go_above_their_sources(tmp_path: Path) -> None:
+    """Only an output folder below the inputs holds what is none of them."""
+    save(tmp_path / "deep" / "photo.png")
+
+    upscale(nearest(), [tmp_path / "deep"], tmp_path)
+
+    assert names(tmp_path) == ["deep/photo.png", "photo_x2.png"]
+
+
 def test_what_a_killed_command_left_among_the_results_goes(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png")
     left = tmp_path / "out" / ".a_x2.png.dukd-1a2b3c4d.tmp"

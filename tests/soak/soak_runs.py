@@ -307,6 +307,7 @@ def soak(row: Row, folder: Path, runs: int, until: float, save: Callable[[], obj
     ways = {"kill": contents, "power": contents, "SIGKILL": partial(kills, runs=runs)}
     trials = ways.get(row.way, failures)
     skip, begun, saved = row.done, time.monotonic(), time.monotonic()
+    before = row.seconds
     with memory_folder() as name:
         for number, trial in enumerate(trials(Work(folder, name, row.shape), row)):
             if number < skip:
@@ -317,6 +318,7 @@ def soak(row: Row, folder: Path, runs: int, until: float, save: Callable[[], obj
                 row.wrong.append(wrong)
                 print(f"    {row.shape}, {row.way}: {wrong}", flush=True)
             row.done += 1
+            row.seconds = round(before + time.monotonic() - begun, 1)
             rate = (time.monotonic() - begun) / (row.done - skip)
             left = rate * (row.trials - row.done) / 60
             text = f"\r{row.shape}, {row.way}: {row.done}/{row.trials}, {left:.0f} min left  "
@@ -324,7 +326,6 @@ def soak(row: Row, folder: Path, runs: int, until: float, save: Callable[[], obj
             if time.monotonic() - saved > 10:
                 save()
                 saved = time.monotonic()
-    row.seconds = round(row.seconds + time.monotonic() - begun, 1)
     print(file=sys.stderr)
 
 

@@ -148,6 +148,8 @@ class Degrade:
             )
         if beside := passed_over(made.passed_over):
             note(beside)
+        for path, target in made.renamed.items():
+            note(f"{shown(path)} became {shown(target.name)}, since another has its name")
         for reason in made.failed:
             note(f"left out: {reason}")
         say(f"wrote {len(made.written)} images to {shown(self.out)}")

@@ -13,6 +13,7 @@ from dukd.core.text import shown
 from dukd.data.names import natural
 from dukd.images import Image, ImageError, list_images, read_rgb8, write
 from dukd.images.degrade import Degradation, Levels
+from dukd.images.naming import Wanted, distinct
 
 _TILE, _GAP, _ROWS = 192, 8, 6
 
@@ -23,6 +24,8 @@ class Degraded:
 
     written: tuple[Path, ...]
     """Low-resolution files, with the names of their sources."""
+    renamed: Mapping[Path, Path]
+    """Of these, the files whose stem is not that of their source, by source: another has it."""
     failed: tuple[str, ...]
     """Why images were left out, a sentence each."""
     passed_over: Mapping[str, int]
@@ -43,6 +46,8 @@ def degrade_folder(
 ) -> Degraded:
     """Write the low-resolution version of every image of a folder, as PNG of the same name.
 
+    Where names differ in extension or case only, `dukd.images.naming` makes them differ.
+
     What is drawn for an image depends on the seed and its name alone. Transparency is left out and
     gray repeated; what exceeds a multiple of the scale at the bottom and the right is cut off, as
     ``find_pairs`` expects it. The contact sheet lies beside the folder, as ``OUT-sheet.png``.
@@ -57,11 +62,11 @@ def degrade_folder(
         progress: Called after each image, with its name.
 
     Raises:
-        ValueError: If there are no images, two would get one name, ``out`` is the source, or a
-            number is out of range.
+        ValueError: If there are no images, ``out`` is the source, an image would be overwritten, or
+            a number is out of range.
     """
     targets, folder, passed_over = _planned(source, out, scale, seed, recursive=recursive)
-    written: list[Path] = []
+    written: dict[Path, Path] = {}
     failed: list[str] = []
     rows: list[tuple[Levels, Levels]] = []
     for done, (path, target) in enumerate(targets.items(), start=1):
@@ -72,14 +77,19 @@ def degrade_folder(
             text = str(error) or "memory does not suffice"
             failed.append(text if str(path) in text else f"{shown(path)}: {text}")
         else:
-            written.append(target)
+            written[path] = target
             if len(rows) < _ROWS:
                 rows.append((_tile(hr, 1), _tile(lr, scale)))
         progress(done, len(targets), path.name)
     sheet = _sheet(out) if rows else None
     if sheet is not None:
-        write(sheet, Image(pixels=contact_sheet(rows)))
-    return Degraded(tuple(written), tuple(failed), passed_over, sheet)
+        try:
+            write(sheet, Image(pixels=contact_sheet(rows)))
+        except ImageError as error:
+            failed.append(str(error))
+            sheet = None
+    renamed = {path: target for path, target in written.items() if path.stem != target.stem}
+    return Degraded(tuple(written.values()), renamed, tuple(failed), passed_over, sheet)
 
 
 def _planned(
@@ -98,14 +108,18 @@ def _planned(
         images, folder, passed_over = listing.images, source, listing.passed_over
     else:
         images, folder = (source,), source.parent
-    sheet = real(_sheet(out))
-    kept = [path for path in images if real(path) != sheet]
+    results = {real(_sheet(out))}  # what an earlier call wrote is no source
+    if real(folder) in real(out).parents:
+        results.add(real(out))
+    kept = [path for path in images if results.isdisjoint((real(path), *real(path).parents))]
     ordered = sorted(kept, key=lambda path: natural(str(path)))
-    targets = {path: out / path.relative_to(folder).with_suffix(".png") for path in ordered}
-    if len(set(targets.values())) < len(targets):
-        raise ValueError(f"{shown(source)} holds images that differ in extension only: rename them")
-    if not targets:
+    if not ordered:
         raise ValueError(f"{shown(source)} holds no images")
+    wanted = [Wanted(path, out / path.relative_to(folder).parent, ".png") for path in ordered]
+    targets = distinct(wanted)
+    inputs = {real(path) for path in ordered}
+    if over := [target for target in targets.values() if real(target) in inputs]:
+        raise ValueError(f"{shown(over[0])} is a source: write to another folder")
     return targets, folder, passed_over
 
 

@@ -4,8 +4,6 @@ Names never clash, also where file systems ignore case; no input is overwritten;
 hold a result are changed, and that is said.
 """
 
-import hashlib
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -20,8 +18,8 @@ from dukd.core.text import amount
 from dukd.deploy.job import Failed, UpscaleOptions, final_size
 from dukd.images import ImageError
 from dukd.images.formats import BY_SUFFIX
+from dukd.images.naming import Wanted, distinct
 
-_LONGEST_NAME = 255  # bytes of a file name on common file systems
 _TIFF_PAGES = 4_000_000_000  # bytes of all pages; a single image above that becomes a BigTIFF
 
 
@@ -94,38 +92,25 @@ def _in_folder(path: Path, out: Path, found: Found, *, recursive: bool) -> list[
     if not recursive and real(out).parent == real(path) and out.is_dir():
         found.passed_over["folder"] -= 1
     results = real(out)
+    if real(path) not in results.parents:
+        return sorted(listing.images)
     return sorted(image for image in listing.images if results not in real(image).parents)
 
 
 def name_targets(
     sources: Sequence[Source], out: Path, scale: int, options: UpscaleOptions
 ) -> tuple[dict[Path, Target], list[Failed]]:
-    """Name every result; sources that would be overwritten by one fail.
-
-    ``a.png`` becomes ``a_x4.png``. Where two images would get one name, as ``a.gif`` and ``a.png``,
-    both keep their old extension in it: ``a.gif_x4.png``, ``a.png_x4.png``. If that is not enough,
-    as for ``IMG.png`` and ``img.png``, the later ones are numbered: ``img~2_x4.png``.
-    """
+    """Name every result (`dukd.images.naming`); sources that would be overwritten by one fail."""
     outscale = options.outscale or scale
     suffix = f"_x{outscale:g}" if options.suffix is None else options.suffix
     inputs = {real(s.path) for s in sources}
     formats = {s.path: _format(s.header, s.path, options, scale) for s in sources}
-    sharing: dict[str, set[str]] = {}  # by the plain name of a result, the extensions of its inputs
-    plain: dict[Path, str] = {}
-    for s in sources:
-        plain[s.path] = _key(out / s.folder / (s.path.stem + suffix + formats[s.path][0]))
-        sharing.setdefault(plain[s.path], set()).add(s.path.suffix.lower())
+    wanted = [Wanted(s.path, out / s.folder, suffix + formats[s.path][0]) for s in sources]
+    named = distinct(wanted)
     targets: dict[Path, Target] = {}
     failed: list[Failed] = []
-    taken: set[str] = set()
     for s in sources:
-        ending, note = formats[s.path]
-        stem = s.path.name if len(sharing[plain[s.path]]) > 1 else s.path.stem
-        path, number = out / s.folder / _name(stem, 1, suffix + ending), 1
-        while _key(path) in taken:
-            number += 1
-            path = path.with_name(_name(stem, number, suffix + ending))
-        taken.add(_key(path))
+        path, (ending, note) = named[s.path], formats[s.path]
         if real(path) in inputs:
             reason = f"{s.path}: the result would overwrite the input {path}"
             failed.append(Failed(s.path, reason))
@@ -142,16 +127,6 @@ def name_targets(
 
 def _paged(header: images.Header, ending: str) -> bool:
     return header.frames > 1 and ending in (".tif", ".tiff")
-
-
-def _name(stem: str, number: int, ending: str) -> str:
-    """A file name of at most 255 bytes; a shortened one carries a mark of what was cut."""
-    mark = f"~{number}" if number > 1 else ""
-    if len(os.fsencode(stem + mark + ending)) <= _LONGEST_NAME:
-        return stem + mark + ending
-    mark = "~" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8] + mark
-    room = _LONGEST_NAME - len(os.fsencode(mark + ending))
-    return os.fsencode(stem)[:room].decode(errors="ignore") + mark + ending
 
 
 def _format(
@@ -206,10 +181,6 @@ def check_place(out: Path, sources: Sequence[Source]) -> None:
             f"the results are larger than their inputs, which take {amount(needed)}, but only "
             f"{amount(free)} are free in {out}"
         )
-
-
-def _key(path: Path) -> str:
-    return str(path).casefold()
 
 
 def _bytes(header: images.Header, outscale: float) -> int:

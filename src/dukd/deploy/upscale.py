@@ -56,8 +56,8 @@ def upscale(
 ) -> Upscaled:
     """Enlarge files and folders of images; what cannot be read is listed, and the others are done.
 
-    ``a.png`` becomes ``a_x4.png`` (see `dukd.deploy.targets.name_targets`). The format stays, or
-    becomes PNG where it cannot hold the image or is not written (GIF).
+    ``a.png`` becomes ``a_x4.png`` (see `dukd.images.naming`). The format stays, or becomes PNG
+    where it cannot hold the image or is not written (GIF).
 
     Args:
         model: A network, or anything else that `dukd.load` gives.
