@@ -101,6 +101,18 @@ def test_a_sound_run_is_left_alone_on_resume(folder: Path, run: Path) -> None:
     assert not [told for told in events(run) if "written" in told]
 
 
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew_over_its_student(
+    folder: Path, run: Path
+) -> None:
+    student = (run / "student.safetensors").read_bytes()
+    for path in (run / "state").iterdir():
+        path.unlink()
+
+    with pytest.raises(CheckpointError, match=r"came from are gone.*--optimization\.warm"):
+        loop.train(experiment(folder), run, resume=True)
+    assert (run / "student.safetensors").read_bytes() == student
+
+
 def test_a_best_student_of_a_step_that_is_lost_goes_away(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(loop.Interrupted):
         loop.train(experiment(folder), tmp_path / "run", observe=interrupt(2))

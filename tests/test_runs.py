@@ -3,6 +3,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -117,6 +118,49 @@ def test_a_used_directory_is_refused(run: Run, tmp_path: Path) -> None:
     assert names(tmp_path / "photos") == ["cat.png"]
 
     assert run.read_experiment().text == "seed: 1\n"
+
+
+FILES = ("experiment.yaml", "run.json", "log.jsonl", "lock", "state/00000001.pt")
+FILES += ("student.safetensors", "best.safetensors")
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize(
+    ("name", "what", "reason"),
+    [
+        *((name, "folder", "is a folder, where a run keeps a file") for name in FILES),
+        *((name, "pipe", "is a pipe or a device, where a run keeps") for name in FILES),
+        *((name, "loop", "is a link that leads nowhere") for name in ("lock", "log.jsonl")),
+        *(
+            (name, "pipe", "is not a folder, but a run keeps files in")
+            for name in ("state", "samples")
+        ),
+        *(
+            (name, "loop", "is not a folder, but a run keeps files in")
+            for name in ("state", "samples")
+        ),
+    ],
+)
+def test_what_stands_where_a_run_keeps_something_is_named_before_any_work(
+    run: Run, *, begun: bool, name: str, what: str, reason: str
+) -> None:
+    """Not where it is met: after training, or never, as reading a pipe does not end."""
+    if not begun:
+        run.experiment.unlink()
+    path = run.directory / name
+    if path.is_dir():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    match what:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case _:
+            path.symlink_to(path.name)
+
+    with pytest.raises(CheckpointError, match=f"{re.escape(str(path))} {reason}"):
+        Run.open(run.directory) if begun else run.check_unused()
 
 
 def test_a_run_that_was_half_begun_is_begun_again(run: Run) -> None:

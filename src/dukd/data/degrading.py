@@ -108,7 +108,7 @@ def _planned(
         images, folder, passed_over = listing.images, source, listing.passed_over
     else:
         images, folder = (source,), source.parent
-    results = {real(_sheet(out))}  # what an earlier call wrote is no source
+    results = {real(_sheet(out))}  # an earlier call wrote these
     if real(folder) in real(out).parents:
         results.add(real(out))
     kept = [path for path in images if results.isdisjoint((real(path), *real(path).parents))]

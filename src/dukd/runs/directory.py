@@ -19,7 +19,9 @@ from dukd.core import files
 from dukd.runs import log
 from dukd.runs.checkpoint import CheckpointError
 from dukd.runs.signed import Signed, read_with_digest, read_with_header, with_digest, with_header
-from dukd.runs.states import States, saved_steps
+from dukd.runs.states import States, checkpoint_name, saved_steps
+
+_STATES = "state"
 
 
 class Run:
@@ -64,7 +66,7 @@ class Run:
 
     @property
     def _states(self) -> Path:
-        return self.directory / "state"
+        return self.directory / _STATES
 
     @classmethod
     def create(cls, directory: Path, *, experiment_yaml: str, facts: Mapping[str, object]) -> "Run":
@@ -93,6 +95,7 @@ class Run:
             CheckpointError: If there is none, or one of another version.
         """
         run = cls(directory)
+        _check_places(run)
         if not run.experiment.is_file():
             raise CheckpointError(f"{run.directory} holds no run: it has no {run.experiment.name}")
         run.read_experiment()
@@ -105,6 +108,7 @@ class Run:
             CheckpointError: If something is here already; the message says what to do.
         """
         try:
+            _check_places(self)
             found = [entry.name for entry in self.directory.iterdir() if not _stray(entry)]
             steps = self.steps()
         except FileNotFoundError:
@@ -218,6 +222,29 @@ class Run:
             CheckpointError: If a line was altered.
         """
         return log.records(self.log_file)
+
+
+def _check_places(run: Run) -> None:
+    """Make sure that nothing stands where a run keeps a file or a folder.
+
+    Raises:
+        CheckpointError: With the first that does.
+    """
+    states = run.directory / _STATES
+    named = (run.experiment, run.facts, run.log_file, run.student, run.best_student)
+    checkpoints = [states / checkpoint_name(step) for step in run.steps()]
+    for path in (*named, run.directory / "lock", *checkpoints):
+        if path.is_dir() or (path.exists() and files.is_endless(path)):
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise CheckpointError(f"{path} is {what}, where a run keeps a file: take it away")
+    for path in (run.log_file, run.directory / "lock"):
+        if path.is_symlink() and not path.exists():
+            raise CheckpointError(f"{path} is a link that leads nowhere: take it away")
+    for path in (states, run.directory / "samples"):
+        if os.path.lexists(path) and not path.is_dir():
+            raise CheckpointError(
+                f"{path} is not a folder, but a run keeps files in one of this name: take it away"
+            )
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class States:
 
     def file(self, step: int) -> Path:
         """Where the checkpoint of ``step`` is."""
-        return self.folder / f"{step:08d}.pt"
+        return self.folder / checkpoint_name(step)
 
     def save(self, step: int, state: Mapping[str, object], *, best: int | None = None) -> Path:
         """Write a checkpoint, read it back, and only then delete all but the last two and the best.
@@ -128,6 +128,11 @@ class States:
         for step in set(self.steps()) - {*sound[-2:], best}:
             self.file(step).unlink(missing_ok=True)
         self._damaged.clear()
+
+
+def checkpoint_name(step: int) -> str:
+    """What the checkpoint of a step is called."""
+    return f"{step:08d}.pt"
 
 
 def saved_steps(folder: Path) -> list[int]:

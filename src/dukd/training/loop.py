@@ -29,7 +29,13 @@ from dukd.training.keeper import Keeper, compare_ranks, line_is_due, write_line
 from dukd.training.log import Meter, Observer, RunLog, ignore
 from dukd.training.memory import advice
 from dukd.training.provenance import facts
-from dukd.training.resume import check_same, recall_best, restore, without_warm_start
+from dukd.training.resume import (
+    check_resumable,
+    check_same,
+    recall_best,
+    restore,
+    without_warm_start,
+)
 from dukd.training.resume import continue_from as continue_from_run
 from dukd.training.saved import mend, save
 from dukd.training.step import NonFiniteError, advance, settle
@@ -107,6 +113,7 @@ def _checked(experiment: Experiment, run: Run, *, resume: bool, leads: bool) -> 
     """Whether a run has a state to go on from; refused where it cannot begin or go on."""
     if resume:
         check_same(experiment, Run.open(run.directory))
+        check_resumable(run)
     elif leads:
         run.check_unused()
     return resume and bool(run.steps())

@@ -58,6 +58,20 @@ def check_same(experiment: Experiment, run: Run) -> None:
         )
 
 
+def check_resumable(run: Run) -> None:
+    """Make sure that resuming does not begin anew where a student was saved already.
+
+    Raises:
+        CheckpointError: If the checkpoints that it came from are gone.
+    """
+    if run.student.is_file() and not run.steps():
+        raise CheckpointError(
+            f"{run.directory} has a {run.student.name}, but the checkpoints that it came from are "
+            "gone: bring them back, or begin another run from these weights, with "
+            f"--optimization.warm-start {run.student}"
+        )
+
+
 def restore(training: Training, run: Run) -> list[str]:
     """Go back to the newest sound checkpoint, or to the start where nothing was saved yet.
 
