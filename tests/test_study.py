@@ -23,7 +23,9 @@ from dukd.recipes.study_plan import plan
 from dukd.recipes.study_standing import Standing, described, standing, unmeasured
 from dukd.recipes.study_tables import compared, differences, interval, write_tables
 from dukd.recipes.studying import run_cell
+from dukd.runs.compare import compare
 from dukd.runs.directory import Run
+from dukd.runs.summary import ReportError
 
 SMALL = [
     "student.width=4",
@@ -239,6 +241,37 @@ def test_methods_are_called_as_the_study_calls_them(half):
     table = compared(mine, out, standing(mine, out))
 
     assert [row.label for row in table.rows] == ["bicubic", "scratch", "mine", "teacher"]
+
+
+def test_what_variants_vary_stands_in_one_table_and_is_named(half, desk):
+    """Steps and data are a study's question where a variant says so; elsewhere runs are refused."""
+    study, out = half
+    variants = (
+        Variant(name="longer", method="logits", options=("optimization.steps=3",)),
+        Variant(name="spoiled", method="scratch", options=("data.degradation=jpeg",)),
+    )
+    varied = replace(study, methods=("scratch", "logits"), variants=variants, seeds=(1,))
+    for cell in varied.cells():
+        run_cell(varied, cell, out)
+
+    table = compared(varied, out, standing(varied, out))
+    rows = {row.label: row for row in table.rows}
+    assert [*rows] == ["bicubic", "scratch", "logits", "longer", "spoiled", "teacher"]
+    assert table.facts["steps"] is None
+    assert rows["longer"].values["steps"] == 3
+    assert "Rows differ in steps and training data, as meant." in table.notes
+    assert "gap_closed" in rows["logits"].sets["test"]  # the equal student from scratch
+    assert "gap_closed" not in rows["longer"].sets["test"]
+    assert write_tables(varied, out, standing(varied, out))[1] == []
+    text = (out / "study.md").read_text(encoding="utf-8")
+    assert "| model | steps |" in text
+    assert "3 steps" not in (out / "plain-small-x2.html").read_text(encoding="utf-8")
+
+    runs = [out / cell.name for cell in varied.cells()]
+    with pytest.raises(ReportError, match="differ in steps do not belong in one table"):
+        compare(runs)
+    with pytest.raises(ReportError, match=r"differ in training data \(data_digest\)"):
+        compare(runs, varied=("steps",))
 
 
 def test_sets_that_are_new_are_measured_without_training_again(half, desk, monkeypatch):

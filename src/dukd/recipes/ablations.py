@@ -8,7 +8,7 @@ in the same time? An ablation stands at the end of a recipe's name, where a meth
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -132,13 +132,13 @@ def _without(part: type) -> Change:
     return changed
 
 
-def _degraded(**changes: object) -> Change:
-    """Degrade both views as lr is; ``changes`` are those of zoom in."""
+def _degraded(grid: Literal["lr", "window"] = "lr") -> Change:
+    """Degrade both views as lr is."""
 
     def changed(upcycling: Upcycling) -> Upcycling:
         match upcycling:
             case ZoomIn():
-                return DegradedZoomIn(**{**_numbers(upcycling), **changes})
+                return DegradedZoomIn(grid=grid, **_numbers(upcycling))
             case ZoomOut():
                 return DegradedZoomOut(**_numbers(upcycling))
             case _:
@@ -216,7 +216,7 @@ ABLATIONS: dict[str, Ablation] = {
         "both views degraded by Real-ESRGAN's pipeline, for inputs that are", change=_degraded()
     ),
     "dukd-degraded-window": Ablation(
-        "likewise, and windows on their own grid", change=_degraded(grid="window")
+        "likewise, and windows on their own grid", change=_degraded("window")
     ),
     "dukd-mixup": Ablation("mixtures of two images as a third input", change=_and(Mixup())),
     "dukd-cutblur": Ablation(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import get_args
 
 from dukd.core import files
 from dukd.core.text import signed
@@ -13,10 +14,12 @@ from dukd.recipes.study import Cell, Study
 from dukd.recipes.study_curves import drawn
 from dukd.recipes.study_standing import Standing, described, figures_file
 from dukd.runs import results
-from dukd.runs.compare import DEFINITION, GAP_CLOSED, compare
+from dukd.runs.compare import DEFINITION, GAP_CLOSED, Varied, compare
 from dukd.runs.report import Section, report
 from dukd.runs.summary import ReportError
 
+VARIED: tuple[Varied, ...] = get_args(Varied)
+"""What differs where a variant says so, and is then the question of the study."""
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t for 1 to 9 degrees of freedom."""
 
@@ -136,7 +139,7 @@ def compared(study: Study, out: Path, standings: Sequence[Standing]) -> Table:
     """
     done = [s for s in standings if s.stage == "measured"]
     measured = figures_file(study, standings[0].cell)
-    table = compare([out / s.cell.name for s in done], measured, _labels(done))
+    table = compare([out / s.cell.name for s in done], measured, _labels(done), VARIED)
     by_method: dict[str, list[Standing]] = {}
     for s in standings:
         by_method.setdefault(s.cell.method, []).append(s)
@@ -213,5 +216,6 @@ def _page(study: Study, out: Path, networks: str, standings: Sequence[Standing])
         measured=figures_file(study, standings[0].cell),
         sections=[Section("Over processor time", content)] if content else [],
         labels=_labels(done),
+        varied=VARIED,
     )
     return [page, *written]

@@ -6,11 +6,12 @@ trained from scratch, at equal steps, to the teacher, in PSNR-Y.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, nan
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal, get_args
 
 from dukd.core.given import as_paths
 from dukd.core.text import compact, elapsed, percent, signed
@@ -33,6 +34,15 @@ GAIN = Column(name="gain", title="over bicubic", show=signed, unit="dB", shown=F
 """PSNR-Y above bicubic interpolation."""
 GAP_CLOSED = Column(name="gap_closed", title="gap closed", show=percent)
 """Share of the way from the student trained from scratch to the teacher, in PSNR-Y."""
+Varied = Literal["steps", "training data"]
+"""What may differ between the rows of a table where it is meant to."""
+_STEPS, _DATA = get_args(Varied)
+_VARIED: Mapping[str, Callable[[Summary], object]] = MappingProxyType(
+    {
+        _STEPS: lambda summary: summary.steps,
+        _DATA: lambda summary: summary.facts.get("data_digest") or None,
+    }
+)
 DEFINITION = (
     "Gap closed: share of the way from the same student trained from scratch, at equal steps, to "
     "the teacher, in PSNR-Y."
@@ -48,6 +58,7 @@ def compare(
     runs: Iterable[Path | str] | Path | str,
     measured: str = EVALUATION,
     labels: Mapping[str, str] = MappingProxyType({}),
+    varied: Collection[Varied] = (),
 ) -> Table:
     """Put evaluated runs into one table.
 
@@ -56,6 +67,8 @@ def compare(
         measured: The file of each that holds the evaluation.
         labels: What experiments are called, by the names of directories; after their methods
             otherwise.
+        varied: What may differ between experiments, because that is the question. The gap closed is
+            of those that share it all the same.
 
     Returns:
         A row per experiment, and rows for bicubic and the teacher; ``problems`` lists runs that
@@ -73,7 +86,7 @@ def compare(
     problems += [problem for summary in found if (problem := _unready(summary))]
     if not good:
         raise ReportError("\n".join(problems))
-    return replace(tabulate(good), problems=tuple(problems))
+    return replace(tabulate(good, varied), problems=tuple(problems))
 
 
 def _unready(summary: Summary) -> str:
@@ -97,12 +110,12 @@ def _unready(summary: Summary) -> str:
     return ""
 
 
-def tabulate(summaries: Sequence[Summary]) -> Table:
+def tabulate(summaries: Sequence[Summary], varied: Collection[Varied] = ()) -> Table:
     """Like `compare`, for runs already read; those without an evaluation are checked only."""
     if not summaries:
         raise ReportError("there is no run to report")
     judged = [(s, s.evaluation) for s in summaries if s.evaluation is not None]
-    _check(summaries, judged)
+    _check(summaries, judged, varied)
     groups: dict[str, list[tuple[Summary, Row]]] = {}
     for summary, table in judged:
         groups.setdefault(summary.kin, []).append((summary, _first(table, "student")))
@@ -118,10 +131,10 @@ def tabulate(summaries: Sequence[Summary]) -> Table:
     rows = [row for row in (bicubic, *rows, teacher) if row is not None]
     rows = [_gaining(row, bicubic) for row in rows]
     _check_counts(rows)
-    return _table(rows, summaries[0].steps, [table for _, table in judged])
+    return _table(rows, summaries, [table for _, table in judged])
 
 
-def _table(rows: Sequence[Row], steps: int | None, tables: Sequence[Table]) -> Table:
+def _table(rows: Sequence[Row], summaries: Sequence[Summary], tables: Sequence[Table]) -> Table:
     names = dict.fromkeys(n for row in rows for values in row.sets.values() for n in values)
     metrics = [name for name in names if name not in _UNMEASURED]
     columns = [
@@ -129,22 +142,29 @@ def _table(rows: Sequence[Row], steps: int | None, tables: Sequence[Table]) -> T
         for column in columns_of(metrics, joined=("ssim_y",))
     ]
     first = tables[0] if tables else Table(rows=())
+    lengths = {summary.steps for summary in summaries}
+    differing = [what for what, get in _VARIED.items() if len(set(map(get, summaries))) > 1]
+    notes = [f"Rows differ in {' and '.join(differing)}, as meant."] if differing else []
+    notes += [DEFINITION] if GAP_CLOSED.name in names else []
     return Table(
         rows=tuple(rows),
-        columns=COLUMNS,
+        columns=tuple(replace(c, shown=c.shown or c.name in differing) for c in COLUMNS),
         measures=(*columns, GAIN, GAP_CLOSED),
         scale=first.scale,
         border=first.border,
-        facts={"precision": first.facts.get("precision"), "steps": steps},
+        facts={
+            "precision": first.facts.get("precision"),
+            "steps": lengths.pop() if len(lengths) == 1 else None,
+        },
         protocol={key: words for table in tables for key, words in table.protocol.items()},
-        notes=(DEFINITION,) if GAP_CLOSED.name in names else (),
+        notes=tuple(notes),
     )
 
 
 Judged = Sequence[tuple[Summary, Table]]
 
 
-def _check(summaries: Sequence[Summary], judged: Judged) -> None:
+def _check(summaries: Sequence[Summary], judged: Judged, varied: Collection[Varied]) -> None:
     """See that runs may stand in one table.
 
     Raises:
@@ -158,8 +178,16 @@ def _check(summaries: Sequence[Summary], judged: Judged) -> None:
         return [(s.name, s.facts.get(name) or None) for s in summaries]
 
     found = [
-        *_differences("steps", [(s.name, s.steps) for s in summaries]),
-        *_differences("training data (data_digest)", facts("data_digest")),
+        *(
+            _differences(_STEPS, [(s.name, s.steps) for s in summaries])
+            if _STEPS not in varied
+            else []
+        ),
+        *(
+            _differences(f"{_DATA} (data_digest)", facts("data_digest"))
+            if _DATA not in varied
+            else []
+        ),
         *_differences("teacher (teacher_sha256)", facts("teacher_sha256")),
         *differ("scale", lambda _, table: table.scale),
         *differ("precision", lambda _, table: table.facts.get("precision")),
@@ -258,11 +286,15 @@ def _measured(sets: Mapping[str, Mapping[str, Value]]) -> dict[str, dict[str, Va
 
 def _scratch(summary: Summary, others: Sequence[Summary], rows: Sequence[Row]) -> Row | None:
     """The row of the same student trained from scratch; None where that is not one row."""
-    student = summary.experiment.get("student")
+
+    def alike(other: Summary) -> bool:
+        ours, theirs = summary.experiment.get("student"), other.experiment.get("student")
+        return ours == theirs and all(get(summary) == get(other) for get in _VARIED.values())
+
     found = [
         row
         for other, row in zip(others, rows, strict=True)
-        if other.method == "scratch" and other.experiment.get("student") == student
+        if other.method == "scratch" and alike(other)
     ]
     return found[0] if len(found) == 1 and summary.method != "scratch" else None
 

@@ -9,7 +9,7 @@ are computed anew where the images that judged the training can be reached.
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -22,7 +22,7 @@ from dukd.core.given import as_paths
 from dukd.core.text import amount
 from dukd.evaluation.table import Table
 from dukd.runs import curves, gallery, numbers, outputs, quantized, scenes
-from dukd.runs.compare import tabulate
+from dukd.runs.compare import Varied, tabulate
 from dukd.runs.looks import Look, looks
 from dukd.runs.scenes import Scene
 from dukd.runs.summary import EVALUATION, Summary, read_all
@@ -95,6 +95,7 @@ def report(
     images: Images = Images(),
     sections: Sequence[Section] = (),
     labels: Mapping[str, str] = MappingProxyType({}),
+    varied: Collection[Varied] = (),
     progress: Progress = silent,
 ) -> Path:
     """Write a page about runs.
@@ -108,6 +109,7 @@ def report(
         images: Which images it shows.
         sections: Further sections, below those of ``EXTRAS``.
         labels: What experiments are called, by the names of directories; else after methods.
+        varied: What may differ between experiments, because that is the question.
         progress: Told how many outputs were computed, where no run has kept any.
 
     Returns:
@@ -119,7 +121,7 @@ def report(
         ValueError: If an image or a teacher that was named cannot be used.
     """
     summaries, problems = read_all(as_paths("what is reported", runs), measured, labels)
-    table = tabulate(summaries)
+    table = tabulate(summaries, varied)
     shown, notes = _scenes(summaries, named := looks(summaries), images, measured, progress)
     parts = [
         _header(title, about, table, summaries, problems),
@@ -146,10 +148,10 @@ def report(
 def _header(
     title: str, about: str, table: Table, summaries: Sequence[Summary], problems: Sequence[str]
 ) -> str:
-    steps = summaries[0].steps
+    steps = table.facts.get("steps")
     common = [
         f"×{table.scale}" if table.scale else "",  # noqa: RUF001  the times sign is meant
-        f"{steps:,} steps".replace(",", "\u2009") if steps else "",
+        f"{steps:,} steps".replace(",", "\u2009") if isinstance(steps, int) else "",
         f"{len(summaries)} run{'s' if len(summaries) > 1 else ''}",
     ]
     said = f"<p>{escape(about)}</p>" if about else ""
