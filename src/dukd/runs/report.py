@@ -109,7 +109,7 @@ def report(
         images: Which images it shows.
         sections: Further sections, below those of ``EXTRAS``.
         labels: What experiments are called, by the names of directories; else after methods.
-        varied: What may differ between experiments, because that is the question.
+        varied: What may differ between experiments, as it is meant to.
         progress: Told how many outputs were computed, where no run has kept any.
 
     Returns:
@@ -121,18 +121,12 @@ def report(
         ValueError: If an image or a teacher that was named cannot be used.
     """
     summaries, problems = read_all(as_paths("what is reported", runs), measured, labels)
-    table = tabulate(summaries, varied)
-    shown, notes = _scenes(summaries, named := looks(summaries), images, measured, progress)
+    table, named = tabulate(summaries, varied), looks(summaries)
+    shown, notes = _scenes(summaries, named, images, measured, progress)
     parts = [
         _header(title, about, table, summaries, problems),
         numbers.headline(table),
-        gallery.section(
-            shown,
-            scale=table.scale,
-            crops=images.crops,
-            budget=int(images.megabytes * 1e6),
-            notes=notes,
-        ),
+        _gallery(shown, notes, table, images),
         numbers.section(table),
         curves.section(summaries, named, table),
         *_further(summaries, sections),
@@ -159,6 +153,11 @@ def _header(
         f"<header><h1>{escape(title)}</h1><p>{escape(' · '.join(filter(None, common)))}</p>"
         f"{said}{_unfinished(summaries, problems)}</header>"
     )
+
+
+def _gallery(shown: list[Scene], notes: list[str], table: Table, images: Images) -> str:
+    budget = int(images.megabytes * 1e6)
+    return gallery.section(shown, scale=table.scale, crops=images.crops, budget=budget, notes=notes)
 
 
 def _scenes(
