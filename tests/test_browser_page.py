@@ -55,6 +55,16 @@ def test_the_page_carries_everything_and_fetches_nothing(network, engine, tmp_pa
     assert "connect-src blob: data:" in text
 
 
+def test_the_engine_is_found_in_its_package_and_in_its_folder_of_files(
+    network, engine, tmp_path, monkeypatch
+):
+    pytest.importorskip("onnxruntime")
+    assert write_page(network, tmp_path / "root.html", engine=engine.parent).path.is_file()
+    monkeypatch.chdir("/")
+    monkeypatch.setenv(PLACE, str(engine.parent))
+    assert write_page(network, tmp_path / "named.html").path.is_file()
+
+
 def test_a_missing_engine_is_named_with_what_to_do(network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(PLACE, raising=False)

@@ -334,6 +334,22 @@ def test_an_empty_folder_says_so(tmp_path: Path, empty: str) -> None:
     assert problems(lambda: find_pairs(tmp_path, scale=4)) == ("it holds no images",)
 
 
+def test_an_image_that_does_not_exist_is_called_a_file(tmp_path: Path) -> None:
+    (tmp_path / "HR").mkdir()
+    write(tmp_path / "HR" / "comic.png")
+    write(tmp_path / "baboon.png")
+
+    assert problems(lambda: find_pairs(tmp_path / "comic.png", scale=4)) == (
+        f"there is no such file: did you mean {tmp_path}/HR/comic.png?",
+    )
+    assert problems(lambda: find_pairs(tmp_path / "babon.png", scale=4)) == (
+        f"there is no such file: did you mean {tmp_path}/baboon.png?",
+    )
+    assert problems(lambda: find_pairs(tmp_path / "zebra.png", scale=4)) == (
+        "there is no such file",
+    )
+
+
 def test_a_folder_that_does_not_exist_suggests_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "DIV2K").mkdir()
 

@@ -11,6 +11,7 @@ from dukd.core.text import shown
 from dukd.data.names import natural
 from dukd.data.pair import PairsError
 from dukd.images import list_images
+from dukd.images.formats import BY_SUFFIX
 
 _SUGGESTION_DEPTH, _SUGGESTIONS, _NAMED = 3, 200, 5
 
@@ -155,9 +156,7 @@ def lr_given(folder: Path, scale: int) -> Path:
         PairsError: If there is no such folder.
     """
     if not folder.is_dir():
-        raise PairsError(
-            f"no pairs with {shown(folder)}", [f"there is no such folder{nearest(folder)}"]
-        )
+        raise PairsError(f"no pairs with {shown(folder)}", [nothing_at(folder)])
     if not has_images(folder) and (inner := subfolder(folder, f"X{scale}")):
         return inner
     return folder
@@ -183,18 +182,27 @@ def subfolder(root: Path, name: str) -> Path | None:
     return folder
 
 
-def nearest(path: Path) -> str:
-    """A suggestion for a folder that does not exist."""
+def nothing_at(path: Path) -> str:
+    """That there is nothing at a path, and what may have been meant: by its ending, an image."""
+    what = "file" if path.suffix.lower() in BY_SUFFIX else "folder"
     parent = path.absolute().parent
     if not parent.is_dir():
-        return f", nor is there {shown(parent)}"
-    alike = _alike(path.name, (entry.name for entry in parent.iterdir() if entry.is_dir()))
-    return f": did you mean {shown(parent / alike)}?" if alike else ""
+        return f"there is no such {what}, nor is there {shown(parent)}"
+    if what == "file":
+        places = [parent, *sorted(entry for entry in parent.iterdir() if entry.is_dir())]
+        deeper = next((p / path.name for p in places if (p / path.name).is_file()), None)
+        names = (entry.name for entry in parent.iterdir() if entry.is_file())
+    else:
+        deeper = None
+        names = (entry.name for entry in parent.iterdir() if entry.is_dir())
+    alike = _alike(path.name, names)
+    meant = deeper or (parent / alike if alike else None)
+    return f"there is no such {what}" + (f": did you mean {shown(meant)}?" if meant else "")
 
 
 def _alike(name: str, names: Iterable[str]) -> str | None:
-    by_case = {other.casefold(): other for other in names}
-    close = get_close_matches(name.casefold(), by_case, n=1)
+    by_case = {Path(other).stem.casefold(): other for other in names}
+    close = get_close_matches(Path(name).stem.casefold(), by_case, n=1)
     return by_case[close[0]] if close else None
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dukd.core.files import Progress, silent
 from dukd.core.text import shown
-from dukd.data.layouts import Folders, locate, lr_given, nearest
+from dukd.data.layouts import Folders, locate, lr_given, nothing_at
 from dukd.data.matching import count, match, single
 from dukd.data.names import size
 from dukd.data.pair import MADE, Pair, Pairs, PairsError
@@ -79,9 +79,7 @@ def find_pairs(
     if source.is_file():
         return single(source, None if lr is None else Path(lr), scale, required=lr_from_hr is False)
     if not source.is_dir():
-        raise PairsError(
-            f"no pairs in {shown(source)}", [f"there is no such folder{nearest(source)}"]
-        )
+        raise PairsError(f"no pairs in {shown(source)}", [nothing_at(source)])
     folders = _folders(source, scale, lr=lr, lr_from_hr=lr_from_hr, recursive=recursive)
     return match(folders, scale, recursive=recursive, skip_bad=skip_bad)
 

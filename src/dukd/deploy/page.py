@@ -74,7 +74,7 @@ def write_page(
         network: The student; it stays as it is.
         out: The HTML file; it appears whole.
         title: Headline; the network's name and scale if empty.
-        engine: Folder of onnxruntime-web's files, ``dist``; looked for if None.
+        engine: Folder of onnxruntime-web, or of its files, ``dist``; looked for if None.
         webgpu: Whether the engine for GPUs is taken, which falls back to the processor by itself:
             twice the size.
         progress: Told of the steps.
@@ -111,7 +111,7 @@ def _carried(name: str, content: bytes) -> str:
 
 
 def _engine(folder: Path | None, names: tuple[str, ...]) -> list[Path]:
-    places = [folder] if folder is not None else _places()
+    places = [folder, folder / "dist"] if folder is not None else _places()
     for place in places:
         found = [place / name for name in names]
         if all(path.is_file() for path in found):
@@ -127,4 +127,4 @@ def _places() -> list[Path]:
     own = os.environ.get(PLACE)
     here = Path.cwd()
     inside = [p / "node_modules" / "onnxruntime-web" / "dist" for p in (here, *here.parents[:3])]
-    return [Path(own), *inside] if own else inside
+    return [Path(own), Path(own) / "dist", *inside] if own else inside
