@@ -78,6 +78,6 @@ $(DOCS): $(PINS) $(VENV)/.torch-installed
 
 $(DEV): $(PINS) $(VENV)/.torch-installed
 	@echo "installing dukd and everything its tests use"
-	$(PIP) -c constraints.txt -e '.[benchmarks,demo,dev,heic,jxl,litert,loops,ncnn,onnx,openvino,ray,tensorboard,video]'
+	$(PIP) -c constraints.txt -e '.[benchmarks,coreml,demo,dev,heic,jxl,litert,loops,ncnn,onnx,openvino,ray,tensorboard,video]'
 	$(PIP) -c constraints.txt --no-deps spandrel einops  # whose torchvision is not needed
 	@touch $@ $(DEMO)

@@ -196,6 +196,45 @@ def test_an_error_names_the_file_that_was_wanted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
 
 
+def test_a_folder_takes_the_place_of_another_whole(tmp_path: Path) -> None:
+    for name, text in (("old", "1"), ("new", "2")):
+        files.write_text(tmp_path / name / "inner" / f"{name}.txt", text)
+    files.write_folder(tmp_path / "out" / "a", tmp_path / "old")
+    files.write_folder(tmp_path / "out" / "a", tmp_path / "new")
+
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["a"]
+    assert [entry.name for entry in (tmp_path / "out/a/inner").iterdir()] == ["new.txt"]
+    assert (tmp_path / "out/a/inner/new.txt").read_text() == "2"
+
+
+@pytest.mark.parametrize("failing", ["copy", "rename"])
+def test_a_folder_that_cannot_be_written_leaves_the_old_one(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("old", "new"):
+        files.write_text(tmp_path / name / f"{name}.txt", name)
+    out = tmp_path / "out" / "a"
+    files.write_folder(out, tmp_path / "old")
+    rename = Path.rename
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    def renamed(path: Path, target: Path) -> Path:
+        return full() if path.suffix == ".new" else rename(path, target)
+
+    if failing == "copy":
+        monkeypatch.setattr(files.shutil, "copyfile", full)
+    else:
+        monkeypatch.setattr(Path, "rename", renamed)
+
+    with pytest.raises(OSError, match="No space left"):
+        files.write_folder(out, tmp_path / "new")
+
+    assert [entry.name for entry in out.parent.iterdir()] == ["a"]
+    assert (out / "old.txt").read_text() == "old"
+
+
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     """FIPS 180-2, appendix B.1."""
     (tmp_path / "abc").write_bytes(b"abc")

@@ -179,9 +179,9 @@ class Upscale(UpscaleOptions):
 class Export:
     """Write a student for other programs, and compare what was written with the student.
 
-    The ending of --out says for which: .onnx is a graph for onnxruntime and what takes ONNX, at any
-    size; .safetensors and .pth are weights, under dukd's names or those that chaiNNer and the like
-    know.
+    The ending of --out says for which: .onnx is a graph for onnxruntime and what takes ONNX, .xml is
+    for OpenVINO, .param for ncnn, .tflite for LiteRT, .mlpackage for Core ML, .glsl for mpv;
+    .safetensors and .pth are weights, under dukd's names or those that chaiNNer and the like know.
 
     Example: dukd export runs/edsr-x4-dukd -o student.onnx
     """
@@ -218,6 +218,8 @@ class Export:
             f"{amount(done.bytes)}"
         )
         say(_proof(done))
+        if done.note:
+            say(done.note)
         return 0
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Generator
@@ -116,6 +117,47 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text to ``path``, whole or not at all."""
     write_bytes(path, content.encode())
+
+
+def write_folder(path: Path, source: Path) -> None:
+    """Copy a folder to ``path``, whole or not at all, in the place of what is there.
+
+    A kill at the worst instant leaves the old one aside under a hidden name, and nothing here.
+
+    Raises:
+        OSError: If it cannot be written; ``path`` is then as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = f".{path.name[:55]}.dukd-{secrets.token_hex(4)}"
+    made, old = path.with_name(f"{mark}.new"), path.with_name(f"{mark}.old")
+    try:
+        with _named(path):
+            made.mkdir()
+            for inner in sorted(source.rglob("*")):  # a folder comes before what is in it
+                copy = made / inner.relative_to(source)
+                if inner.is_dir():
+                    copy.mkdir()
+                else:
+                    shutil.copyfile(inner, copy)
+                    sync(copy)
+            for folder in (made, *(inner for inner in made.rglob("*") if inner.is_dir())):
+                sync_folder(folder)
+            if path.exists():
+                path.rename(old)
+            try:
+                made.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def is_package(path: Path) -> bool:
+    """Whether a folder is one file for programs, as packages of Core ML are."""
+    return (path / "Manifest.json").is_file()
 
 
 def sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Using a student: enlarge images, export to other programs and open what was exported."""
 
+from dukd.deploy.coreml import CoreML
 from dukd.deploy.litert import LiteRT
 from dukd.deploy.model import Model, load
 from dukd.deploy.mpv import Mpv
@@ -12,6 +13,7 @@ from dukd.deploy.weights import Weights
 
 __all__ = [
     "ONNX",
+    "CoreML",
     "ExportError",
     "Exported",
     "LiteRT",

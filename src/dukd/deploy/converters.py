@@ -10,6 +10,10 @@ from dukd.deploy.runtime import ExportError
 _SECONDS = 1800  # after which a conversion is given up
 
 
+class ConversionError(ExportError):
+    """A network that a converter does not take."""
+
+
 def convert(python: Path | None, script: str, arguments: Sequence[str], *, needs: str) -> None:
     """Run a converter in another interpreter.
 
@@ -20,7 +24,8 @@ def convert(python: Path | None, script: str, arguments: Sequence[str], *, needs
         needs: What has to be installed there, as pip names it.
 
     Raises:
-        ExportError: If there is none such, it lacks the converter, or the conversion fails.
+        ConversionError: If the converter does not take the network.
+        ExportError: If there is none such, it lacks the converter, or takes too long.
     """
     where = python or Path(sys.executable)
     try:
@@ -43,4 +48,4 @@ def convert(python: Path | None, script: str, arguments: Sequence[str], *, needs
             f"{where} lacks the converter ({lines[-1]}): python -m venv other; other/bin/pip "
             f"install {needs}; then add --python other/bin/python"
         )
-    raise ExportError(f"the converter cannot take this network: {lines[-1][:200]}")
+    raise ConversionError(f"the converter cannot take this network: {lines[-1][:200]}")

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from dukd.core.device import DeviceName, by_name
+from dukd.deploy import coreml
 from dukd.deploy.ncnn import Ncnn
 from dukd.deploy.onnx import ONNX
 from dukd.deploy.openvino import OpenVINO
@@ -14,7 +15,7 @@ from dukd.deploy.runtime import ExportError, Runtime, export
 from dukd.networks import Network
 from dukd.networks.upscaler import OnDevice, Upscaler
 
-Engine = Literal["torch", "openvino", "onnxruntime", "ncnn"]
+Engine = Literal["torch", "openvino", "onnxruntime", "ncnn", "coreml"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -56,6 +57,9 @@ def _runtime(engine: Engine, precision: Precision) -> Runtime:
     if precision == "bfloat16":
         raise ExportError(f"{engine} computes in float32 or float16 here, not in bfloat16")
     half = precision == "float16"
+    if engine == "coreml":
+        coreml.check_system("--runtime coreml")
+        return coreml.CoreML(half=half)
     return Ncnn(half=half) if engine == "ncnn" else ONNX(half=half)
 
 

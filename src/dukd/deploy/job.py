@@ -11,6 +11,7 @@ from dukd import images
 from dukd.core.device import DeviceName, is_out_of_memory
 from dukd.core.files import Progress, silent
 from dukd.deploy import engine
+from dukd.deploy.coreml import Session as Package
 from dukd.deploy.engine import Precision
 from dukd.deploy.image import resized, upscale_image
 from dukd.deploy.ncnn import Session
@@ -158,7 +159,9 @@ def ready(model: Upscaler, options: UpscaleOptions) -> Upscaler:
 
 def _runs_by_itself(model: Upscaler) -> set[str]:
     """What may be named for a model that brings its own runtime."""
-    return {"torch", "auto", "ncnn"} if isinstance(model, Session) else {"torch", "auto"}
+    own = {"ncnn"} if isinstance(model, Session) else set[str]()
+    own |= {"coreml"} if isinstance(model, Package) else set[str]()
+    return {"torch", "auto"} | own
 
 
 def enlarge(

@@ -20,6 +20,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from dukd import images
+from dukd.core.files import is_package
 from dukd.core.given import refuse
 from dukd.deploy.image import upscale_image
 from dukd.deploy.ncnn import Ncnn, says
@@ -256,6 +257,6 @@ def opened(path: Path, *, as_it_stands: bool = False) -> Upscaler | None:
         except ValueError:
             return runtime.load(path)
         return None
-    if not path.is_file():
+    if not path.is_file() and not is_package(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return runtime.load(path)

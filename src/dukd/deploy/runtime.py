@@ -72,6 +72,8 @@ class Exported:
     """Size of all its files."""
     verified: Verified | None
     """None if nothing was compared."""
+    note: str = ""
+    """What the comparison leaves open."""
 
 
 class Runtime(ABC):
@@ -104,6 +106,11 @@ class Runtime(ABC):
     def tolerance(self) -> float:
         """Largest difference that is accepted, where white is 1."""
         return 1e-4
+
+    @property
+    def note(self) -> str:
+        """What a comparison on this machine leaves open, as a sentence; empty if nothing."""
+        return ""
 
     def reference(self, network: Network) -> Upscaler:
         """What an export of a network is compared with: of a quantized one, its integers."""
@@ -207,6 +214,8 @@ def export(
     runtime = runtime or runtime_of(path)
     if path.suffix.lower() not in runtime.suffixes:
         raise ExportError(f"{path}: {runtime.name} writes {' or '.join(runtime.suffixes)}")
+    if path.is_dir() and not files.is_package(path):
+        raise ExportError(f"{path} is a folder: name a file that may be replaced")
     plain = copy.deepcopy(network).cpu().float().frozen()
     verified = None
     with TemporaryDirectory(prefix="dukd-") as folder:
@@ -221,11 +230,19 @@ def export(
         progress(2, 3, "writing")
         made = sorted(Path(folder).iterdir(), key=lambda file: file == trial)  # itself last
         for file in made:
-            files.write_bytes(path.with_name(file.name), file.read_bytes())
-        total = sum(file.stat().st_size for file in made)
+            if file.is_dir():
+                files.write_folder(path.with_name(file.name), file)
+            else:
+                files.write_bytes(path.with_name(file.name), file.read_bytes())
+        total = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     progress(3, 3, "written")
     return Exported(
-        path=path, runtime=runtime.name, form=runtime.form, bytes=total, verified=verified
+        path=path,
+        runtime=runtime.name,
+        form=runtime.form,
+        bytes=total,
+        verified=verified,
+        note=runtime.note,
     )
 
 

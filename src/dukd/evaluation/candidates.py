@@ -11,6 +11,7 @@ from typing import Literal, Protocol, cast, runtime_checkable
 
 from torch import nn
 
+from dukd.core.files import is_package
 from dukd.core.given import refuse
 from dukd.core.text import shown
 from dukd.networks.base import Network
@@ -146,8 +147,9 @@ def candidate(
         made = opened_code(str(what), scale=unsaid.scale).network
         return _of_upscaler(made, model, label or str(what), self_ensemble=self_ensemble)
     is_run = path.is_dir() and (path / "experiment.yaml").is_file()
-    label = label or (path.resolve().name if path.is_dir() else path.stem)
-    if path.is_dir() and not is_run:
+    of_file = is_package(path) or not path.is_dir()
+    label = label or (path.stem if of_file else path.resolve().name)
+    if not of_file and not is_run:
         kind: Model = "teacher" if model == "teacher" else "images"
         return Candidate(model=kind, label=label, images=path)
     file = weights_of(path, best=best and is_run)
@@ -204,7 +206,7 @@ def weights_of(path: Path, *, best: bool = False) -> Path:
         ValueError: If the directory is not a run, or has no such student; or if a file is said to
             have a best one.
     """
-    if not path.is_dir():
+    if is_package(path) or not path.is_dir():
         if best:
             raise ValueError(f"{shown(path)} is one file: --best is for run directories")
         return path
