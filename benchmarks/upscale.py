@@ -277,7 +277,7 @@ def measured(name: str, options: argparse.Namespace, folder: Path) -> None:
         lost = to_torch = "-"
         if way in scores:
             right = scores.get("exact", scores[way])[0]
-            lost = f"{right - scores[way][0]:.3f}" if facts["trained"] else "-"
+            lost = f"{round(right - scores[way][0], 3) + 0.0:.3f}" if facts["trained"] else "-"
             to_torch = "-" if way == "exact" else f"{scores[way][1]:.1f}"
         ratio = rates[way] / next(iter(rates.values()))
         print(

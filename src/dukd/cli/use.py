@@ -179,7 +179,7 @@ class Upscale(UpscaleOptions):
 class Export:
     """Write a student for other programs, and compare what was written with the student.
 
-    The ending of --out says for which: .onnx is a graph for onnxruntime and what takes ONNX, .xml is
+    The ending of --out says for which: .onnx is a graph for onnxruntime and what takes ONNX, .xml
     for OpenVINO, .param for ncnn, .tflite for LiteRT, .mlpackage for Core ML, .glsl for mpv;
     .safetensors and .pth are weights, under dukd's names or those that chaiNNer and the like know.
 

@@ -260,7 +260,8 @@ class Session:
 def _model(path: Path) -> Any:  # noqa: ANN401  of a package that may be missing
     check_system(path)
     try:
-        import coremltools  # noqa: PLC0415  an optional package
+        # macOS alone can run it, so it need not be installed where types are checked
+        import coremltools  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ExportError(f"Core ML needs {error.name}: pip install 'dukd[coreml]'") from None
     return coremltools.models.MLModel(str(path))

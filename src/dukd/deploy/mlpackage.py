@@ -166,7 +166,7 @@ class _Weights:
             content = self._blob(_text(place[1][0]), place[2][0])
             return _tensor(np.frombuffer(content, _TYPES[kind]), shape)
         ((number, (content, *_)),) = _message(_message(fields[3][0])[1][0]).items()
-        numbers = _message(content).get(1, ())
+        numbers: list[Any] = _message(content).get(1, [])
         if kind == _TEXT:
             return _text(numbers[0])
         if number in (1, 6, 7):  # floats, doubles, bytes: as they lie in memory
