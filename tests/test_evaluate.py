@@ -27,7 +27,7 @@ from dukd.evaluation.sets import Inputs
 from dukd.evaluation.table import Row
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
-from dukd.networks import EDSRConfig, Network, PlainConfig, RCANConfig, edsr_teacher
+from dukd.networks import EDSRConfig, Network, PlainConfig, RCANConfig, bands, edsr_teacher
 from dukd.networks.files import weights
 from dukd.networks.files.weights import Contents
 from dukd.networks.upscaler import self_ensemble
@@ -190,6 +190,33 @@ def test_a_large_image_is_cut_into_strips(monkeypatch: pytest.MonkeyPatch) -> No
     assert_close(strips, whole, rtol=1e-5, atol=1e-6)
     assert len(heights) > 1
     assert max(heights) <= 22
+
+
+def test_features_of_the_outputs_size_are_never_there_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tail sees some rows at a time, and the output is that of the whole bit for bit."""
+    network, lr = small(), np.random.default_rng(0).integers(0, 256, (80, 8, 3), np.uint8)
+    whole = network(to_tensor(lr))
+    heights: list[int] = []
+    tail = network.tail
+
+    def seen(x: Tensor, kept: Mapping[int, Tensor], part: Tensor) -> Tensor:
+        heights.append(x.shape[-2])
+        return tail(x, kept, part)
+
+    monkeypatch.setattr(network, "tail", seen)
+    monkeypatch.setattr(bands, "_BUDGET", 0)  # at least 32 rows, and what they see around
+
+    assert torch.equal(output(network, lr)[0], whole)
+    seen_around = network.tail_radius
+    assert seen_around is not None
+    assert heights == [
+        32 + network.tail_radius,
+        32 + 2 * network.tail_radius,
+        80 - 64 + network.tail_radius,
+    ]
+    assert "observe" not in vars(network)
 
 
 def test_a_network_runs_in_eval_mode_and_is_left_as_it_was() -> None:
