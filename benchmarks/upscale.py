@@ -106,7 +106,13 @@ def prepare(name: str, folder: Path, options: dict[str, Any]) -> None:
             print(json.dumps({"way": way, "path": str(path), "megabytes": size}), flush=True)
 
 
-def exported(made: Any, name: str, way: str, folder: Path, options: dict[str, Any]) -> Path:  # noqa: ANN401
+def exported(
+    made: Any,  # noqa: ANN401
+    name: str,
+    way: str,
+    folder: Path,
+    options: dict[str, Any],
+) -> Path:
     from dukd.core.device import multiplies_bfloat16
     from dukd.deploy import ONNX, LiteRT, Ncnn, OpenVINO, export
     from dukd.deploy.quantize import Options, middles, quantize

@@ -36,29 +36,29 @@ _SCRIPT = """
 import json, sys
 import coremltools as ct
 import torch
-record, out, asked = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+record, out, wanted = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 how = {}
-if asked["size"]:
+if wanted["size"]:
     module = torch.export.load(record).run_decompositions({})
-    shape = (1, 3, *asked["size"])
+    shape = (1, 3, *wanted["size"])
 else:
     module = torch.jit.load(record)
-    least, usual, most = asked["sides"]
+    least, usual, most = wanted["sides"]
     sides = [ct.RangeDim(least, most, default=usual) for _ in range(2)]
     shape = (1, 3, *sides)
     how["inputs"] = [ct.TensorType(name="lr", shape=shape)]
 output = ct.TensorType(name="sr")
-if asked["image"]:
+if wanted["image"]:
     rgb = ct.colorlayout.RGB
     how["inputs"] = [ct.ImageType(name="lr", shape=shape, scale=1 / 255, color_layout=rgb)]
     output = ct.ImageType(name="sr", color_layout=rgb)
-precision = ct.precision.FLOAT16 if asked["half"] else ct.precision.FLOAT32
+precision = ct.precision.FLOAT16 if wanted["half"] else ct.precision.FLOAT32
 model = ct.convert(module, outputs=[output], convert_to="mlprogram", compute_precision=precision,
                    minimum_deployment_target=ct.target.iOS15, skip_model_load=True, **how)
-model.author, model.short_description = asked["author"], asked["about"]
-model.input_description["lr"] = asked["input"]
-model.output_description["sr"] = asked["output"]
-model.user_defined_metadata.update(asked["said"])
+model.author, model.short_description = wanted["author"], wanted["about"]
+model.input_description["lr"] = wanted["input"]
+model.output_description["sr"] = wanted["output"]
+model.user_defined_metadata.update(wanted["said"])
 model.save(out)
 """
 
@@ -81,7 +81,7 @@ class CoreML(Runtime):
     """Interpreter of an environment that has coremltools; this one if left out."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no program here."""
+        """Refuse what makes no program."""
         if self.size is not None and min(self.size) < 1:
             raise ExportError(f"an image has at least 1 pixel on a side, but size is {self.size}")
         if self.image and self.size is None:
@@ -139,7 +139,7 @@ class CoreML(Runtime):
             else:
                 program = torch.export.export(module.eval(), (torch.zeros(1, 3, *self.size),))
                 torch.export.save(program, record)
-            asked = {
+            wanted = {
                 "size": self.size,
                 "sides": [least, usual, _LARGEST // least * least],
                 "image": self.image,
@@ -150,7 +150,7 @@ class CoreML(Runtime):
                 "input": "RGB image" if self.image else "RGB in [0, 1]: 1 x 3 x height x width",
                 "output": f"the same, {properties['scale']} times as large",
             }
-            arguments = [str(record), str(path), json.dumps(asked)]
+            arguments = [str(record), str(path), json.dumps(wanted)]
             try:
                 convert(self.python, _SCRIPT, arguments, needs=f"torch=={_torch()} coremltools")
             except ConversionError as error:

@@ -212,10 +212,7 @@ def export(
         refuse("what is exported", "a network (of a file: dukd.load(path).network)", given)
     path = Path(path)
     runtime = runtime or runtime_of(path)
-    if path.suffix.lower() not in runtime.suffixes:
-        raise ExportError(f"{path}: {runtime.name} writes {' or '.join(runtime.suffixes)}")
-    if path.is_dir() and not files.is_package(path):
-        raise ExportError(f"{path} is a folder: name a file that may be replaced")
+    _check_place(path, runtime)
     plain = copy.deepcopy(network).cpu().float().frozen()
     verified = None
     with TemporaryDirectory(prefix="dukd-") as folder:
@@ -228,13 +225,7 @@ def export(
             verified = verify(reference, runtime.reload(trial, plain), runtime.sizes)
             _refuse(runtime, verified, plain)
         progress(2, 3, "writing")
-        made = sorted(Path(folder).iterdir(), key=lambda file: file == trial)  # itself last
-        for file in made:
-            if file.is_dir():
-                files.write_folder(path.with_name(file.name), file)
-            else:
-                files.write_bytes(path.with_name(file.name), file.read_bytes())
-        total = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        total = _placed(trial, path)
     progress(3, 3, "written")
     return Exported(
         path=path,
@@ -244,6 +235,24 @@ def export(
         verified=verified,
         note=runtime.note,
     )
+
+
+def _check_place(path: Path, runtime: Runtime) -> None:
+    if path.suffix.lower() not in runtime.suffixes:
+        raise ExportError(f"{path}: {runtime.name} writes {' or '.join(runtime.suffixes)}")
+    if path.is_dir() and not files.is_package(path):
+        raise ExportError(f"{path} is a folder: name a file that may be replaced")
+
+
+def _placed(trial: Path, path: Path) -> int:
+    """Put an export and what lies beside it into their places; their size in bytes."""
+    made = sorted(trial.parent.iterdir(), key=lambda file: file == trial)  # itself last
+    for file in made:
+        if file.is_dir():
+            files.write_folder(path.with_name(file.name), file)
+        else:
+            files.write_bytes(path.with_name(file.name), file.read_bytes())
+    return sum(file.stat().st_size for file in trial.parent.rglob("*") if file.is_file())
 
 
 def _refuse(runtime: Runtime, verified: Verified, network: Network) -> None:
