@@ -18,11 +18,15 @@ from dukd.deploy import onnx as graphs
 from dukd.deploy.engine import run_by
 from dukd.deploy.onnx import Session, padded_to_multiple
 from dukd.networks import (
+    CompactConfig,
     EDSRConfig,
     Network,
     NetworkConfig,
+    PlainConfig,
     RCANConfig,
+    RRDBConfig,
     SMFANetConfig,
+    SPANConfig,
     SwinIRConfig,
     gather,
 )
@@ -44,6 +48,10 @@ NETWORKS: dict[str, NetworkConfig] = {
         scale=3, width=12, depths=(2,), heads=(2,), upsampler="pixelshuffledirect"
     ),
     "smfanet": SMFANetConfig(scale=2, width=8, blocks=2),
+    "compact": CompactConfig(scale=2, width=8, blocks=1),
+    "plain, whose branches are folded": PlainConfig(scale=2, width=8, blocks=2),
+    "span, whose branches are folded": SPANConfig(scale=2, width=8, value_range=1.0),
+    "rrdb": RRDBConfig(scale=2, width=8, blocks=1, growth=4, unshuffle=2),
 }
 EDSR = NETWORKS["edsr"]
 

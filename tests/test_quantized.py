@@ -20,8 +20,10 @@ from dukd.cli.program import run
 from dukd.deploy.runtime import export
 from dukd.networks import (
     EDSR,
+    CompactConfig,
     EDSRConfig,
     NetworkConfig,
+    PlainConfig,
     Quantized,
     QuantizedConfig,
     RCANConfig,
@@ -579,6 +581,19 @@ def test_the_command_says_what_each_choice_loses_and_writes_the_best(
     again = ["quantize", str(out), "--images", str(folder), "-o", str(tmp_path / "b.safetensors")]
     assert run(again) == 2
     assert "quantized already" in capsys.readouterr().err
+
+
+def test_a_plain_student_is_folded_before_it_is_quantized(tmp_path: Path) -> None:
+    """Its branches have no convolution of their own: it was refused."""
+    weights.write(tmp_path / "a.safetensors", PlainConfig(scale=2, width=8, blocks=2).build())
+    out = tmp_path / "int8.safetensors"
+    command = ["quantize", str(tmp_path / "a.safetensors"), "-o", str(out)]
+
+    assert run([*command, "--images", str(photographs(tmp_path / "photos"))]) == 0
+
+    made = weights.read(out)
+    assert isinstance(made.config, QuantizedConfig)
+    assert made.config.network == CompactConfig(scale=2, width=8, blocks=2)
 
 
 def test_a_quantized_student_starts_from_another_and_keeps_its_ranges(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ class ONNX(Runtime):
         if self.half and not network.fp16_safe:
             raise ExportError(f"{network.name} overflows in float16: leave --half out")
         onnx, _ = packages()
+        network = network.folded()  # branches that only train are not recorded
         module = Traceable(network.half() if self.half else network, levels=self.levels).eval()
         model: Any = qdq.with_integers(onnx.load_from_string(self._traced(module)))
         model.producer_name, model.producer_version = "dukd", __version__

@@ -115,6 +115,7 @@ def quantize(
         raise ValueError(  # noqa: TRY004  it is the caller's choice of network
             f"{network.config.network.name} is quantized already: name the float one"
         )
+    network = network.folded()  # branches that only train have no convolution of their own
     config = QuantizedConfig(
         network=network.config, target=options.target, bits=options.bits, keep=options.keep
     )
