@@ -12,7 +12,17 @@ import dukd
 from distilling import losses_of
 from dukd.methods import DUKD, FAKD, CrossKD, Logits, LowRank
 from dukd.methods.lowrank import Adapted, adapted, merge
-from dukd.networks import EDSRConfig, QuantizedConfig
+from dukd.networks import (
+    CompactConfig,
+    EDSRConfig,
+    NetworkConfig,
+    PlainConfig,
+    QuantizedConfig,
+    RCANConfig,
+    SMFANetConfig,
+    SPANConfig,
+    SwinIRConfig,
+)
 from dukd.networks.files import weights
 from dukd.recipes import recipe
 from dukd.runs.directory import Run
@@ -96,6 +106,37 @@ def test_training_sees_what_is_merged() -> None:
 
     assert not torch.equal(student.conv_first.weight, first)
     assert_close(student.train()(lr), student.eval()(lr), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        STUDENT,
+        CompactConfig(scale=2, width=4, blocks=1),
+        PlainConfig(scale=2, width=4, blocks=1),
+        SPANConfig(scale=2, width=4),
+        RCANConfig(scale=2, width=4, groups=1, blocks=1, squeeze=1),
+        SMFANetConfig(scale=2, width=8, blocks=1),
+        SwinIRConfig(scale=2, width=8, depths=(1,), heads=(2,), window=4),
+    ],
+    ids=lambda config: config.name,
+)
+def test_every_update_trains_in_every_network(config: NetworkConfig) -> None:
+    """Also where a network folds its weights and never calls the convolution."""
+    torch.manual_seed(0)
+    student = config.build().train()
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    updates = adapted(student, 2)
+    lr = torch.rand(1, 3, 8, 8)
+    (student(lr) ** 2).mean().backward()
+    assert all(update.y.grad is not None for update in updates)
+    assert not any(p.requires_grad for p in student.parameters())
+    assert all(map(torch.equal, student.state_dict().values(), before.values()))
+    with torch.no_grad():
+        for update in updates:
+            update.y += 0.01
+    merge(student)
+    assert_close(student.eval()(lr), student.train()(lr))
 
 
 def test_a_refined_student_is_an_ordinary_file(folder: Path, tmp_path: Path) -> None:

@@ -90,15 +90,23 @@ class Update(nn.Module):
 
 
 class Adapted(nn.Conv2d):
-    """A convolution that computes with its update while it trains, and with its weights else."""
+    """A convolution that computes with its update while it trains, and with its weights else.
+
+    Whoever reads its weight gets the same, so that networks that fold branches train it as well.
+    """
 
     update: tuple[Update]
     """In a tuple, so that the student's files and parameters do not hold it."""
 
+    @property
+    def merged(self) -> nn.Parameter:
+        """The weights that the student's files hold."""
+        return cast("nn.Parameter", self._parameters["weight"])
+
+    @property
     @override
-    def forward(self, input: Tensor) -> Tensor:
-        weight = self.update[0]() if self.training else self.weight
-        return self._conv_forward(input, weight, self.bias)
+    def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.update[0]() if self.training else self.merged
 
 
 def adapted(student: nn.Module, rank: int) -> nn.ModuleList:
@@ -128,7 +136,7 @@ def adapted(student: nn.Module, rank: int) -> nn.ModuleList:
 def merge(student: nn.Module) -> None:
     """Set the weights of every adapted convolution to what it trains with, exactly."""
     for convolution in adapted_convolutions(student):
-        convolution.weight.copy_(convolution.update[0]())
+        convolution.merged.copy_(convolution.update[0]())
 
 
 def adapted_convolutions(student: nn.Module) -> Iterator[Adapted]:

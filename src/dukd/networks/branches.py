@@ -8,6 +8,8 @@ goes through the fold, which is arithmetic on weights alone, and a step costs wh
 convolution does. Branch by branch the convolution inside would be ``gain`` squared as large.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the name everybody knows
@@ -35,8 +37,9 @@ class Branches(nn.Module):
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight ``(outside, inside, 3, 3)`` and bias of the one convolution that does the same."""
-        w1, w2, w3 = (self.conv.get_parameter(f"{i}.weight") for i in range(3))
-        b1, b2, b3 = (self.conv.get_parameter(f"{i}.bias") for i in range(3))
+        convolutions = [cast("nn.Conv2d", module) for module in self.conv]
+        w1, w2, w3 = (convolution.weight for convolution in convolutions)
+        b1, b2, b3 = (cast("Tensor", convolution.bias) for convolution in convolutions)
         first, last = w1[:, :, 0, 0], w3[:, :, 0, 0]
         weight = torch.einsum("om,mkyx,ki->oiyx", last, w2, first)
         weight = weight + F.pad(self.sk.weight, (1, 1, 1, 1))
