@@ -28,6 +28,7 @@ from dukd.networks import (
     QuantizedConfig,
     RCANConfig,
     SMFANetConfig,
+    SPANConfig,
     Staged,
     as_quantized,
     swinir_light,
@@ -466,6 +467,21 @@ def test_onnxruntime_computes_the_reference(
     int8, int32 = onnx.TensorProto.INT8, onnx.TensorProto.INT32
     assert sum(t == int8 and n.endswith("_int8") for n, t in stored.items()) == 8
     assert sum(t == int32 and n.endswith("_int32") for n, t in stored.items()) == 8
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_integers_of_a_network_that_joins_features(tmp_path: Path, target: str) -> None:
+    """SPAN's tail joins four maps: the reference took the second of them for all."""
+    pytest.importorskip("onnx", reason="needs dukd[onnx]")
+    pytest.importorskip("onnxruntime", reason="needs dukd[onnx]")
+    config = SPANConfig(scale=2, width=8, folded=True, value_range=1.0)
+    made = as_quantized(config.build(), target=target)
+    calibrate(made, [photograph(4)], "min-max")
+
+    done = export(made, tmp_path / "student.onnx")
+
+    assert done.verified is not None
+    assert done.verified.psnr > 50
 
 
 def test_fewer_bits_and_symmetric_grids_are_not_exported(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ scales, rounded half to even, and clipped. So one level is the most by which a r
 """
 
 from dataclasses import dataclass, replace
+from operator import getitem
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ class _Interpreter(fx.Interpreter):
         made: Any = None
         if isinstance(module, Quantizer):
             made = _requantized(module, first)
-        elif isinstance(first, list):  # of the tail: what was kept
+        elif isinstance(first, list) and n.target is getitem:  # of the tail: what was kept
             made = first[args[1]]
         elif isinstance(first, Integers):
             made = _on_integers(n, module, first, args)
