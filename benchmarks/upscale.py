@@ -284,7 +284,7 @@ def measured(name: str, options: argparse.Namespace, folder: Path) -> None:
         if way in scores:
             right = scores.get("exact", scores[way])[0]
             lost = f"{round(right - scores[way][0], 3) + 0.0:.3f}" if facts["trained"] else "-"
-            to_torch = "-" if way == "exact" else f"{scores[way][1]:.1f}"
+            to_torch = "-" if way == "exact" else f"{scores[way][1]:.1f}"  # 200 where equal
         ratio = rates[way] / next(iter(rates.values()))
         print(
             f"{label} | {lost} | {to_torch} | {rates[way]:.3f} | {ratio:.2f} | "

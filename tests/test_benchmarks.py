@@ -48,6 +48,26 @@ def training(tmp_path: Path, method: DUKD, teacher: EDSRConfig | SwinIRConfig = 
     return assemble(speed.trial(SMALL, teacher, method, tmp_path, patch=12, batch=2))
 
 
+def test_ways_of_upscaling_are_there_or_refused_with_a_reason(
+    script, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs dukd[onnx]")
+    upscale, network = script("upscale"), SMALL.build().frozen()
+    monkeypatch.setattr(upscale, "network", lambda *_: (network, False))
+    ways = ["exact", "onnxruntime", "litert"]
+    upscale.prepare("small", tmp_path, {"ways": ways, "litert_python": Path("/nowhere/python")})
+
+    facts, *rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert facts == {"scale": 2, "trained": False, "parameters": network.parameter_count()}
+    assert [row["way"] for row in rows] == ways
+    assert "--python /nowhere/python cannot be run" in rows[2]["refused"]
+    lr = torch.rand(1, 3, 12, 9)
+    for row in rows[:2]:
+        assert row["megabytes"] == pytest.approx(Path(row["path"]).stat().st_size / 1e6)
+        upscaler = upscale.opened(row["way"], Path(row["path"]), tmp_path)
+        assert_close(upscaler(lr), network(lr), atol=1e-5, rtol=0)
+
+
 def test_all_ways_of_input_give_the_same_patches(script, tmp_path: Path) -> None:
     """Images of several sub-images a side, some smaller than one, and a side with a rest."""
     for package in ("lmdb", "h5py"):
