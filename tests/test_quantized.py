@@ -50,6 +50,7 @@ from dukd.networks.quantize.published import (
     DAQuantizer,
     PAMSQuantizer,
     daq_activations,
+    daq_deviations,
     daq_weights,
     pams,
 )
@@ -160,37 +161,58 @@ def test_weights_have_a_scale_per_channel_and_so_many_levels(bits: int) -> None:
 
 
 def test_daq_rounds_each_channel_by_its_own_statistics() -> None:
-    x = torch.tensor([[[[-1.0, 0.0, 1.0, 2.0]], [[-10.0, 0.0, 10.0, 20.0]]]])
+    """Mean 0.5, deviation sqrt(5/3) = 1.29099; the step is that of 3 bits, 0.586 of it: 0.75652."""
+    x = torch.tensor([[[[-1.0, 0.0, 1.0, 2.0]], [[-10.0, 0.0, 10.0, 20.0]]]], requires_grad=True)
     y = daq_activations(x, 4)
-    # Channel 0: mean 0.5, deviation sqrt(5/3); the step is that of 3 bits, 0.586 of it.
-    step = 0.586 * (5 / 3) ** 0.5
-    assert y[0, 0, 0].tolist() == pytest.approx(
-        [0.5 + step * level for level in (-2.5 + 0.5, -1.5 + 0.5 + 0.5, 0.5, 1.5 + 0.5)], abs=step
-    )
+    assert y[0, 0, 0].tolist() == pytest.approx([-0.63478, 0.12174, 0.87826, 1.63478], abs=1e-5)
     assert torch.allclose(y[0, 1], 10 * y[0, 0])
-    levels = (y[0, 0, 0] - 0.5) / step - 0.5
-    assert torch.allclose(levels, levels.round(), atol=1e-5)
+    outlier = torch.cat([torch.zeros(1, 1, 1, 15), torch.full((1, 1, 1, 1), 16.0)], 3) - 1
+    clipped = daq_activations(outlier.requires_grad_(), 2)
+    # deviation 4, step 1.596 * 4 = 6.384, and two bits end at 1.5 steps
+    assert clipped.max().item() == pytest.approx(1.5 * 6.384, rel=1e-5)
+    (gradient,) = torch.autograd.grad(clipped.sum(), outlier)
+    assert torch.equal(gradient, torch.ones_like(outlier)), "clipped values learn as well"
 
 
 def test_daq_behind_a_rectifier_takes_positive_values_and_clips_nothing() -> None:
+    """Of 3, 100 and one 0: mean 103 / 3, mean square 10009 / 3, deviation 46.4495."""
     x = torch.tensor([[[[0.0, 0.0, 3.0, 100.0]]]])
     y = daq_activations(x, 2)
-    mean = 103 / 3
-    deviation = (((3 - mean) ** 2 + (100 - mean) ** 2) / 3) ** 0.5
-    step = 1.596 * deviation
-    assert y[0, 0, 0, 3].item() == pytest.approx(step * round(100 / step), rel=1e-5)
-    assert y[0, 0, 0, 0].item() == pytest.approx(0, abs=1e-4)
+    assert y[0, 0, 0].tolist() == pytest.approx([0, 0, 0, 1.596 * 46.4495], abs=1e-3)
+    x = torch.cat([torch.ones(1, 1, 1, 63), torch.tensor([[[[0.0, 90.0]]]])], 3)
+    assert daq_activations(x, 2).max() > 80, "four levels would end at 3 * 1.596 * 10.99 = 53"
+
+
+def test_daq_rounds_deviations_over_the_channels() -> None:
+    """Of 1 and 3: mean 2, deviation sqrt(2), step 0.586 of it: 2 - 1.5 and 2 + 1.5 steps."""
+    found = daq_deviations(torch.tensor([1.0, 3.0]).view(1, 2, 1, 1), 4)
+    assert found.flatten().tolist() == pytest.approx([0.75689, 3.24311], abs=1e-4)
+    assert daq_deviations(torch.ones(2, 1, 1, 1), 4).flatten().tolist() == [1, 1]
+    assert [DAQuantizer(bits).spread_bits for bits in (4, 6, 8)] == [4, None, None]
+    x = torch.randn(2, 6, 9, 9) * torch.arange(1.0, 7)[:, None, None]
+    assert not torch.allclose(DAQuantizer(4)(x), daq_activations(x, 4), atol=1e-3)
+
+
+def test_daq_of_maps_without_variation_is_their_mean() -> None:
+    x = torch.full((1, 2, 3, 3), -2.0)
+    assert torch.equal(daq_activations(x, 4, spread_bits=4), x)
+    assert torch.equal(daq_activations(torch.zeros(1, 2, 3, 3), 4), torch.zeros(1, 2, 3, 3))
 
 
 def test_daq_weights_and_pams_by_hand() -> None:
-    weight = torch.tensor([-2.0, -0.1, 0.1, 2.0])
-    step = 0.996 * weight.std()
-    assert torch.allclose(daq_weights(weight, 3), step * torch.tensor([-1.5, -0.5, 0.5, 1.5]))
-    x = torch.tensor([-3.0, -0.4, 0.1, 0.9])
-    assert torch.allclose(
-        pams(x, torch.tensor(1.4), 4), torch.tensor([-1.4, -0.4, 0.0, 0.8]) * 1.0, atol=0.11
-    )
-    assert pams(x, torch.tensor(1.4), 4)[0].item() == pytest.approx(-1.4)
+    weight = torch.tensor([-2.0, -0.1, 0.1, 2.0], requires_grad=True)
+    step = 0.996 * weight.detach().std()
+    made = daq_weights(weight, 3)
+    assert torch.allclose(made, step * torch.tensor([-1.5, -0.5, 0.5, 1.5]))
+    assert torch.autograd.grad(made.sum(), weight)[0].tolist() == [1.0] * 4
+    x = torch.tensor([-3.0, -0.4, 0.05, 1.05], requires_grad=True)
+    largest = torch.tensor(1.4, requires_grad=True)
+    found = pams(x, largest, 4)  # of 7 levels on a side
+    assert found.tolist() == pytest.approx([-1.4, -0.4, 0.0, 1.0])
+    by_x, by_largest = torch.autograd.grad(found.sum(), [x, largest])
+    assert by_x.tolist() == [0.0, 1.0, 1.0, 1.0]
+    # a clipped value moves with the largest; the others as their rounding error does
+    assert by_largest.item() == pytest.approx(-1 + 0.0 + (0 - 0.05) / 1.4 + (1.0 - 1.05) / 1.4)
 
 
 def test_the_literature_keeps_all_but_blocks_in_float() -> None:

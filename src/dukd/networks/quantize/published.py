@@ -19,15 +19,18 @@ PAMS_GAIN = 100.0
 """PAMS learns its largest values at 1e-2, its weights at 1e-4."""
 
 
-def daq_activations(x: Tensor, bits: int) -> Tensor:
+def daq_activations(x: Tensor, bits: int, *, spread_bits: int | None = None) -> Tensor:
     """Round every channel of every image by its own mean and deviation.
 
     Behind a rectifier (no value of the tensor is below 0) the statistics are those of the positive
-    values, and nothing is clipped above, as in the authors' code.
+    values and one 0, and nothing is clipped above, as in the authors' code. The gradient is that of
+    the identity, also where values are clipped.
 
     Args:
         x: ``(n, c, h, w)``.
         bits: 2 to 8.
+        spread_bits: Bits of the deviations themselves, over the channels of an image; None leaves
+            them as they are.
     """
     half = 2**bits / 2 - 0.5
     with torch.no_grad():
@@ -35,23 +38,52 @@ def daq_activations(x: Tensor, bits: int) -> Tensor:
         if rectified:
             count = (x > 0).sum((2, 3), keepdim=True) + 1
             mean = x.sum((2, 3), keepdim=True) / count
-            squares = ((x - mean).square() * (x > 0)).sum((2, 3), keepdim=True) / count
-            step = STEPS[bits - 1] * squares.sqrt()
-            offset = half * step
+            variance = x.square().sum((2, 3), keepdim=True) / count - mean.square()
+            deviation = variance.clamp(min=0).sqrt()
         else:
-            step = STEPS[bits - 1] * x.std((2, 3), keepdim=True)
-            offset = x.mean((2, 3), keepdim=True)
-        step = torch.where(step > 0, step, torch.ones_like(step))
-    levels = straight_through_round((x - offset) / step + 0.5) - 0.5
-    return (levels if rectified else levels.clamp(-half, half)) * step + offset
+            mean, deviation = x.mean((2, 3), keepdim=True), x.std((2, 3), keepdim=True)
+        if spread_bits is not None:
+            deviation = daq_deviations(deviation, spread_bits)
+        step = STEPS[bits - 1] * deviation
+        offset = half * step if rectified else mean
+        levels = _between_levels((x - offset) / torch.where(step > 0, step, torch.ones_like(step)))
+        if not rectified:
+            levels = levels.clamp(-half, half)
+        rounded = torch.where(step > 0, levels * step, 0) + offset
+    return x + (rounded - x).detach()
+
+
+def daq_deviations(deviation: Tensor, bits: int) -> Tensor:
+    """Round the deviations of channels by their mean and deviation over the channels.
+
+    Args:
+        deviation: ``(n, c, 1, 1)``.
+        bits: 2 to 8; the authors take 4.
+    """
+    half = 2**bits / 2 - 0.5
+    mean = deviation.mean(1, keepdim=True)
+    if deviation.shape[1] == 1:
+        return mean
+    step = STEPS[bits - 1] * deviation.std(1, keepdim=True)
+    levels = _between_levels((deviation - mean) / torch.where(step > 0, step, 1))
+    return levels.clamp(-half, half) * step + mean
 
 
 def daq_weights(weight: Tensor, bits: int) -> Tensor:
-    """Round weights by the deviation of the whole tensor, about a mean of 0."""
+    """Round weights by the deviation of the whole tensor, about a mean of 0.
+
+    The gradient is that of the identity.
+    """
     half = 2**bits / 2 - 0.5
-    step = STEPS[bits - 1] * weight.detach().std()
+    fixed = weight.detach()
+    step = STEPS[bits - 1] * fixed.std()
     step = torch.where(step > 0, step, torch.ones_like(step))
-    return (straight_through_round(weight / step + 0.5) - 0.5).clamp(-half, half) * step
+    return weight + (_between_levels(fixed / step).clamp(-half, half) * step - fixed)
+
+
+def _between_levels(x: Tensor) -> Tensor:
+    """The nearest half of an odd number."""
+    return torch.round(x + 0.5) - 0.5
 
 
 def pams(x: Tensor, largest: Tensor, bits: int) -> Tensor:
@@ -61,16 +93,23 @@ def pams(x: Tensor, largest: Tensor, bits: int) -> Tensor:
 
 
 class DAQuantizer(nn.Module):
-    """DAQ of activations: nothing is learned."""
+    """DAQ of activations: nothing is learned.
+
+    The deviations of channels are rounded to 4 bits where activations have 4 or less, as in the
+    authors' tables; for more bits nothing is published, and they stay.
+    """
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
+        self.spread_bits = 4 if bits <= 4 else None
         self.enabled = True
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        return daq_activations(x, self.bits) if self.enabled else x
+        if not self.enabled:
+            return x
+        return daq_activations(x, self.bits, spread_bits=self.spread_bits)
 
 
 class PAMSQuantizer(nn.Module):
