@@ -26,13 +26,13 @@ import torch
 from int8_table import table
 from torch import Tensor, nn
 
-from dukd import recipes
+from dukd import deploy, recipes
 from dukd.data.datasets import benchmark
 from dukd.data.pairs import Pairs, find_pairs, load
 from dukd.data.patches import Patches
 from dukd.evaluation.metrics import psnr_y
 from dukd.images.convert import from_levels, to_tensor
-from dukd.methods import Method
+from dukd.methods import AT, Method
 from dukd.networks import Network, Quantized, as_quantized
 from dukd.networks.files import weights
 from dukd.networks.quantize.balance import balance
@@ -49,7 +49,9 @@ from dukd.training.step import update_average
 STUDENTS = {
     "edsr-f32b5-x2": "edsr_f32b5_x2_basicsr.safetensors",
     "compact-general-x4": "realesr-general-x4v3.safetensors",
+    "compact-starter-x2": str(Path(deploy.__file__).parent / "starter" / "x2.safetensors"),
 }
+"""Files of DATA's weights, and one that comes with dukd."""
 LARGE = {2: "smfanet_plus_df2k_x2.pth", 4: "smfanet_plus_df2k_x4.pth"}
 """The large teacher by the scale."""
 SETS = ("Set5", "Set14", "Urban100")
@@ -79,8 +81,13 @@ WAYS = {
     "dukd": ("dukd", ("large",)),
     "both": ("logits", ("self", "large")),
     "dukd-self": ("dukd", ("self",)),
+    "transfer": ("at", ("self",)),
 }
 """Method and teachers by the name of a way to train; of two teachers the mean output is taught."""
+
+STRUCTURE = AT(attention=2000.0, depths=(1.0,))
+"""PAMS's structured knowledge transfer, ``transfer`` above: energies at the end of the body, though
+before its long skip, where PAMS reads behind it."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +196,13 @@ class Study:
         calibrate(made, self.shown, choice)  # pyright: ignore[reportArgumentType]
         return made
 
-    def teacher(self, cell: Cell) -> Mean | None:
+    def teacher(self, cell: Cell) -> Mean | Network | None:
         """What the way learns from."""
         names = WAYS[cell.way][1]
         if not names:
             return None
+        if cell.way == "transfer":  # its features are read, not its output alone
+            return student(self.data, cell.student)
         scale = student(self.data, cell.student).scale
         large = self.data / "weights" / LARGE[scale]
         if names not in self.teachers:
@@ -214,6 +223,7 @@ class Study:
         """Train a cell; the average of its weights comes back."""
         network = self.prepared(cell).train()
         method: Method = recipes.method_named(WAYS[cell.way][0])
+        method = STRUCTURE if cell.way == "transfer" else method
         distiller = Distiller(method, network, self.teacher(cell), seed=cell.seed)
         plan = Optimization(steps=cell.steps, learning_rate=cell.rate, schedule="cosine", ema=0.99)
         optimizer = torch.optim.Adam(distiller.parameters(), lr=plan.learning_rate, fused=True)
