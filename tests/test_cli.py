@@ -49,7 +49,8 @@ class World:
 
     def dukd(self, line: str) -> tuple[int, str, str]:
         """Run a command (``{root}`` is the folder); its code, and what it said on both streams."""
-        code = run([word.replace("{root}", str(self.root)) for word in line.split()])
+        words = [word.replace("{root}", str(self.root)) for word in line.split()]
+        code = run(["" if word == "{empty}" else word for word in words])
         said = self.capsys.readouterr()
         return code, said.out, said.err
 
@@ -746,6 +747,41 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "upscale {root}/small -o {root}/o -m {root}/notes.txt": (
         65,
         "{root}/notes.txt is damaged, or no file of weights",
+    ),
+    "upscale {empty} -o {root}/o": (2, "there is an empty word among the arguments: is a variable"),
+    "upscale {root}/small -o {empty}": (2, "there is an empty word after -o: is a variable"),
+    "upscale {root}/small --out=": (2, "there is an empty word after --out: is a variable"),
+    "train {root}/mine.yaml --data.train {empty}": (2, "an empty word after --data.train: is a"),
+    **{
+        f"{command} -o {{root}}/{out}": (2, f"{{root}}/{out} would be overwritten, but it is read")
+        for command, out in (
+            ("export {root}/teacher.safetensors", "teacher.safetensors"),
+            ("quantize {root}/teacher.safetensors --images {root}/images", "teacher.safetensors"),
+            ("ensemble {root}/teacher.safetensors {root}/rcan.safetensors", "rcan.safetensors"),
+            ("figure {root}/teacher.safetensors --images {root}/images", "images/1.png"),
+        )
+    },
+    **{
+        f"{command} -o {{root}}/notes.txt/x.{ending}": (
+            2,
+            "results go into a folder, but {root}/notes.txt is a file",
+        )
+        for command, ending in (
+            ("export {root}/teacher.safetensors", "onnx"),
+            ("quantize {root}/teacher.safetensors --images {root}/images", "safetensors"),
+            ("ensemble {root}/teacher.safetensors {root}/rcan.safetensors", "safetensors"),
+            ("figure {root}/teacher.safetensors --images {root}/images", "png"),
+            ("page {root}/teacher.safetensors", "html"),
+            ("report {root}/empty", "html"),
+            ("compare {root}/empty", "csv"),
+            ("evaluate {root}/teacher.safetensors --sets {root}/images", "json"),
+        )
+    },
+    "degrade {root}/images -o {root}/notes.txt/d": (74, "{root}/notes.txt/d: not a directory"),
+    "figure --images {root}/images -o {root}/f.png": (2, "name what is shown: run directories"),
+    "figure {root}/teacher.safetensors --images {root}/images -o {root}/f.png --zoom 99999": (
+        2,
+        "the figure would have more than 300 megapixels: lower --zoom (now 99999)",
     ),
     "info {root}/none": (
         2,

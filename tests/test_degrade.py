@@ -358,15 +358,22 @@ def test_a_folder_is_degraded_by_seed_and_name(tmp_path: Path) -> None:
     assert len(again.failed) == 2
     assert any("d.png" in reason for reason in again.failed)
     assert any("e.png: an image of 4 x 4 pixels is smaller" in r for r in again.failed)
+    tall = degrade_folder(tmp_path, tmp_path / "lr", RealESRGAN(), scale=66, seed=5)
+    assert len(tall.failed) == 5
+    assert any("a.png: 64 x 65 pixels are less than one of the result" in r for r in tall.failed)
 
 
 def test_wrong_arguments_of_degrading_are_sentences(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
     Image.fromarray(noise(32, 32)).save(tmp_path / "a.png")
     for source, out, options, reason in (
         (tmp_path, tmp_path, {}, "is the source"),
         (tmp_path / "no", tmp_path / "o", {}, "there is no"),
         (tmp_path, tmp_path / "o", {"scale": 0}, "scale is at least 1"),
         (tmp_path, tmp_path / "o", {"seed": -1}, "seed not negative"),
+        (tmp_path, Path(), {}, r"^\. has nothing beside it"),
+        (tmp_path, Path("/"), {}, "^/ has nothing beside it"),
+        (tmp_path, tmp_path / "a.txt", {}, r"go into a folder, but .*a\.txt is a file"),
     ):
         with pytest.raises(ValueError, match=reason):
             degrade_folder(source, out, JPEG(), **{"scale": 2, **options})

@@ -409,3 +409,15 @@ def test_older_programs_get_the_operators_they_have(name: str, opset: int, tmp_p
     assert done.verified is not None
     assert done.verified.largest < 1e-4
     assert onnx.load(done.path).opset_import[0].version == opset
+
+
+def test_an_error_names_the_file_that_was_wanted_not_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(self: Runtime, network: Network, path: Path, told: Mapping[str, str]) -> None:
+        raise ValueError(f"{path} is to end otherwise")
+
+    monkeypatch.setattr(Weights, "export", odd)
+    with pytest.raises(ExportError) as raised:
+        export(EDSR.build(), tmp_path / "x.pth")
+    assert str(raised.value) == f"{tmp_path / 'x.pth'} is to end otherwise"

@@ -235,6 +235,23 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_one(
     assert (out / "old.txt").read_text() == "old"
 
 
+def test_what_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("read")
+    (tmp_path / "link").symlink_to("a")
+    for name, reason in (
+        (".", "is a folder: name a file to write"),
+        ("a", "would be overwritten, but it is read"),
+        ("link", "would be overwritten, but it is read"),
+        ("a/b", "results go into a folder, but .*a is a file"),
+        ("x" * 256, "File name too long"),
+        ("x" * 256 + "/b", "File name too long"),
+    ):
+        with pytest.raises((ValueError, OSError), match=reason):
+            files.check_target(tmp_path / name, sources=[tmp_path / "a"])
+    files.check_target(tmp_path / "new" / "b", sources=[tmp_path / "a"])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "link", "new"]
+
+
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     """FIPS 180-2, appendix B.1."""
     (tmp_path / "abc").write_bytes(b"abc")

@@ -61,6 +61,25 @@ BESIDE: dict[str, object] = {
         "model": RAW,
         "ema": {"decay": 0.9, "num_updates": 3, "shadow_params": list(AVERAGED.values())},
     },
+    **{
+        f"{own}{average} beside {own}{raw}": {
+            "state_dict": prefixed(own + raw, RAW) | prefixed(own + average, AVERAGED)
+        }
+        for own in ("", "model.", "module.")
+        for raw, average in (
+            ("net.", "net_ema."),
+            ("netG.", "netG_ema."),
+            ("net.", "netEMA."),
+            ("backbone.", "ema_backbone."),
+            ("student.", "swa_model.module."),
+        )
+    },
+    "polyak": {"weights": RAW, "polyak_weights": AVERAGED},
+    "netEMA": {"netG": RAW, "netEMA": AVERAGED},
+    "a callback of Lightning": {
+        "state_dict": prefixed("net.", RAW),
+        "callbacks": {"EMACallback": {"weights": prefixed("net.", AVERAGED)}},
+    },
     "ema-pytorch": COUNTER | prefixed("online_model.", RAW) | prefixed("ema_model.", AVERAGED),
 }
 
@@ -222,6 +241,39 @@ def test_nothing_is_built_from_a_files_word(name: str, tmp_path: Path) -> None:
     path = rewritten(tmp_path / "a.safetensors", network=network, config=json.dumps(numbers))
 
     with pytest.raises(WeightsError, match=r"a\.safetensors"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_numbers_that_nothing_computes_with_are_refused(
+    dtype: torch.dtype, ending: str, tmp_path: Path
+) -> None:
+    small = {name: tensor.to(dtype) for name, tensor in RAW.items()}
+    path = tmp_path / f"a.{ending}"
+    safetensors.torch.save_file(small, path) if ending == "safetensors" else torch.save(small, path)
+
+    with pytest.raises(WeightsError, match=r"holds torch\.float8_e.*: save the weights as"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<!DOCTYPE html>\n<html>404</html>", "is a web page: what was downloaded"),
+        (b"\n <html lang='en'>", "is a web page: what was downloaded"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "get the file itself with"),
+        (b"", "is empty: get it again"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["pth", "safetensors", "bin"])
+def test_what_a_download_gave_in_place_of_weights_is_named(
+    content: bytes, what: str, ending: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(content)
+
+    with pytest.raises(WeightsError, match=f"a.{ending} {what}"):
         weights.read(path)
 
 

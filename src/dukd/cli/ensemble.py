@@ -11,7 +11,7 @@ from torch import nn
 
 from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import say
-from dukd.core.files import write_text
+from dukd.core.files import check_target, write_text
 from dukd.core.text import shown
 from dukd.evaluation.candidates import Unsaid, read, weights_of
 from dukd.methods import Aggregation
@@ -51,6 +51,7 @@ class Ensemble:
     def __call__(self) -> int:
         if self.out.suffix != ".safetensors":
             raise ValueError(f"--out is to end in .safetensors, but got {shown(self.out)}")
+        check_target(self.out, sources=self.teachers)
         members: dict[str, Network] = {}
         unsaid = Unsaid(
             value_range=self.value_range, mean=self.mean, residual_scale=self.residual_scale

@@ -10,7 +10,7 @@ import tyro
 from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import PARTIAL, Bar, say, table, warn
 from dukd.core.device import DeviceName, by_name
-from dukd.core.files import write_text
+from dukd.core.files import check_target, write_text
 from dukd.core.text import amount, shown
 from dukd.deploy.model import opened
 from dukd.evaluation.candidates import BICUBIC, Candidate, Unsaid, open_all
@@ -74,6 +74,7 @@ class Evaluate:
     def __call__(self) -> int:
         if self.out is not None:
             _check_form(self.out)
+            check_target(self.out)
         if self.images < 0:
             raise ValueError(f"--images is a number from 0 (all) up, but got {self.images}")
         device = by_name(self.device)
@@ -180,6 +181,7 @@ class Compare(Measured):
     def __call__(self) -> int:
         if self.out is not None:
             _check_form(self.out, ".html")
+            check_target(self.out)
         compared = compare(self.runs, measured=self.file)
         if self.out is None:
             say(compared.to_markdown().rstrip())
@@ -224,6 +226,7 @@ class Report(Measured):
             raise ValueError(
                 f"the report is a page: --out ends in .html, but got {shown(self.out)}"
             )
+        check_target(self.out)
         images = Images(
             files=self.images,
             teacher=self.teacher,

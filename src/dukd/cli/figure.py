@@ -9,6 +9,7 @@ import tyro
 from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import PARTIAL, Bar, say, warn
 from dukd.core.device import DeviceName, by_name
+from dukd.core.files import check_target
 from dukd.core.text import shown
 from dukd.deploy.model import opened
 from dukd.evaluation.candidates import Candidate, open_all
@@ -59,6 +60,8 @@ class Figure:
             raise ValueError("--count, --size and --zoom are at least 1")
         if self.labels and len(self.labels) != len(self.models):
             raise ValueError(f"{len(self.labels)} --labels do not fit {len(self.models)} models")
+        if not self.models and self.teacher is None:
+            raise ValueError("name what is shown: run directories, files of weights or exports")
         regions = [Region.of(text) for text in self.regions]
         device = by_name(self.device)
         found, problems = open_all(
@@ -68,6 +71,7 @@ class Figure:
         check_scales(models)
         with Bar() as bar:
             pairs = named_images(self.images, models[0].upscaler.scale)
+            check_target(self.out, sources=[path for p in pairs for path in (p.hr, p.lr) if path])
             shown_ = scenes(models, pairs, device=device, progress=bar, whole=True)
         style = Style(zoom=self.zoom, overview=self.overview)
         figure(shown_, self.out, regions=regions, count=self.count, size=self.size, style=style)

@@ -9,6 +9,7 @@ import tyro
 from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import Bar, note, say
 from dukd.core.device import DeviceName, by_name
+from dukd.core.files import check_target
 from dukd.core.text import amount, shown
 from dukd.deploy.model import load
 from dukd.deploy.page import write_page
@@ -43,6 +44,7 @@ class PageOf:
     def __call__(self) -> int:
         if self.out.suffix.lower() not in {".html", ".htm"}:
             raise ValueError(f"--out is an HTML file, but got {shown(self.out)}")
+        check_target(self.out)
         network = _network(self.model, best=self.best)
         with Bar() as bar:
             made = write_page(

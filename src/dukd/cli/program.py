@@ -32,6 +32,8 @@ USAGE, BAD_DATA, INTERNAL, CANNOT_WRITE, IO_ERROR, RESUME, INTERRUPTED = (
     75,
     130,
 )
+_TEXTS = {"--title", "--suffix", "--labels", "--name", "--author", "--license", "--description"}
+"""Options that may be empty."""
 _NO_WRITING = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT}
 
 
@@ -87,11 +89,28 @@ def _command(arguments: list[str]) -> int:
         )
     if not rest and (listed := _listed(name)) is not None:
         return listed()
+    _refuse_empty(rest)
     if "--import" in rest:
         from dukd.cli.train import with_plugins  # noqa: PLC0415  likewise
 
         rest = with_plugins(rest)
     return parse(name, rest)()
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse what a shell makes of a variable that is not set, but in texts.
+
+    A path without letters would be the folder one is in, with all that lies there.
+    """
+    before = ""
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        option = option if equals and option.startswith("-") else before
+        empty = not argument or (bool(equals) and not value and option is not before)
+        if empty and option not in _TEXTS:
+            where = f"after {option}" if option.startswith("-") else "among the arguments"
+            raise ValueError(f"there is an empty word {where}: is a variable of the shell set?")
+        before = argument
 
 
 def parse(name: str, arguments: Sequence[str]) -> Callable[[], int]:

@@ -8,6 +8,7 @@ import tyro
 
 from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import note, say, table
+from dukd.core.files import check_target
 from dukd.core.text import shown
 from dukd.data.pairs import find_pairs
 from dukd.deploy.quantize import Options, losses, middles, quantize
@@ -51,6 +52,7 @@ class Quantize(Options):
         if self.out.suffix != ".safetensors":
             raise ValueError(f"--out ends in .safetensors, but got {shown(self.out)}")
         path = weights_of(self.student, best=self.best)
+        check_target(self.out, sources=[path])
         numbers = {
             "value_range": self.value_range,
             "mean": self.mean,

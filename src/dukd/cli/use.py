@@ -16,6 +16,7 @@ from dukd.cli.terminal import PARTIAL, Bar, err, note, say, warn
 from dukd.core.allocator import keep_freed_memory
 from dukd.core.config import nearest
 from dukd.core.device import by_name
+from dukd.core.files import check_target
 from dukd.core.registry import known
 from dukd.core.text import amount, shown
 from dukd.deploy.job import ready
@@ -203,6 +204,7 @@ class Export:
 
     def __call__(self) -> int:
         path = weights_of(named(self.student), best=self.best)
+        check_target(self.out, sources=[path])
         network, contents = weights.read_and_inspect(
             path,
             value_range=self.value_range,

@@ -14,7 +14,8 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Generator
+import tempfile
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -106,6 +107,41 @@ def _clear(folder: Path) -> None:
             with suppress(OSError), lock(path, wait=False) as held:
                 if held:
                     path.unlink(missing_ok=True)
+
+
+def make_writable(folder: Path) -> None:
+    """Make a folder where results will go, and see that files can be written there.
+
+    Raises:
+        OSError: If the folder cannot be made or written.
+        ValueError: If it is a file.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ValueError(f"results go into a folder, but {folder} is a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _named(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def check_target(path: Path, *, sources: Iterable[Path] = ()) -> None:
+    """See, before long work, that its result can be written, and is none of what is read.
+
+    Args:
+        path: The file to be written; its folder is made if it is missing.
+        sources: Files that are read.
+
+    Raises:
+        OSError: If the folder cannot be made or written, or no file can have that name.
+        ValueError: If it is a folder, or one of the sources.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file to write")
+    if real(path) in map(real, map(Path, sources)):
+        raise ValueError(f"{path} would be overwritten, but it is read: write to another file")
+    make_writable(path.parent)
+    with _named(path), suppress(FileNotFoundError):
+        path.lstat()  # which notices a name that is too long
 
 
 def write_bytes(path: Path, content: bytes) -> None:

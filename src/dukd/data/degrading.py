@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dukd.core.files import Progress, real, silent
+from dukd.core.files import Progress, make_writable, real, silent
 from dukd.core.text import shown
 from dukd.data.names import natural
 from dukd.images import Image, ImageError, list_images, read_rgb8, write
@@ -64,8 +64,10 @@ def degrade_folder(
     Raises:
         ValueError: If there are no images, ``out`` is the source, an image would be overwritten, or
             a number is out of range.
+        OSError: If ``out`` cannot be written.
     """
     targets, folder, passed_over = _planned(source, out, scale, seed, recursive=recursive)
+    make_writable(out)
     written: dict[Path, Path] = {}
     failed: list[str] = []
     rows: list[tuple[Levels, Levels]] = []
@@ -98,6 +100,10 @@ def _planned(
     """Sources with their targets, the folder they lie in, and what is passed over."""
     if scale < 1 or seed < 0:
         raise ValueError(f"scale is at least 1 and seed not negative, but got {scale} and {seed}")
+    if not out.name:
+        raise ValueError(
+            f"{out} has nothing beside it, where the contact sheet goes: name a folder"
+        )
     if not source.exists():
         raise ValueError(f"there is no {shown(source)}: name a folder of images")
     if source.is_dir() and real(source) == real(out):
@@ -131,6 +137,9 @@ def _degraded(
     path: Path, folder: Path, degradation: Degradation, scale: int, seed: int
 ) -> tuple[Levels, Levels]:
     hr = read_rgb8(path)
+    if min(hr.shape[:2]) < scale:
+        size = " x ".join(map(str, hr.shape[:2]))
+        raise ImageError(f"{path}: {size} pixels are less than one of the result at scale {scale}")
     h, w = (n // scale * scale for n in hr.shape[:2])
     hr = np.ascontiguousarray(hr[:h, :w])
     name = path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape")

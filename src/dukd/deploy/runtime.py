@@ -218,7 +218,13 @@ def export(
     with TemporaryDirectory(prefix="dukd-") as folder:
         progress(0, 3, f"exporting for {runtime.name}")
         trial = Path(folder) / path.name
-        runtime.export(copy.deepcopy(plain), trial, properties(network) | dict(metadata or {}))
+        told = properties(network) | dict(metadata or {})
+        try:
+            runtime.export(copy.deepcopy(plain), trial, told)
+        except ValueError as error:
+            if (said := str(error).replace(str(trial), str(path))) == str(error):
+                raise
+            raise ExportError(said) from error  # of a file that nobody knows
         if check:
             progress(1, 3, "comparing")
             reference = runtime.reference(plain)

@@ -5,7 +5,6 @@ hold a result are changed, and that is said.
 """
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from dukd import images
 from dukd.core.device import machine_memory
-from dukd.core.files import real
+from dukd.core.files import make_writable, real
 from dukd.core.text import amount
 from dukd.deploy.job import Failed, UpscaleOptions, final_size
 from dukd.images import ImageError
@@ -169,11 +168,7 @@ def check_place(out: Path, sources: Sequence[Source]) -> None:
         OSError: If the folder cannot be made or written.
         ValueError: If it is a file, or if less is free than the inputs take.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"results go into a folder, but {out} is a file")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
+    make_writable(out)
     needed = sum(source.path.stat().st_size for source in sources)
     free = shutil.disk_usage(out).free
     if needed > free:

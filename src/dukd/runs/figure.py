@@ -20,6 +20,7 @@ from dukd.runs.windows import Window
 SUFFIXES = (".png", ".pdf")
 _INK, _SOFT, _PAPER = (20, 20, 20), (90, 90, 90), (255, 255, 255)
 _FRAME = (235, 40, 40)
+_LARGEST = 300_000_000  # pixels of a figure; viewers stop before that
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,20 @@ def figure(
         ``out``.
 
     Raises:
-        ValueError: If a region lies outside its image or names none, or ``out`` has another suffix.
+        ValueError: If a region lies outside its image or names none, ``out`` has another suffix, or
+            the figure is too large.
     """
     if Path(out).suffix.lower() not in SUFFIXES:
         raise ValueError(f"a figure is written as .png or .pdf, but got {out}")
+    style = style or Style()
     rows = _named(scenes, regions) if regions else _found(scenes, count, size)
-    grid = _grid(rows, style or Style())
+    cells = sum(w.height * w.width * (len(scene.layers) + 1) for scene, w in rows)
+    if cells * style.zoom**2 > _LARGEST:
+        raise ValueError(
+            f"the figure would have more than {_LARGEST / 1e6:.0f} megapixels: lower --zoom (now "
+            f"{style.zoom}), --size or --count, or name fewer images"
+        )
+    grid = _grid(rows, style)
     content = io.BytesIO()
     if Path(out).suffix.lower() == ".pdf":
         grid.save(content, "PDF", resolution=300.0)

@@ -27,7 +27,7 @@ _PREFIXES = (
     *("network.", "ema_model.", "generator_ema.", "model_ema.", "net_g_ema.", "g_ema.", "ema."),
     *("online_model.", "student."),
 )
-_AVERAGED = frozenset({"ema", "swa", "averaged", "average", "avg", "shadow"})
+_AVERAGED = frozenset({"ema", "swa", "averaged", "average", "avg", "shadow", "polyak"})
 _OTHERS = frozenset(
     {
         *("optim", "optimizer", "optimizers", "scheduler", "schedulers", "scaler", "rng"),
@@ -64,9 +64,11 @@ def candidates(content: Mapping[object, object], *, averaged: bool = True) -> li
     """
     found: list[Candidate] = []
     for path, tensors in chain(_groups(content, (), _DEEPEST), _nameless(content)):
-        is_averaged = bool(_words(*path) & _AVERAGED) or "n_averaged" in tensors
-        found += _stripped(".".join(path) or None, tensors, averaged=is_averaged)
-        found += _parts(path, tensors)
+        is_averaged = _is_averaged(*path) or "n_averaged" in tensors
+        whole = _stripped(".".join(path) or None, tensors, averaged=is_averaged)
+        found += whole
+        for one in whole:
+            found += _parts(path, one)
         if len(found) > _MOST:
             break
     return sorted(found, key=lambda c: (c.averaged != averaged, _rank(c.key)))
@@ -141,21 +143,24 @@ def _lists(
         here = (*path, key)
         if isinstance(value, Mapping) and depth:
             yield from _lists(cast("Mapping[object, object]", value), here, depth - 1)
-        elif isinstance(value, list) and _words(*here) & _AVERAGED:
+        elif isinstance(value, list) and _is_averaged(*here):
             tensors = [v for v in cast("list[object]", value) if isinstance(v, Tensor)]
             if tensors and len(tensors) == len(cast("list[object]", value)):
                 yield here, tensors
 
 
-def _parts(path: tuple[str, ...], tensors: Mapping[str, Tensor]) -> list[Candidate]:
+def _parts(path: tuple[str, ...], whole: Candidate) -> list[Candidate]:
     """Networks beside each other in one group, under prefixes such as ``generator_ema.``."""
-    present = {name.partition(".")[0] + "." for name in tensors if "." in name}
+    tensors = whole.tensors
+    present = dict.fromkeys(name.partition(".")[0] + "." for name in tensors if "." in name)
+    named = [prefix for prefix in present if _is_averaged(prefix)]
     found: list[Candidate] = []
-    for prefix in _PREFIXES if len(present) > 1 else ():
+    for prefix in dict.fromkeys([*_PREFIXES, *named]) if len(present) > 1 else ():
         part = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         if part:
+            prefix = whole.prefix + prefix  # noqa: PLW2901  from here on that of the file
             key = ".".join((*path, prefix.removesuffix(".")))
-            averaged = bool(_words(prefix, *path) & _AVERAGED)
+            averaged = whole.averaged or _is_averaged(prefix, *path)
             found += _stripped(key, part, averaged=averaged, prefix=prefix)
     return found
 
@@ -173,7 +178,7 @@ def _stripped(
             break
         tensors = {name.removeprefix(common): tensor for name, tensor in tensors.items()}
         prefix += common
-        averaged = averaged or bool(_words(common) & _AVERAGED)
+        averaged = averaged or _is_averaged(common)
         found.append(Candidate(key=key, prefix=prefix, averaged=averaged, tensors=tensors))
     return found
 
@@ -190,6 +195,12 @@ def _inside(name: str, prefix: str) -> bool:
 
 def _words(*keys: str) -> set[str]:
     return {word for key in keys for word in re.split(r"[._\-\s]+", key.lower()) if word}
+
+
+def _is_averaged(*keys: str) -> bool:
+    """Whether keys such as ``net_ema`` or ``netEMA`` say that weights are averaged."""
+    words = (word for key in keys for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", key))
+    return any(word.lower() in _AVERAGED for word in words)
 
 
 def _rank(key: str | None) -> int:

@@ -17,6 +17,7 @@ from dukd.networks.files import metadata as described
 from dukd.networks.files.choose import Candidate, beside, candidates, leftover
 from dukd.networks.files.safe import TensorFile, WeightsError, load
 
+_REAL = {torch.float32, torch.float16, torch.bfloat16, torch.float64}
 _SHOWN_DIFFERENCES = 3
 _LONGEST = 60  # characters of a name that is shown
 
@@ -307,9 +308,13 @@ def check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuse weights that are not finite.
 
     Raises:
-        WeightsError: If there are any.
+        WeightsError: If there are any, or of a type that nothing computes with.
     """
     for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype not in _REAL:
+            raise WeightsError(
+                f"{path}: {name} holds {tensor.dtype}: save the weights as float32 or float16"
+            )
         bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
         if bad:
             raise WeightsError(f"{path}: {bad} of {tensor.numel()} values of {name} are not finite")

@@ -7,8 +7,10 @@ loader. There is no other loader to fall back to.
 
 import math
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -85,15 +87,18 @@ def load(path: Path) -> TensorFile:
             return TensorFile(form="ncnn", content=content, metadata={})
         if path.suffix == ".safetensors":
             return _load_safetensors(path)
-        return _load_torch(path, size)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch's, of files that are refused or read all the same
+            return _load_torch(path, size)
     except WeightsError:
         raise
     except MemoryError as error:
         raise WeightsError(f"{path} asks for more memory than there is") from error
     except Exception as error:  # hostile bytes raise more than ten classes of exceptions
-        raise WeightsError(
-            f"{path} is damaged, or no file of weights ({_first_line(error)})"
-        ) from error
+        what = _known(path) or f"is damaged, or no file of weights ({_first_line(error)})"
+        raise WeightsError(f"{path} {what}") from error
 
 
 def _load_safetensors(path: Path) -> TensorFile:
@@ -108,9 +113,8 @@ def _load_safetensors(path: Path) -> TensorFile:
             tensors = {name: cast("Tensor", file.get_tensor(name)) for name in names}
             metadata = dict(file.metadata() or {})
     except SafetensorError as error:
-        raise WeightsError(
-            f"{path} is damaged, or no safetensors file ({_first_line(error)})"
-        ) from error
+        what = _known(path) or f"is damaged, or no safetensors file ({_first_line(error)})"
+        raise WeightsError(f"{path} {what}") from error
     if not tensors:
         raise WeightsError(f"{path} holds no tensors")
     _check_sizes(path, tensors, path.stat().st_size)
@@ -243,6 +247,19 @@ def _check_sizes(path: Path, tensors: Mapping[str, Tensor], size: int) -> None:
                 f"{path} is refused: tensor {name!r} declares {tuple(tensor.shape)}, {needed} "
                 f"bytes, but the whole file has {size}"
             )
+
+
+def _known(path: Path) -> str:
+    """What a download gave in place of weights, and what to do; empty for anything else."""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+        if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
+            return "is a web page: what was downloaded is not the file, but a page about it"
+        if start.startswith(b"version https://git-lfs"):
+            return "is a pointer of Git LFS: get the file itself with git lfs pull"
+        if not start:
+            return "is empty: get it again"
+    return ""
 
 
 def _first_line(error: Exception) -> str:
