@@ -235,11 +235,24 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_one(
     assert (out / "old.txt").read_text() == "old"
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*a\.png'") as raised,
+        files.replacing(tmp_path / "a.png"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "a.png")
+    with pytest.raises(OSError, match=r"^\[Errno 5\] of a file that was read$"):  # noqa: SIM117
+        with files.replacing(tmp_path / "a.png"):
+            raise OSError(errno.EIO, "of a file that was read")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("read")
     (tmp_path / "link").symlink_to("a")
     for name, reason in (
-        (".", "is a folder: name a file to write"),
+        (".", "is a folder: name a file that may be replaced"),
         ("a", "would be overwritten, but it is read"),
         ("link", "would be overwritten, but it is read"),
         ("a/b", "results go into a folder, but .*a is a file"),

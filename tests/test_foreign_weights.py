@@ -262,7 +262,10 @@ def test_numbers_that_nothing_computes_with_are_refused(
     [
         (b"<!DOCTYPE html>\n<html>404</html>", "is a web page: what was downloaded"),
         (b"\n <html lang='en'>", "is a web page: what was downloaded"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "get the file itself with"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "is a pointer of Git LFS: get the",
+        ),
         (b"", "is empty: get it again"),
     ],
 )

@@ -310,6 +310,7 @@ def test_too_little_room_is_noticed_before_anything_is_written(
     ):
         prepare(pairs, tmp_path / "pack")
     assert not (tmp_path / "pack.partial").exists()
+    assert [entry.name for entry in tmp_path.iterdir() if "journal" in entry.name] == []
 
 
 def test_unreadable_images_are_all_named_and_the_rest_is_kept(

@@ -23,6 +23,7 @@ from typing import IO, Any
 _BLOCK = 1 << 20
 _LEFT = re.compile(r"\..{1,55}\.dukd-[0-9a-f]{8}\.tmp", re.DOTALL)
 _CLEARED: set[Path] = set()  # folders, of this process
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # which writing alone meets
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
@@ -56,8 +57,10 @@ def replacing(path: Path) -> Generator[IO[bytes], None, None]:
         if os.name != "posix":
             with _named(path):
                 temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if type(error) is OSError and error.filename is None and error.errno in _NO_ROOM:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     sync_folder(path.parent)
 
@@ -135,8 +138,8 @@ def check_target(path: Path, *, sources: Iterable[Path] = ()) -> None:
         ValueError: If it is a folder, or one of the sources.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file to write")
+    if path.is_dir() and not is_package(path):
+        raise ValueError(f"{path} is a folder: name a file that may be replaced")
     if real(path) in map(real, map(Path, sources)):
         raise ValueError(f"{path} would be overwritten, but it is read: write to another file")
     make_writable(path.parent)

@@ -92,7 +92,12 @@ def prepare(
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(journal, path) as log:
         if (ready := _existing(path, pairs)) is None:
-            _check_room(pairs, path, partial)
+            try:
+                _check_room(pairs, path, partial)
+            except PackError:
+                if not partial.exists():  # nothing to go on with
+                    journal.unlink()
+                raise
             threads = workers or min(8, os.cpu_count() or 1)
             records, absent = _fill(pairs, partial, log, progress, threads)
             if absent and not (skip_bad and records):

@@ -25,6 +25,7 @@ from dukd.core.given import refuse
 from dukd.core.registry import known
 from dukd.networks import Network
 from dukd.networks.files import weights
+from dukd.networks.files.weights import WeightsError
 from dukd.networks.quantize.integer import IntegerReference
 from dukd.networks.quantized import Quantized
 from dukd.networks.upscaler import Upscaler
@@ -224,7 +225,8 @@ def export(
         except ValueError as error:
             if (said := str(error).replace(str(trial), str(path))) == str(error):
                 raise
-            raise ExportError(said) from error  # of a file that nobody knows
+            kind = WeightsError if isinstance(error, WeightsError) else ExportError
+            raise kind(said) from error  # it named a file that nobody knows
         if check:
             progress(1, 3, "comparing")
             reference = runtime.reference(plain)

@@ -126,4 +126,6 @@ def _check_animation(
         counts = f"{len(made)} frames, but {len(durations)} durations"
         raise ImageError(f"{path}: an animation has a duration for each frame, here are {counts}")
     if len({one.size for one in made}) > 1:
-        raise ImageError(f"{path}: frames of an animation are of one size")
+        raise ImageError(
+            f"{path}: frames of an animation are of one size, and these pages differ: keep TIFF"
+        )
