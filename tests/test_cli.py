@@ -778,6 +778,10 @@ MISTAKES: dict[str, tuple[int, str]] = {
         )
     },
     "degrade {root}/images -o {root}/notes.txt/d": (74, "{root}/notes.txt/d: not a directory"),
+    "evaluate {root}/teacher.safetensors --sets {root}/images --border -1": (
+        2,
+        "--border is a number of pixels from 0 up, but got -1",
+    ),
     "figure --images {root}/images -o {root}/f.png": (2, "name what is shown: run directories"),
     "figure {root}/teacher.safetensors --images {root}/images -o {root}/f.png --zoom 99999": (
         2,

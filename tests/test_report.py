@@ -268,6 +268,22 @@ def test_a_run_named_twice_is_refused(tmp_path: Path) -> None:
         compare([run, run])
 
 
+def test_copies_of_a_run_are_not_taken_for_seeds(tmp_path: Path) -> None:
+    """Their figures would be equal, and a deviation of 0.00 a promise."""
+    runs = [_run(tmp_path, name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    for run, digest in zip(runs, ("d1", "d1", "d2"), strict=True):
+        content = json.loads((run / "evaluation.json").read_text())
+        for row in content["rows"]:
+            if row["model"] == "student":
+                row["network"] = digest
+        _sign(run / "evaluation.json", content)
+
+    with pytest.raises(ReportError, match="a and b hold the same student, so they are one run"):
+        compare(runs)
+    (student,) = (row for row in compare(runs[1:]).rows if row.model == "student")
+    assert student.values["seeds"] == 2
+
+
 def test_the_table_as_markdown(tmp_path: Path) -> None:
     table = compare(
         [_run(tmp_path, "a", method="scratch", psnr=31.0), _run(tmp_path, "b", psnr=31.5)]

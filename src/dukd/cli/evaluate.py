@@ -75,6 +75,8 @@ class Evaluate:
         if self.out is not None:
             _check_form(self.out)
             check_target(self.out)
+        if self.border is not None and self.border < 0:
+            raise ValueError(f"--border is a number of pixels from 0 up, but got {self.border}")
         if self.images < 0:
             raise ValueError(f"--images is a number from 0 (all) up, but got {self.images}")
         device = by_name(self.device)

@@ -83,13 +83,7 @@ def degrade_folder(
             if len(rows) < _ROWS:
                 rows.append((_tile(hr, 1), _tile(lr, scale)))
         progress(done, len(targets), path.name)
-    sheet = _sheet(out) if rows else None
-    if sheet is not None:
-        try:
-            write(sheet, Image(pixels=contact_sheet(rows)))
-        except ImageError as error:
-            failed.append(str(error))
-            sheet = None
+    sheet = _with_sheet(out, rows, failed)
     renamed = {path: target for path, target in written.items() if path.stem != target.stem}
     return Degraded(tuple(written.values()), renamed, tuple(failed), passed_over, sheet)
 
@@ -127,6 +121,17 @@ def _planned(
     if over := [target for target in targets.values() if real(target) in inputs]:
         raise ValueError(f"{shown(over[0])} is a source: write to another folder")
     return targets, folder, passed_over
+
+
+def _with_sheet(out: Path, rows: Sequence[tuple[Levels, Levels]], failed: list[str]) -> Path | None:
+    """Write the contact sheet; None where there is nothing to show, or it fails."""
+    try:
+        if rows:
+            write(_sheet(out), Image(pixels=contact_sheet(rows)))
+    except ImageError as error:
+        failed.append(str(error))
+        return None
+    return _sheet(out) if rows else None
 
 
 def _sheet(out: Path) -> Path:

@@ -9,7 +9,8 @@ import copy
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -219,14 +220,8 @@ def export(
     with TemporaryDirectory(prefix="dukd-") as folder:
         progress(0, 3, f"exporting for {runtime.name}")
         trial = Path(folder) / path.name
-        told = properties(network) | dict(metadata or {})
-        try:
-            runtime.export(copy.deepcopy(plain), trial, told)
-        except ValueError as error:
-            if (said := str(error).replace(str(trial), str(path))) == str(error):
-                raise
-            kind = WeightsError if isinstance(error, WeightsError) else ExportError
-            raise kind(said) from error  # it named a file that nobody knows
+        with _naming(path, trial):
+            runtime.export(copy.deepcopy(plain), trial, properties(network) | dict(metadata or {}))
         if check:
             progress(1, 3, "comparing")
             reference = runtime.reference(plain)
@@ -243,6 +238,18 @@ def export(
         verified=verified,
         note=runtime.note,
     )
+
+
+@contextmanager
+def _naming(path: Path, trial: Path) -> Generator[None, None, None]:
+    """Have errors name the file that was wanted, not the temporary one."""
+    try:
+        yield
+    except ValueError as error:
+        if (said := str(error).replace(str(trial), str(path))) == str(error):
+            raise
+        kind = WeightsError if isinstance(error, WeightsError) else ExportError
+        raise kind(said) from error
 
 
 def _check_place(path: Path, runtime: Runtime) -> None:

@@ -202,8 +202,25 @@ def _check(summaries: Sequence[Summary], judged: Judged, varied: Collection[Vari
             f"{', '.join(old)}: measured before training went on, so the figures are of another "
             "student; run dukd evaluate again"
         )
+    found += _twice(judged)
     if found:
         raise ReportError("\n".join(found))
+
+
+def _twice(judged: Judged) -> list[str]:
+    """A sentence for runs whose students are the same, and would count as seeds of their own."""
+    first: dict[tuple[str, Value], str] = {}
+    found: list[str] = []
+    for summary, table in judged:
+        for row in (row for row in table.rows if row.model == "student"):
+            digest = row.values.get("network")
+            other = first.setdefault((summary.kin, digest), summary.name)
+            if digest is not None and other != summary.name:
+                found.append(
+                    f"{other} and {summary.name} hold the same student, so they are one run, or "
+                    "one seed that was trained twice: name one of them"
+                )
+    return found
 
 
 def _differences(what: str, values: Sequence[tuple[str, object]]) -> list[str]:
