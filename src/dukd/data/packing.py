@@ -92,12 +92,7 @@ def prepare(
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(journal, path) as log:
         if (ready := _existing(path, pairs)) is None:
-            try:
-                _check_room(pairs, path, partial)
-            except PackError:
-                if not partial.exists():  # nothing to go on with
-                    journal.unlink()
-                raise
+            _check_room(pairs, path, partial, journal)
             threads = workers or min(8, os.cpu_count() or 1)
             records, absent = _fill(pairs, partial, log, progress, threads)
             if absent and not (skip_bad and records):
@@ -150,11 +145,13 @@ def _locked(journal: Path, path: Path) -> Generator[IO[bytes], None, None]:
         yield log
 
 
-def _check_room(pairs: Pairs, path: Path, partial: Path) -> None:
+def _check_room(pairs: Pairs, path: Path, partial: Path, journal: Path) -> None:
     there = partial.stat().st_size if partial.exists() else 0
     needed = packed_bytes(pairs) + 1024 * len(pairs) + _SPARE - there
     free = shutil.disk_usage(path.parent).free
     if free < needed:
+        if not partial.exists():  # nothing to go on with
+            journal.unlink()
         raise PackError(
             f"a pack of {len(pairs)} images needs {amount(needed)} more in "
             f"{shown(path.parent)}, but {amount(free)} are free"
