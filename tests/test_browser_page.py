@@ -16,10 +16,11 @@ from PIL import Image
 from browser import FOUND, browser
 from dukd.deploy import page, serve
 from dukd.deploy.image import upscale_image
+from dukd.deploy.model import Model
 from dukd.deploy.page import PLACE, PageError, write_page
 from dukd.deploy.serve import Server
 from dukd.images import Image as Picture
-from dukd.networks import EDSRConfig
+from dukd.networks import EDSRConfig, PlainConfig
 from dukd.networks.upscaler import OnDevice
 
 
@@ -53,6 +54,17 @@ def test_the_page_carries_everything_and_fetches_nothing(network, engine, tmp_pa
     found = re.findall(r'octet-stream" id="(\w+)">([A-Za-z0-9+/=]+)</script>', text)
     assert [name for name, _ in found] == ["engine", "module", "wasm", "worker", "model"]
     assert "connect-src blob: data:" in text
+
+
+def test_parameters_are_those_that_run(engine, tmp_path):
+    """Branches that only trained are folded before anything is shipped, and not counted."""
+    pytest.importorskip("onnxruntime")
+    plain = PlainConfig(scale=2, width=4, blocks=1).build().frozen()
+    deployed = plain.folded().parameter_count()
+    assert deployed < plain.parameter_count()
+    made = write_page(plain, tmp_path / "page.html", engine=engine)
+    assert f"{deployed:,} parameters" in made.path.read_text(encoding="utf-8")
+    assert f"{deployed:,} parameters" in repr(Model(plain))
 
 
 def test_the_engine_is_found_in_its_package_and_in_its_folder_of_files(

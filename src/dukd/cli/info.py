@@ -124,7 +124,7 @@ def weights_facts(path: Path, value_range: float | None = None) -> dict[str, obj
 
 
 def _when_folded(network: Network) -> str:
-    used = network.folded().parameter_count()
+    used = network.deployed_parameter_count()
     return "" if used == network.parameter_count() else f", {used:,} when branches are folded"
 
 

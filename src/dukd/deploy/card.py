@@ -120,7 +120,7 @@ def _size(network: Network) -> list[str]:
 
 def _about(experiment: Experiment, facts: dict[str, object], network: Network) -> list[str]:
     """Where the student comes from, a sentence each."""
-    count = f"{network.parameter_count():,}"
+    count = f"{network.deployed_parameter_count():,}"
     method = experiment.method.name
     said = [f"{network.name} x{network.scale} with {count} parameters, trained by dukd ({method})."]
     teacher = experiment.teacher

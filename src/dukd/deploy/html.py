@@ -26,7 +26,7 @@ def html(
         data: Elements that carry the engine.
         policy: What the page may load.
     """
-    count = f"{network.parameter_count():,} parameters"
+    count = f"{network.deployed_parameter_count():,} parameters"
     known = f'<script type="application/json" id="facts">{json.dumps(facts)}</script>'
     values = {
         "policy": "; ".join(f"{what} {where}" for what, where in policy.items()),

@@ -59,11 +59,7 @@ class Model:
 
     def __repr__(self) -> str:
         """What a notebook shows: name, scale, and the size of a network."""
-        size = (
-            sum(p.numel() for p in self.network.parameters())
-            if isinstance(self.upscaler, Network)
-            else 0
-        )
+        size = self.upscaler.deployed_parameter_count() if isinstance(self.upscaler, Network) else 0
         return f"Model({self.name!r}, x{self.scale}{f', {size:,} parameters' if size else ''})"
 
     @property

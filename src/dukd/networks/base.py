@@ -210,6 +210,10 @@ class Network(nn.Module, ABC):
         """Number of parameters, trained or not."""
         return sum(p.numel() for p in self.parameters())
 
+    def deployed_parameter_count(self) -> int:
+        """Number of parameters that are left where branches are folded: what is run and shipped."""
+        return self.folded().parameter_count()
+
 
 class Staged(Network):
     """A network that is a head, a row of stages and a tail."""
