@@ -95,3 +95,15 @@ def test_a_misspelt_ablation_is_offered() -> None:
     with pytest.raises(ValueError, match="did you mean dukd-no-teacher"):
         recipe("small-x2-dukd-no-techer")
     assert not set(ABLATIONS) & set(FAMILIES)
+
+
+def test_both_inputs_take_the_place_of_half_of_the_batch_with_the_weights_of_dukd() -> None:
+    dukd, frugal = make("edsr-x4-dukd"), make("edsr-x4-dukd-frugal-both")
+    assert isinstance(frugal.method, FrugalDUKD)
+    assert isinstance(dukd.method, DUKD)
+    assert (frugal.method.base, frugal.method.upcyclings, frugal.method.share) == (
+        dukd.method.base,
+        dukd.method.upcyclings,
+        0.5,
+    )
+    assert frugal.optimization.steps == 2 * dukd.optimization.steps == 500_000

@@ -282,3 +282,9 @@ def test_no_page_cites_a_fault_that_is_not_listed():
         for fault in re.findall(r"\(?\bD\d{1,2}\b(?!\w|\d)", text):
             number = fault.strip("(")
             assert number in FAULTS, f"{page} cites {number}"
+
+
+def test_the_newest_days_stand_first():
+    log = re.findall(r"(?m)^## (\d{4}-\d\d-\d\d) ", PAGES["docs/log.md"])
+    assert log == sorted(log, reverse=True)
+    assert PAGES["docs/log.md"].count("\n## ") == len(log)

@@ -147,8 +147,14 @@ def _degraded(grid: Literal["lr", "window"] = "lr") -> Change:
     return _each(Upcycling, changed)
 
 
-def _numbers(upcycling: Upcycling) -> dict[str, Any]:
-    return {field.name: getattr(upcycling, field.name) for field in fields(upcycling)}
+def _numbers(part: DUKD | Upcycling) -> dict[str, Any]:
+    return {field.name: getattr(part, field.name) for field in fields(part)}
+
+
+def _in_place(method: Method) -> Method:
+    """Show the same further inputs in place of a part of the batch."""
+    assert isinstance(method, DUKD)
+    return FrugalDUKD(**_numbers(method))
 
 
 def _and(more: Upcycling) -> Change:
@@ -251,6 +257,11 @@ ABLATIONS: dict[str, Ablation] = {
         change=_with(two_steps=False),
     ),
     "dukd-late": Ablation("the teacher runs in the last fifth of the steps alone", late=0.8),
+    "dukd-frugal-both": Ablation(
+        "both of DUKD's inputs in place of half of the batch, and twice the steps: about its time",
+        change=_in_place,
+        steps=2.0,
+    ),
     "dukd-frugal-replayed": Ablation(
         "half of the batch is shown reduced once more, and the teacher runs in the first tenth "
         "of the steps alone",
