@@ -10,7 +10,7 @@ import pytest
 import dukd.methods
 from dukd import recipes
 from dukd.cli import COMMANDS as COMMANDS_OF_DUKD
-from dukd.cli import choose, editors, program, train
+from dukd.cli import choose, editors, program
 from dukd.core.registry import known
 from dukd.methods import Method
 
@@ -129,7 +129,7 @@ def test_commands_are_there_and_take_these_options(page, command):
             program.parse(name, words)
         elif not words[0].endswith((".yaml", ".yml")) and not words[0].startswith("runs/"):
             assert recipes.recipe(words[0])
-            train.parse(words)
+            program.parse("train", words)
     except SystemExit as left:
         assert left.code == 0, f"{page}: {command}"  # noqa: PT017  help ends so
 
@@ -139,7 +139,7 @@ def test_advice_names_options_that_exist(capsys, tmp_path):
     teachers = [["--teacher", what] for what in (str(tmp_path), "file.py:make", "teacher.onnx")]
     for chosen in ([], [choose.DEGRADATION, "real-esrgan"], *teachers):
         with pytest.raises(SystemExit):
-            train.parse(["small-x2-dukd", *chosen, "--help"])
+            program.parse("train", ["small-x2-dukd", *chosen, "--help"])
     known = {choose.DEGRADATION} | set(
         re.findall(r"--[a-z][a-z-]*\.[a-z_.-]*[a-z]", capsys.readouterr().out)
     )
