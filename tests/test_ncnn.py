@@ -1,5 +1,7 @@
 """What an export to ncnn promises: the network's images at any size, or a refusal."""
 
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,16 @@ def test_layers_that_ncnn_lacks_are_named(tmp_path, monkeypatch):
     listed = "7767517\n2 2\nInput in0 0 1 in0\ntorch.var var_0 1 1 in0 out0\n"
     with pytest.raises(ExportError, match=r"no layer for torch\.var, which smfanet needs"):
         converting._named(listed, properties(network))
+
+
+def test_what_the_converter_says_last_is_in_the_message(tmp_path, monkeypatch):
+    """Not the line that it draws below."""
+    words = "begin\nRuntimeError: no such schema aten::roll\n----------------\n\n"
+    failed = subprocess.CompletedProcess([], 1, stdout="", stderr=words)
+    monkeypatch.setattr(converting.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(ExportError, match=r"cannot convert edsr: RuntimeError: no such schema"):
+        export(EDSR.build().frozen(), tmp_path / "a.param")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_somebody_elses_list_of_layers_is_run_where_dukd_does_not_know_the_network(

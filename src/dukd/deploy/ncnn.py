@@ -110,8 +110,10 @@ def _converted(module: Padded, folder: Path, *, half: bool) -> tuple[str, bytes]
         raise ExportError(f"pnnx was not done with {name} after {_SECONDS} seconds") from None
     listed, numbers = folder / "network.ncnn.param", folder / "network.ncnn.bin"
     if done.returncode or not (listed.is_file() and numbers.is_file()):
-        said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise ExportError(f"pnnx cannot convert {name}: {said[0] if said else 'it said nothing'}")
+        lines = (done.stderr or done.stdout).splitlines()
+        said = [line.strip() for line in lines if re.search(r"\w", line)]  # pnnx draws lines too
+        last = said[-1] if said else "it said nothing"
+        raise ExportError(f"pnnx cannot convert {name}: {last}")
     return listed.read_text(encoding="utf-8"), numbers.read_bytes()
 
 
