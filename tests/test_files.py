@@ -337,3 +337,16 @@ def test_where_there_are_no_locks_the_block_runs_and_knows(
     code = errno.EIO
     with pytest.raises(OSError, match="Input/output error"), files.lock(place):
         pytest.fail("an error was taken for a lock")
+
+
+def test_a_folder_is_a_package_by_its_ending_and_its_manifest(tmp_path):
+    """Not by the manifest alone: a folder of images may hold one, and is read as images."""
+    for name, manifest, is_one in (
+        ("a.mlpackage", True, True),
+        ("photos", True, False),
+        ("b.mlpackage", False, False),
+    ):
+        (tmp_path / name).mkdir()
+        if manifest:
+            (tmp_path / name / "Manifest.json").write_text("{}")
+        assert files.is_package(tmp_path / name) == is_one

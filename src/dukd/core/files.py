@@ -195,8 +195,8 @@ def write_folder(path: Path, source: Path) -> None:
 
 
 def is_package(path: Path) -> bool:
-    """Whether a folder is one file for programs, as packages of Core ML are."""
-    return (path / "Manifest.json").is_file()
+    """Whether a folder is one file for programs, as packages of Core ML (``.mlpackage``) are."""
+    return path.suffix.lower() == ".mlpackage" and (path / "Manifest.json").is_file()
 
 
 def sync(path: Path) -> None:

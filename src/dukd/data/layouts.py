@@ -184,19 +184,16 @@ def subfolder(root: Path, name: str) -> Path | None:
 
 def nothing_at(path: Path) -> str:
     """That there is nothing at a path, and what may have been meant: by its ending, an image."""
-    what = "file" if path.suffix.lower() in BY_SUFFIX else "folder"
+    is_image = path.suffix.lower() in BY_SUFFIX
+    what = "file" if is_image else "folder"
     parent = path.absolute().parent
     if not parent.is_dir():
         return f"there is no such {what}, nor is there {shown(parent)}"
-    if what == "file":
-        places = [parent, *sorted(entry for entry in parent.iterdir() if entry.is_dir())]
-        deeper = next((p / path.name for p in places if (p / path.name).is_file()), None)
-        names = (entry.name for entry in parent.iterdir() if entry.is_file())
-    else:
-        deeper = None
-        names = (entry.name for entry in parent.iterdir() if entry.is_dir())
-    alike = _alike(path.name, names)
-    meant = deeper or (parent / alike if alike else None)
+    entries = sorted(parent.iterdir())
+    folders = [entry for entry in entries if entry.is_dir()]
+    deeper = [folder / path.name for folder in folders if is_image]
+    alike = _alike(path.name, (e.name for e in entries if (e not in folders) == is_image))
+    meant = next((p for p in deeper if p.is_file()), parent / alike if alike else None)
     return f"there is no such {what}" + (f": did you mean {shown(meant)}?" if meant else "")
 
 

@@ -23,7 +23,14 @@ from typing_extensions import override
 from dukd.deploy import mil, mlpackage
 from dukd.deploy.converters import ConversionError, convert
 from dukd.deploy.onnx import Rounded
-from dukd.deploy.runtime import SIZES, ExportError, Runtime, Size
+from dukd.deploy.runtime import (
+    ExportError,
+    Runtime,
+    Size,
+    check_size,
+    sizes_of,
+    tolerance_of,
+)
 from dukd.deploy.traced import Padded, traced
 from dukd.networks import Network, QuantizedConfig
 from dukd.networks.base import pad_to_multiple
@@ -82,8 +89,7 @@ class CoreML(Runtime):
 
     def __post_init__(self) -> None:
         """Refuse what makes no program."""
-        if self.size is not None and min(self.size) < 1:
-            raise ExportError(f"an image has at least 1 pixel on a side, but size is {self.size}")
+        check_size(self.size)
         if self.image and self.size is None:
             raise ExportError(
                 "coremltools describes images of free size as of 1 x 1 pixels: add --size HEIGHT "
@@ -99,14 +105,12 @@ class CoreML(Runtime):
     @property
     @override
     def sizes(self) -> Sequence[Size]:
-        return SIZES if self.size is None else ((1, *self.size),)
+        return sizes_of(self.size)
 
     @property
     @override
     def tolerance(self) -> float:
-        if self.image:  # a value between two levels may round to either
-            return (4.5 if self.half else 1.5) / 255
-        return 1e-2 if self.half else 1e-4
+        return tolerance_of(half=self.half, levels=self.image)
 
     @property
     @override
@@ -199,6 +203,9 @@ def _torch() -> str:
 
 class Session:
     """A package that is run by Core ML, or, for a comparison, by dukd."""
+
+    engine: ClassVar[str] = "coreml"
+    """What ``--runtime`` calls it."""
 
     def __init__(self, path: Path, *, by_dukd: bool = False) -> None:
         """Open a package.

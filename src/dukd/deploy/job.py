@@ -11,10 +11,8 @@ from dukd import images
 from dukd.core.device import DeviceName, is_out_of_memory
 from dukd.core.files import Progress, silent
 from dukd.deploy import engine
-from dukd.deploy.coreml import Session as Package
 from dukd.deploy.engine import Precision
 from dukd.deploy.image import resized, upscale_image
-from dukd.deploy.ncnn import Session
 from dukd.images import Image, ImageError
 from dukd.networks import Network
 from dukd.networks.upscaler import SelfEnsemble, Upscaler, UpscalerError
@@ -159,9 +157,7 @@ def ready(model: Upscaler, options: UpscaleOptions) -> Upscaler:
 
 def _runs_by_itself(model: Upscaler) -> set[str]:
     """What may be named for a model that brings its own runtime."""
-    own = {"ncnn"} if isinstance(model, Session) else set[str]()
-    own |= {"coreml"} if isinstance(model, Package) else set[str]()
-    return {"torch", "auto"} | own
+    return {"torch", "auto", getattr(model, "engine", "torch")}
 
 
 def enlarge(

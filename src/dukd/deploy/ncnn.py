@@ -153,6 +153,9 @@ def says(path: Path) -> bool:
 class Session:
     """A network in ncnn; ours, or anybody's that maps three planes in [0, 1] to three larger."""
 
+    engine: ClassVar[str] = "ncnn"
+    """What ``--runtime`` calls it."""
+
     def __init__(self, path: Path) -> None:
         """Open a pair of files.
 

@@ -19,7 +19,14 @@ from typing_extensions import override
 
 from dukd._version import __version__
 from dukd.deploy import qdq
-from dukd.deploy.runtime import SIZES, ExportError, Runtime, Size
+from dukd.deploy.runtime import (
+    ExportError,
+    Runtime,
+    Size,
+    check_size,
+    sizes_of,
+    tolerance_of,
+)
 from dukd.networks import Network, Staged
 from dukd.networks.quantized import Quantized
 from dukd.networks.session import Session
@@ -47,8 +54,7 @@ class ONNX(Runtime):
         """Refuse what no graph can be."""
         if not 11 <= self.opset <= 20:
             raise ExportError(f"opset is 11 to 20, but got {self.opset}")
-        if self.size is not None and min(self.size) < 1:
-            raise ExportError(f"an image has at least 1 pixel on a side, but size is {self.size}")
+        check_size(self.size)
 
     @property
     @override
@@ -58,14 +64,12 @@ class ONNX(Runtime):
     @property
     @override
     def sizes(self) -> Sequence[Size]:
-        return SIZES if self.size is None else ((1, *self.size),)
+        return sizes_of(self.size)
 
     @property
     @override
     def tolerance(self) -> float:
-        if self.levels:  # one that lies between two levels may round to either
-            return (4.5 if self.half else 1.5) / 255
-        return 1e-2 if self.half else 1e-4
+        return tolerance_of(half=self.half, levels=self.levels)
 
     @override
     def reference(self, network: Network) -> Upscaler:

@@ -240,6 +240,28 @@ def export(
     )
 
 
+def check_size(size: tuple[int, int] | None) -> None:
+    """Refuse a height and width that no image has.
+
+    Raises:
+        ExportError: If one is below 1.
+    """
+    if size is not None and min(size) < 1:
+        raise ExportError(f"an image has at least 1 pixel on a side, but size is {size}")
+
+
+def sizes_of(size: tuple[int, int] | None) -> Sequence[Size]:
+    """Inputs to compare at: the fixed height and width, or several where they are free."""
+    return SIZES if size is None else ((1, *size),)
+
+
+def tolerance_of(*, half: bool, levels: bool) -> float:
+    """Largest difference that is accepted of float16, and of levels of 0 to 255; white is 1."""
+    if levels:  # one that lies between two levels may round to either
+        return (4.5 if half else 1.5) / 255
+    return 1e-2 if half else 1e-4
+
+
 @contextmanager
 def _naming(path: Path, trial: Path) -> Generator[None, None, None]:
     """Have errors name the file that was wanted, not the temporary one."""

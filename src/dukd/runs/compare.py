@@ -43,6 +43,8 @@ _VARIED: Mapping[str, Callable[[Summary], object]] = MappingProxyType(
         _DATA: lambda summary: summary.facts.get("data_digest") or None,
     }
 )
+_KEYS: Mapping[str, str] = MappingProxyType({_DATA: " (data_digest)"})
+"""What ``run.json`` calls it, where that is another word."""
 DEFINITION = (
     "Gap closed: share of the way from the same student trained from scratch, at equal steps, to "
     "the teacher, in PSNR-Y."
@@ -179,14 +181,12 @@ def _check(summaries: Sequence[Summary], judged: Judged, varied: Collection[Vari
 
     found = [
         *(
-            _differences(_STEPS, [(s.name, s.steps) for s in summaries])
-            if _STEPS not in varied
-            else []
-        ),
-        *(
-            _differences(f"{_DATA} (data_digest)", facts("data_digest"))
-            if _DATA not in varied
-            else []
+            sentence
+            for what, get in _VARIED.items()
+            if what not in varied
+            for sentence in _differences(
+                what + _KEYS.get(what, ""), [(s.name, get(s)) for s in summaries]
+            )
         ),
         *_differences("teacher (teacher_sha256)", facts("teacher_sha256")),
         *differ("scale", lambda _, table: table.scale),
