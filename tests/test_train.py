@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from dukd.methods import DCKD, DUKD, FAKD, FitNet, Logits, Method, ReleasedDUKD, Scratch
@@ -26,9 +27,11 @@ from dukd.runs.states import States
 from dukd.training import loop
 from dukd.training.assemble import Training, assemble
 from dukd.training.distiller import Distiller
+from dukd.training.experiment import Optimization
 from dukd.training.memory import TooLittleMemoryError
 from dukd.training.resume import recorded
-from dukd.training.step import NonFiniteError, advance, update_average
+from dukd.training.state import State
+from dukd.training.step import NonFiniteError, advance
 from dukd.training.validation import Validation
 from tiny_runs import STUDENT, digest, experiment, hexes, prepare
 
@@ -367,12 +370,15 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(folder):
 
 def test_the_average_follows_the_student():
     """0.9 of the old, 0.1 of the new; buffers are taken over (methods.md D52)."""
-    averaged, student = (EDSRConfig(scale=2, width=4, blocks=1).build() for _ in range(2))
+    student, other = (EDSRConfig(scale=2, width=4, blocks=1).build() for _ in range(2))
+    state = State.begin(student, nn.Module(), Optimization())
+    averaged = state.averaged
+    averaged.load_state_dict(other.state_dict())
     expected = [
         0.9 * a + 0.1 * s for a, s in zip(averaged.parameters(), student.parameters(), strict=True)
     ]
     student.range.mean.add_(0.25)
-    update_average(averaged, student, 0.9)
+    state.move_average(0.9)
 
     for a, e in zip(averaged.parameters(), expected, strict=True):
         assert_close(a, e)

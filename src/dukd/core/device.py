@@ -79,6 +79,19 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device)
 
 
+def seed_all(seed: int) -> None:
+    """Seed what is drawn on the processor and on the devices in use, as `torch.manual_seed` does.
+
+    That one also notes, with the whole stack, how to seed devices that nobody has used yet: 0.7 ms,
+    a tenth of a small student's step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def exact_float32(*, wanted: bool = True) -> Generator[None, None, None]:
     """Have convolutions on a GPU compute in float32 where they are said to.

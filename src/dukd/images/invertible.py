@@ -6,8 +6,8 @@ turns a transposition with one flip into a rotation by 180 degrees.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -82,24 +82,37 @@ def compose(steps: Sequence[Invertible]) -> Invertible:
 
 
 @dataclass(frozen=True)
-class _Some(Invertible):
-    """A step for some images of the batch; ``chosen`` is ``(n,)``, bool, on the CPU."""
+class _Drawn(Invertible):
+    """Operations in order, each for some images of the batch."""
 
-    step: Invertible
+    operations: tuple[Operation, ...]
     chosen: Tensor
-
-    def _where(self, changed: Tensor, x: Tensor) -> Tensor:
-        return torch.where(to_device(self.chosen, x.device)[:, None, None, None], changed, x)
+    """``(operations, n)``, bool, on the CPU."""
+    counts: tuple[int, ...]
+    """Images that each is for."""
+    _placed: dict[torch.device, Tensor] = field(
+        default_factory=dict[torch.device, Tensor], compare=False
+    )
 
     def apply(self, x: Tensor) -> Tensor:
-        if not self.chosen.any():
-            return x
-        return self.step.apply(x) if self.chosen.all() else self._where(self.step.apply(x), x)
+        return self._change(x, range(len(self.operations)))
 
     def invert(self, x: Tensor) -> Tensor:
-        if not self.chosen.any():
-            return x
-        return self.step.invert(x) if self.chosen.all() else self._where(self.step.invert(x), x)
+        return self._change(x, reversed(range(len(self.operations))))
+
+    def _change(self, x: Tensor, order: Iterable[int]) -> Tensor:
+        for number in order:
+            if self.counts[number]:
+                changed = _SelfInverse(self.operations[number]).apply(x)
+                every = self.counts[number] == self.chosen.shape[1]
+                x = changed if every else torch.where(self._masks(x.device)[number], changed, x)
+        return x
+
+    def _masks(self, device: torch.device) -> Tensor:
+        """``(operations, n, 1, 1, 1)``, sent to a device once for all that is changed there."""
+        if device not in self._placed:
+            self._placed[device] = to_device(self.chosen, device)[..., None, None, None]
+        return self._placed[device]
 
 
 def draw(
@@ -128,11 +141,8 @@ def draw(
     if not 0 <= probability <= 1:
         raise ValueError(f"a probability lies in [0, 1], but got {probability}")
     n, _, h, w = shape
-    chances = torch.rand(len(operations), n, generator=rng)
-    steps: list[Invertible] = []
-    for operation, chance in zip(operations, chances, strict=True):
-        chosen = chance < probability
+    chosen = torch.rand(len(operations), n, generator=rng) < probability
+    for number, operation in enumerate(operations):
         if operation == "transpose" and h != w:
-            chosen = chosen[:1].expand(n)
-        steps.append(_Some(_SelfInverse(operation), chosen))
-    return compose(steps)
+            chosen[number] = chosen[number, 0]
+    return _Drawn(tuple(operations), chosen, tuple(chosen.sum(1).tolist()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dukd.core.device import seed_all
 from dukd.training.experiment import Optimization
 
 _RISE = 0.3
@@ -80,7 +81,7 @@ class Draws:
     def begin(self) -> None:
         """Seed what networks draw, for one pass of a method over the micro-batch."""
         if self.networks is not None:
-            torch.manual_seed(int(torch.randint(2**62, (), generator=self.networks)))
+            seed_all(int(torch.randint(2**62, (), generator=self.networks)))
 
 
 def draws(seed: int, step: int, period: int, numbers: Sequence[int], total: int) -> list[Draws]:
@@ -108,7 +109,7 @@ def draws(seed: int, step: int, period: int, numbers: Sequence[int], total: int)
 
 def seed_networks(seed: int, step: int) -> None:
     """Seed what networks draw themselves at a step."""
-    torch.manual_seed(seed_of(seed, _NETWORKS, step))
+    seed_all(seed_of(seed, _NETWORKS, step))
 
 
 def notes_on_average(optimization: Optimization) -> list[str]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Adam
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dukd.networks.base import Network
 from dukd.training.experiment import Optimization
@@ -35,6 +37,15 @@ class State:
     """Seconds of training before the run was resumed."""
     _marks: tuple[tuple[int, int], ...] | None = None
     _touched: bool = False
+
+    def __post_init__(self) -> None:
+        """List once what every step goes through; walks over modules take longer than small steps.
+
+        Buffers may be replaced by others, so that the modules' own tables of them are listed.
+        """
+        self._parameters = list(self.averaged.parameters()), list(self.student.parameters())
+        every = (self.student, self.averaged, self.extras)
+        self._student_buffers, self._averaged_buffers, self._extra_buffers = map(_held, every)
 
     @classmethod
     def begin(cls, student: Network, extras: nn.Module, optimization: Optimization) -> Self:
@@ -69,13 +80,25 @@ class State:
 
     def _marked(self) -> tuple[tuple[int, int], ...]:
         """What a step may change before its optimizer does, with the number of its changes."""
-        modules = (self.student, self.averaged, self.extras)
-        buffers = chain.from_iterable(module.buffers() for module in modules)
-        return tuple((id(b), b._version) for b in buffers)  # noqa: SLF001  torch's own
+        held = chain(self._student_buffers, self._averaged_buffers, self._extra_buffers)
+        buffers = chain.from_iterable(table.values() for table in held)
+        return tuple((id(b), b._version) for b in buffers if b is not None)  # noqa: SLF001
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimizer changes, in a fixed order."""
-        return _trained(self.student, self.extras)
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @torch.no_grad()
+    def move_average(self, decay: float) -> None:
+        """Move the averaged weights towards the student's.
+
+        Buffers are copied (BasicSR leaves them, methods.md D52).
+        """
+        get_ema_multi_avg_fn(decay)(*self._parameters, None)
+        for table, current in zip(self._averaged_buffers, self._student_buffers, strict=True):
+            for name, buffer in table.items():
+                if buffer is not None and (now := current[name]) is not None:
+                    buffer.copy_(now)
 
     def to_checkpoint(self, seconds: float) -> dict[str, object]:
         """What brings the state back, on the CPU; ``seconds`` of training are noted with it."""
@@ -104,6 +127,11 @@ class State:
 
 def _trained(*modules: nn.Module) -> list[nn.Parameter]:
     return [p for p in chain.from_iterable(m.parameters() for m in modules) if p.requires_grad]
+
+
+def _held(module: nn.Module) -> list[dict[str, Tensor | None]]:
+    """The tables of buffers of a network's modules that have any."""
+    return [part._buffers for part in module.modules() if part._buffers]  # noqa: SLF001  torch's own
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

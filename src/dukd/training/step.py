@@ -10,11 +10,9 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dukd.core.distributed import InOrder
 from dukd.methods import Losses
-from dukd.networks.base import Network
 from dukd.networks.compile import begin_step
 from dukd.training.assemble import Training
 from dukd.training.log import GRADIENT_NORM
@@ -57,7 +55,7 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     logged: dict[str, Tensor] = {}
     state.optimizer.zero_grad()
     if optimization.cuda_graphs:
-        begin_step()
+        begin_step(compiles=optimization.compile)
     for phase in range(len(method.phases)):
         named = (objective.losses(part, phase=phase) for part in parts)
         losses, totals = _gradients(training, named)
@@ -69,7 +67,7 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         state.optimizer.step()
         logged |= losses | {GRADIENT_NORM: norm}
     objective.distiller.after_step(state.step + 1)
-    update_average(state.averaged, state.student, optimization.ema)
+    state.move_average(optimization.ema)
     state.close_step()
     return logged
 
@@ -110,17 +108,6 @@ def _gradients(
     else:
         return losses, totals
     return dict(zip(losses, means.unbind(), strict=True)), [means.sum()]
-
-
-@torch.no_grad()
-def update_average(averaged: Network, student: Network, decay: float) -> None:
-    """Move the averaged weights towards the student's.
-
-    Buffers are copied (BasicSR leaves them, methods.md D52).
-    """
-    get_ema_multi_avg_fn(decay)(list(averaged.parameters()), list(student.parameters()), None)
-    for buffer, current in zip(averaged.buffers(), student.buffers(), strict=True):
-        buffer.copy_(current)
 
 
 def settle(training: Training) -> None:
