@@ -106,6 +106,11 @@ def _judge(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, there: 
         for x in tree_flatten((args, kwargs))[0]
         if isinstance(x, Tensor) and not isinstance(x, OnGPU) and x.ndim
     ]
+    if func is _ops.avg_pool2d_backward.default and any(args[4]) and not args[1].is_contiguous():
+        raise AssertionError(
+            "CUDA's gradient of avg_pool2d with padding is wrong where channels lie together, in "
+            "torch up to 2.12 at least (pytorch/pytorch#188344): pool what is contiguous"
+        )
     if func is _ops.copy_.default:
         blocking = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
         if blocking and (elsewhere or not all(isinstance(x, OnGPU) for x in args[:2])):

@@ -83,8 +83,10 @@ def local(features: Tensor, window: int) -> Tensor:
 
     At borders it is the mean over what there is of the window.
     """
+    # torch's gradient of it on a GPU is wrong where channels lie together (pytorch/pytorch#188344)
+    apart = features.contiguous() if features.is_cuda else features
     return features - avg_pool2d(
-        features, window, stride=1, padding=window // 2, count_include_pad=False
+        apart, window, stride=1, padding=window // 2, count_include_pad=False
     )
 
 
