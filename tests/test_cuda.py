@@ -46,6 +46,7 @@ REAL = DEVICE.type == "cuda"
 pytestmark = [
     pytest.mark.skipif(REAL and not torch.cuda.is_available(), reason="there is no CUDA device"),
     pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
+    pytest.mark.filterwarnings("ignore:The AccumulateGrad node.s stream"),
 ]
 
 EDSR = EDSRConfig(scale=2, width=16, blocks=3)
@@ -132,7 +133,8 @@ def test_every_method_moves_the_weights_as_on_the_processor(
 
     found = moved(wanted, DEVICE, waits=False)
 
-    assert apart(found, moved(wanted, torch.device("cpu"))) < 0.05
+    # 3 % of dckd's gradients are rounding: weights that begin 1e-7 apart move 0.25 apart
+    assert apart(found, moved(wanted, torch.device("cpu"))) < (0.5 if name == "dckd" else 0.05)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.name)
@@ -163,6 +165,40 @@ def test_compiled_networks_move_alike(network: NetworkConfig, graphs: bool, tmp_
     wanted_compiled = replace(wanted, optimization=options)
 
     assert apart(moved(wanted_compiled, DEVICE), moved(wanted, DEVICE)) < 0.05
+
+
+RECORDED: dict[str, Method] = {
+    "dukd": DUKD(),
+    "frugal": METHODS["dukd-frugal"],
+    "features": METHODS["fakd"],
+    "adversarial": METHODS["adversarial"],
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.name)
+@pytest.mark.filterwarnings("error:no CUDA graph")
+def test_recorded_passes_move_alike(network: NetworkConfig, name: str, tmp_path: Path) -> None:
+    wanted = experiment(tmp_path, RECORDED[name], network)
+    graphs = replace(wanted.optimization, cuda_graphs=True)
+
+    found = moved(replace(wanted, optimization=graphs), DEVICE, waits=False)
+
+    assert apart(found, moved(wanted, DEVICE)) < 1e-2
+
+
+@pytest.mark.parametrize("change", ["accumulate", "period", "bfloat16"])
+@pytest.mark.filterwarnings("error:no CUDA graph")
+def test_passes_are_recorded_however_a_batch_is_computed(change: str, tmp_path: Path) -> None:
+    numbers = {"accumulate": {"accumulate": 2}, "bfloat16": {"precision": "bfloat16"}}
+    wanted = experiment(tmp_path, DUKD(), **numbers.get(change, {}))
+    period = 2 if change == "period" else 0
+    wanted = replace(wanted, data=replace(wanted.data, period=period))
+    graphs = replace(wanted.optimization, cuda_graphs=True)
+
+    found = moved(replace(wanted, optimization=graphs), DEVICE, waits=False)
+
+    assert apart(found, moved(wanted, DEVICE)) < 1e-3
 
 
 @pytest.mark.parametrize("period", [0, 2])

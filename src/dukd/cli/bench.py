@@ -51,7 +51,7 @@ class Bench:
     compile: bool = False
     """Whether networks go through torch.compile, for a step."""
     cuda_graphs: bool = False
-    """Whether compiled networks' kernels are recorded and replayed, for a step on a GPU."""
+    """Whether the networks' kernels are recorded and replayed, for a step on a GPU."""
     repetitions: int = 5
     """Of each way."""
     threads: int = 0
@@ -68,8 +68,6 @@ class Bench:
         for name in ("batch", "patch", "repetitions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}, but at least 1 is needed")
-        if self.cuda_graphs and not self.compile:
-            raise ValueError("--cuda-graphs are recorded by torch.compile: add --compile")
         if self.threads:
             torch.set_num_threads(self.threads)
         say(self.measured(by_name(self.device)).table().to_markdown())

@@ -2,8 +2,8 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dukd.networks.base import Network, Output
 from dukd.networks.ensemble import Ensemble
 from dukd.networks.opaque import Opaque
+from dukd.networks.recorded import held, release
 from dukd.networks.reduced import Reduced
 
 _PASSES = 64
@@ -85,14 +86,22 @@ def lowered(network: Network) -> Network:
     return copied
 
 
-def begin_step() -> None:
-    """Let replayed graphs write over what they gave in the step before."""
-    torch.compiler.cudagraph_mark_step_begin()
+def begin_step(*, compiles: bool) -> None:
+    """Let replayed graphs write over what they gave in the step before.
+
+    Args:
+        compiles: Whether the compiler recorded them.
+    """
+    if compiles:
+        torch.compiler.cudagraph_mark_step_begin()
+    release()
 
 
-def as_written() -> AbstractContextManager[object]:
-    """A context in which compiled networks run as they are written.
+@contextmanager
+def as_written() -> Generator[None, None, None]:
+    """A context in which networks that are compiled or recorded run as they are written.
 
     For images of many sizes, as in validation.
     """
-    return torch.compiler.set_stance("force_eager")
+    with torch.compiler.set_stance("force_eager"), held():
+        yield

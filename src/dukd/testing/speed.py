@@ -245,7 +245,7 @@ def step(
         precision: Of the forward passes.
         channels_last: Memory layout; None for each network's own.
         compile: Whether networks go through torch.compile.
-        cuda_graphs: Whether their kernels are recorded and replayed then.
+        cuda_graphs: Whether their kernels are recorded and replayed.
         repetitions: Of each way.
 
     Raises:
@@ -280,12 +280,9 @@ def step(
 def _chosen(optimization: Optimization) -> list[str]:
     """How a step is made, as far as it is special."""
     layout = {None: "", True: "channels last", False: "channels first"}[optimization.channels_last]
-    graphs = "compiled into CUDA graphs" if optimization.cuda_graphs else "compiled"
-    return [
-        word
-        for word in (optimization.precision, layout, graphs if optimization.compile else "")
-        if word
-    ]
+    graphs = "CUDA graphs" if optimization.cuda_graphs else ""
+    compiled = "compiled" if optimization.compile else ""
+    return [word for word in (optimization.precision, layout, compiled, graphs) if word]
 
 
 def trial(
@@ -356,8 +353,9 @@ def _taught(training: Training, lr: Tensor, hr: Tensor) -> Callable[[], object]:
 
 
 def _begin(training: Training) -> None:
-    if training.experiment.optimization.cuda_graphs:
-        begin_step()
+    optimization = training.experiment.optimization
+    if optimization.cuda_graphs:
+        begin_step(compiles=optimization.compile)
 
 
 def _autocast(training: Training) -> torch.autocast:

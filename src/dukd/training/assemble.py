@@ -19,6 +19,7 @@ from dukd.evaluation.sets import set_name
 from dukd.methods.base import learns, needs_teacher
 from dukd.networks.base import Network, set_memory_format
 from dukd.networks.compile import compiled, lowered
+from dukd.networks.recorded import recorded
 from dukd.networks.reduced import HOW, check_reducible
 from dukd.training import quantizing
 from dukd.training.distiller import Distiller
@@ -209,9 +210,11 @@ def _networks(experiment: Experiment) -> _Networks:
 
 
 def _compile(networks: _Networks, optimization: Optimization) -> None:
-    for network in (networks.student, networks.lowered) if optimization.compile else ():
-        if network is not None:
+    for network in (networks.student, networks.lowered):
+        if network is not None and optimization.compile:
             compiled(network, graphs=optimization.cuda_graphs)
+        elif network is not None and optimization.cuda_graphs:
+            recorded(network)
 
 
 def _place(networks: _Networks, optimization: Optimization, device: torch.device) -> bool:

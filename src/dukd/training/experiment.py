@@ -145,8 +145,8 @@ class Optimization:
     compile: bool = False
     """Whether networks go through torch.compile."""
     cuda_graphs: bool = False
-    """Whether compiled networks' kernels are recorded once and replayed, which spares a GPU waiting
-    for launches."""
+    """Whether the networks' kernels are recorded once and replayed, which spares a GPU waiting for
+    launches; by the compiler where networks go through it."""
     seed: int = 10
     """Seed of weights, patches and everything random."""
     warm_start: Path | None = None
@@ -169,11 +169,6 @@ class Optimization:
         check("accumulate", self.accumulate, least=1)
         check_word("precision", self.precision, ("float32", "bfloat16"))
         check("seed", self.seed, least=0, most=2**63 - 1)  # torch takes higher ones for others
-        if self.cuda_graphs and not self.compile:
-            raise ValueError(
-                "cuda_graphs are recorded by torch.compile: switch it on too "
-                "(--optimization.compile)"
-            )
         if self.warm_up >= self.steps:
             raise ValueError(f"warm_up is {self.warm_up}, but there are {self.steps} steps")
         if self.warm_up and self.schedule == "one-cycle":

@@ -149,9 +149,10 @@ class Keeper:
             self.log.event(self.training.state.step, "not saved", text)
 
     def _as_written(self) -> AbstractContextManager[object]:
-        """A context in which nothing is compiled for the sizes of test images."""
-        compiles = self.training.experiment.optimization.compile
-        return as_written() if compiles else nullcontext()
+        """A context in which nothing is compiled or recorded for the sizes of test images."""
+        optimization = self.training.experiment.optimization
+        prepares = optimization.compile or optimization.cuda_graphs
+        return as_written() if prepares else nullcontext()
 
     def finish(self) -> None:
         """Write the samples for the report, once training is through.

@@ -9,6 +9,7 @@ from dukd.core.files import Progress, silent
 from dukd.methods import Losses
 from dukd.methods.base import Batch, View, checked_views
 from dukd.networks.compile import begin_step
+from dukd.networks.recorded import release
 from dukd.training.cache import TeacherOutputCache
 from dukd.training.distiller import Distiller
 from dukd.training.experiment import Experiment
@@ -35,6 +36,7 @@ class Objective:
             phase: Which of the method's phases.
         """
         part.draws.begin()
+        release()  # the backward pass of the part before is done
         with self._autocast():
             return self.distiller.losses(_batch(part), self.replay(part), phase=phase)
 
@@ -85,8 +87,8 @@ class Objective:
 
     def _fill(self, cache: TeacherOutputCache, k: int, step: int) -> None:
         """Run the teacher on batch ``k`` as it is seen at a step."""
-        if self.experiment.optimization.cuda_graphs:
-            begin_step()
+        if (optimization := self.experiment.optimization).cuda_graphs:
+            begin_step(compiles=optimization.compile)
         teacher, phases = self.distiller.teacher, self.experiment.method.phases
         for part in self.share.at(k):
             batches = [_batch(part._replace(step=step)) for _ in phases]
