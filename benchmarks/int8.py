@@ -41,10 +41,10 @@ from dukd.networks.quantize.integer import IntegerReference
 from dukd.networks.quantize.settle import settle
 from dukd.networks.quantize.targets import TargetName
 from dukd.training.assemble import open_pack
+from dukd.training.average import Average
 from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Optimization
 from dukd.training.schedule import rate_factor
-from dukd.training.step import update_average
 
 STUDENTS = {
     "edsr-f32b5-x2": "edsr_f32b5_x2_basicsr.safetensors",
@@ -228,6 +228,7 @@ class Study:
         plan = Optimization(steps=cell.steps, learning_rate=cell.rate, schedule="cosine", ema=0.99)
         optimizer = torch.optim.Adam(distiller.parameters(), lr=plan.learning_rate, fused=True)
         averaged = copy.deepcopy(network).frozen()
+        average = Average(averaged, network)
         patches = self.patches(cell)
         for step in range(cell.steps):
             for group in optimizer.param_groups:
@@ -236,7 +237,7 @@ class Study:
             optimizer.zero_grad()
             torch.stack(list(distiller(lr, hr).values())).sum().backward()
             optimizer.step()
-            update_average(averaged, network, plan.ema)
+            average.move(plan.ema)
         return averaged.frozen()
 
     def network(self, cell: Cell) -> Network:

@@ -378,7 +378,7 @@ def test_the_average_follows_the_student():
         0.9 * a + 0.1 * s for a, s in zip(averaged.parameters(), student.parameters(), strict=True)
     ]
     student.range.mean.add_(0.25)
-    state.move_average(0.9)
+    state.average.move(0.9)
 
     for a, e in zip(averaged.parameters(), expected, strict=True):
         assert_close(a, e)

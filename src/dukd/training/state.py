@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Self, cast
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Adam
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dukd.networks.base import Network
+from dukd.training.average import Average, buffers_of
 from dukd.training.experiment import Optimization
 
 
@@ -39,13 +38,10 @@ class State:
     _touched: bool = False
 
     def __post_init__(self) -> None:
-        """List once what every step goes through; walks over modules take longer than small steps.
-
-        Buffers may be replaced by others, so that the modules' own tables of them are listed.
-        """
-        self._parameters = list(self.averaged.parameters()), list(self.student.parameters())
+        """List once what every step goes through."""
+        self.average = Average(self.averaged, self.student)
         every = (self.student, self.averaged, self.extras)
-        self._student_buffers, self._averaged_buffers, self._extra_buffers = map(_held, every)
+        self._buffers = [table for network in every for table in buffers_of(network)]
 
     @classmethod
     def begin(cls, student: Network, extras: nn.Module, optimization: Optimization) -> Self:
@@ -80,25 +76,12 @@ class State:
 
     def _marked(self) -> tuple[tuple[int, int], ...]:
         """What a step may change before its optimizer does, with the number of its changes."""
-        held = chain(self._student_buffers, self._averaged_buffers, self._extra_buffers)
-        buffers = chain.from_iterable(table.values() for table in held)
+        buffers = chain.from_iterable(table.values() for table in self._buffers)
         return tuple((id(b), b._version) for b in buffers if b is not None)  # noqa: SLF001
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimizer changes, in a fixed order."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    @torch.no_grad()
-    def move_average(self, decay: float) -> None:
-        """Move the averaged weights towards the student's.
-
-        Buffers are copied (BasicSR leaves them, methods.md D52).
-        """
-        get_ema_multi_avg_fn(decay)(*self._parameters, None)
-        for table, current in zip(self._averaged_buffers, self._student_buffers, strict=True):
-            for name, buffer in table.items():
-                if buffer is not None and (now := current[name]) is not None:
-                    buffer.copy_(now)
 
     def to_checkpoint(self, seconds: float) -> dict[str, object]:
         """What brings the state back, on the CPU; ``seconds`` of training are noted with it."""
@@ -127,11 +110,6 @@ class State:
 
 def _trained(*modules: nn.Module) -> list[nn.Parameter]:
     return [p for p in chain.from_iterable(m.parameters() for m in modules) if p.requires_grad]
-
-
-def _held(module: nn.Module) -> list[dict[str, Tensor | None]]:
-    """The tables of buffers of a network's modules that have any."""
-    return [part._buffers for part in module.modules() if part._buffers]  # noqa: SLF001  torch's own
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

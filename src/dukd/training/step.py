@@ -67,7 +67,7 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         state.optimizer.step()
         logged |= losses | {GRADIENT_NORM: norm}
     objective.distiller.after_step(state.step + 1)
-    state.move_average(optimization.ema)
+    state.average.move(optimization.ema)
     state.close_step()
     return logged
 
