@@ -44,6 +44,11 @@ def script(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.py")))
+def test_every_script_finds_what_it_imports(script, name: str) -> None:
+    script(name)
+
+
 def training(tmp_path: Path, method: DUKD, teacher: EDSRConfig | SwinIRConfig = SMALL) -> Training:
     return assemble(speed.trial(SMALL, teacher, method, tmp_path, patch=12, batch=2))
 
