@@ -123,6 +123,7 @@ def exported(
         return folder / f"{name}.safetensors"
     python = options["litert_python"]
     side = 96 if made.radius is None else max(96, 2 * made.radius + 32)
+    side += -side % made.size_multiple
     runtime = {
         "onnxruntime": ONNX(),
         "openvino": OpenVINO(),

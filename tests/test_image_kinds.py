@@ -144,6 +144,26 @@ def test_what_levels_mean_goes_from_png_to_png(tmp_path: Path, name: bytes, bits
         write(tmp_path / "b.webp", image)
 
 
+@pytest.mark.parametrize("odd", ["short", "long", "late"])
+@pytest.mark.parametrize("name", COLORS)
+def test_a_chunk_of_colors_that_means_nothing_is_left_out(
+    tmp_path: Path, name: bytes, odd: str
+) -> None:
+    """Readers pass over chunks of the wrong length, and of colors behind the pixels."""
+    body = {"short": COLORS[name][:1], "long": COLORS[name] + b"\0", "late": COLORS[name]}[odd]
+    path = with_chunks(tmp_path / "a.png", *([] if odd == "late" else [chunk(name, body)]))
+    if odd == "late":
+        data = path.read_bytes()
+        path.write_bytes(data[:-12] + chunk(name, body) + data[-12:])
+
+    image = read(path)
+    write(tmp_path / "b.jpg", image)
+    write(tmp_path / "b.png", image)
+
+    assert image.chunks == read(tmp_path / "b.png").chunks == ()
+    assert header(path).width == image.pixels.shape[1]
+
+
 def test_chunks_that_say_srgb_are_no_obstacle(tmp_path: Path) -> None:
     gamma, space = chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"sRGB", b"\0")
 

@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 
 from dukd.images.containers import MAX_EXIF, Facts
 from dukd.images.convert import Pixels
+from dukd.images.png import LENGTHS
 
 EXIF = b"Exif\0\0"
 """What an EXIF block begins with in JPEG; PNG and WebP leave it out."""
@@ -25,7 +26,6 @@ _EXIF_IFD, _GPS_IFD, _THUMBNAIL_IFD = 0x8769, 0x8825, 1
 _RESOLUTION, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 # What a TIFF's first directory says of the photograph; its other tags describe the file.
 _OF_PHOTOGRAPH = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-_LENGTHS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # of chunks; others mean nothing
 _SRGB_GAMMA = 45455  # 1 / 2.2, times 100,000
 _SRGB_PRIMARIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
@@ -201,7 +201,7 @@ def upright(a: Pixels, turn: int) -> Pixels:
 
 def beyond_srgb(chunks: tuple[tuple[bytes, bytes], ...], icc: bytes | None) -> str:
     """Why levels are not sRGB by the chunks of a PNG; nothing if they are, or a profile counts."""
-    parts = {name: body for name, body in chunks if len(body) == _LENGTHS.get(name, len(body))}
+    parts = {name: body for name, body in chunks if len(body) == LENGTHS.get(name, len(body))}
     if b"cICP" in parts and parts[b"cICP"][:2] not in (b"\x01\x0d", b"\x02\x02"):
         return f"cICP {parts[b'cICP'][0]}, {parts[b'cICP'][1]}"
     if icc or b"sRGB" in parts:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import struct
 import zlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -13,8 +13,8 @@ from dukd.images.image import Chunk, RefusedError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = 33
 """Bytes of the signature and of the first chunk."""
-COLOR = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
-"""Chunks that say what levels mean."""
+LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8}
+"""Chunks that say what colors are, and their bytes; of another length they mean nothing."""
 _NOTES = (b"tEXt", b"zTXt", b"iTXt", b"tIME", b"eXIf", b"iCCP")  # not handed to Pillow
 _RAW_EXIF = b"Raw profile type exif\0"
 _TAIL = 1 << 16
@@ -89,12 +89,12 @@ def sort(file: IO[bytes], *, whole: bool, max_profile: int, max_exif: int) -> So
     kept.write(SIGNATURE)
     color: list[Chunk] = []
     early: set[bytes] = set()  # what stands before the pixels
-    for name, content in chunks(file) if whole else _before_pixels(file):
+    for name, content in _meaningful(chunks(file) if whole else _before_pixels(file)):
         if b"IDAT" not in early:
             early.add(name)
         if name != b"IDAT":
             result.parts.setdefault(name, content)
-        if name in COLOR or (name == b"pHYs" and content[8:] == b"\0"):
+        if name in LENGTHS or (name == b"pHYs" and content[8:] == b"\0"):
             color.append((name, content))
         if name not in _NOTES:
             kept.write(framed(name, content))
@@ -114,6 +114,15 @@ def sort(file: IO[bytes], *, whole: bool, max_profile: int, max_exif: int) -> So
     result.exif = _exif(parts, file, whole=whole, limit=max_exif)
     result.icc, result.notes = _profile(parts, max_profile)
     return result
+
+
+def _meaningful(found: Iterable[tuple[bytes, bytes]]) -> Generator[tuple[bytes, bytes], None, None]:
+    """All but chunks of colors that readers pass over: behind the pixels, or of another length."""
+    pixels = False
+    for name, content in found:
+        pixels = pixels or name == b"IDAT"
+        if name not in LENGTHS or not (pixels or len(content) != LENGTHS[name]):
+            yield name, content
 
 
 def _before_pixels(file: IO[bytes]) -> Generator[tuple[bytes, bytes], None, None]:
