@@ -150,6 +150,8 @@ class Degrade:
             note(beside)
         for path, target in made.renamed.items():
             note(f"{shown(path)} became {shown(target.name)}, since another has its name")
+        for assumed in made.assumed:
+            note(assumed)
         for reason in made.failed:
             note(f"left out: {reason}")
         say(f"wrote {len(made.written)} images to {shown(self.out)}")

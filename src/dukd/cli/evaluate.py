@@ -11,6 +11,7 @@ from dukd.cli.assumed import note_assumed
 from dukd.cli.terminal import PARTIAL, Bar, say, table, warn
 from dukd.core.device import DeviceName, by_name
 from dukd.core.files import check_target, write_text
+from dukd.core.once import once, said_of
 from dukd.core.text import amount, shown
 from dukd.deploy.model import opened
 from dukd.evaluation.candidates import BICUBIC, Candidate, Unsaid, open_all
@@ -80,10 +81,9 @@ class Evaluate:
         if self.images < 0:
             raise ValueError(f"--images is a number from 0 (all) up, but got {self.images}")
         device = by_name(self.device)
-        sets: dict[str, NamedSet] = {**sets_by_name(self.sets)}
-        for name, folder in sets_by_name(self.inputs).items():
-            sets[name] = Inputs(folder)
-        found, problems = self._open()
+        said: list[str] = []
+        sets = self._sets(said)
+        found, problems = self._open(said)
         with Bar() as progress:
             measured = evaluate(
                 found,
@@ -96,7 +96,8 @@ class Evaluate:
                 precision=torch.bfloat16 if self.precision == "bfloat16" else torch.float32,
                 progress=progress,
             )
-        measured = replace(measured, problems=(*problems, *measured.problems))
+        notes = tuple(dict.fromkeys([*said, *measured.notes]))
+        measured = replace(measured, notes=notes, problems=(*problems, *measured.problems))
         table(*measured.cells(), right=True)
         say("\n".join(measured.below()))
         _write(measured, self.out)
@@ -105,7 +106,22 @@ class Evaluate:
             say("; ".join([f"wrote {shown(kept.path)}", *map(shown, kept.notes)]))
         return _problems(measured, "not measured")
 
-    def _open(self) -> tuple[list[Candidate], list[str]]:
+    def _sets(self, said: list[str]) -> dict[str, NamedSet]:
+        """Sets and inputs by name, each folder once; what was named again is said."""
+        folders, again = once(self.sets)
+        inputs, more = once(self.inputs)
+        said += filter(None, [said_of([*again, *more], "measured")])
+        sets: dict[str, NamedSet] = {**sets_by_name(folders)}
+        for name, folder in sets_by_name(inputs).items():
+            if name in sets:
+                raise ValueError(
+                    f"{shown(folder)} is called {name} as one of --sets is: name it once, or "
+                    "rename one folder"
+                )
+            sets[name] = Inputs(folder)
+        return sets
+
+    def _open(self, said: list[str]) -> tuple[list[Candidate], list[str]]:
         return open_all(
             [*([BICUBIC] if self.bicubic else []), *self.models],
             self.teacher,
@@ -119,6 +135,7 @@ class Evaluate:
             ),
             report=note_assumed,
             opener=opened,
+            say=said.append,
         )
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 import tyro
 
 from dukd.cli.assumed import note_assumed
-from dukd.cli.terminal import PARTIAL, Bar, say, warn
+from dukd.cli.terminal import PARTIAL, Bar, note, say, warn
 from dukd.core.device import DeviceName, by_name
 from dukd.core.files import check_target
+from dukd.core.once import once, said_of
 from dukd.core.text import shown
 from dukd.deploy.model import opened
 from dukd.evaluation.candidates import Candidate, open_all
@@ -64,13 +65,18 @@ class Figure:
             raise ValueError("name what is shown: run directories, files of weights or exports")
         regions = [Region.of(text) for text in self.regions]
         device = by_name(self.device)
+        named, repeated = once(self.models)
+        if repeated and self.labels:
+            raise ValueError(f"{said_of(repeated, 'shown')}: leave it and its label out")
         found, problems = open_all(
-            self.models, self.teacher, best=self.best, report=note_assumed, opener=opened
+            named, self.teacher, best=self.best, report=note_assumed, opener=opened
         )
         models = self._models(found, labelled=not problems)
         check_scales(models)
         with Bar() as bar:
-            pairs = named_images(self.images, models[0].upscaler.scale)
+            pairs, notes = named_images(self.images, models[0].upscaler.scale)
+            for said in filter(None, (said_of(repeated, "shown"), *notes)):
+                note(said)
             check_target(self.out, sources=[path for p in pairs for path in (p.hr, p.lr) if path])
             shown_ = scenes(models, pairs, device=device, progress=bar, whole=True)
         style = Style(zoom=self.zoom, overview=self.overview)

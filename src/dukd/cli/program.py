@@ -141,7 +141,9 @@ def _parsed(name: str, arguments: Sequence[str]) -> Callable[[], int]:
 
         # Real-ESRGAN has a flag before its inputs.
         arguments = [use.SHORT.get(a, a) for a in arguments if a not in {"-i", "--input"}]
-    return tyro.cli(COMMANDS[name].load(), prog=f"dukd {name}", args=list(arguments))
+    from dukd.cli.finite import finite  # noqa: PLC0415  likewise
+
+    return finite(tyro.cli(COMMANDS[name].load(), prog=f"dukd {name}", args=list(arguments)))
 
 
 def _listed(name: str) -> Callable[[], int] | None:

@@ -11,7 +11,7 @@ from dukd.cli.terminal import note, say, table
 from dukd.core.files import check_target
 from dukd.core.text import shown
 from dukd.data.pairs import find_pairs
-from dukd.deploy.quantize import Options, losses, middles, quantize
+from dukd.deploy.quantize import Middle, Options, losses, middles, quantize
 from dukd.deploy.shipped import named
 from dukd.evaluation.candidates import weights_of
 from dukd.networks.files import weights
@@ -62,10 +62,10 @@ class Quantize(Options):
         # its own three numbers
         note_assumed(weights.inspect(path, **numbers))  # pyright: ignore[reportArgumentType]
         network = weights.read(path, **numbers).frozen()  # pyright: ignore[reportArgumentType]
-        photographs = middles(find_pairs(self.images, scale=network.scale), self.count)
+        photographs = self._middles(self.images, network.scale)
         judged = photographs
         if self.valid is not None:
-            judged = middles(find_pairs(self.valid, scale=network.scale), self.count)
+            judged = self._middles(self.valid, network.scale)
         else:
             note("measured on the images that set the ranges: name others with --valid")
         result = quantize(network, photographs, judged, self)
@@ -97,3 +97,9 @@ class Quantize(Options):
             )
             say(f"wrote {shown(noted)}, which dukd report shows")
         return 0
+
+    def _middles(self, folder: Path, scale: int) -> list[Middle]:
+        pairs = find_pairs(folder, scale=scale)
+        for said in pairs.assumed:
+            note(said)
+        return middles(pairs, self.count)

@@ -15,6 +15,7 @@ import tyro
 
 from dukd import recipes
 from dukd.cli.choose import chosen
+from dukd.cli.finite import finite
 from dukd.cli.students import show, with_student
 from dukd.cli.terminal import Bar, note, say
 from dukd.core import distributed
@@ -172,6 +173,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
         default=Train(experiment=experiment, out=default),
         config=(tyro.conf.AvoidSubcommands,),
     )
+    finite(command)
     command = replace(command, experiment=_with_its_own_facts(command.experiment, before))
     return command if choice is None else partial(_shown_first, choice, command)
 

@@ -12,11 +12,14 @@ from typing_extensions import override
 
 from dukd import images
 from dukd.cli.assumed import note_assumed
+from dukd.cli.finite import finite
 from dukd.cli.terminal import PARTIAL, Bar, err, note, say, warn
 from dukd.core.allocator import keep_freed_memory
 from dukd.core.config import nearest
 from dukd.core.device import by_name
 from dukd.core.files import check_target
+from dukd.core.once import once
+from dukd.core.once import said_of as said_of_repeats
 from dukd.core.registry import known
 from dukd.core.text import amount, shown
 from dukd.deploy.job import ready
@@ -77,8 +80,10 @@ class Upscale(UpscaleOptions):
 
     def __call__(self) -> int:
         options = UpscaleOptions(**{f.name: getattr(self, f.name) for f in fields(UpscaleOptions)})
-        clips = [path for path in self.inputs if path.suffix.lower() in SUFFIXES]
-        others = [path for path in self.inputs if path not in clips]
+        clips, again = once(path for path in self.inputs if path.suffix.lower() in SUFFIXES)
+        others = [path for path in self.inputs if path.suffix.lower() not in SUFFIXES]
+        if again:
+            note(said_of_repeats(again, "enlarged"))
         if clips:
             self._check_clips()
         if self.out.suffix.lower() in images.EXTENSIONS and not self.out.is_dir():
@@ -125,6 +130,8 @@ class Upscale(UpscaleOptions):
             note(f"{len(result.skipped)} were finished already")
         if passed := images.passed_over(result.passed_over):
             note(passed)
+        if again := said_of_repeats(result.repeated, "enlarged"):
+            note(again)
         if result.failed:
             total = len(result.done) + len(result.skipped) + len(result.failed)
             err.print(
@@ -249,13 +256,14 @@ def parse_export(arguments: Sequence[str]) -> Callable[[], int]:
         )
     out = _without(rest, "-o")[1] or _without(rest, "--out")[1]
     runtime = runtimes[named]() if named else runtime_of(Path(out or "student.onnx"))
-    return tyro.cli(
+    command = tyro.cli(
         Export,
         prog="dukd export",
         args=rest,
         default=Export(student=tyro.MISSING, out=tyro.MISSING, runtime=runtime),
         config=(tyro.conf.AvoidSubcommands,),
     )
+    return finite(command)
 
 
 def _without(arguments: Sequence[str], option: str) -> tuple[list[str], str | None]:

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from dukd.core.files import Progress, make_writable, real, silent
 from dukd.core.text import shown
+from dukd.data.matching import Noted, assumptions
 from dukd.data.names import natural
-from dukd.images import Image, ImageError, list_images, read_rgb8, write
+from dukd.images import Image, ImageError, list_images, read, write
+from dukd.images.decode import PLAIN_INKS
 from dukd.images.degrade import Degradation, Levels
+from dukd.images.io import as_rgb8
 from dukd.images.naming import Wanted, distinct
 
 _TILE, _GAP, _ROWS = 192, 8, 6
@@ -32,6 +35,8 @@ class Degraded:
     """How many files and folders of each other kind were left alone."""
     sheet: Path | None
     """The contact sheet: sources beside results, enlarged; None if there is nothing to show."""
+    assumed: tuple[str, ...] = ()
+    """What had to be assumed of images, a sentence each."""
 
 
 def degrade_folder(
@@ -71,21 +76,25 @@ def degrade_folder(
     written: dict[Path, Path] = {}
     failed: list[str] = []
     rows: list[tuple[Levels, Levels]] = []
+    notes: list[Noted] = []
     for done, (path, target) in enumerate(targets.items(), start=1):
         try:
-            hr, lr = _degraded(path, folder, degradation, scale, seed)
+            image = read(path)
+            hr, lr = _degraded(image, path, folder, degradation, scale, seed)
             write(target, Image(pixels=lr))
         except (ImageError, ValueError, MemoryError) as error:
             text = str(error) or "memory does not suffice"
             failed.append(text if str(path) in text else f"{shown(path)}: {text}")
         else:
             written[path] = target
+            notes += [(path, note) for note in image.notes if note == PLAIN_INKS]
             if len(rows) < _ROWS:
                 rows.append((_tile(hr, 1), _tile(lr, scale)))
         progress(done, len(targets), path.name)
     sheet = _with_sheet(out, rows, failed)
     renamed = {path: target for path, target in written.items() if path.stem != target.stem}
-    return Degraded(tuple(written.values()), renamed, tuple(failed), passed_over, sheet)
+    done_files, assumed = tuple(written.values()), assumptions(notes)
+    return Degraded(done_files, renamed, tuple(failed), passed_over, sheet, assumed)
 
 
 def _planned(
@@ -139,9 +148,9 @@ def _sheet(out: Path) -> Path:
 
 
 def _degraded(
-    path: Path, folder: Path, degradation: Degradation, scale: int, seed: int
+    image: Image, path: Path, folder: Path, degradation: Degradation, scale: int, seed: int
 ) -> tuple[Levels, Levels]:
-    hr = read_rgb8(path)
+    hr = as_rgb8(image)
     if min(hr.shape[:2]) < scale:
         size = " x ".join(map(str, hr.shape[:2]))
         raise ImageError(f"{path}: {size} pixels are less than one of the result at scale {scale}")

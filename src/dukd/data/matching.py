@@ -15,6 +15,11 @@ from dukd.data.names import natural, size
 from dukd.data.pair import Pair, Pairs, PairsError
 from dukd.images import ImageError, header, list_images, read_rgb8
 
+Noted = tuple[Path, str]
+"""A file, and what is assumed of it."""
+_NAMED = 5
+"""Files that a note names."""
+
 
 def match(folders: Folders, scale: int, *, recursive: bool, skip_bad: bool = False) -> Pairs:
     """Pair the images of two folders, or of one, and check every pair by its headers.
@@ -41,8 +46,9 @@ def match(folders: Folders, scale: int, *, recursive: bool, skip_bad: bool = Fal
         partners = _partners(high, low, scale, folders, problems)
         if folders.lr == folders.hr:
             problems += _unmarked(listing.images, folders)
+    notes: list[Noted] = []
     checked = [
-        _check(name, high[name], lr, scale, problems, made=folders.lr is None)
+        _check(name, high[name], lr, scale, problems, notes, made=folders.lr is None)
         for name, lr in sorted(partners.items(), key=lambda item: natural(item[0]))
     ]
     pairs = tuple(pair for pair in checked if isinstance(pair, Pair))
@@ -59,6 +65,7 @@ def match(folders: Folders, scale: int, *, recursive: bool, skip_bad: bool = Fal
         pairs=pairs,
         left_out=tuple(problems),
         passed_over=listing.passed_over,
+        assumed=assumptions(notes),
     )
 
 
@@ -184,7 +191,14 @@ def _partners(
 
 
 def _check(
-    name: str, hr: Path, lr: Path | None, scale: int, problems: list[str], *, made: bool
+    name: str,
+    hr: Path,
+    lr: Path | None,
+    scale: int,
+    problems: list[str],
+    notes: list[Noted],
+    *,
+    made: bool,
 ) -> Pair | int:
     """Check a pair by its headers; gives the scale that wrong sizes would fit, or 0."""
     sizes: list[tuple[int, int]] = []
@@ -198,6 +212,7 @@ def _check(
             if head.problem:
                 problems.append(f"{shown(path)}: {head.problem}")
                 return 0
+            notes += [(path, head.note)] if head.note else []
             sizes.append((head.width, head.height))
     width, height = sizes[0][0] // scale, sizes[0][1] // scale
     if not width or not height:
@@ -230,10 +245,23 @@ def single(hr: Path, lr: Path | None, scale: int, *, required: bool) -> Pairs:
         )
     elif lr is not None and not lr.is_file():
         problems.append(f"{shown(lr)} is not a file, and one image has one partner")
-    pair = 0 if problems else _check(hr.stem, hr, lr, scale, problems, made=lr is None)
+    notes: list[Noted] = []
+    pair = 0 if problems else _check(hr.stem, hr, lr, scale, problems, notes, made=lr is None)
     if not isinstance(pair, Pair):
         raise PairsError(f"{shown(hr)} cannot be used at scale {scale}", problems)
-    return Pairs(folder=hr.parent, scale=scale, pairs=(pair,))
+    return Pairs(folder=hr.parent, scale=scale, pairs=(pair,), assumed=assumptions(notes))
+
+
+def assumptions(notes: Sequence[Noted]) -> tuple[str, ...]:
+    """What was assumed of images, a sentence for each assumption, with the first names."""
+    files: dict[str, list[str]] = {}
+    for path, note in notes:
+        files.setdefault(note, []).append(shown(path.name))
+    return tuple(
+        f"{', '.join(names[:_NAMED])}"
+        f"{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''}: {note}"
+        for note, names in files.items()
+    )
 
 
 def count(problems: Sequence[object]) -> str:

@@ -112,6 +112,8 @@ class Pack:
         self.records = tuple(parse_record(entry) for entry in index["images"])
         self.left_out: tuple[str, ...] = tuple(index["left_out"])
         """Why images were left out when it was made, a sentence each."""
+        self.assumed: tuple[str, ...] = tuple(index.get("assumed", ()))
+        """What had to be assumed of images when it was made, a sentence each."""
         self._absent = {entry["name"]: SourceFile(**entry["hr"]) for entry in index["absent"]}
         self._vouched = bytearray(len(self.records))
         self._pixels: NDArray[np.uint8] = np.frombuffer(content, np.uint8)

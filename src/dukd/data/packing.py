@@ -311,6 +311,7 @@ def _write_index(
                 "lr_source": pairs.lr_source,
                 "digest": digest_of(pairs.scale, records),
                 "images": [asdict(record) for record in records],
+                "assumed": list(pairs.assumed),
                 "left_out": [*pairs.left_out, *(each.reason for each in absent)],
                 "absent": [asdict(each) for each in absent],
             }

@@ -77,11 +77,13 @@ class Pairs(Sequence[Pair]):
     """Why images were left out, a sentence each, where that was wanted."""
     passed_over: Mapping[str, int] = field(default_factory=dict[str, int])
     """How many files and folders of each other kind lie beside the images."""
+    assumed: tuple[str, ...] = ()
+    """What had to be assumed of images, a sentence each; usually nothing."""
 
     @property
     def note(self) -> str:
-        """What was passed over, in words; nothing if nothing was."""
-        return passed_over(self.passed_over)
+        """What was passed over and what was assumed, in words; nothing if nothing was."""
+        return "; ".join(filter(None, (passed_over(self.passed_over), *self.assumed)))
 
     @property
     def made(self) -> int:

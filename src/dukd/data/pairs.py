@@ -194,4 +194,5 @@ def join(*sets: Pairs) -> Pairs:
         for pair in pairs
     )
     folder = Path(os.path.commonpath([pairs.folder.absolute() for pairs in sets]))
-    return Pairs(folder=folder, scale=scales.pop(), pairs=joined)
+    assumed = tuple(dict.fromkeys(note for pairs in sets for note in pairs.assumed))
+    return Pairs(folder=folder, scale=scales.pop(), pairs=joined, assumed=assumed)

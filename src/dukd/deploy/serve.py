@@ -85,7 +85,8 @@ class Server(ThreadingHTTPServer):
             with self.turn:
                 large, note = upscale_image(self.network, image)
             h, w = large.pixels.shape[:2]
-            self.report(f"enlarged an image to {w} x {h}{f': {note}' if note else ''}")
+            said = "; ".join(filter(None, (note, *image.notes)))
+            self.report(f"enlarged an image to {w} x {h}{f': {said}' if said else ''}")
             out = path.with_suffix(".png")
             write(out, large)
             return out.read_bytes()

@@ -6,19 +6,21 @@ hold a result are changed, and that is said.
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dukd import images
 from dukd.core.device import machine_memory
 from dukd.core.files import make_writable, real
+from dukd.core.once import Repeat, entry, once
 from dukd.core.text import amount
 from dukd.deploy.job import Failed, UpscaleOptions, final_size
 from dukd.images import ImageError
 from dukd.images.formats import BY_SUFFIX
 from dukd.images.naming import Wanted, distinct
 
+_SHOWN = 4  # sizes that a message lists
 _TIFF_PAGES = 4_000_000_000  # bytes of all pages; a single image above that becomes a BigTIFF
 
 
@@ -49,6 +51,8 @@ class Found:
     failed: list[Failed] = field(default_factory=list[Failed])
     passed_over: Counter[str] = field(default_factory=Counter[str])
     """Files that are not images for us and folders that were not entered, counted by kind."""
+    repeated: list[Repeat] = field(default_factory=list[Repeat])
+    """Names of inputs that lead to what was named before, each with the earlier name."""
 
 
 def find(inputs: Sequence[Path], out: Path, options: UpscaleOptions) -> Found:
@@ -59,12 +63,19 @@ def find(inputs: Sequence[Path], out: Path, options: UpscaleOptions) -> Found:
     """
     found = Found()
     paths: dict[Path, Path] = {}  # of each source its folder below the output folder
-    for path in map(Path, inputs):
+    first: dict[Hashable, Path] = {}
+    folders, found.repeated = _once(inputs)
+    for path in folders:
         if not path.is_dir():
-            paths.setdefault(path, Path())
-            continue
-        for source in _in_folder(path, out, found, recursive=options.recursive):
-            paths.setdefault(source, source.parent.relative_to(path))
+            sources = {path: Path()}
+        else:
+            inner = _in_folder(path, out, found, recursive=options.recursive)
+            sources = {source: source.parent.relative_to(path) for source in inner}
+        for source, folder in sources.items():
+            if (before := first.setdefault(entry(source), source)) is source:
+                paths[source] = folder
+            else:
+                found.repeated.append((source, before))
     if not paths:
         if not inputs:
             raise ValueError("name images, or folders of them")
@@ -78,6 +89,19 @@ def find(inputs: Sequence[Path], out: Path, options: UpscaleOptions) -> Found:
         except ImageError as error:
             found.failed.append(Failed(source, str(error)))
     return found
+
+
+def _once(inputs: Sequence[Path]) -> tuple[list[Path], list[Repeat]]:
+    """The inputs without folders that were named before, which are not entered again."""
+    _, repeated = once([path for path in inputs if path.is_dir()])
+    again = Counter(path for path, _ in repeated)
+    kept: list[Path] = []
+    for path in reversed(inputs):  # it is the first of equal names that stays
+        if again[path]:
+            again[path] -= 1
+        else:
+            kept.insert(0, path)
+    return kept, repeated
 
 
 def _in_folder(path: Path, out: Path, found: Found, *, recursive: bool) -> list[Path]:
@@ -110,7 +134,10 @@ def name_targets(
     failed: list[Failed] = []
     for s in sources:
         path, (ending, note) = named[s.path], formats[s.path]
-        if real(path) in inputs:
+        several = BY_SUFFIX[ending].name if s.header.sizes else ""
+        if several and several != "TIFF":
+            failed.append(Failed(s.path, f"{s.path}: {_differing(s.header, several)}"))
+        elif real(path) in inputs:
             reason = f"{s.path}: the result would overwrite the input {path}"
             failed.append(Failed(s.path, reason))
         elif (size := _bytes(s.header, outscale)) > _TIFF_PAGES and _paged(s.header, ending):
@@ -122,6 +149,16 @@ def name_targets(
         else:
             targets[s.path] = Target(path, note)
     return targets, failed
+
+
+def _differing(header: images.Header, format_name: str) -> str:
+    """Why pages of several sizes make no animation, and what to do."""
+    sizes = ", ".join(f"{w} x {h}" for w, h in dict.fromkeys(header.sizes[:_SHOWN]))
+    advice = "split it into a file for each page"
+    if not header.beyond:
+        advice = f"say --format tif, which holds them, or {advice}"
+    one = f"frames of {format_name} are of one"
+    return f"its pages are of several sizes ({sizes}), and {one}: {advice}"
 
 
 def _paged(header: images.Header, ending: str) -> bool:
@@ -180,6 +217,7 @@ def check_place(out: Path, sources: Sequence[Source]) -> None:
 
 def _bytes(header: images.Header, outscale: float) -> int:
     """Memory that the pixels of a result take, those of all its frames."""
-    h, w = final_size(header.height, outscale), final_size(header.width, outscale)
+    sizes = header.sizes or ((header.width, header.height),) * header.frames
+    pixels = sum(final_size(w, outscale) * final_size(h, outscale) for w, h in sizes)
     channels = 1 if header.mode.startswith(("1", "L", "I")) else 3
-    return h * w * channels * (header.bits // 8) * header.frames
+    return pixels * channels * (header.bits // 8)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dukd.core.files import Progress, silent
 from dukd.core.given import as_paths
+from dukd.core.once import Repeat
 from dukd.deploy import targets
 from dukd.deploy.fastest import fastest
 from dukd.deploy.job import (
@@ -42,6 +43,8 @@ class Upscaled:
     failed: tuple[Failed, ...]
     passed_over: Counter[str]
     """What of the input folders is not an image for us, counted by kind."""
+    repeated: tuple[Repeat, ...] = ()
+    """Names that lead to an image or a folder that was named before, each with the earlier one."""
 
 
 def upscale(
@@ -99,7 +102,7 @@ def upscale(
     ordered = [outcomes[job.source] for job in jobs]
     done = tuple(outcome for outcome in ordered if isinstance(outcome, Done))
     failed = (*found.failed, *clashes, *(o for o in ordered if isinstance(o, Failed)))
-    return Upscaled(done, tuple(skipped), failed, found.passed_over)
+    return Upscaled(done, tuple(skipped), failed, found.passed_over, tuple(found.repeated))
 
 
 def chosen(

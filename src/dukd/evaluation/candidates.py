@@ -4,7 +4,7 @@ Whatever is named becomes a `Candidate`; what cannot be opened becomes a sentenc
 are measured.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, cast, runtime_checkable
@@ -13,6 +13,7 @@ from torch import nn
 
 from dukd.core.files import is_package
 from dukd.core.given import refuse
+from dukd.core.once import place, said_of
 from dukd.core.text import shown
 from dukd.networks.base import Network
 from dukd.networks.code import is_named
@@ -47,6 +48,8 @@ class Candidate:
     """The run directory it was read from."""
     weights: Path | None = None
     """The file it was read from."""
+    code: str = ""
+    """The code that made it, as file.py:make."""
 
     @property
     def network(self) -> Network | None:
@@ -145,7 +148,8 @@ def candidate(
     path = Path(what)
     if is_named(str(what)) and not path.exists():
         made = opened_code(str(what), scale=unsaid.scale).network
-        return _of_upscaler(made, model, label or str(what), self_ensemble=self_ensemble)
+        opened = _of_upscaler(made, model, label or str(what), self_ensemble=self_ensemble)
+        return replace(opened, code=str(what))
     is_run = path.is_dir() and (path / "experiment.yaml").is_file()
     of_file = is_package(path) or not path.is_dir()
     label = label or (path.stem if of_file else path.resolve().name)
@@ -251,6 +255,7 @@ def open_all(
     unsaid: Unsaid | None = None,
     report: Report = _nobody,
     opener: Opener = _weights_only,
+    say: Callable[[str], None] = lambda _note: None,
 ) -> tuple[list[Candidate], list[str]]:
     """Open several candidates; the arguments are those of `candidate`.
 
@@ -262,6 +267,7 @@ def open_all(
         unsaid: Numbers that count where a file does not say them.
         report: Called with what each file holds.
         opener: Opens files that are no weights.
+        say: Called with a sentence about what was named twice, and is measured once.
 
     Returns:
         Those that could be opened, each under a label of its own, and a sentence for each of the
@@ -291,6 +297,7 @@ def open_all(
             errors.append(error)
         else:
             found.append(opened)
+    found = _once(found, say)
     if errors and all(c.model == "bicubic" for c in found):
         if len(errors) == 1:
             raise errors[0]
@@ -302,6 +309,39 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return shown(f"{error.filename}: {error.strerror}")
     return shown(str(error) or "not enough memory")
+
+
+def _once(candidates: Sequence[Candidate], say: Callable[[str], None]) -> list[Candidate]:
+    """The same without what is there twice; of a run and its student's file, the run is left.
+
+    A student that is the teacher too keeps its row, since it is asked for in both.
+    """
+    kept: dict[Hashable, Candidate] = {}
+    for c in candidates:
+        before = kept.setdefault(key := _identity(c), c)
+        if before is c:
+            continue
+        if before.run is None and c.run is not None:
+            kept[key] = c
+        if c.model != "bicubic":  # which is among the candidates unasked
+            say(said_of([(_named(c), _named(before))], "measured"))
+    files = {place(c.weights): c for c in kept.values() if c.weights and c.model == "teacher"}
+    for c in kept.values():
+        if c.model == "student" and c.weights is not None and place(c.weights) in files:
+            say(f"{shown(c.weights)} is the teacher too, and has a row as either")
+    return list(kept.values())
+
+
+def _named(c: Candidate) -> Path:
+    return c.run or c.weights or c.images or Path(c.label)
+
+
+def _identity(c: Candidate) -> Hashable:
+    """What is equal for two candidates that are one."""
+    if (of := c.weights or c.images) is not None:
+        return place(of), c.model == "teacher", c.self_ensemble
+    what = c.code or (c.model if c.upscaler is None else id(c.upscaler))
+    return what, c.model == "teacher", c.self_ensemble
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -78,7 +78,8 @@ def evaluate(
     candidates = [candidates] if isinstance(candidates, Path | str) else candidates
     _check_types(candidates, sets)
     metrics = (metrics,) if isinstance(metrics, str) else metrics
-    found, problems = open_all(candidates, teacher)
+    notes: list[str] = []
+    found, problems = open_all(candidates, teacher, say=notes.append)
     found = _with_reduced_teacher(found, sets, scale)
     scale = _common_scale(found, sets, scale)
     alone = not metrics and any(isinstance(what, Inputs) for what in sets.values())
@@ -90,7 +91,7 @@ def evaluate(
     measuring.run(progress)
     if not any(values for of_one in measuring.values for values in of_one.values()):
         raise ValueError("\n".join(["nothing could be measured:", *measuring.problems]))
-    return _table(measuring, scale, problems)
+    return _table(measuring, scale, problems, notes)
 
 
 def _check_types(candidates: object, sets: object) -> None:
@@ -178,7 +179,9 @@ def _open_sets(
     return good
 
 
-def _table(measuring: Measuring, scale: int, problems: Sequence[str]) -> Table:
+def _table(
+    measuring: Measuring, scale: int, problems: Sequence[str], notes: Sequence[str]
+) -> Table:
     rows = [
         _row(c, values, scale)
         for c, values in zip(measuring.candidates, measuring.values, strict=True)
@@ -196,7 +199,7 @@ def _table(measuring: Measuring, scale: int, problems: Sequence[str]) -> Table:
             "precision": str(measuring.precision).removeprefix("torch."),
         },
         protocol=protocol_of(measuring.metrics, border=measuring.border, scale=scale),
-        notes=_unjudged(measuring),
+        notes=(*notes, *_unjudged(measuring), *measuring.assumed()),
         problems=(*problems, *measuring.problems),
     )
 

@@ -12,7 +12,7 @@ from dukd.evaluation import ready
 from dukd.evaluation.candidates import Candidate
 from dukd.evaluation.metrics import Metric, measure
 from dukd.evaluation.output import Pixels, output
-from dukd.evaluation.sets import ImageSet, Sample
+from dukd.evaluation.sets import ImageSet, Sample, assumed_of
 from dukd.images.convert import to_tensor
 from dukd.images.resize import imresize_uint8
 from dukd.networks.base import set_memory_format
@@ -74,6 +74,14 @@ class Measuring:
         where = f"{name}, {sample}" if sample else name
         reason = str(error) or type(error).__name__
         self.problems.append(shown(f"{self.candidates[i].title} on {where}: {reason}"))
+
+    def assumed(self) -> list[str]:
+        """What had to be assumed of images of sets and of ready outputs, a sentence each."""
+        found = [f"{name}: {said}." for name, s in self.sets.items() for said in s.assumed]
+        for (i, name), files in self._ready.items():
+            title = self.candidates[i].title
+            found += [f"{title} on {name}: {said}." for said in assumed_of(files.values())]
+        return found
 
     def run(self, progress: Progress) -> None:
         """Measure everything."""

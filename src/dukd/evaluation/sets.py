@@ -6,12 +6,15 @@ other images are measured.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from dukd import images
+from dukd.core.once import place
 from dukd.core.text import shown
+from dukd.data.matching import Noted, assumptions
 from dukd.data.names import natural
 from dukd.data.pairs import Pair, Pairs, PairsError, find_pairs, load
 from dukd.evaluation.output import Pixels
@@ -89,6 +92,8 @@ class ImageSet:
     """Whether there is a ground truth."""
     left_out: tuple[str, ...] = ()
     """Why images of the folder are not among them, a sentence each."""
+    assumed: tuple[str, ...] = ()
+    """What had to be assumed of images, a sentence each."""
 
 
 NamedSet = Pairs | Inputs | Path | str
@@ -110,14 +115,27 @@ def open_set(what: NamedSet, scale: int, count: int = 0) -> ImageSet:
         found = sorted(_files(what.folder), key=lambda path: natural(path.name))
         if not found:
             raise PairsError(f"no inputs in {shown(what.folder)}", ["it holds no images"])
-        samples = tuple(Sample(name=path.stem, lr=path) for path in some(found, count))
-        return ImageSet(scale=scale, samples=samples, truth=False)
+        chosen = some(found, count)
+        samples = tuple(Sample(name=path.stem, lr=path) for path in chosen)
+        notes = assumed_of(chosen)
+        return ImageSet(scale=scale, samples=samples, truth=False, assumed=notes)
     if isinstance(what, Pairs):
         pairs = what
     else:
         pairs = find_pairs(what, scale=scale, skip_bad=True).restored_from(Bicubic())
     samples = tuple(Sample(name=pair.name, pair=pair) for pair in some(pairs, count))
-    return ImageSet(scale=pairs.scale, samples=samples, left_out=pairs.left_out)
+    return ImageSet(
+        scale=pairs.scale, samples=samples, left_out=pairs.left_out, assumed=pairs.assumed
+    )
+
+
+def assumed_of(paths: Iterable[Path]) -> tuple[str, ...]:
+    """What is assumed in reading files, a sentence each; those that cannot be read say nothing."""
+    notes: list[Noted] = []
+    for path in paths:
+        with suppress(images.ImageError):
+            notes += [(path, note)] if (note := images.header(path).note) else []
+    return assumptions(notes)
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -165,6 +183,8 @@ def by_name(paths: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         name = set_name(path)
+        if name in found and place(path) == place(found[name]):
+            raise ValueError(f"the set {name} is named twice, as {shown(path)}: leave one out")
         if name in found:
             raise ValueError(
                 f"two sets are called {name}: {shown(path)} and {shown(found[name])}; rename one "

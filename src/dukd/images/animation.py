@@ -1,5 +1,6 @@
 """Animations and documents, frame by frame: GIF, WebP, animated PNG, pages of TIFF."""
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +113,13 @@ def write_frames(
     elif kind.name == "TIFF":
         options |= {"compression": "tiff_deflate", **({"dpi": first.dpi} if first.dpi else {})}
     try:
+        memory = io.BytesIO()  # libtiff would print what goes wrong in a real file
         with replacing(path) as file:
-            made[0].save(file, format=kind.name, save_all=True, append_images=made[1:], **options)
+            written = memory if kind.name == "TIFF" else file
+            made[0].save(
+                written, format=kind.name, save_all=True, append_images=made[1:], **options
+            )
+            file.write(memory.getbuffer())
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written ({reason(error)})") from error
     return ("EXIF is not written with frames: left out",) if first.exif else ()

@@ -29,6 +29,7 @@ _PPM_HEADER = 1 << 16
 _FURTHER = "further images in it (a preview, a map of depth or gain) were left out"
 _UNSAID = "channels whose meaning the TIFF does not say were left out"
 _COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # channels of TIFF's photometric interpretations
+_PAGE_TAGS = (256, 257, 258, 259, 262, 274, 277, 284, 338, 339)
 _BOXES = 1 << 18  # bytes in which an AVIF or HEIC file says what it holds
 
 
@@ -54,6 +55,8 @@ class Facts:
     """Whether a WebP holds its pixels as they were."""
     notes: tuple[str, ...] = ()
     """What was left out."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height of each page as it is stored, where pages differ."""
 
 
 Prepared = tuple[IO[bytes], Facts]
@@ -194,6 +197,7 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
     place = number(offset_form, start[8:16] if big else start[4:8]) if len(start) >= 8 else 0
     seen: set[int] = set()
     alone: list[int] = []
+    sizes: list[tuple[int, int]] = []
     unsaid = False
     while place and place not in seen:
         seen.add(place)
@@ -211,9 +215,12 @@ def _tiff(file: IO[bytes], whole: bool) -> Prepared:  # noqa: FBT001
         tail = file.read(offset_size)
         page = _page(file, entries, order, big=big)
         unsaid |= page.unsaid
+        sizes.append(page.size)
         alone += [] if page.plane is None else [place + count_size + page.plane]
         place = number(offset_form, tail) if len(tail) == offset_size else 0
-    facts = Facts(frames=max(1, len(seen)), notes=(_UNSAID,) if unsaid else ())
+    said = all(min(size) > 0 for size in sizes)
+    differ = tuple(sizes) if said and len(set(sizes)) > 1 else ()
+    facts = Facts(frames=max(1, len(seen)), notes=(_UNSAID,) if unsaid else (), sizes=differ)
     if not alone or not whole:
         return file, facts
     file.seek(0)
@@ -231,6 +238,8 @@ class _Page(NamedTuple):
     first letter of its layout for the whole."""
     unsaid: bool
     """Whether there are channels of which nothing says what they are."""
+    size: tuple[int, int]
+    """Width and height, upright as it is displayed."""
 
 
 def _page(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> _Page:
@@ -245,14 +254,16 @@ def _page(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> _Page:
     for start in range(0, len(entries) - length + 1, length):
         tag, form = struct.unpack_from(order + "HH", entries, start)
         count = struct.unpack_from(order + ("Q" if big else "I"), entries, start + 4)[0]
-        if tag not in (258, 259, 262, 277, 284, 338, 339) or form != 3 or not count:
+        if tag not in _PAGE_TAGS or form not in ((3, 4) if tag in (256, 257) else (3,)):
+            continue
+        if not count:
             continue
         planar = start + length - room if tag == 284 else planar
         field = entries[start + length - room : start + length]
         if 2 * count > room:
             file.seek(struct.unpack(order + ("Q" if big else "I"), field)[0])
             field = file.read(2).ljust(2, b"\0")
-        values[tag] = struct.unpack(order + "H", field[:2])[0]
+        values[tag] = struct.unpack_from(order + ("I" if form == 4 else "H"), field)[0]
     bits, form = values.get(258, 1), values.get(339, 1)
     samples, white_is_zero = values.get(277, 1), values.get(262) == 0
     apart = values.get(284) == 2
@@ -266,7 +277,10 @@ def _page(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> _Page:
     if known and (form not in (2, 3) or (form == 3 and gray)):
         color = _COLORS.get(values.get(262, -1), samples)
         said = values.get(338, 2 if samples == color + 1 else 0) in (1, 2)
-        return _Page(planar if samples == 1 and apart else None, samples > color + said)
+        turned = values.get(274, 1) in (5, 6, 7, 8)
+        size = (values.get(256, 0), values.get(257, 0))
+        alone = planar if samples == 1 and apart else None
+        return _Page(alone, samples > color + said, size[::-1] if turned else size)
     kind = {2: "signed levels", 3: "floating-point levels"}.get(form, f"{bits} bits a level")
     raise RefusedError(f"is a TIFF of {kind} in this arrangement; save it as a 16-bit PNG")
 

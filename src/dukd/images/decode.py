@@ -130,7 +130,7 @@ def _keyed_gray(image: ImageFile.ImageFile, key: int, bits: int) -> Planes:
 def _cmyk_to_srgb(image: PillowImage.Image) -> PillowImage.Image:
     profile = image.info.get("icc_profile")
     if not profile:
-        return image.convert("RGB")  # plain inks; who must not guess has looked before
+        return image.convert("RGB")  # as PLAIN_INKS says
     try:
         converted = ImageCms.profileToProfile(
             image,

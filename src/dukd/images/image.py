@@ -91,3 +91,7 @@ class Header:
     """Why ``read_rgb8`` refuses the file, as far as the header says; usually nothing."""
     beyond: str = ""
     """Why the colors are not sRGB, where only PNG can say so; usually nothing."""
+    note: str = ""
+    """What is assumed in reading, as far as the header says; usually nothing."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height of each page, where pages differ; usually nothing."""

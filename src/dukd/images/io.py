@@ -45,6 +45,8 @@ def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
         if image.format != "TIFF" and metadata.orientation(image, facts) in metadata.SWAPPED:
             width, height = height, width
         frames = frame_count(image, facts)
+        for size in facts.sizes:
+            _refuse_large(size, max_pixels)
         return Header(
             width,
             height,
@@ -52,22 +54,22 @@ def header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
             decode.depth(image, facts),
             alpha=decode.transparent(image) or facts.gray_key is not None,
             frames=frames,
-            problem=_many(frames) or decode.refusal(image, facts) or _assumed(image),
+            problem=_many(frames) or decode.refusal(image, facts),
+            note=_assumed(image),
+            sizes=facts.sizes,
             beyond=metadata.beyond_srgb(facts.chunks, facts.icc),
         )
 
 
-def read(path: Path, *, max_pixels: int = MAX_PIXELS, assume: bool = True) -> Image:
+def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image:
     """Read an image at its own depth, upright, with its transparency, profile and resolution.
 
     Palettes are expanded, 1-bit images become 8-bit gray, CMYK is converted to sRGB by its own
-    profile, or as plain inks where it has none.
+    profile, or as plain inks where it has none, which a note says.
 
     Args:
         path: The file; its content decides about the format, not its name.
         max_pixels: Largest number of pixels to accept, decided by the header.
-        assume: Whether CMYK without a profile is converted by that default, with a note, or
-            refused.
 
     Raises:
         ImageError: If the file cannot be read, is damaged, too large, of several frames or pages
@@ -75,7 +77,7 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS, assume: bool = True) -> Im
             guessing (floats, colors that no profile describes).
     """
     with opened(path, max_pixels) as (image, file, facts):
-        if reason := _many(frame_count(image, facts)) or ("" if assume else _assumed(image)):
+        if reason := _many(frame_count(image, facts)):
             raise RefusedError(reason)
         return finished(image, file, facts)
 
@@ -83,10 +85,17 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS, assume: bool = True) -> Im
 def read_rgb8(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read as 8-bit RGB, ``(h, w, 3)``: gray is repeated, 16 bits are rounded, alpha is left out.
 
+    What is assumed, the note of ``header`` says.
+
     Raises:
-        ImageError: As ``read`` where nothing may be assumed.
+        ImageError: As ``read``.
     """
-    pixels = read(path, max_pixels=max_pixels, assume=False).pixels
+    return as_rgb8(read(path, max_pixels=max_pixels))
+
+
+def as_rgb8(image: Image) -> NDArray[np.uint8]:
+    """The pixels of an image as ``read_rgb8`` gives them."""
+    pixels = image.pixels
     if pixels.dtype == np.uint16:
         pixels = (pixels.astype(np.uint32) + 128) // 257
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), dtype=np.uint8)
@@ -102,7 +111,7 @@ def finished(image: ImageFile.ImageFile, file: IO[bytes], facts: Facts) -> Image
     mode = image.mode
     if decode.depth(image, facts) == 16 and not mode.startswith("I"):
         mode = f"{mode};16"
-    notes = [*facts.notes, *([decode.PLAIN_INKS] if _assumed(image) else [])]
+    notes = [*facts.notes, *filter(None, [_assumed(image)])]
     exif = metadata.upright_exif(image, facts)
     if exif is None and (facts.exif or image.info.get("exif")):
         notes.append("its EXIF is damaged and was left out")
@@ -135,10 +144,8 @@ def _many(frames: int) -> str:
 
 
 def _assumed(image: ImageFile.ImageFile) -> str:
-    """Why an opened image can only be converted by a default."""
-    if image.mode == "CMYK" and not image.info.get("icc_profile"):
-        return "is CMYK without a color profile; convert it to RGB first"
-    return ""
+    """The default by which an opened image is converted, where it has to be one."""
+    return decode.PLAIN_INKS if image.mode == "CMYK" and not image.info.get("icc_profile") else ""
 
 
 @contextmanager

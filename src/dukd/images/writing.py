@@ -1,5 +1,6 @@
 """Images to files: whole or not at all, with all that came with them, or refused."""
 
+import io
 import struct
 import zlib
 from collections.abc import Mapping
@@ -197,6 +198,17 @@ def _saved(
     file: IO[bytes], made: PillowImage.Image, kind: Format, options: dict[str, object]
 ) -> tuple[str, ...]:
     """Save; where the EXIF is at fault, without it, which is noted."""
+    if "compression" in options:  # by libtiff, which would print what goes wrong in a real file
+        memory = io.BytesIO()
+        notes = _into(memory, made, kind, options)
+        file.write(memory.getbuffer())
+        return notes
+    return _into(file, made, kind, options)
+
+
+def _into(
+    file: IO[bytes], made: PillowImage.Image, kind: Format, options: dict[str, object]
+) -> tuple[str, ...]:
     try:
         made.save(file, format=kind.name, **options)
     except OSError:

@@ -1,6 +1,6 @@
 """Images of a report, computed anew from the students that runs have kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 
 from dukd.core.files import Progress, sha256, silent
+from dukd.core.once import entry, said_of
 from dukd.core.text import shown
 from dukd.data.pairs import Pair, find_pairs, load
 from dukd.evaluation import metrics
@@ -161,13 +162,25 @@ def validation_images(summaries: Sequence[Summary], scale: int, count: int) -> l
     return []
 
 
-def named_images(paths: Sequence[Path], scale: int) -> list[Pair]:
+def named_images(paths: Sequence[Path], scale: int) -> tuple[list[Pair], list[str]]:
     """High-resolution images by their files or folders.
+
+    Returns:
+        Their pairs, each once, and what is to be said of them, a sentence each.
 
     Raises:
         ValueError: If there is none, or one cannot be used.
     """
-    return [pair for path in paths for pair in find_pairs(path, scale=scale)]
+    sets = [find_pairs(path, scale=scale) for path in paths]
+    found: dict[Hashable, Pair] = {}
+    every = [(entry(pair.hr), pair) for pairs in sets for pair in pairs]
+    repeated = [
+        (pair.hr, first.hr)
+        for key, pair in every
+        if (first := found.setdefault(key, pair)) is not pair
+    ]
+    notes = dict.fromkeys(note for pairs in sets for note in pairs.assumed)
+    return list(found.values()), [*notes, *filter(None, [said_of(repeated, "shown")])]
 
 
 def scenes(

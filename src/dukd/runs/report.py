@@ -178,8 +178,8 @@ def _scenes(
         return [], notes
     scale = models[0].upscaler.scale
     if images.files:
-        pairs = outputs.named_images(images.files, scale)
-        return outputs.scenes(models, pairs, progress=progress), notes
+        pairs, said = outputs.named_images(images.files, scale)
+        return outputs.scenes(models, pairs, progress=progress), [*notes, *said]
     try:
         pairs = outputs.validation_images(summaries, scale, images.count)
         found = outputs.scenes(models, pairs, progress=progress)

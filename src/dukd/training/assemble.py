@@ -103,7 +103,7 @@ def assemble(
     channels_last = _place(networks, optimization, world.device)
     notes += quantizing.calibrated(networks.student, experiment, patches)
     student, teacher, distiller = networks.student, networks.teacher, networks.distiller
-    notes += validation.notes()
+    notes += [*patches.pack.assumed, *validation.notes()]
     notes += _prepare_judging(experiment, validation, teacher)
     state = State.begin(student, distiller.state, optimization)
     quantizing.start_average(state.averaged, optimization.warm_start)

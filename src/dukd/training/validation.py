@@ -90,7 +90,7 @@ class Validation:
             f"inputs of {name} that no file holds are degraded by {how}, always in the same way"
             for name, how in made
             if how != Bicubic.name
-        ]
+        ] + [f"{name}: {said}" for name, pairs in self.sets.items() for said in pairs.assumed]
 
     def take_outputs(self, folder: Path) -> None:
         """Take the teacher's outputs from a folder, or from one in it for each set.
