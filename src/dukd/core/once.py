@@ -51,12 +51,12 @@ def said_of(repeated: Sequence[Repeat], done: str) -> str:
         >>> said_of([(Path("b.pth"), Path("a.pth"))], "measured")
         'b.pth is a.pth, and is measured once'
         >>> said_of([(Path("a.pth"), Path("a.pth"))], "measured")
-        'a.pth is named twice, and is measured once'
+        'a.pth comes twice, and is measured once'
     """
     if not repeated:
         return ""
     phrases = [
-        f"{shown(path)} is named twice" if path == before else f"{shown(path)} is {shown(before)}"
+        f"{shown(path)} comes twice" if path == before else f"{shown(path)} is {shown(before)}"
         for path, before in repeated[:_LISTED]
     ]
     if (more := len(repeated) - _LISTED) > 0:
