@@ -437,3 +437,11 @@ def test_a_contact_sheet_beside_its_folder_is_no_image_of_the_set(tmp_path):
     assert made.sheet == tmp_path / "LR-sheet.png"
     (pair,) = find_pairs(tmp_path, scale=2)
     assert pair.lr == tmp_path / "LR" / "a.png"
+
+
+def test_one_image_is_not_degraded_into_itself(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(image)
+
+    with pytest.raises(ValueError, match="is the source: write to another folder"):
+        degrade_folder(image, image, preset("bicubic"), scale=2)

@@ -578,7 +578,9 @@ def test_inputs_without_a_truth_have_agreement_alone(tmp_path: Path) -> None:
         ["images", "seconds"],
         ["agreement", "images", "seconds"],
     ]
-    assert table.notes == ("NIQE has no value on phone: an image is too small for it.",)
+    assert table.notes == (
+        "NIQE has no value on phone: an image is too small for it, or too flat.",
+    )
     with pytest.raises(ValueError, match="it holds no images"):
         evaluate([small()], {"none": Inputs(tmp_path)})
 

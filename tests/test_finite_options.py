@@ -119,7 +119,7 @@ def test_no_method_takes_a_weight_that_is_nan() -> None:
         for f in fields(kind):
             if f.default is not MISSING and isinstance(f.default, float):
                 seen += 1
-                with pytest.raises(ValueError, match="finite|nan"):
+                with pytest.raises(ValueError, match=r"finite|nan"):
                     replace(experiment, method=kind(**{f.name: float("nan")}))
     assert seen > 20
 
@@ -143,7 +143,7 @@ class Outer:
 
 
 def test_numbers_are_found_however_deep() -> None:
-    with pytest.raises(ValueError, match="^--numbers is a finite number, but got inf$"):
+    with pytest.raises(ValueError, match=r"^--numbers is a finite number, but got inf$"):
         finite(Outer())
-    with pytest.raises(ValueError, match="^--some-part.numbers is a finite number, but got nan$"):
+    with pytest.raises(ValueError, match=r"^--some-part\.numbers is a finite number, but got nan$"):
         finite(Outer(Inner(()), Inner(((float("nan"),),))))

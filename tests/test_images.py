@@ -7,7 +7,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -334,18 +333,17 @@ def test_sixteen_bit_gray_of_tiff_and_pgm_is_kept(tmp_path: Path) -> None:
     assert header(tmp_path / "a.tif").bits == header(tmp_path / "a.pgm").bits == 16
 
 
-def test_cmyk_without_a_profile_is_plain_inks_or_refused(tmp_path: Path) -> None:
-    """R = (1 - C)(1 - K): said in a note for people, and refused as ground truth."""
+def test_cmyk_without_a_profile_is_plain_inks_for_every_reader(tmp_path: Path) -> None:
+    """R = (1 - C)(1 - K): one rule, which a note says, also the header's."""
     path = saved(tmp_path / "a.tif", PillowImage.new("CMYK", (4, 4), (0, 255, 51, 51)))
 
     image = read(path)
 
     assert image.pixels[0, 0].tolist() == [204, 0, 163]
     assert "plain inks" in image.notes[0]
-    for look in (read_rgb8, partial(read, assume=False)):
-        with pytest.raises(ImageError, match="is CMYK without a color profile; convert"):
-            look(path)
-    assert "CMYK without" in header(path).problem
+    assert read_rgb8(path)[0, 0].tolist() == [204, 0, 163]
+    assert header(path).note == image.notes[0]
+    assert not header(path).problem
     with pytest.raises(ImageError, match=r"b\.jpg: is CMYK, but its color profile does not fit"):
         read(saved(tmp_path / "b.jpg", PillowImage.new("CMYK", (4, 4)), icc_profile=SRGB))
 

@@ -36,6 +36,17 @@ def test_pairs_of_the_real_world_have_the_known_values(real_data: Path) -> None:
     assert values.mean(0).tolist() == pytest.approx([6.078, 6.265], abs=1e-3)
 
 
+def test_what_is_flat_has_no_value_and_no_warning() -> None:
+    """A flat part among others leaves a value, as in MATLAB; numpy's warnings are errors here."""
+    noise = torch.rand(1, 3, 192, 288, generator=torch.Generator().manual_seed(0))
+    partly = noise.clone()
+    partly[..., :96, :96] = 0.5
+
+    assert niqe(torch.full((1, 3, 192, 288), 0.5), border=0).isnan().item()
+    assert niqe(partly, border=0).isfinite().item()
+    assert niqe(partly, border=0).item() != niqe(noise, border=0).item()
+
+
 def test_what_is_smaller_than_two_blocks_has_no_value() -> None:
     assert niqe(torch.rand(1, 3, 191, 96), border=0).isnan().all()
     assert niqe(torch.rand(1, 3, 192, 96), border=0).isfinite().all()

@@ -9,12 +9,11 @@ from PIL import Image as PillowImage
 
 from dukd.cli.program import run
 from dukd.core.once import entry, once, place, said_of
-from dukd.deploy.upscale import Upscaled, upscale
+from dukd.deploy.upscale import Upscaled, UpscaleOptions, upscale
 from dukd.evaluation.candidates import open_all
 from dukd.evaluation.evaluate import evaluate
 from dukd.networks import EDSRConfig
 from dukd.networks.files import weights
-
 
 
 def _image(path: Path, seed: int = 0, size: int = 24) -> Path:
@@ -31,9 +30,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         _image(tmp_path / "photos" / f"{name}.png", number)
     _image(tmp_path / "x.png", 3)
     (tmp_path / "link").symlink_to("photos")
-    weights.write(
-        tmp_path / "student.safetensors", EDSRConfig(scale=2, width=4, blocks=1).build()
-    )
+    weights.write(tmp_path / "student.safetensors", EDSRConfig(scale=2, width=4, blocks=1).build())
     (tmp_path / "linked.safetensors").symlink_to("student.safetensors")
     (tmp_path / "hard.safetensors").hardlink_to(tmp_path / "student.safetensors")
     shutil.copy(tmp_path / "student.safetensors", tmp_path / "copy.safetensors")
@@ -60,8 +57,6 @@ def test_one_place_has_one_key(world: Path) -> None:
 
 
 def _upscaled(out: str, *inputs: str, recursive: bool = False) -> tuple[Upscaled, list[str]]:
-    from dukd.deploy.upscale import UpscaleOptions  # noqa: PLC0415
-
     network = EDSRConfig(scale=2, width=4, blocks=1).build()
     found = upscale(network, inputs, out, UpscaleOptions(recursive=recursive, exact=True))
     files = sorted(str(path.relative_to(out)) for path in Path(out).rglob("*.png"))
@@ -148,7 +143,8 @@ def test_sets_and_teachers_named_twice_are_said(
     assert "link is photos; photos comes twice, and each is measured once" in said
     assert "student.safetensors is the teacher too, and has a row as either" in said
     assert said.splitlines()[0].count("PSNR-Y") == 1
-    assert run("evaluate student.safetensors --sets photos --inputs photos".split()) == 2
+    line = "evaluate student.safetensors --sets photos --inputs photos"
+    assert run(line.split()) == 2
     assert "photos is called photos as one of --sets is" in capsys.readouterr().err
 
 
@@ -156,7 +152,9 @@ def test_python_has_the_note_in_its_table(world: Path) -> None:
     table = evaluate(["student.safetensors", world / "linked.safetensors"], {"p": "photos"})
 
     assert [row.label for row in table.rows] == ["student"]
-    assert table.notes[0].endswith("linked.safetensors is student.safetensors, and is measured once")
+    assert table.notes[0].endswith(
+        "linked.safetensors is student.safetensors, and is measured once"
+    )
 
 
 def test_a_run_is_measured_instead_of_its_file(tmp_path: Path) -> None:
@@ -196,3 +194,10 @@ def test_a_figure_shows_each_once(world: Path, capsys: pytest.CaptureFixture[str
     assert "link/a.png is photos/a.png, and is shown once" in said
     assert run([*line.split(), "-o", "f.png", "--labels", "one", "two"]) == 2
     assert "leave it and its label out" in capsys.readouterr().err
+
+
+def test_bicubic_by_its_name_is_measured_without_a_model(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["evaluate", "bicubic", "bicubic", "--sets", "photos", "-s", "2"]) == 0
+    assert capsys.readouterr().out.count("\nbicubic ") == 1

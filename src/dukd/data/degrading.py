@@ -109,7 +109,7 @@ def _planned(
         )
     if not source.exists():
         raise ValueError(f"there is no {shown(source)}: name a folder of images")
-    if source.is_dir() and real(source) == real(out):
+    if real(source) == real(out):
         raise ValueError(f"{shown(out)} is the source: write to another folder")
     passed_over: Mapping[str, int] = {}
     if source.is_dir():

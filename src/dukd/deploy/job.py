@@ -17,6 +17,7 @@ from dukd.images import Image, ImageError
 from dukd.networks import Network
 from dukd.networks.upscaler import SelfEnsemble, Upscaler, UpscalerError
 
+_ENDLESS = 1e12
 _BESIDE = 16_000_000
 """Pixels of a result up to which files are read and written beside the work."""
 
@@ -273,8 +274,8 @@ def _enlarge_frames(
 
 
 def final_size(pixels: int, outscale: float) -> int:
-    """Side of a result, in pixels."""
-    return max(1, round(pixels * outscale))
+    """Side of a result, in pixels; of one beyond all memory, some such side."""
+    return max(1, round(min(pixels * outscale, _ENDLESS)))
 
 
 def _reason(error: Exception) -> str:

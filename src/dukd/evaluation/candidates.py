@@ -142,7 +142,7 @@ def candidate(
     if not isinstance(what, Path | str):
         what = _upscaler(what)
         return _of_upscaler(what, model, label, self_ensemble=self_ensemble)
-    if what == BICUBIC.label:
+    if str(what) == BICUBIC.label and not Path(what).exists():
         return BICUBIC
     unsaid = unsaid or Unsaid()
     path = Path(what)
@@ -297,12 +297,11 @@ def open_all(
             errors.append(error)
         else:
             found.append(opened)
-    found = _once(found, say)
     if errors and all(c.model == "bicubic" for c in found):
         if len(errors) == 1:
             raise errors[0]
         raise ValueError("\n".join(map(_sentence, errors)))
-    return _distinct(found), [_sentence(error) for error in errors]
+    return _distinct(_once(found, say)), [_sentence(error) for error in errors]
 
 
 def _sentence(error: Exception) -> str:

@@ -207,7 +207,7 @@ def _table(
 def _unjudged(measuring: Measuring) -> tuple[str, ...]:
     """A sentence for each metric and set of which an image cannot be judged."""
     found = dict.fromkeys(
-        f"{metric.title} has no value on {name}: an image is too small for it."
+        f"{metric.title} has no value on {name}: an image is too small for it, or too flat."
         for metric in measuring.metrics
         for of_one in measuring.values
         for name, values in of_one.items()

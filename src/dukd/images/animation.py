@@ -112,17 +112,21 @@ def write_frames(
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}
     elif kind.name == "TIFF":
         options |= {"compression": "tiff_deflate", **({"dpi": first.dpi} if first.dpi else {})}
+    _save(path, made, kind.name, options)
+    return ("EXIF is not written with frames: left out",) if first.exif else ()
+
+
+def _save(
+    path: Path, made: Sequence[PillowImage.Image], kind: str, options: dict[str, object]
+) -> None:
+    memory = io.BytesIO()  # libtiff would print what goes wrong in a real file
     try:
-        memory = io.BytesIO()  # libtiff would print what goes wrong in a real file
         with replacing(path) as file:
-            written = memory if kind.name == "TIFF" else file
-            made[0].save(
-                written, format=kind.name, save_all=True, append_images=made[1:], **options
-            )
+            place = memory if kind == "TIFF" else file
+            made[0].save(place, format=kind, save_all=True, append_images=made[1:], **options)
             file.write(memory.getbuffer())
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written ({reason(error)})") from error
-    return ("EXIF is not written with frames: left out",) if first.exif else ()
 
 
 def _check_animation(

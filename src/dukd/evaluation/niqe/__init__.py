@@ -113,14 +113,19 @@ def _of_block(block: Array) -> list[float]:
 
 def _fit(values: Array) -> tuple[float, float, float]:
     """Shape and the two widths of an asymmetric generalized Gaussian distribution."""
-    left = np.sqrt(np.mean(values[values < 0] ** 2))
-    right = np.sqrt(np.mean(values[values > 0] ** 2))
+    left, right = _width(values[values < 0]), _width(values[values > 0])
     ratio = left / right
-    r = np.mean(np.abs(values)) ** 2 / np.mean(values**2)
+    squares = np.mean(values**2)
+    r = np.mean(np.abs(values)) ** 2 / squares if squares else np.float64(np.nan)
     wanted = r * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     alpha = float(_SHAPES[np.argmin((_ratios() - wanted) ** 2)])
     width = float(np.sqrt(_gamma(1 / alpha) / _gamma(3 / alpha)))
     return alpha, float(left) * width, float(right) * width
+
+
+def _width(values: Array) -> np.float64:
+    """Root of the mean square; of nothing, as in a flat block, nan."""
+    return np.sqrt(np.mean(values**2)) if values.size else np.float64(np.nan)
 
 
 @cache
