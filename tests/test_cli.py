@@ -734,7 +734,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     ),
     "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors -s inf": (
         2,
-        "the final scale is a positive number, but got inf",
+        "--outscale is a finite number, but got inf",
     ),
     "upscale {root}/small -o {root}/o -m {root}/teacher.safetensors --best": (
         2,
