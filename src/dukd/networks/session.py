@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dukd.networks.rectified import branchless
 from dukd.networks.upscaler import UpscalerError
 
 OPTIONS = {"session.x64quantprecision": "1"}
@@ -52,7 +53,7 @@ class Session:
         self.path = Path(path)
         try:
             self._session: Any = runtime.InferenceSession(
-                self.path.read_bytes(), options, providers=["CPUExecutionProvider"]
+                branchless(self.path.read_bytes()), options, providers=["CPUExecutionProvider"]
             )
         except OSError:
             raise
