@@ -619,3 +619,38 @@ def test_our_files_are_read_by_others(tmp_path: Path) -> None:
     with PillowImage.open(tmp_path / "b.webp") as back:
         assert len(list(ImageSequence.Iterator(back))) >= 1
     assert images.MAX_PIXELS == 100_000_000
+
+
+DEFLATED = {
+    "8 bits": (np.uint8, {}),
+    "16 bits": (np.uint16, {}),
+    "differences": (np.uint8, {"predictor": 2}),
+    "tiles": (np.uint8, {"tile": (16, 16)}),
+    "planes": (np.uint8, {"planarconfig": "separate"}),
+    "strips": (np.uint8, {"rowsperstrip": 5}),
+}
+
+
+@pytest.mark.parametrize("name", DEFLATED)
+def test_a_deflated_tiff_is_refused_wherever_its_levels_were_changed(
+    tmp_path: Path, name: str
+) -> None:
+    """libtiff fills a strip and never looks at the sum behind it."""
+    dtype, options = DEFLATED[name]
+    rng, path = np.random.default_rng(0), tmp_path / "a.tif"
+    levels = rng.integers(np.iinfo(dtype).max, size=(24, 40, 3)).astype(dtype)
+    shown = levels.transpose(2, 0, 1) if "planarconfig" in options else levels
+    tifffile.imwrite(path, shown, photometric="rgb", compression="zlib", **options)
+    with tifffile.TiffFile(path) as file:
+        places = zip(file.pages[0].dataoffsets, file.pages[0].databytecounts, strict=True)
+        strips = list(places)
+    assert np.array_equal(read(path).pixels, levels)
+    sound = path.read_bytes()
+
+    for start, count in strips:
+        for at in (start + 12, start + count // 2, start + count - 1):
+            changed = bytearray(sound)
+            changed[at] ^= 0xFF
+            path.write_bytes(changed)
+            with pytest.raises(ImageError, match=r"a\.tif.* damaged"):
+                read(path)

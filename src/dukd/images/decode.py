@@ -74,6 +74,7 @@ def decode(image: ImageFile.ImageFile, file: IO[bytes], facts: Facts) -> Planes:
         return png16.decode(file)
     if reason := refusal(image, facts):
         raise RefusedError(reason)
+    planes.check_sums(image, file)
     if planes.in_planes(image):
         return planes.decode(image, file)
     if _deep_color(image):

@@ -1,4 +1,6 @@
-"""TIFF whose channels lie in planes of their own: each is decoded as a gray image.
+"""TIFF's strips and tiles: their sums, and channels that lie in planes of their own.
+
+Each plane is decoded as a gray image.
 
 Pillow takes the low byte of levels in compressed planes of 16 bits for the whole, and knows no
 plane of gray beside alpha; of one gray plane it makes no mistake.
@@ -6,6 +8,7 @@ plane of gray beside alpha; of one gray plane it makes no mistake.
 
 import io
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import IO, cast
 
@@ -22,6 +25,8 @@ _KEPT = (256, 257, 259, 266, 274, 278, 317, 322, 323)
 """Tags of the image that hold for a plane: its sides, compression, orientation, strips, tiles."""
 _TABLES = 347  # of JPEG, for all planes
 _PLACES = ((273, 279), (324, 325))  # offsets and lengths: of strips, of tiles
+_COMPRESSION, _DEFLATE = 259, (8, 32946)
+_PADDING = 4096  # at most, of a tile at the right or below
 _MULTIPLIED = 1  # an extra channel is alpha, and color was multiplied by it
 
 _Tags = Mapping[int, tuple[int, ...] | int | bytes]
@@ -32,6 +37,40 @@ def in_planes(image: ImageFile.ImageFile) -> bool:
     tags = _tags(image)
     several = tags.get(_PLANAR) == 2 and cast("int", tags.get(_SAMPLES, 1)) > 1
     return several and tags.get(_PHOTOMETRIC) in (0, 1, 2)
+
+
+def check_sums(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
+    """Refuse the page at which a deflated TIFF stands if it is damaged.
+
+    A sum stands behind each strip or tile; libtiff stops when it has enough levels, and never looks
+    at it.
+
+    Raises:
+        RefusedError: If one does not fit.
+    """
+    tags = _tags(image)
+    if image.format != "TIFF" or tags.get(_COMPRESSION) not in _DEFLATE:
+        return
+    left = 16 * (image.width + _PADDING) * (image.height + _PADDING)  # more is no image's
+    for offsets, lengths in _PLACES:
+        starts, counts = (cast("tuple[int, ...]", tags.get(tag, ())) for tag in (offsets, lengths))
+        for number, (start, count) in enumerate(zip(starts, counts, strict=False), start=1):
+            file.seek(start)
+            try:
+                left -= _inflated(file.read(count), left)
+            except zlib.error as error:
+                raise RefusedError(
+                    f"is damaged: strip or tile {number} of {len(starts)} does not fit ({error})"
+                ) from None
+
+
+def _inflated(content: bytes, limit: int) -> int:
+    """Inflate a stream to its end, and its sum, or to a limit: how many bytes it makes."""
+    stream, made = zlib.decompressobj(), 0
+    while content and not stream.eof and made < limit:
+        made += len(stream.decompress(content, 1 << 20))
+        content = stream.unconsumed_tail
+    return made
 
 
 def multiplied(image: ImageFile.ImageFile) -> bool:
