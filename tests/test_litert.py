@@ -41,7 +41,9 @@ def test_pieces_join_to_the_whole_image(config, side):
     network = config.build().frozen()
     session = _Pretended(network, max(side, 2 * network.radius + 8))
     s = session.side
-    for h, w in ((s, s), (s + 1, s + 7), (2 * s, s), (3 * s - 1, s + 2)):
+    small = 2 * network.radius
+    short = [(s - 1, s - 2), (small, s + 3), (2 * s, small + 1)]
+    for h, w in ((s, s), (s + 1, s + 7), (2 * s, s), (3 * s - 1, s + 2), *short):
         lr = torch.rand(1, 3, h, w)
         assert_close(session(lr), network(lr), atol=1e-5, rtol=0)
     assert session(torch.rand(2, 3, 5, 3)).shape == (2, 3, 10, 6)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  the name everybody knows
 from typing_extensions import override
 
 from dukd.deploy.converters import convert
@@ -136,11 +137,16 @@ class Interpreter:
         self._output = self._net.get_output_details()[0]["index"]
 
     def __call__(self, lr: Tensor) -> Tensor:
-        """Enlarge ``(n, 3, h, w)``; near the borders of images below the size it is approximate."""
+        """Enlarge ``(n, 3, h, w)``.
+
+        An image below the size lies at one border of a piece, then at the other. It is approximate
+        near its middle where a side is less than two radii, and exact elsewhere.
+        """
         n, _, h, w = lr.shape
         padded = pad_to_multiple(lr.detach().cpu().float(), self.size_multiple)
-        padded = _enough(padded, self.side)
         rows, columns = (self._starts(size) for size in padded.shape[2:])
+        above, before = (max(0, self.side - size) for size in padded.shape[2:])
+        padded = F.pad(padded, (before, before, above, above), mode="replicate")
         sr = lr.new_empty(n, 3, *(size * self.scale for size in padded.shape[2:]))
         for image, out in zip(padded, sr, strict=True):
             for y, top, bottom in rows:
@@ -151,7 +157,8 @@ class Interpreter:
                     out[:, top * s : bottom * s, left * s : right * s] = inside[
                         ..., : (right - left) * s
                     ]
-        return sr[..., : h * self.scale, : w * self.scale]
+        y, x = above * self.scale, before * self.scale
+        return sr[..., y : y + h * self.scale, x : x + w * self.scale]
 
     def __reduce__(self) -> tuple[type["Interpreter"], tuple[Path]]:
         """A worker process opens the file again."""
@@ -163,7 +170,13 @@ class Interpreter:
         return torch.from_numpy(self._net.get_tensor(self._output))[0]
 
     def _starts(self, size: int) -> list[tuple[int, int, int]]:
-        """Where pieces begin, and which part of each is taken: its border only at the image's."""
+        """Where pieces begin, and which part of each is taken: its border only at the image's.
+
+        A side that is too short is repeated on both sides by what it lacks.
+        """
+        if (lacks := self.side - size) > 0:
+            middle = lacks + size // 2
+            return [(lacks, lacks, middle), (0, middle, lacks + size)]
         step = self.side - 2 * self.radius
         grid = self.size_multiple
         step = step // grid * grid
@@ -176,9 +189,3 @@ class Interpreter:
             found.append((start, taken, end))
             taken, start = end, start + step
         return found
-
-
-def _enough(lr: Tensor, side: int) -> Tensor:
-    """Repeat the last pixels until both sides are at least the graph's."""
-    down, right = (max(0, side - size) for size in lr.shape[2:])
-    return torch.nn.functional.pad(lr, (0, right, 0, down), mode="replicate")
