@@ -51,7 +51,7 @@ def check_sums(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     tags = _tags(image)
     if image.format != "TIFF" or tags.get(_COMPRESSION) not in _DEFLATE:
         return
-    left = 16 * (image.width + _PADDING) * (image.height + _PADDING)  # more is no image's
+    left = 16 * (image.width + _PADDING) * (image.height + _PADDING)  # bounds the work
     for offsets, lengths in _PLACES:
         starts, counts = (cast("tuple[int, ...]", tags.get(tag, ())) for tag in (offsets, lengths))
         for number, (start, count) in enumerate(zip(starts, counts, strict=False), start=1):
