@@ -278,9 +278,9 @@ def _page(file: IO[bytes], entries: bytes, order: str, *, big: bool) -> _Page:
         color = _COLORS.get(values.get(262, -1), samples)
         said = values.get(338, 2 if samples == color + 1 else 0) in (1, 2)
         lying = values.get(274, 1) in (5, 6, 7, 8)
-        size = (values.get(256, 0), values.get(257, 0))
+        width, height = values.get(256, 0), values.get(257, 0)
         alone = planar if samples == 1 and apart else None
-        return _Page(alone, samples > color + said, size[::-1] if lying else size)
+        return _Page(alone, samples > color + said, (height, width) if lying else (width, height))
     kind = {2: "signed levels", 3: "floating-point levels"}.get(form, f"{bits} bits a level")
     raise RefusedError(f"is a TIFF of {kind} in this arrangement; save it as a 16-bit PNG")
 

