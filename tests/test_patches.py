@@ -173,6 +173,18 @@ def test_batches_depend_on_seed_and_number_alone(pack: Pack) -> None:
     assert not equal(first.batch(5), Patches(pack, patch=6, batch=4, seed=2).batch(5))
 
 
+def test_batches_that_are_kept_are_those_that_were_drawn(pack: Pack) -> None:
+    """In any order, and for any share of a rank."""
+    patches, fresh = Patches(pack, patch=4, batch=6, period=4), Patches(pack, patch=4, batch=6)
+    shares = [(0, 1), (0, 2), (1, 2), (2, 3)]
+    for _ in range(2):
+        for k in (3, 0, 2, 1, 7):
+            for rank, world in shares:
+                drawn = patches.samples(k, rank, world)
+                assert drawn == fresh.samples(k % 4, rank, world)
+                drawn.clear()  # a caller's own list
+
+
 @given(k=st.integers(0, 100), period=st.integers(1, 9))
 def test_batches_repeat_after_their_period(pack: Pack, k: int, period: int) -> None:
     patches = Patches(pack, patch=4, batch=3, period=period)

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dukd.training.experiment import Optimization
-from dukd.training.schedule import generator, notes_on_average, rate_factor, seed_of
+from dukd.training.schedule import (
+    generator,
+    notes_on_average,
+    rate_factor,
+    seed_networks,
+    seed_of,
+)
 
 
 def factors(optimization: Optimization) -> list[float]:
@@ -122,3 +128,17 @@ def test_an_average_that_still_holds_its_first_weights_is_told(
 
     assert len(notes) == (said is not None)
     assert all(words in notes[0] for words in said or ())
+
+
+def test_what_networks_draw_follows_from_the_seed_and_the_step():
+    """As after `torch.manual_seed`, of which the rest is for devices that are not used."""
+
+    def drawn(seed: int, step: int) -> list[float]:
+        torch.rand(5)
+        seed_networks(seed, step)
+        return torch.rand(4).tolist()
+
+    assert drawn(1, 7) == drawn(1, 7)
+    assert len({tuple(drawn(*numbers)) for numbers in ((1, 7), (1, 8), (2, 7))}) == 3
+    torch.manual_seed(seed_of(1, 2, 7))
+    assert torch.rand(4).tolist() == drawn(1, 7)
