@@ -383,7 +383,7 @@ def test_cmyk_becomes_srgb_by_its_profile(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("empty.png", b"", "is none of PNG, JPEG"),
+        ("empty.png", b"", "is empty: copy or download it again"),
         ("text.jpg", b"this is no image at all, but text", "is none of PNG"),
         ("deep.ppm", b"P6 1 1 65535\n12345", "2 of 3 levels"),
         ("old.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n", "is none of PNG"),

@@ -187,7 +187,8 @@ def _identify(file: IO[bytes]) -> tuple[Format, "type[ImageFile.ImageFile]"]:
     # Not PillowImage.open: its limit on sizes is one for the whole process, and below twice its
     # value it only warns.
     PillowImage.init()
-    prefix = file.read(32)
+    if not (prefix := file.read(32)):
+        raise RefusedError("is empty: copy or download it again")
     for kind in FORMATS:
         if kind.package:
             if not _by_extra(kind, prefix):
