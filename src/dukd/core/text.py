@@ -93,6 +93,17 @@ def shown(name: Path | str) -> str:
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
+def first_line(error: BaseException) -> str:
+    r"""The kind of an error of others, and the first line of what it says, at most 200 characters.
+
+    Example:
+        >>> first_line(OSError("no compiler\nand a long story"))
+        'OSError: no compiler'
+    """
+    said = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {said}"
+
+
 def strict(value: object) -> object:
     """The same value for strict JSON: what is not finite becomes "inf", "-inf" or "nan"."""
     if isinstance(value, float) and not math.isfinite(value):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dukd.core.text import first_line
 from dukd.networks.base import Network, Output
 from dukd.networks.ensemble import Ensemble
 from dukd.networks.opaque import Opaque
@@ -54,10 +55,9 @@ def compiled(network: Network, *, graphs: bool = False) -> Network:
         except Exception as error:  # noqa: BLE001  the compiler's own share no class
             network.observe = plain
             output = plain(lr, depths)  # raises itself where the caller made the mistake
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
             warnings.warn(
                 f"torch.compile failed for {network.config.name}, which goes on without: "
-                f"{type(error).__name__}: {reason}",
+                + first_line(error),
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from dukd.core.text import first_line
 from dukd.networks.base import Network, Output
 
 _MOST = 16
@@ -63,7 +64,12 @@ class Recorder:
         _RECORDERS.add(self)
 
     def observe(self, lr: Tensor, depths: Sequence[float]) -> Output:
-        """What the network gives, from a graph where there can be one."""
+        """What the network gives, from a graph where there can be one.
+
+        Args:
+            lr: ``(n, 3, h, w)``, RGB in [0, 1].
+            depths: Where features are read, as for `Network.observe`.
+        """
         if not lr.is_cuda or lr.requires_grad or _HELD:
             return self.plain(lr, depths)
         key = self._key(lr, tuple(depths))
@@ -96,10 +102,9 @@ class Recorder:
         except torch.OutOfMemoryError:  # without graphs it would not fit either
             raise
         except Exception as error:  # noqa: BLE001  the driver's own share no class
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
             warnings.warn(
                 f"no CUDA graph of {self.network.config.name}, which goes on without: "
-                f"{type(error).__name__}: {reason}",
+                + first_line(error),
                 RuntimeWarning,
                 stacklevel=4,
             )

@@ -18,7 +18,7 @@ class Average:
 
     @torch.no_grad()
     def move(self, decay: float) -> None:
-        """Keep ``decay`` of the averaged weights, and take the rest from the student's.
+        """Keep ``decay``, in [0, 1), of the averaged weights, and take the rest from the student's.
 
         Buffers are copied (BasicSR leaves them, methods.md D52).
         """
