@@ -49,7 +49,7 @@ from dukd.training.schedule import rate_factor
 STUDENTS = {
     "edsr-f32b5-x2": "edsr_f32b5_x2_basicsr.safetensors",
     "compact-general-x4": "realesr-general-x4v3.safetensors",
-    "compact-starter-x2": str(Path(deploy.__file__).parent / "starter" / "x2.safetensors"),
+    "compact-starter-x2": str(Path(deploy.__file__).parent / "starter" / "x2-fast.safetensors"),
 }
 """Files of DATA's weights, and one that comes with dukd."""
 LARGE = {2: "smfanet_plus_df2k_x2.pth", 4: "smfanet_plus_df2k_x4.pth"}

@@ -16,8 +16,9 @@ image, so that a busy machine disturbs all alike. `exact` is `dukd upscale --exa
     start-up    seconds of processor time until the first image is there, from the start of Python
     MB on disk  what was exported
 
-int8 is calibrated as `dukd quantize` does, on four images of CID22's validation part. Weights are
-those in DATA/weights, the package's students, and those named by `--weights plain=FILE`.
+int8 and w7 (with `--weight-bits 7`) are made as by `dukd quantize`, from four images of CID22's
+validation part. Weights are those in DATA/weights, the package's students, and those named by
+`--weights plain=FILE`.
 """
 
 # ruff: noqa: PLC0415  every way is a process of its own, and imports what it needs
@@ -44,10 +45,13 @@ FILES = {
     "general": "realesr-general-x4v3.safetensors",
 }
 NAMES = ("edsr", "edsr64", "rcan", "swinir", "smfanet", "compact", "plain-small", "plain", "span")
+INTEGERS = {"int8": None, "w7": 7}
+"""Ends of ways that compute in 8 bits, with the bits of their weights where they are fewer."""
 TORCH = ("base", "exact", "auto", "torch-bf16")
 WAYS = (
     *TORCH,
-    *("onnxruntime", "onnxruntime-int8", "openvino", "openvino-bf16", "openvino-int8"),
+    *("onnxruntime", "onnxruntime-int8", "onnxruntime-w7"),
+    *("openvino", "openvino-bf16", "openvino-int8", "openvino-w7"),
     *("ncnn", "ncnn-f16", "litert", "litert-int8"),
 )
 
@@ -62,7 +66,7 @@ def network(name: str, options: dict[str, Any]) -> tuple[Any, bool]:
 
     path = options["weights"].get(name)
     if name == "compact" and path is None:
-        path = named(Path("x2"))
+        path = named(Path("x2-fast"))
     if name in FILES and options["data"]:
         path = Path(options["data"]) / "weights" / FILES[name]
     if path is not None:
@@ -132,16 +136,16 @@ def exported(
         "ncnn-f16": Ncnn(half=True),
         "litert": LiteRT(side=side, python=python),
         "litert-int8": LiteRT(side=side, int8=True, python=python),
-        "onnxruntime-int8": ONNX(),
-        "openvino-int8": OpenVINO(),
+        **{f"onnxruntime-{end}": ONNX() for end in INTEGERS},
+        **{f"openvino-{end}": OpenVINO() for end in INTEGERS},
     }[way]
-    if way in {"onnxruntime-int8", "openvino-int8"}:
+    target, _, end = way.partition("-")
+    if end in INTEGERS and target != "litert":
         from dukd.data.pairs import find_pairs
 
         photographs = Path(options["data"]) / "valid" / "CID22"
         shown = middles(find_pairs(photographs, scale=made.scale), 4)
-        target = way.removesuffix("-int8")
-        how = Options(target=target, choice="percentile")
+        how = Options(target=target, weight_bits=INTEGERS[end], choice="percentile")
         made = quantize(made, shown, shown[:1], how).network.frozen()
     path = folder / f"{name}-{way}{runtime.suffixes[0]}"
     export(made, path, runtime)

@@ -222,6 +222,20 @@ def test_the_page_draws_what_each_layer_loses(tmp_path: Path) -> None:
     html = report([folder], tmp_path / "a.html").read_text()
     for text in ("In few bits", "37.250", "\u22120.250", "&lt;Set5&gt;", "\u22120.125 dB"):
         assert text in html
+    assert "weights in 7" not in html
+    quantized.write(
+        folder,
+        target="openvino",
+        bits=8,
+        weight_bits=7,
+        images="4 of Set5",
+        float_psnr=37.5,
+        psnr={"mse": 37.2},
+        layers={},
+    )
+    html = report([folder], tmp_path / "a.html").read_text()
+    assert "8 bits for openvino, on 4 middles" in html
+    assert "8 bits, weights in 7, for openvino, on 4 of Set5" in html
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"psnr": 3}', json.dumps({"float": "x"}), "NaN"])

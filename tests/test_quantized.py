@@ -300,6 +300,9 @@ def test_layers_are_kept_by_name_and_a_wrong_one_is_refused() -> None:
     [
         ({"target": "opnvino"}, "no target 'opnvino'; did you mean openvino"),
         ({"bits": 5}, "bits are 4, 6 or 8, but got 5"),
+        ({"weight_bits": 6}, "weight_bits is 7, or left out for as many as bits, but got 6"),
+        ({"weight_bits": 7, "bits": 6}, "leave weight_bits out for openvino in 6 bits"),
+        ({"weight_bits": 7, "target": "pams"}, "leave weight_bits out for pams in 8 bits"),
         ({"scale": 3}, "has the scale of the one inside, 2, but got 3"),
         ({"network": QuantizedConfig(network=SMALL)}, "quantized already"),
     ],

@@ -90,6 +90,7 @@ class Quantize(Options):
                 self.student,
                 target=self.target,
                 bits=self.bits,
+                weight_bits=self.weight_bits,
                 images=f"{len(judged)} middles of {(self.valid or self.images).name}",
                 float_psnr=result.float_psnr,
                 psnr={str(choice): value for choice, value in result.psnr.items()},

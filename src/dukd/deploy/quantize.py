@@ -30,6 +30,9 @@ class Options:
     """Runtime it is quantized for."""
     bits: int = 8
     """Bits of weights and activations; 6 and 4 are for simulation alone."""
+    weight_bits: int | None = None
+    """7 for weights whose products with 8 bits every processor adds exactly and fast; those
+    without VNNI, which most desktops with AVX2 are, need it. As many as bits if left out."""
     keep: tuple[str, ...] | None = None
     """Layers that stay float, such as conv_last; ``ends`` for the first, those before a shuffle of
     pixels and the last; what the target recommends if left out."""
@@ -117,7 +120,11 @@ def quantize(
         )
     network = network.folded()  # branches that only train have no convolution of their own
     config = QuantizedConfig(
-        network=network.config, target=options.target, bits=options.bits, keep=options.keep
+        network=network.config,
+        target=options.target,
+        bits=options.bits,
+        weight_bits=options.weight_bits,
+        keep=options.keep,
     )
     with torch.random.fork_rng(devices=[]):
         made = config.build().eval()

@@ -28,7 +28,7 @@ from dukd.networks import Network
 from dukd.networks.files import weights
 from dukd.networks.files.weights import WeightsError
 from dukd.networks.quantize.integer import IntegerReference
-from dukd.networks.quantized import Quantized
+from dukd.networks.quantized import Quantized, QuantizedConfig
 from dukd.networks.upscaler import Upscaler
 
 Size = tuple[int, int, int]
@@ -301,6 +301,10 @@ def _refuse(runtime: Runtime, verified: Verified, network: Network) -> None:
             f"at least {LEAST_PSNR:g} dB are expected: this runtime, or this processor, computes "
             "other integers than the target"
         )
+        config = network.config
+        if isinstance(config, QuantizedConfig) and config.weight_bits is None:
+            allowed += ", as those without VNNI do unless weights have 7 bits: quantize with "
+            allowed += "--weight-bits 7"
     raise ExportError(
         f"the export as {runtime.form} gives other images than the network, by "
         f"{verified.largest:.2g} where white is 1 ({verified.psnr:.1f} dB), but {allowed}; nothing "

@@ -19,7 +19,7 @@ from dukd.core.config import nearest
 from dukd.networks.base import Network, NetworkConfig, Output, Staged
 from dukd.networks.quantize.graphs import tail_reads
 from dukd.networks.quantize.placement import AnyQuantizer, Site, place
-from dukd.networks.quantize.targets import BITS, TARGETS, Target, TargetName
+from dukd.networks.quantize.targets import BITS, TARGETS, WEIGHT_BITS, Target, TargetName
 
 _PART = re.compile(r"^parts\.\d+\.")
 
@@ -38,6 +38,9 @@ class QuantizedConfig(NetworkConfig):
     """The runtime whose integers are simulated."""
     bits: int = 8
     """Bits of weights and activations: 8, or 6 and 4 in simulation alone."""
+    weight_bits: int | None = None
+    """Bits of weights where they are fewer: 7, with 8 of activations. Two products of them fit into
+    the 16 bits in which processors without VNNI add; of 8 bits they overflow."""
     keep: tuple[str, ...] | None = None
     """Layers that stay float, such as ``conv_last``; ``ends`` for the first, those before a shuffle
     and the last; null for what the target recommends."""
@@ -61,6 +64,21 @@ class QuantizedConfig(NetworkConfig):
             )
         if self.bits not in BITS:
             raise ValueError(f"bits are 4, 6 or 8, but got {self.bits}")
+        self._check_weight_bits()
+
+    def _check_weight_bits(self) -> None:
+        if self.weight_bits is None:
+            return
+        if self.weight_bits != WEIGHT_BITS:
+            raise ValueError(
+                f"weight_bits is {WEIGHT_BITS}, or left out for as many as bits, but got "
+                f"{self.weight_bits}"
+            )
+        if self.bits != 8 or self.runtime.scheme in {"daq", "pams"}:
+            raise ValueError(
+                f"weights of {WEIGHT_BITS} bits are for runtimes that compute in 8: leave "
+                f"weight_bits out for {self.target} in {self.bits} bits"
+            )
 
     @property
     def runtime(self) -> Target:
@@ -98,7 +116,7 @@ class Quantized(Staged):
         self.reads = tail_reads(network)
         """Numbers of the stages whose outputs the tail is given."""
         keep = config.runtime.keep if config.keep is None else config.keep
-        placed = place(network, config.runtime, config.bits, keep)
+        placed = place(network, config.runtime, config.bits, keep, weight_bits=config.weight_bits)
         self.parts = nn.ModuleList(placed.parts)
         self.convolutions, self.quantized = placed.convolutions, placed.quantized
         self.whole, self.sites = placed.whole, placed.sites
@@ -178,9 +196,10 @@ class Quantized(Staged):
         assert isinstance(self.config, QuantizedConfig)
         target = self.config.runtime
         stream = "the residual stream too" if target.stream else "additions in float"
+        fewer = f", weights in {self.config.weight_bits}," if self.config.weight_bits else ""
         lines = [
             f"{len(self.quantized)} of {len(self.convolutions)} convolutions in "
-            f"{self.config.bits} bits for {self.config.target}, {stream}"
+            f"{self.config.bits} bits{fewer} for {self.config.target}, {stream}"
         ]
         if kept := [name for name in self.convolutions if name not in self.quantized]:
             lines.append(f"{', '.join(kept)} stay float")
@@ -197,7 +216,7 @@ def as_quantized(network: Network, **choices: object) -> Quantized:
 
     Args:
         network: What to quantize; it stays as it is.
-        choices: ``target``, ``bits`` and ``keep`` of `QuantizedConfig`.
+        choices: ``target``, ``bits``, ``weight_bits`` and ``keep`` of `QuantizedConfig`.
 
     Raises:
         ValueError: If the network cannot be quantized.

@@ -21,6 +21,7 @@ def write(
     *,
     target: str,
     bits: int,
+    weight_bits: int | None = None,
     images: str,
     float_psnr: float,
     psnr: Mapping[str, float],
@@ -32,6 +33,7 @@ def write(
         directory: The run directory.
         target: The runtime it was quantized for; each has its own file.
         bits: Of weights and activations.
+        weight_bits: Of weights, where they are fewer; these have a file of their own too.
         images: What it was measured on, in words.
         float_psnr: PSNR of the luma of the float student, in dB.
         psnr: That of the quantized one by the choice of ranges.
@@ -40,10 +42,12 @@ def write(
     Returns:
         The file.
     """
-    path = directory / f"quantized-{target}-{bits}.json"
+    fewer = f"-{weight_bits}" if weight_bits else ""
+    path = directory / f"quantized-{target}-{bits}{fewer}.json"
     content = {
         "target": target,
         "bits": bits,
+        "weight_bits": weight_bits,
         "images": images,
         "float": float_psnr,
         "psnr": dict(psnr),
@@ -82,7 +86,10 @@ def _part(name: str, found: Mapping[str, Any]) -> str:
         f"<td>{escape(signed(value - whole, 3)) if choice != 'float' else ''}</td></tr>"
         for choice, value in rows
     )
-    title = f"{name}: {int(found['bits'])} bits for {found['target']}, on {found['images']}"
+    bits = f"{int(found['bits'])} bits"
+    if found.get("weight_bits"):
+        bits += f", weights in {int(found['weight_bits'])},"
+    title = f"{name}: {bits} for {found['target']}, on {found['images']}"
     table = (
         '<div class="wide"><table><thead><tr><th>ranges</th><th>PSNR-Y dB</th><th>lost</th></tr>'
         f"</thead><tbody>{lines}</tbody></table></div>"

@@ -136,6 +136,7 @@ class QuantizedConv2d(nn.Conv2d):
     """A convolution whose weights have a scale per output channel and no zero point."""
 
     bits: int = 8
+    """Of weights."""
     enabled: bool = True
 
     @classmethod

@@ -87,8 +87,22 @@ class _Builder:
         return made
 
 
-def place(network: Staged, target: Target, bits: int, keep: Sequence[str]) -> Placed:
+def place(
+    network: Staged,
+    target: Target,
+    bits: int,
+    keep: Sequence[str],
+    *,
+    weight_bits: int | None = None,
+) -> Placed:
     """Put quantizers into a network, whose layers are taken over.
+
+    Args:
+        network: What is taken over.
+        target: The runtime whose integers are simulated.
+        bits: Of weights and activations.
+        keep: Names of layers that stay float.
+        weight_bits: Of weights, where other than ``bits``.
 
     Raises:
         ValueError: If the network cannot be followed, has no convolution to quantize, or has no
@@ -108,7 +122,7 @@ def place(network: Staged, target: Target, bits: int, keep: Sequence[str]) -> Pl
         for name in quantized & part.objects.keys():
             conv = part.objects[name]
             assert isinstance(conv, nn.Conv2d)
-            part.objects[name] = kind.of(conv, bits)
+            part.objects[name] = kind.of(conv, weight_bits or bits)
     builder = _Builder(target, bits, frozenset(quantized), every[-1])
     if target.stream:
         _stream(builder, parts, len(tail_reads(network)))

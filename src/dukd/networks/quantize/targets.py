@@ -79,3 +79,5 @@ TARGETS = {
 TargetName = Literal["openvino", "onnxruntime", "litert", "ncnn", "daq", "pams"]
 BITS = (4, 6, 8)
 """Widths that can be simulated; runtimes have 8."""
+WEIGHT_BITS = 7
+"""Of weights whose products with uint8 any processor adds exactly: 2 x 255 x 63 is below 2^15."""
