@@ -108,8 +108,11 @@ class Optimization:
 
     steps: int = 250_000
     """Optimizer steps."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """What moves the weights: Adam, as in all of the papers; or Muon, which takes wide plain
+    students fewer steps, for those of convolutions and linear layers, and Adam for the rest."""
     learning_rate: float = 1e-4
-    """Adam's rate, before the schedule."""
+    """The optimizer's rate, before the schedule."""
     schedule: Literal["step", "cosine", "one-cycle", "constant"] = "step"
     """How the rate changes: multiplied by ``decay`` at each milestone; along half a cosine to 0; up
     and down once."""
@@ -123,7 +126,7 @@ class Optimization:
     betas: tuple[float, float] = (0.9, 0.99)
     """Adam's decay rates."""
     weight_decay: float = 0.0
-    """Adam's weight decay."""
+    """Weight decay: added to the gradient by Adam, and taken from a weight itself by Muon."""
     ema: float = 0.999
     """Decay of the averaged student, which is evaluated and saved; 0 keeps the last weights
     instead."""
@@ -155,6 +158,7 @@ class Optimization:
     def __post_init__(self) -> None:
         """Check what the types do not say."""
         check("steps", self.steps, least=1)
+        check_word("optimizer", self.optimizer, ("adam", "muon"))
         check("learning_rate", self.learning_rate, above=0)
         check_word("schedule", self.schedule, ("step", "cosine", "one-cycle", "constant"))
         for milestone in self.milestones:

@@ -13,6 +13,7 @@ from torch.optim import Adam
 from dukd.networks.base import Network
 from dukd.training.average import Average, buffers_of
 from dukd.training.experiment import Optimization
+from dukd.training.optimizers import optimizer_of
 
 
 @dataclass
@@ -46,13 +47,7 @@ class State:
     @classmethod
     def begin(cls, student: Network, extras: nn.Module, optimization: Optimization) -> Self:
         """The state before the first step; the networks are where they are to be trained."""
-        optimizer = Adam(
-            _trained(student, extras),
-            lr=optimization.learning_rate,
-            betas=optimization.betas,
-            weight_decay=optimization.weight_decay,
-            fused=True,
-        )
+        optimizer = optimizer_of(optimization, student, extras)
         averaged = copy.deepcopy(student).frozen()
         return cls(student.train(), averaged, extras.train(), optimizer)
 
@@ -106,10 +101,6 @@ class State:
         self.step, self.best = step, float(content["best"])
         self.best_step = content["best_step"]
         self.seconds = float(content["seconds"])
-
-
-def _trained(*modules: nn.Module) -> list[nn.Parameter]:
-    return [p for p in chain.from_iterable(m.parameters() for m in modules) if p.requires_grad]
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
