@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dukd.networks import CompactConfig, NetworkConfig, SwinIRConfig
 from dukd.networks.smfanet import SMFANetConfig
+from dukd.runs.checkpoint import CheckpointError
 from dukd.training import loop
 from dukd.training.experiment import Optimization
 from dukd.training.nonfinite import CheckedStep, NonFiniteGuard
@@ -223,6 +224,21 @@ def test_an_interrupted_run_ends_in_equal_bits(tmp_path: Path) -> None:
     adam = replace(whole, optimization=replace(whole.optimization, optimizer="adam"))
     loop.train(adam, tmp_path / "adam")
     assert digest(tmp_path / "adam") != digest(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("first", "then"), [("adam", "muon"), ("muon", "adam")])
+def test_moments_of_another_optimizer_are_refused(tmp_path: Path, first: str, then: str) -> None:
+    """Their order is another, so they would have gone to other weights, or to a step that fails."""
+    prepare(tmp_path)
+    before = experiment(tmp_path, optimization__optimizer=first, optimization__steps=4)
+    loop.train(before, tmp_path / "run")
+
+    longer = experiment(tmp_path, optimization__optimizer=then, optimization__steps=8)
+    with pytest.raises(
+        CheckpointError, match=r"another optimizer.* with --optimization.warm-start"
+    ):
+        loop.train(longer, tmp_path / "more", continue_from=tmp_path / "run")
+    assert not (tmp_path / "more" / "student.safetensors").exists()
 
 
 def test_another_name_is_refused_with_those_there_are() -> None:

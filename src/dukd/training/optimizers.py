@@ -48,6 +48,12 @@ def parted(*modules: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]
     return [p for p in every if id(p) in found], [p for p in every if id(p) not in found]
 
 
+def moment_names(optimizer: Adam) -> list[str]:
+    """A name in the state of each weight that has one, in the order of the optimizer's groups."""
+    groups = optimizer.param_groups
+    return ["momentum" if g.get("matrices") else "exp_avg" for g in groups for _ in g["params"]]
+
+
 def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
     for layer in module.modules():
         ungrouped = isinstance(layer, nn.Conv2d) and layer.groups == 1

@@ -13,7 +13,7 @@ from torch.optim import Adam
 from dukd.networks.base import Network
 from dukd.training.average import Average, buffers_of
 from dukd.training.experiment import Optimization
-from dukd.training.optimizers import optimizer_of
+from dukd.training.optimizers import moment_names, optimizer_of
 
 
 @dataclass
@@ -91,8 +91,15 @@ class State:
         }
 
     def restore(self, step: int, saved: Mapping[str, object]) -> None:
-        """Go back to what ``to_checkpoint`` gave after ``step`` steps."""
+        """Go back to what ``to_checkpoint`` gave after ``step`` steps.
+
+        Raises:
+            ValueError: If it was of another optimizer.
+        """
         content = cast("Mapping[str, Any]", saved)
+        for name, moments in zip(moment_names(self.optimizer), content["optimizer"], strict=True):
+            if moments and name not in moments:
+                raise ValueError("its moments are those of another optimizer")
         self.student.load_state_dict(content["student"])
         self.averaged.load_state_dict(content["averaged"])
         self.extras.load_state_dict(content["extras"])
