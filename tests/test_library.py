@@ -120,4 +120,4 @@ def test_a_block_works_as_it_stands(package: str, code: str, tmp_path: Path) -> 
 
 def test_the_page_has_its_blocks() -> None:
     assert [package for package, _ in BLOCKS if package] == ["accelerate", "lightning"]
-    assert len(BLOCKS) == 10
+    assert len(BLOCKS) == 11
