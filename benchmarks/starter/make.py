@@ -4,7 +4,7 @@
 
 DATA holds train/, valid/CID22/, weights/ and eval/ with Set5 and Set14 (CONTRIBUTING.md says where
 they are from). One thread, float32; a call that was interrupted goes on where it stopped. The
-experiments lie beside this file. --ship writes weights and figures into the package.
+experiments lie beside this file. --ship writes weights, in float16, and figures into the package.
 """
 
 import argparse
@@ -81,7 +81,9 @@ def ship(name: str, run: Path, sets: Path) -> None:
     network = weights.read(opened.weights(best=False)).folded().frozen()
     facts = opened.read_facts()
     said = {"license": "CC-BY-SA-4.0", "teacher_sha256": str(facts.get("teacher_sha256") or "")}
-    weights.write(FOLDER / f"{name}.safetensors", network, metadata=said)
+    path = FOLDER / f"{name}.safetensors"
+    weights.write(path, network.half(), metadata=said)
+    network = weights.read(path).frozen()  # computes in float32
     compressed = name.endswith("jpeg")
     degradation = JPEG(quality=(QUALITY, QUALITY)) if compressed else Bicubic()
     entry: dict[str, Any] = {
@@ -94,10 +96,10 @@ def ship(name: str, run: Path, sets: Path) -> None:
         "inputs": f"bicubic, JPEG of quality {QUALITY}" if compressed else "bicubic",
         "figures": {s: figures(network, sets / s, degradation) for s in ("Set5", "Set14")},
     }
-    path = FOLDER / "models.json"
-    others = json.loads(path.read_bytes()) if path.exists() else []
+    models = FOLDER / "models.json"
+    others = json.loads(models.read_bytes()) if models.exists() else []
     entries = [*(one for one in others if one["name"] != name), entry]
-    write_text(path, to_json(sorted(entries, key=lambda one: list(ABOUT).index(one["name"]))))
+    write_text(models, to_json(sorted(entries, key=lambda one: list(ABOUT).index(one["name"]))))
     print(json.dumps(entry), flush=True)
 
 
