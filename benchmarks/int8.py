@@ -26,7 +26,7 @@ import torch
 from int8_table import table
 from torch import Tensor, nn
 
-from dukd import deploy, recipes
+from dukd import recipes
 from dukd.data.datasets import benchmark
 from dukd.data.pairs import Pairs, find_pairs, load
 from dukd.data.patches import Patches
@@ -40,6 +40,7 @@ from dukd.networks.quantize.calibrate import CHOICES, calibrate
 from dukd.networks.quantize.integer import IntegerReference
 from dukd.networks.quantize.settle import settle
 from dukd.networks.quantize.targets import TargetName
+from dukd.networks.shipped import FOLDER
 from dukd.training.assemble import open_pack
 from dukd.training.average import Average
 from dukd.training.distiller import Distiller
@@ -49,7 +50,7 @@ from dukd.training.schedule import rate_factor
 STUDENTS = {
     "edsr-f32b5-x2": "edsr_f32b5_x2_basicsr.safetensors",
     "compact-general-x4": "realesr-general-x4v3.safetensors",
-    "compact-starter-x2": str(Path(deploy.__file__).parent / "starter" / "x2-fast.safetensors"),
+    "compact-starter-x2": str(FOLDER / "x2-fast.safetensors"),
 }
 """Files of DATA's weights, and one that comes with dukd."""
 LARGE = {2: "smfanet_plus_df2k_x2.pth", 4: "smfanet_plus_df2k_x4.pth"}

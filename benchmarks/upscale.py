@@ -61,8 +61,8 @@ def network(name: str, options: dict[str, Any]) -> tuple[Any, bool]:
     import torch
 
     from dukd import networks as n
-    from dukd.deploy.shipped import named
     from dukd.networks.files import weights
+    from dukd.networks.shipped import named
 
     path = options["weights"].get(name)
     if name == "compact" and path is None:

@@ -13,9 +13,9 @@ from PIL import Image
 import dukd
 from dukd.cli import run
 from dukd.cli.listing import stored_recipes
-from dukd.deploy.shipped import FOLDER, for_scale, shipped
 from dukd.networks.files import weights
 from dukd.networks.files.openers import opening
+from dukd.networks.shipped import FOLDER, for_scale, shipped
 from dukd.recipes.listing import listing
 
 MODELS = json.loads((FOLDER / "models.json").read_bytes())
@@ -109,6 +109,30 @@ def test_a_name_is_taken_where_no_file_has_it(
     (tmp_path / "x2").write_text("no weights")
     with pytest.raises(ValueError, match="x2"):
         dukd.load("x2")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "info x2",
+        "evaluate x2 x2-fast --sets images --metrics psnr_y --device cpu",
+        "export x2 -o x2.pth",
+        "ensemble x2-fast x2-jpeg -o both.safetensors",
+        "quantize x2-fast --images images --choice min-max -o int8.safetensors",
+        "figure x2 x2-fast --images images/a.png -o figure.png",
+        "upscale images -m x2-fast -o out --device cpu --exact",
+    ],
+    ids=lambda line: line.split()[0],
+)
+def test_every_command_takes_their_names(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    Image.fromarray(pixels).save("images/a.png")
+
+    assert run(line.split()) == 0, capsys.readouterr().err
 
 
 def test_figures_are_what_is_measured(real_data: Path) -> None:

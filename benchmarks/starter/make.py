@@ -19,13 +19,13 @@ from dukd.core.files import write_text
 from dukd.core.text import to_json
 from dukd.data.packing import prepare
 from dukd.data.pairs import find_pairs, load
-from dukd.deploy.shipped import FOLDER
 from dukd.evaluation.metrics import psnr_y, ssim_y
 from dukd.images.bsrgan import JPEG
 from dukd.images.convert import to_tensor
 from dukd.images.degrade import Bicubic, Degradation
 from dukd.networks import Network
 from dukd.networks.files import weights
+from dukd.networks.shipped import FOLDER
 from dukd.runs.directory import Run
 from dukd.training import loop
 from dukd.training.experiment import Experiment

@@ -24,7 +24,7 @@ from dukd.deploy.onnx import onnx_metadata
 from dukd.evaluation.metrics import Metric
 from dukd.images import EXTENSIONS
 from dukd.methods import Method
-from dukd.networks import Network, NetworkConfig, Opaque, Quantized, macs
+from dukd.networks import Network, NetworkConfig, Opaque, Quantized, macs, shipped
 from dukd.networks.code import Called
 from dukd.networks.code import opened as opened_code
 from dukd.networks.files import weights
@@ -48,7 +48,8 @@ class Info:
     """
 
     path: tyro.conf.Positional[Path]
-    """File of weights, ONNX graph, code as file.py:make, pack, or run directory."""
+    """File of weights, ONNX graph, code as file.py:make, pack, run directory, or a student that
+    comes with dukd, such as x2."""
     value_range: float | None = None
     """Largest value the network computes with, 1 or 255, where the file does not say."""
     scale: Annotated[int | None, tyro.conf.arg(aliases=["-s"])] = None
@@ -58,26 +59,24 @@ class Info:
         if (code := Module.takes(str(self.path))) is not None:
             facts(code_facts(code.code, self.scale))
             return 0
-        if not self.path.exists():
+        path = shipped.named(self.path)
+        if not path.exists():
             raise ValueError(
-                f"there is no {shown(self.path)}: name a file of weights, a pack or a run directory"
+                f"there is no {shown(path)}: name a file of weights, a pack or a run directory"
             )
-        if self.path.is_dir():
-            if not (self.path / "experiment.yaml").exists() and _holds_images(self.path):
+        if path.is_dir():
+            if not (path / "experiment.yaml").exists() and _holds_images(path):
                 raise ValueError(
-                    f"{shown(self.path)} is a folder of images, not a run: `dukd check-data "
-                    f"{shown(self.path)} --scale N` looks at them"
+                    f"{shown(path)} is a folder of images, not a run: `dukd check-data "
+                    f"{shown(path)} --scale N` looks at them"
                 )
-            facts(run_facts(self.path))
-        elif self.path.suffix == ".pack":
-            facts(pack_facts(self.path))
-        elif self.path.suffix == ".onnx":
-            facts(
-                {"graph": f"{shown(self.path)}, {amount(self.path.stat().st_size)}"}
-                | onnx_metadata(self.path)
-            )
+            facts(run_facts(path))
+        elif path.suffix == ".pack":
+            facts(pack_facts(path))
+        elif path.suffix == ".onnx":
+            facts({"graph": f"{shown(path)}, {amount(path.stat().st_size)}"} | onnx_metadata(path))
         else:
-            facts(weights_facts(self.path, self.value_range))
+            facts(weights_facts(path, self.value_range))
         return 0
 
 

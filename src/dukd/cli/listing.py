@@ -49,7 +49,7 @@ def _either(scales: Sequence[int]) -> str:
 
 def show_models() -> int:
     """Print the students that come with the package, and what they reach."""
-    path = _package() / "deploy" / "starter" / "models.json"
+    path = _package() / "networks" / "starter" / "models.json"
     models: list[dict[str, Any]] = json.loads(path.read_bytes())
     sets = list(models[0]["figures"])
     table(

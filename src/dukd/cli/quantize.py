@@ -12,7 +12,6 @@ from dukd.core.files import check_target
 from dukd.core.text import shown
 from dukd.data.pairs import find_pairs
 from dukd.deploy.quantize import Middle, Options, losses, middles, quantize
-from dukd.deploy.shipped import named
 from dukd.evaluation.candidates import weights_of
 from dukd.networks.files import weights
 from dukd.runs import quantized
@@ -52,7 +51,7 @@ class Quantize(Options):
     def __call__(self) -> int:
         if self.out.suffix != ".safetensors":
             raise ValueError(f"--out ends in .safetensors, but got {shown(self.out)}")
-        path = weights_of(named(self.student), best=self.best)
+        path = weights_of(self.student, best=self.best)
         check_target(self.out, sources=[path])
         numbers = {
             "value_range": self.value_range,

@@ -25,13 +25,13 @@ from dukd.core.text import amount, shown
 from dukd.deploy.job import ready
 from dukd.deploy.model import Model, load
 from dukd.deploy.runtime import Exported, Runtime, export, runtime_of
-from dukd.deploy.shipped import for_scale, named, said_of
 from dukd.deploy.stretches import Codec, VideoError, VideoOptions
 from dukd.deploy.upscale import UpscaleOptions, chosen, upscale
 from dukd.deploy.video import SUFFIXES, WRITTEN, inspect, upscale_video
 from dukd.evaluation.candidates import weights_of
 from dukd.networks import Network
 from dukd.networks.files import weights
+from dukd.networks.shipped import for_scale, named, said_of
 
 SHORT = {
     "-s": "--outscale",
@@ -210,7 +210,7 @@ class Export:
     """For which runtime, and how."""
 
     def __call__(self) -> int:
-        path = weights_of(named(self.student), best=self.best)
+        path = weights_of(self.student, best=self.best)
         check_target(self.out, sources=[path])
         network, contents = weights.read_and_inspect(
             path,

@@ -25,7 +25,6 @@ from dukd.core.given import refuse
 from dukd.deploy.image import upscale_image
 from dukd.deploy.ncnn import Ncnn, says
 from dukd.deploy.runtime import runtime_of
-from dukd.deploy.shipped import named
 from dukd.deploy.weights import Weights
 from dukd.evaluation.candidates import weights_of
 from dukd.images import Image
@@ -226,7 +225,7 @@ def load(
     given = cast("object", path)
     if not isinstance(given, str | Path):
         refuse("what is loaded", "a path (dukd.Model(network) takes a network)", given)
-    file = weights_of(named(Path(path)), best=best)
+    file = weights_of(Path(path), best=best)
     session = opened(file, as_it_stands=as_it_stands)
     if session is not None:
         return Model(session, name=file.name)

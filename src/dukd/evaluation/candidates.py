@@ -15,6 +15,7 @@ from dukd.core.files import is_package
 from dukd.core.given import refuse
 from dukd.core.once import place, said_of
 from dukd.core.text import shown
+from dukd.networks import shipped
 from dukd.networks.base import Network
 from dukd.networks.code import is_named
 from dukd.networks.code import opened as opened_code
@@ -145,7 +146,7 @@ def candidate(
     if str(what) == BICUBIC.label and not Path(what).exists():
         return BICUBIC
     unsaid = unsaid or Unsaid()
-    path = Path(what)
+    path = shipped.named(Path(what))
     if is_named(str(what)) and not path.exists():
         made = opened_code(str(what), scale=unsaid.scale).network
         opened = _of_upscaler(made, model, label or str(what), self_ensemble=self_ensemble)
@@ -200,16 +201,17 @@ def _of_upscaler(what: Upscaler, model: Model, label: str, *, self_ensemble: boo
 
 
 def weights_of(path: Path, *, best: bool = False) -> Path:
-    """The student of a run directory, or the file itself.
+    """The student of a run directory or of the package, or the file itself.
 
     Args:
-        path: A file, or a run directory.
+        path: A file, a run directory, or the name of a student that comes with the package.
         best: Whether the student of the best validation is wanted instead of the last one.
 
     Raises:
         ValueError: If the directory is not a run, or has no such student; or if a file is said to
             have a best one.
     """
+    path = shipped.named(path)
     if is_package(path) or not path.is_dir():
         if best:
             raise ValueError(f"{shown(path)} is one file: --best is for run directories")
