@@ -360,7 +360,10 @@ class _Failing:
 
     def init(self, *, _temp_dir: str, **_: object) -> None:
         command = [sys.executable, "-c", "import time; time.sleep(600)", _temp_dir]
-        self.started.append(subprocess.Popen(command))
+        self.started.append(process := subprocess.Popen(command))
+        named = Path(f"/proc/{process.pid}/cmdline")
+        while _temp_dir.encode() not in named.read_bytes():  # until it is another program
+            time.sleep(0.01)
         raise RuntimeError("the raylet has gone\nwith more lines")
 
     def shutdown(self) -> None: ...

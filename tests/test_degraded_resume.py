@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from dukd.images.degrade import preset
 from dukd.runs.directory import Run
@@ -48,7 +49,7 @@ def test_a_degraded_run_that_was_killed_ends_in_equal_bits(
     paths = os.pathsep.join((str(Path(__file__).parent), str(Path(loop.__file__).parents[2])))
     done = subprocess.run(
         [sys.executable, tmp_path / "program.py", folder, killed, str(workers)],
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         check=False,
     )
     assert done.returncode == -signal.SIGKILL
