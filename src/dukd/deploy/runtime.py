@@ -301,10 +301,12 @@ def _refuse(runtime: Runtime, verified: Verified, network: Network) -> None:
             f"at least {LEAST_PSNR:g} dB are expected: this runtime, or this processor, computes "
             "other integers than the target"
         )
-        config = network.config
-        if isinstance(config, QuantizedConfig) and config.weight_bits is None:
-            allowed += ", as those without VNNI do unless weights have 7 bits: quantize with "
-            allowed += "--weight-bits 7"
+        assert isinstance(network.config, QuantizedConfig)
+        if network.config.weight_bits is None:
+            allowed += (
+                ", as those without VNNI do unless weights have 7 bits: quantize with "
+                "--weight-bits 7"
+            )
     raise ExportError(
         f"the export as {runtime.form} gives other images than the network, by "
         f"{verified.largest:.2g} where white is 1 ({verified.psnr:.1f} dB), but {allowed}; nothing "

@@ -149,7 +149,10 @@ def orthogonal(matrices: Tensor) -> Tensor:
     where they were above 0.003 of the largest, and are not brought to 1.
 
     Args:
-        matrices: ``(n, rows, columns)``.
+        matrices: ``(n, rows, columns)``, of any size; of zeros they stay zeros.
+
+    Returns:
+        The same shape.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
