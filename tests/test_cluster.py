@@ -56,8 +56,10 @@ class Mortal(EDSR):
 
     def head(self, lr: Tensor) -> Tensor:
         level = round(float(lr.mean()) * 255)
-        if level == DEADLY or (level == FATAL_ONCE and not (self.notes / "killed").exists()):
-            (self.notes / "killed").touch()
+        if level == FATAL_ONCE and not (self.notes / "once").exists():
+            (self.notes / "once").touch()  # its own: the deadly one may come first
+            level = DEADLY
+        if level == DEADLY:
             (self.notes / str(os.getpid())).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().head(lr)
@@ -174,7 +176,7 @@ def test_a_dead_worker_loses_nothing(ray, tmp_path):
 
     result = upscale(mortal, [photos], tmp_path / "out", engine=Workers(2))
 
-    killed = [int(path.name) for path in notes.iterdir() if path.name != "killed"]
+    killed = [int(path.name) for path in notes.iterdir() if path.name != "once"]
     assert len(killed) == 1 + ATTEMPTS
     assert os.getpid() not in killed
     assert [failed.source.name for failed in result.failed] == ["5.png"]
