@@ -46,7 +46,7 @@ QUALITY = 85
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(ABOUT))
+    parser.add_argument("names", nargs="*", choices=ABOUT, default=list(ABOUT))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
@@ -60,12 +60,18 @@ def main() -> None:
 
 
 def make(name: str, data: Path, out: Path, device: str) -> Path:
-    """Train one of them, or go on; nothing is done where it is finished."""
+    """Train one of them, or go on; nothing is done where it is finished.
+
+    What it starts from is made before it.
+    """
 
     def find(path: Path) -> Path:
         return data / path.relative_to("data") if path.parts[0] == "data" else out / path
 
     experiment = Experiment.from_file(HERE / f"{name}.yaml").relocated(find)
+    warm = experiment.optimization.warm_start
+    if warm is not None and not warm.exists():
+        make(warm.parent.name, data, out, device)
     if not experiment.data.train.exists():
         pairs = find_pairs(data / "train", scale=experiment.student.scale, recursive=True)
         prepare(pairs, experiment.data.train)

@@ -20,6 +20,7 @@ from dukd.methods.late import Late
 from dukd.methods.logits import Logits
 from dukd.methods.lowrank import LowRank
 from dukd.methods.lsfd import LSFD
+from dukd.methods.luma import Luma
 from dukd.methods.mcir import MCIR
 from dukd.methods.mipkd import MiPKD
 from dukd.methods.mtkd import MTKD, Aggregation
@@ -79,6 +80,7 @@ __all__ = [
     "Logits",
     "Losses",
     "LowRank",
+    "Luma",
     "Method",
     "MiPKD",
     "Mixup",

@@ -24,9 +24,11 @@ from dukd.methods import (
     FrugalDUKD,
     Late,
     Logits,
+    Luma,
     Method,
     Mixup,
     ReleasedDUKD,
+    Scratch,
     Upcycling,
     ZoomIn,
     ZoomOut,
@@ -157,6 +159,10 @@ def _in_place(method: Method) -> Method:
     return FrugalDUKD(**_numbers(method))
 
 
+def _in_luma(method: Method) -> Method:
+    return Luma(base=method)
+
+
 def _and(more: Upcycling) -> Change:
     def changed(method: Method) -> Method:
         assert isinstance(method, DUKD)
@@ -268,6 +274,17 @@ ABLATIONS: dict[str, Ablation] = {
         FrugalDUKD(),
         period=TENTH,
     ),
+    "dukd-frugal-both-luma": Ablation(
+        "likewise, compared in luma",
+        change=lambda method: Luma(base=_in_place(method)),
+        steps=2.0,
+    ),
+    **{
+        f"{start.name}-luma": Ablation(
+            f"{start.name}, compared in luma for the most part", start, change=_in_luma
+        )
+        for start in (Scratch(), Logits(), DUKD())
+    },
     "eco-hr-only": Ablation(
         "the teacher's output in early targets, and lr as the input",
         ECO(),
