@@ -231,6 +231,16 @@ def test_what_is_not_finished_stands_in_the_table_as_such(half):
     assert "| dukd | 0 of 1, planned |" in (out / "study.md").read_text(encoding="utf-8")
 
 
+def test_what_a_study_asks_to_be_measured_stands_in_its_table(half):
+    """PSNR in RGB is left to the data where nobody asked for it."""
+    study, out = half
+    for metrics, there in (((), False), (("psnr_y", "psnr_rgb"), True)):
+        asking = replace(study, methods=("scratch",), metrics=metrics)
+        write_tables(asking, out, standing(asking, out))
+        text = (out / "study.md").read_text(encoding="utf-8")
+        assert ("PSNR-RGB" in text) is there
+
+
 def test_methods_are_called_as_the_study_calls_them(half):
     """Not after the directory of the first seed, as where runs are merely compared."""
     study, out = half
