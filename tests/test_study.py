@@ -170,6 +170,8 @@ def test_a_study_is_run_stopped_continued_and_ends_in_tables(desk, tmp_path):
     text = (out / "study.md").read_text(encoding="utf-8")
     assert "4 cells: 4 measured" in text
     assert "± " in text
+    assert "± +" not in text
+    assert "to -" not in text  # the minus of everywhere else
 
     assert len(list((out / "teachers").rglob("test/0.png"))) == 1  # once for both of its cells
     assert "| teacher |" in text

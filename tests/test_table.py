@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from dukd.core.text import NOTHING
+from dukd.core.text import NOTHING, signed
 from dukd.evaluation.table import FORMS, Column, Row, Spread, Table, decimals
 
 PSNR = Column(name="psnr", title="PSNR", unit="dB", show=decimals(2), better="higher")
@@ -37,6 +37,13 @@ def test_the_deviation_is_that_of_a_sample() -> None:
     assert Spread.of([31.9, 32.1]) == Spread(32.0, pytest.approx(math.sqrt(0.02)), 2)
     assert Spread.of([5.0]) == Spread(5.0)
     assert Spread.of([1.0, math.inf]) == Spread(math.inf, None, 2)
+
+
+def test_a_deviation_has_no_sign() -> None:
+    gain = Column(name="gain", title="gain", show=signed)
+
+    assert gain.text(Spread.of([0.1, 0.3])) == "+0.20 ± 0.14"
+    assert gain.text(Spread.of([-0.1, -0.3])) == "\u22120.20 ± 0.14"
 
 
 def test_markdown_shows_what_people_read() -> None:

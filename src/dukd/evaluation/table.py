@@ -77,7 +77,9 @@ class Column:
                 return value
             case Spread():
                 mean = self.show(value.mean)
-                return mean if value.deviation is None else f"{mean} ± {self.show(value.deviation)}"
+                if value.deviation is None:
+                    return mean
+                return f"{mean} ± {self.show(value.deviation).removeprefix('+')}"
             case _:
                 return self.show(value)
 

@@ -79,7 +79,7 @@ def differences(study: Study, out: Path, networks: str, standings: Sequence[Stan
             "seeds": len(by_seed),
             "seconds": fmean(seconds[method]),
             "mean": Spread.of(means) if means else None,
-            "interval": None if ends is None else f"{ends[0]:+.3f} to {ends[1]:+.3f}",
+            "interval": None if ends is None else " to ".join(signed(e, 3) for e in ends),
             "gap_closed": Spread.of(closed) if closed else None,
         }
         if means or closed:
