@@ -140,8 +140,8 @@ def compared(study: Study, out: Path, standings: Sequence[Standing]) -> Table:
     done = [s for s in standings if s.stage == "measured"]
     measured = figures_file(study, standings[0].cell)
     table = compare([out / s.cell.name for s in done], measured, _labels(done), VARIED)
-    asked = (replace(c, shown=c.shown or c.name in study.metrics) for c in table.measures)
-    table = replace(table, measures=tuple(asked))
+    wanted = (replace(c, shown=c.shown or c.name in study.metrics) for c in table.measures)
+    table = replace(table, measures=tuple(wanted))
     by_method: dict[str, list[Standing]] = {}
     for s in standings:
         by_method.setdefault(s.cell.method, []).append(s)
