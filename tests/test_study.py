@@ -95,6 +95,17 @@ def test_an_option_is_typed_and_a_part_that_is_not_there_is_passed_over():
     assert dukd.method.consistency == 0
 
 
+def test_an_option_takes_the_seed_of_its_cell():
+    warm = "optimization.warm_start=first/logits-seed{seed}/student.safetensors"
+    zoomed = Variant(name="out", method="dukd", options=("method.upcyclings=[{type: zoom_out}]",))
+    study = Study(recipes=("small-x2",), variants=(zoomed,), seeds=(4, 7), options=(warm,))
+
+    paths = [str(cell.experiment.optimization.warm_start) for cell in study.cells()]
+
+    assert paths == [f"first/logits-seed{seed}/student.safetensors" for seed in (4, 7)]
+    assert [len(cell.experiment.method.upcyclings) for cell in study.cells()] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [

@@ -11,7 +11,8 @@
     - {name: lsfd-10, method: lsfd, options: [method.local=10]}
 
 A method is whatever can stand at the end of a recipe's name, ablations too. An option is a dotted
-name of the experiment's YAML, and its value as YAML has it.
+name of the experiment's YAML, and its value as YAML has it; ``{seed}`` in it is the cell's, as in
+``optimization.warm_start=runs/first/plain-x2-logits-seed{seed}/student.safetensors``.
 """
 
 import re
@@ -112,7 +113,8 @@ class Study:
         ]
 
     def _cell(self, networks: str, variant: Variant, seed: int) -> "Cell":
-        options = (*self.options, *variant.options, f"optimization.seed={seed}")
+        said = (one.replace("{seed}", str(seed)) for one in (*self.options, *variant.options))
+        options = (*said, f"optimization.seed={seed}")
         made = changed(recipe(f"{networks}-{variant.method}").make(), options)
         return Cell(networks, variant.name, seed, made)
 
