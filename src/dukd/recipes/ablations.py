@@ -275,7 +275,7 @@ ABLATIONS: dict[str, Ablation] = {
         period=TENTH,
     ),
     "dukd-frugal-both-luma": Ablation(
-        "likewise, compared in luma",
+        "dukd-frugal-both, compared in luma for the most part",
         change=lambda method: Luma(base=_in_place(method)),
         steps=2.0,
     ),
