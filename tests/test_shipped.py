@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import dukd
-from dukd.cli import run
+from dukd.cli import run, train
 from dukd.cli.listing import stored_recipes
 from dukd.networks.files import weights
 from dukd.networks.files.openers import opening
@@ -142,3 +142,16 @@ def test_figures_are_what_is_measured(real_data: Path) -> None:
     stated = next(entry for entry in MODELS if entry["name"] == "x2")["figures"]["Set5"]
     assert measured["psnr_y"] == pytest.approx(stated["psnr_y"], abs=0.002)
     assert stated["psnr_y"] > 33.673 + 2.5  # bicubic
+
+
+def test_training_starts_from_one_by_its_name(tmp_path):
+    """Its file stands in the experiment; a file of that name in the folder comes first."""
+    command = train.parse(
+        ["compact-x2-scratch", "--optimization.warm-start", "x2-fast", "--out", str(tmp_path)]
+    )
+    assert isinstance(command, train.Train)
+    assert command.experiment.optimization.warm_start == FOLDER / "x2-fast.safetensors"
+
+    own = train.parse(["compact-x2-scratch", "--optimization.warm-start", str(tmp_path / "x2")])
+    assert isinstance(own, train.Train)
+    assert own.experiment.optimization.warm_start == tmp_path / "x2"

@@ -22,6 +22,7 @@ from dukd.core import distributed
 from dukd.core.device import DeviceName, by_name
 from dukd.core.files import silent
 from dukd.core.text import amount, shown
+from dukd.networks import shipped
 from dukd.networks.files import weights
 from dukd.networks.files.openers import opening
 from dukd.recipes.budget import Choice
@@ -174,8 +175,18 @@ def parse(arguments: Sequence[str]) -> Callable[[], int]:
         config=(tyro.conf.AvoidSubcommands,),
     )
     finite(command)
-    command = replace(command, experiment=_with_its_own_facts(command.experiment, before))
+    experiment = _started(_with_its_own_facts(command.experiment, before))
+    command = replace(command, experiment=experiment)
     return command if choice is None else partial(_shown_first, choice, command)
+
+
+def _started(experiment: Experiment) -> Experiment:
+    """Take a student that comes with the package by its name, where training starts from it."""
+    optimization = experiment.optimization
+    if optimization.warm_start is None:
+        return experiment
+    start = shipped.named(optimization.warm_start)
+    return replace(experiment, optimization=replace(optimization, warm_start=start))
 
 
 def _shown_first(choice: Choice, command: Train) -> int:
