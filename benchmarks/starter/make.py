@@ -46,14 +46,16 @@ QUALITY = 85
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=ABOUT, default=list(ABOUT))
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ship", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for name in options.names:
+    if unknown := [name for name in options.names if name not in ABOUT]:
+        parser.error(f"there is no {unknown[0]}; known are {', '.join(ABOUT)}")
+    for name in options.names or ABOUT:
         run = make(name, options.data, options.out, options.device)
         if options.ship:
             ship(name, run, options.data / "eval")
