@@ -95,6 +95,11 @@ def test_phases_and_teachers_are_the_methods() -> None:
 
     assert len(released.phases) == len(ReleasedDUKD().phases) == 2
     assert [type(p) for p in released.phases] == [Luma, Luma]
+    case = Case.of(released, EDSRS)
+    changed = [case.losses(phase) for phase in released.phases]
+    alone = [case.losses(phase) for phase in ReleasedDUKD().phases]
+    assert [list(c) for c in changed] == [list(a) for a in alone]
+    assert all(not torch.equal(c[n], a[n]) for c, a in zip(changed, alone, strict=True) for n in a)
     assert needs_teacher(Luma(), 2)
     assert not needs_teacher(Luma(base=Scratch()), 2)
     assert Luma().label == "luma"
