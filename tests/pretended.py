@@ -250,6 +250,8 @@ def _set_device(device: torch.device) -> None:
 class Event:
     """Of `torch.cuda`: what it stands for has always happened."""
 
+    def __init__(self, *, blocking: bool = False) -> None: ...
+
     def record(self) -> None:
         """Nothing runs ahead here."""
 

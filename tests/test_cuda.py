@@ -37,7 +37,7 @@ from dukd.testing import speed
 from dukd.training import loop
 from dukd.training.assemble import Training, assemble
 from dukd.training.experiment import Evaluation, Experiment, Optimization
-from dukd.training.step import advance, settle
+from dukd.training.step import NonFiniteError, advance, settle
 from test_methods import METHODS
 
 DEVICE = torch.device(os.environ.get("DUKD_TEST_DEVICE", "cuda"))
@@ -107,6 +107,16 @@ def moved(wanted: Experiment, device: torch.device, *, waits: bool = True) -> Te
             advance(training, lr, hr)
     settle(training)
     return flat(training) - before
+
+
+def trained(wanted: Experiment, steps: int) -> tuple[Tensor, Training]:
+    """How far steps move the weights."""
+    training = assemble(wanted, World(device=DEVICE))
+    before = flat(training)
+    for k in range(steps):
+        stepped(training, k)
+    settle(training)
+    return flat(training) - before, training
 
 
 def stepped(training: Training, k: int) -> None:
@@ -199,6 +209,56 @@ def test_passes_are_recorded_however_a_batch_is_computed(change: str, tmp_path: 
     found = moved(replace(wanted, optimization=graphs), DEVICE, waits=False)
 
     assert apart(found, moved(wanted, DEVICE)) < 1e-3
+
+
+WHOLE: dict[str, tuple[Method, dict[str, object]]] = {
+    "dukd": (DUKD(), {}),
+    "scratch": (METHODS["scratch"], {}),
+    "frugal": (METHODS["dukd-frugal"], {}),
+    "affinities": (METHODS["fakd"], {}),
+    "local": (METHODS["lsfd"], {}),
+    "luma": (METHODS["luma"], {}),
+    "muon": (DUKD(), {"optimizer": "muon"}),
+    "bfloat16": (DUKD(), {"precision": "bfloat16"}),
+    "clip": (DUKD(), {"clip": 1e-3, "schedule": "one-cycle"}),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("network", [NETWORKS[0], *NETWORKS[4:6]], ids=lambda n: n.name)
+@pytest.mark.skipif(not REAL, reason="nothing is recorded on a processor")
+def test_whole_steps_move_alike(network: NetworkConfig, name: str, tmp_path: Path) -> None:
+    """Twelve steps of two batches: two are kept, three made by hand, the others replayed."""
+    method, numbers = WHOLE[name]
+    wanted = experiment(tmp_path, method, network, steps=12, **numbers)
+    wanted = replace(wanted, data=replace(wanted.data, period=2))
+    graphs = replace(wanted.optimization, cuda_graphs=True)
+
+    found, training = trained(replace(wanted, optimization=graphs), 12)
+    expected, _ = trained(wanted, 12)
+
+    assert training.recording is not None
+    assert "recorded as a whole and replayed" in " ".join(training.recording.notes())
+    assert apart(found, expected) < (0.5 if name == "bfloat16" else 0.05)
+
+
+@pytest.mark.skipif(not REAL, reason="nothing is recorded on a processor")
+def test_a_recorded_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
+    wanted = experiment(tmp_path, DUKD(), steps=12, cuda_graphs=True)
+    training = assemble(replace(wanted, data=replace(wanted.data, period=2)), World(device=DEVICE))
+    for k in range(8):
+        stepped(training, k)
+    settle(training)
+    first = next(training.state.student.parameters())
+    with torch.no_grad():
+        first[(0,) * first.ndim] = float("nan")
+    before = flat(training)
+
+    stepped(training, 8)
+    with pytest.raises(NonFiniteError, match="step 9"):
+        settle(training)
+
+    assert torch.equal(flat(training)[1:], before[1:])
 
 
 @pytest.mark.parametrize("period", [0, 2])

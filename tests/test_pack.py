@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -478,9 +480,26 @@ def test_a_source_that_changed_in_between_is_decoded_again(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
-def test_two_processes_never_make_the_same_pack(pairs: Pairs, tmp_path: Path) -> None:
-    def meanwhile(done: int, total: int, what: str) -> None:
-        with pytest.raises(PackError, match="another process is preparing"):
-            prepare(pairs, tmp_path / "pack")
+def test_who_wants_a_pack_that_another_is_making_waits_for_it(pairs: Pairs, tmp_path: Path) -> None:
+    """Two that wait, so that one of them meets a journal that is gone."""
+    path, said = tmp_path / "pack", list[str]()
+    waits = threading.Event()
+    begun = list[Future[Pack]]()
 
-    prepare(pairs, tmp_path / "pack", progress=meanwhile).verify()
+    def note(done: int, total: int, what: str) -> None:
+        said.append(what)
+        waits.set()
+
+    with ThreadPoolExecutor(2) as pool:
+
+        def meanwhile(done: int, total: int, what: str) -> None:
+            if not begun:
+                begun.extend(pool.submit(prepare, pairs, path, progress=note) for _ in range(2))
+                assert waits.wait(10)
+
+        made = prepare(pairs, path, progress=meanwhile)
+        others = [one.result(timeout=20) for one in begun]
+
+    assert set(said) == {"another process is preparing them"}
+    assert [other.digest for other in others] == [made.digest] * 2
+    assert [file.name for file in tmp_path.iterdir() if "pack" in file.name] == ["pack"]

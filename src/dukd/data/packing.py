@@ -11,10 +11,12 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial as bound
 from pathlib import Path
 from typing import IO
 
@@ -46,6 +48,8 @@ from dukd.images import ImageError
 
 _ALIGN = 64
 _SPARE = 64 << 20
+_PAUSE = 0.2
+"""Seconds between two looks whether another process is done."""
 
 
 def packed_bytes(pairs: Pairs) -> int:
@@ -63,8 +67,8 @@ def prepare(
 ) -> Pack:
     """Decode ``pairs`` into a pack at ``path``, or open the one there if it holds exactly these.
 
-    A run that was killed is continued. Memory stays at a few images per worker, whatever the size
-    of the set.
+    A run that was killed is continued, and another one that makes this pack is waited for. Memory
+    stays at a few images per worker, whatever the size of the set.
 
     Args:
         pairs: What to pack.
@@ -75,8 +79,8 @@ def prepare(
         skip_bad: Whether images that cannot be read are left out, and named in the pack.
 
     Raises:
-        PackError: If there is too little room, another process is making this pack, there is
-            nothing to pack, or ``path`` is something else than a pack.
+        PackError: If there is too little room, there is nothing to pack, or ``path`` is something
+            else than a pack.
         PairsError: If images cannot be read, or are not what their headers said; all of them are
             named, at the end. What was finished is kept.
     """
@@ -90,7 +94,8 @@ def prepare(
         _clear_away(journal, path)
         return ready
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(journal, path) as log:
+    say = bound(progress, 0, len(pairs), "another process is preparing them")
+    with _locked(journal, path, say) as log:
         if (ready := _existing(path, pairs)) is None:
             _check_room(pairs, path, partial, journal)
             threads = workers or min(8, os.cpu_count() or 1)
@@ -135,14 +140,37 @@ def _is_pack(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(journal: Path, path: Path) -> Generator[IO[bytes], None, None]:
-    """Open the journal for this process alone."""
-    with journal.open("a+b") as log, contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.lock(log, wait=False))
-        except BlockingIOError:
-            raise PackError(f"another process is preparing {shown(path)}: wait for it") from None
-        yield log
+def _locked(
+    journal: Path, path: Path, waiting: Callable[[], None] | None = None
+) -> Generator[IO[bytes], None, None]:
+    """Open the journal for this process alone.
+
+    Args:
+        journal: What is opened.
+        path: The pack that it is of.
+        waiting: Called now and then while another process has it.
+
+    Raises:
+        PackError: If another process has it, and we do not wait.
+    """
+    while True:
+        with journal.open("a+b") as log, contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.lock(log, wait=False))
+            except BlockingIOError:
+                if waiting is None:
+                    raise PackError(f"another process is preparing {shown(path)}") from None
+                waiting()
+                time.sleep(_PAUSE)
+                continue
+            # whoever had it may have deleted it since, and a third made another
+            if journal.exists() and os.path.sameopenfile(log.fileno(), _handle(stack, journal)):
+                yield log
+                return
+
+
+def _handle(stack: contextlib.ExitStack, path: Path) -> int:
+    return stack.enter_context(path.open("rb")).fileno()
 
 
 def _check_room(pairs: Pairs, path: Path, partial: Path, journal: Path) -> None:

@@ -8,10 +8,13 @@ turns a transposition with one flip into a rotation by 180 degrees.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Generator, Tensor
+from torch.autograd.function import FunctionCtx
+from typing_extensions import override
 
 from dukd.core.device import to_device
 
@@ -113,6 +116,117 @@ class _Drawn(Invertible):
         if device not in self._placed:
             self._placed[device] = to_device(self.chosen, device)[..., None, None, None]
         return self._placed[device]
+
+
+def drawn(change: Invertible) -> tuple[tuple[Operation, ...], list[Tensor]] | None:
+    """What `draw` drew, as `Tabled` takes it: operations, and codes, factors and summands.
+
+    None of another change.
+    """
+    if not isinstance(change, _Drawn):
+        return None
+    moving = [n for n, name in enumerate(change.operations) if name != "invert"]
+    chosen = change.chosen.long()
+    codes = sum((chosen[n] << bit for bit, n in enumerate(moving)), torch.zeros_like(chosen[0]))
+    inverting = [n for n, name in enumerate(change.operations) if name == "invert"]
+    inverted = (chosen[inverting].sum(0) % 2).float()[:, None, None, None]
+    return change.operations, [codes, 1 - 2 * inverted, inverted]
+
+
+class Tabled(Invertible):
+    """Operations that tensors on a device choose for each image, whatever they hold by then.
+
+    The host never looks, so they may change between two replays of a CUDA graph, and what is done
+    is two kernels: pixels are read in the order of a table, and colors are factor and summand.
+
+    Args:
+        operations: Applied in this order, to square images.
+        codes: ``(n,)``, int64: bit ``k`` is set where the ``k``-th operation that moves pixels is
+            for an image.
+        factors: ``(n, 1, 1, 1)``, -1 where colors are inverted and 1 elsewhere; None for none.
+        summands: ``(n, 1, 1, 1)``, 1 where they are and 0 elsewhere.
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        codes: Tensor,
+        factors: Tensor | None = None,
+        summands: Tensor | None = None,
+    ) -> None:
+        self._moving = tuple(name for name in operations if name != "invert")
+        self._colors = (factors, summands) if "invert" in operations else (None, None)
+        self._codes = codes
+        self._read: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @override
+    def apply(self, x: Tensor) -> Tensor:
+        return self._changed(x, back=False)
+
+    @override
+    def invert(self, x: Tensor) -> Tensor:
+        return self._changed(x, back=True)
+
+    def _changed(self, x: Tensor, *, back: bool) -> Tensor:
+        there, home = self._orders(x.shape[-1], x.device)
+        moved = _Moved.apply(x, *((home, there) if back else (there, home)))
+        factors, summands = self._colors
+        if factors is None or summands is None:
+            return moved
+        return torch.addcmul(summands.to(x.dtype), moved, factors.to(x.dtype))
+
+    def _orders(self, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """In which order each image's pixels are read, ``(n, side * side)``, and back."""
+        if side not in self._read:
+            there, home = _tables(self._moving, side, device)
+            orders = there.index_select(0, self._codes), home.index_select(0, self._codes)
+            self._read[side] = orders
+        return self._read[side]
+
+
+class _Saved(Protocol):
+    """What torch's types lack of a context."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+
+class _Moved(torch.autograd.Function):
+    """Pixels in another order; the gradient goes home the same way."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, there: Tensor, home: Tensor) -> Tensor:
+        ctx.save_for_backward(home)
+        return _gathered(x, there)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (home,) = cast("_Saved", ctx).saved_tensors
+        return _gathered(gradients[0], home), None, None
+
+
+def _gathered(x: Tensor, index: Tensor) -> Tensor:
+    """Read ``(n, c, s, s)`` in the order of ``(n, s * s)``; channels stay as they lie."""
+    n, c, s, _ = x.shape
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        flat = x.permute(0, 2, 3, 1).reshape(n, s * s, c)
+        read = flat.gather(1, index[:, :, None].expand(-1, -1, c))
+        return read.view(n, s, s, c).permute(0, 3, 1, 2)
+    return x.reshape(n, c, s * s).gather(2, index[:, None].expand(-1, c, -1)).view(n, c, s, s)
+
+
+@lru_cache(maxsize=64)
+def _tables(
+    operations: tuple[Operation, ...], side: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """For each code the order in which pixels are read, ``(codes, side * side)``, and back."""
+    pixels = torch.arange(side * side).view(1, 1, side, side)
+    there: list[Tensor] = []
+    home: list[Tensor] = []
+    for code in range(1 << len(operations)):
+        one = compose([_SelfInverse(o) for k, o in enumerate(operations) if code >> k & 1])
+        there.append(one.apply(pixels).flatten())
+        home.append(one.invert(pixels).flatten())
+    return to_device(torch.stack(there), device), to_device(torch.stack(home), device)
 
 
 def draw(

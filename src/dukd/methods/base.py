@@ -253,13 +253,18 @@ def weighted_l1(seen: Sequence[Seen]) -> Losses:
         prefix = "" if view.name == PAIR else f"{view.name}_"
         if view.reconstruction:
             assert view.truth is not None
-            value = view.reconstruction * l1_loss(student.sr, view.truth)
+            value = _weighed(view.reconstruction, l1_loss(student.sr, view.truth))
             losses[f"{prefix}reconstruction"] = value
         if view.imitation:
             assert teacher is not None
-            value = view.imitation * _difference(student.sr, teacher.sr, view.focus)
+            value = _weighed(view.imitation, _difference(student.sr, teacher.sr, view.focus))
             losses[f"{prefix}imitation"] = value
     return losses
+
+
+def _weighed(weight: float, loss: Tensor) -> Tensor:
+    """A loss by its weight; 1 takes a GPU nothing."""
+    return loss if weight == 1 else weight * loss
 
 
 def _difference(ours: Tensor, theirs: Tensor, focus: float) -> Tensor:

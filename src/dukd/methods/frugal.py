@@ -54,7 +54,7 @@ class FrugalDUKD(DUKD):
 
     @override
     def views(self, batch: Batch) -> list[View]:
-        if batch.step < self.late or 0 < self.until <= batch.step:
+        if (self.late and batch.step < self.late) or (self.until and batch.step >= self.until):
             return self.base.views(batch)
         n = batch.lr.shape[0]
         cut = max(1, round(self.share * n))

@@ -134,12 +134,19 @@ def recorded(network: Network) -> Recorder:
     return recorder
 
 
+def unwarned() -> None:
+    """Have newer torch not warn of gradients that arrive on another stream than their weights.
+
+    It is the one that recorded, and torch waits as it should.
+    """
+    if (warns := getattr(torch.autograd.graph, _MISMATCH, None)) is not None:
+        warns(False)
+
+
 def _graphed(made: _Pass, lr: Tensor) -> Callable[[Tensor], _Tensors]:
     """Forward and backward pass, for training."""
     shown = lr.detach().clone()
-    # gradients arrive on the stream that recorded, and torch waits as it should
-    if (warns := getattr(torch.autograd.graph, _MISMATCH, None)) is not None:
-        warns(False)
+    unwarned()
     with torch.autocast("cuda", enabled=False, cache_enabled=False):
         graphed = torch.cuda.make_graphed_callables(made, (shown,), allow_unused_input=True)
     return cast("Callable[[Tensor], _Tensors]", graphed)

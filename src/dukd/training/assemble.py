@@ -15,6 +15,7 @@ from dukd.data.packing import prepare
 from dukd.data.pairs import MADE, PairsError, find_pairs
 from dukd.data.patches import Patches
 from dukd.data.resident import Resident
+from dukd.data.source import Batches, Recurring
 from dukd.evaluation.sets import set_name
 from dukd.methods.base import learns, needs_teacher
 from dukd.networks.base import Network, set_memory_format
@@ -26,6 +27,7 @@ from dukd.training.distiller import Distiller
 from dukd.training.experiment import Data, Experiment, Optimization
 from dukd.training.nonfinite import NonFiniteGuard
 from dukd.training.objective import Objective, replaying
+from dukd.training.recording import Recording, recording
 from dukd.training.schedule import notes_on_average
 from dukd.training.share import Share, memory_format
 from dukd.training.state import State
@@ -58,6 +60,8 @@ class Training:
     """Its own scale; its outputs are reduced to the student's where that is smaller."""
     validation: Validation
     guard: NonFiniteGuard
+    recording: Recording | None = None
+    """What makes whole steps from CUDA graphs, where it can."""
     notes: list[str] = field(default_factory=list[str])
     """What the log should begin with."""
     facts: dict[str, object] = field(default_factory=dict[str, object])
@@ -107,15 +111,12 @@ def assemble(
     notes += _prepare_judging(experiment, validation, teacher)
     state = State.begin(student, distiller.state, optimization)
     quantizing.start_average(state.averaged, optimization.warm_start)
-    source = patches.near(world.device, data.resident)
-    if isinstance(source, Resident):
-        size = patches.pack.pixels.size / 1e9
-        notes.append(f"the training images, {size:.2f} GB, lie on {world.device}")
+    source = _source(patches, data, world.device, notes)
     share = Share(experiment, world, patches, source, channels_last, stored)
     objective = Objective(experiment, distiller, share)
     notes.extend(replaying(objective, networks.teacher_sha256 + networks.said))
     _compile(networks, optimization)
-    return Training(
+    training = Training(
         experiment=experiment,
         world=world,
         state=state,
@@ -128,6 +129,8 @@ def assemble(
         guard=NonFiniteGuard(state.optimizer, world.device),
         notes=notes,
     )
+    training.recording = recording(training)
+    return training
 
 
 def _check_work(experiment: Experiment, world: World) -> None:
@@ -271,6 +274,15 @@ def _with_stored(
         teacher_sha256=stored.digest, scale=scale, notes=[*networks.notes, note]
     )
     return known, stored
+
+
+def _source(patches: Patches, data: Data, device: torch.device, notes: list[str]) -> Batches:
+    """Where batches are cut; a note says so where that is the device."""
+    source = patches.near(device, data.resident)
+    if not isinstance(source, Resident):
+        return source
+    notes.append(f"the training images, {patches.pack.pixels.size / 1e9:.2f} GB, lie on {device}")
+    return Recurring(source, data.period) if data.period else source
 
 
 def _patches(experiment: Experiment, progress: Progress, *, prepared: bool) -> Patches:

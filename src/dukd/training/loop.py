@@ -247,7 +247,8 @@ def _keep(training: Training, keeper: Keeper, meter: Meter, stop: threading.Even
 def _log(training: Training, log: RunLog, meter: Meter) -> None:
     settle(training)
     compare_ranks(training)
-    for note in training.objective.notes():
+    recorded = training.recording.notes() if training.recording else []
+    for note in [*training.objective.notes(), *recorded]:
         log.event(training.state.step, "note", note)
     write_line(training, log, meter)
 

@@ -58,16 +58,26 @@ class NonFiniteGuard:
             The step that was found bad, this one or the one before; None if all is well as far as
             is known.
         """
-        bad = ~torch.isfinite(torch.stack([value.detach().float() for value in values])).all()
+        bad = self.judge(values)
         if not self.deferred:
             return step if bool(bad) else None
-        self._bad.logical_or_(bad)
+        return self.wait_for(step)
+
+    def judge(self, values: list[Tensor]) -> Tensor:
+        """Whether a step is bad, on the device, where the optimizer learns of it if it is to."""
+        bad = ~torch.isfinite(torch.stack([value.detach().float() for value in values])).all()
+        if self.deferred:
+            self._bad.logical_or_(bad)
+        return bad
+
+    def wait_for(self, step: CheckedStep) -> CheckedStep | None:
+        """Have the verdict on a step brought, and read that on the one before."""
         found = self.settle()
         verdict, event = self._bad, None
         if self._device.type == "cuda":
             verdict = torch.empty((), pin_memory=True)
             verdict.copy_(self._bad, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event(blocking=True)  # leaves the processor to others
             event.record()
         self._waiting.append((step, verdict.clone() if event is None else verdict, event))
         return found

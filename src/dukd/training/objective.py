@@ -37,7 +37,7 @@ class Objective:
         """
         part.draws.begin()
         release()  # the backward pass of the part before is done
-        with self._autocast():
+        with self.autocast():
             return self.distiller.losses(_batch(part), self.replay(part), phase=phase)
 
     def replay(self, part: MicroBatch) -> Replay | None:
@@ -93,14 +93,17 @@ class Objective:
         for part in self.share.at(k):
             batches = [_batch(part._replace(step=step)) for _ in phases]
             for method, batch in zip(phases, batches, strict=True):
-                with self._autocast():
+                with self.autocast():
                     views = checked_views(method, batch)
                     taught(method, views, teacher, batch, self.replay(part))
         cache.verify()
 
-    def _autocast(self) -> torch.autocast:
-        lowered = self.experiment.optimization.precision == "bfloat16"
-        return torch.autocast(self.share.world.device.type, torch.bfloat16, enabled=lowered)
+    def autocast(self, *, cached: bool = True) -> torch.autocast:
+        """The arithmetic of training; lowered weights are kept within it if ``cached``."""
+        lowered, device = self.experiment.optimization.precision == "bfloat16", self.share.world
+        return torch.autocast(
+            device.device.type, torch.bfloat16, enabled=lowered, cache_enabled=cached
+        )
 
     def verify(self) -> None:
         """Make sure that every replayed output was of the right image; called before saving.

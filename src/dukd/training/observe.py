@@ -17,6 +17,9 @@ from dukd.methods.base import Batch, Method, Seen, View, checked_views
 from dukd.networks.base import Network, Output
 from dukd.training.cache import TeacherOutputCache
 
+Symmetry = Callable[[torch.Size], Invertible]
+"""Draws a symmetry for each image of a pass ``(n, 3, h, w)``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
@@ -42,12 +45,17 @@ class Replay:
     operations: tuple[Operation, ...] = SYMMETRIES
     """What symmetries are made of."""
 
-    def symmetry(self, views: Sequence[View]) -> Callable[[torch.Size], Invertible] | None:
+    def symmetry(self, views: Sequence[View]) -> Symmetry | None:
         """Draws a symmetry for each image of a pass; None where the views are seen as they are."""
         rng, operations = self.rng, self.operations
         if rng is None or not operations or any(v.depths or v.student_depths for v in views):
             return None
-        return lambda shape: invertible.draw(shape, probability=0.5, rng=rng, operations=operations)
+        return symmetries(rng, operations)
+
+
+def symmetries(rng: torch.Generator, operations: Sequence[Operation]) -> Symmetry:
+    """Draws each of the operations for half of the images."""
+    return lambda shape: invertible.draw(shape, probability=0.5, rng=rng, operations=operations)
 
 
 def observe(
@@ -74,9 +82,28 @@ def observe(
     views = checked_views(method, batch)
     made = iter(taught(method, views, teacher, batch, replay))
     theirs = [next(made) if view.taught else None for view in views]
-    images = [_shown(view, output) for view, output in zip(views, theirs, strict=True)]
-    depths = [v.depths + v.student_depths for v in views]
-    ours = outputs(student, images, depths, replay.symmetry(views) if replay else None)
+    images = [remade(view, output) for view, output in zip(views, theirs, strict=True)]
+    return looked_at(student, views, images, theirs, replay.symmetry(views) if replay else None)
+
+
+def looked_at(
+    student: nn.Module,
+    views: Sequence[View],
+    images: Sequence[Tensor],
+    theirs: Sequence[Output | None],
+    symmetry: Symmetry | None = None,
+) -> list[Seen]:
+    """Show the student views of which all else is known.
+
+    Args:
+        student: The network.
+        views: What a method wants it to see.
+        images: What stands in place of each view's image; the view's change is still before it.
+        theirs: The teacher's outputs, None of views that it does not see.
+        symmetry: Draws what a pass sees its images behind.
+    """
+    shown = [v.change.apply(x) if v.change else x for v, x in zip(views, images, strict=True)]
+    ours = outputs(student, shown, [v.depths + v.student_depths for v in views], symmetry)
     seen: list[Seen] = []
     for view, own, their in zip(views, ours, theirs, strict=True):
         back = own._replace(sr=view.change.invert(own.sr)) if view.change else own
@@ -84,13 +111,12 @@ def observe(
     return seen
 
 
-def _shown(view: View, teachers: Output | None) -> Tensor:
-    """What the student is shown of a view."""
-    image = view.image
-    if view.remake is not None:
-        assert teachers is not None  # the view says that it is for the teacher
-        image = view.remake(image, teachers.sr)
-    return view.change.apply(image) if view.change else image
+def remade(view: View, teachers: Output | None) -> Tensor:
+    """What the student is shown of a view, before its change."""
+    if view.remake is None:
+        return view.image
+    assert teachers is not None  # the view says that it is for the teacher
+    return view.remake(view.image, teachers.sr)
 
 
 def taught(
@@ -147,7 +173,7 @@ def outputs(
     network: nn.Module,
     images: Sequence[Tensor],
     depths: Sequence[tuple[float, ...]],
-    symmetry: Callable[[torch.Size], Invertible] | None = None,
+    symmetry: Symmetry | None = None,
 ) -> list[Output]:
     """Run a network on several batches of images, those of equal size in one pass.
 
@@ -157,11 +183,8 @@ def outputs(
         depths: For each, where features are read.
         symmetry: Draws what a pass sees its images behind, and what is undone on its outputs.
     """
-    groups: dict[torch.Size, list[int]] = {}
-    for i, x in enumerate(images):
-        groups.setdefault(x.shape[1:], []).append(i)
     made: dict[int, Output] = {}
-    for members in groups.values():
+    for members in passes(images):
         read = tuple(dict.fromkeys(d for i in members for d in depths[i]))
         counts = [images[i].shape[0] for i in members]
         x = images[members[0]] if len(members) == 1 else torch.cat([images[i] for i in members])
@@ -173,6 +196,14 @@ def outputs(
             own = [features[read.index(d)][n] for d in depths[i]]
             made[i] = Output(part, own, output.network)
     return [made[i] for i in range(len(images))]
+
+
+def passes(images: Sequence[Tensor]) -> list[list[int]]:
+    """The numbers of the batches that share a pass, since their images are of equal size."""
+    groups: dict[torch.Size, list[int]] = {}
+    for i, x in enumerate(images):
+        groups.setdefault(x.shape[1:], []).append(i)
+    return list(groups.values())
 
 
 def _run(network: nn.Module, x: Tensor, depths: tuple[float, ...]) -> Output:

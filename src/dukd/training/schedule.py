@@ -66,6 +66,11 @@ def method_generator(seed: int, step: int, number: int = 0) -> torch.Generator:
     return generator(seed, _METHOD, step, *((number,) if number else ()))
 
 
+def symmetry_generator(seed: int, step: int, number: int = 0) -> torch.Generator:
+    """What the symmetries are drawn from behind which a student sees what comes again."""
+    return generator(seed, _SYMMETRIES, step, *((number,) if number else ()))
+
+
 @dataclass
 class Draws:
     """What a micro-batch draws from at a step; it follows from its number, not from the process."""
@@ -100,7 +105,7 @@ def draws(seed: int, step: int, period: int, numbers: Sequence[int], total: int)
         drawn.append(
             Draws(
                 method=method_generator(seed, step % period if period else step, number),
-                symmetries=generator(seed, _SYMMETRIES, step, *which),
+                symmetries=symmetry_generator(seed, step, number),
                 networks=generator(seed, _NETWORKS, step, *which) if total > 1 else None,
             )
         )

@@ -6,15 +6,13 @@ draw themselves.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dukd.core.distributed import InOrder
-from dukd.methods import Losses
 from dukd.networks.compile import begin_step
 from dukd.training.assemble import Training
+from dukd.training.gradients import gradient
 from dukd.training.log import GRADIENT_NORM
 from dukd.training.nonfinite import CheckedStep
 from dukd.training.schedule import rate_factor, seed_networks
@@ -48,6 +46,8 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     state, objective = training.state, training.objective
     optimization, method = training.experiment.optimization, training.experiment.method
     state.open_step(hidden=optimization.compile or optimization.cuda_graphs)
+    if (replayed := _replayed(training, lr, hr)) is not None:
+        return replayed
     seed_networks(optimization.seed, state.step)
     parts = training.share.split(state.step, lr, hr)
     for group in state.optimizer.param_groups:
@@ -58,10 +58,9 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         begin_step(compiles=optimization.compile)
     for phase in range(len(method.phases)):
         named = (objective.losses(part, phase=phase) for part in parts)
-        losses, totals = _gradients(training, named)
-        norm = nn.utils.clip_grad_norm_(state.trained(), optimization.clip or math.inf)
+        losses, totals, norm = gradient(training, named)
         checked = CheckedStep(state.step + 1, lr, hr, losses, norm)
-        if (bad := training.guard.check(checked, [*totals, norm])) is not None:
+        if (bad := training.guard.check(checked, totals)) is not None:
             raise _non_finite(training, bad)
         state.touch()
         state.optimizer.step()
@@ -72,42 +71,18 @@ def advance(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
     return logged
 
 
-def _gradients(
-    training: Training, micro_batches: Iterable[Losses]
-) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Add the gradient of a batch to what is there: its mean over micro-batches and ranks.
-
-    Returns:
-        The losses by name, means as well, and what has to be finite.
-    """
-    world, parameters = training.world, training.state.trained()
-    in_order = (
-        InOrder(world, parameters) if training.experiment.optimization.deterministic else None
-    )
-    share = 1 if in_order is not None else training.share.parts
-    losses: dict[str, Tensor] = {}
-    totals: list[Tensor] = []
-    for named in micro_batches:
-        if not named:
-            raise ValueError(
-                f"{training.experiment.method.label} compares nothing at step "
-                f"{training.state.step + 1}: give a weight above 0"
-            )
-        total = torch.stack([loss.float() for loss in named.values()]).sum() / share
-        total.backward()
-        totals.append(total.detach())
-        if in_order is not None:
-            in_order.add(torch.stack([loss.detach().float() for loss in named.values()]))
-        for name, loss in named.items():
-            value = loss.detach().float() / share
-            losses[name] = losses[name] + value if name in losses else value
-    if in_order is not None:
-        means = in_order.mean()
-    elif world.size > 1:
-        means = world.mean(parameters, torch.stack(list(losses.values())))
-    else:
-        return losses, totals
-    return dict(zip(losses, means.unbind(), strict=True)), [means.sum()]
+def _replayed(training: Training, lr: Tensor, hr: Tensor) -> dict[str, Tensor] | None:
+    """Make a step from what is known of its batch; None where it has to be made anew."""
+    if training.recording is None or training.recording.ended:
+        return None
+    seed_networks(training.experiment.optimization.seed, training.state.step)
+    known = training.recording.advance(training, lr, hr)
+    if known is None:
+        return None
+    if (bad := training.guard.wait_for(known)) is not None:
+        raise _non_finite(training, bad)
+    training.state.close_step()
+    return known.logged
 
 
 def settle(training: Training) -> None:
