@@ -92,7 +92,7 @@ def replayed(
         graphs.training = assemble(made, World(device=torch.device("cuda")))
         for k in range(8):
             stepped(graphs.training, k)
-        return graphs, weights(graphs.training)
+        return graphs, everything(graphs.training)
 
 
 def at_home(made: Experiment) -> list[Tensor]:
@@ -100,7 +100,13 @@ def at_home(made: Experiment) -> list[Tensor]:
     assert training.recording is None
     for k in range(8):
         stepped(training, k)
-    return weights(training)
+    return everything(training)
+
+
+def everything(training: Training) -> list[Tensor]:
+    """The weights and their average."""
+    averaged = training.state.averaged.parameters()
+    return [*weights(training), *(p.detach().cpu() for p in averaged)]
 
 
 def assert_alike(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
@@ -201,7 +207,7 @@ def test_what_does_not_fit_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
         graphs.training = assemble(made, World(device=torch.device("cuda")))
         for k in range(8):
             stepped(graphs.training, k)
-        found = weights(graphs.training)
+        found = everything(graphs.training)
 
     assert "since what is seen of 2 batches takes" in graphs.said
     assert_alike(found, at_home(made))

@@ -51,13 +51,12 @@ class Meter:
     def add(self, values: Mapping[str, Tensor], patches: int) -> None:
         """Take in the losses of one step, by name, and the norm of its gradient."""
         if self._sums.keys() == values.keys():
-            # one launch, which has no public name
-            add = torch._foreach_add  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-            sums = add(list(self._sums.values()), [values[name] for name in self._sums])
-            self._sums = dict(zip(self._sums, sums, strict=True))
+            add = torch._foreach_add_  # pyright: ignore  torch's own, which has no public name
+            add(list(self._sums.values()), [values[name] for name in self._sums])  # one launch
         else:
             for name, value in values.items():
-                self._sums[name] = self._sums[name] + value if name in self._sums else value
+                own = self._sums[name] + value if name in self._sums else value.clone()
+                self._sums[name] = own
         self._newest = values
         self._count += 1
         self._patches += patches
