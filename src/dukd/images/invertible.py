@@ -8,7 +8,7 @@ turns a transposition with one flip into a rotation by 180 degrees.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Literal, Protocol, cast
 
 import torch
@@ -214,11 +214,14 @@ def _gathered(x: Tensor, index: Tensor) -> Tensor:
     return x.reshape(n, c, s * s).gather(2, index[:, None].expand(-1, c, -1)).view(n, c, s, s)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _tables(
     operations: tuple[Operation, ...], side: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """For each code the order in which pixels are read, ``(codes, side * side)``, and back."""
+    """For each code the order in which pixels are read, ``(codes, side * side)``, and back.
+
+    Never put out: a CUDA graph may read them.
+    """
     pixels = torch.arange(side * side).view(1, 1, side, side)
     there: list[Tensor] = []
     home: list[Tensor] = []

@@ -149,7 +149,8 @@ class Optimization:
     """Whether networks go through torch.compile."""
     cuda_graphs: bool = False
     """Whether the networks' kernels are recorded once and replayed, which spares a GPU waiting for
-    launches; by the compiler where networks go through it."""
+    launches; by the compiler where networks go through it. Where batches come again, so are whole
+    steps."""
     seed: int = 10
     """Seed of weights, patches and everything random."""
     warm_start: Path | None = None

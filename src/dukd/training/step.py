@@ -1,4 +1,4 @@
-"""One optimizer step: the only place that calls backward or step.
+"""One optimizer step: from a batch's gradient (`gradients`), or replayed whole (`recording`).
 
 Everything a step does follows from the experiment and the number of the step: the patches are batch
 ``k`` of a seed, the method draws from a generator of (seed, k), and so does whatever the networks
