@@ -37,6 +37,9 @@ from dukd.training.trackers import check_installed
 from dukd.training.trial import try_teacher
 from dukd.training.validation import Validation
 
+_KEPT = 2 << 30
+"""Most bytes of batches that a device keeps because they come again; an eighth of what is free."""
+
 
 @dataclass
 class Training:
@@ -282,7 +285,10 @@ def _source(patches: Patches, data: Data, device: torch.device, notes: list[str]
     if not isinstance(source, Resident):
         return source
     notes.append(f"the training images, {patches.pack.pixels.size / 1e9:.2f} GB, lie on {device}")
-    return Recurring(source, data.period) if data.period else source
+    if not data.period:
+        return source
+    limit = torch.cuda.mem_get_info(device)[0] // 8 if device.type == "cuda" else _KEPT
+    return Recurring(source, data.period, min(limit, _KEPT))
 
 
 def _patches(experiment: Experiment, progress: Progress, *, prepared: bool) -> Patches:
