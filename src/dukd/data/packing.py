@@ -164,13 +164,16 @@ def _locked(
                 time.sleep(_PAUSE)
                 continue
             # whoever had it may have deleted it since, and a third made another
-            if journal.exists() and os.path.sameopenfile(log.fileno(), _handle(stack, journal)):
+            if _lies_at(log, journal):
                 yield log
                 return
 
 
-def _handle(stack: contextlib.ExitStack, path: Path) -> int:
-    return stack.enter_context(path.open("rb")).fileno()
+def _lies_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _check_room(pairs: Pairs, path: Path, partial: Path, journal: Path) -> None:

@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, Protocol, cast
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 from torch.autograd.function import FunctionCtx
 from typing_extensions import override
 
+from dukd.core.autograd import saved
 from dukd.core.device import to_device
 
 
@@ -184,12 +185,6 @@ class Tabled(Invertible):
         return self._read[side]
 
 
-class _Saved(Protocol):
-    """What torch's types lack of a context."""
-
-    saved_tensors: tuple[Tensor, ...]
-
-
 class _Moved(torch.autograd.Function):
     """Pixels in another order; the gradient goes home the same way."""
 
@@ -200,7 +195,7 @@ class _Moved(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (home,) = cast("_Saved", ctx).saved_tensors
+        (home,) = saved(ctx)
         return _gathered(gradients[0], home), None, None
 
 

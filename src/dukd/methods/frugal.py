@@ -54,6 +54,7 @@ class FrugalDUKD(DUKD):
 
     @override
     def views(self, batch: Batch) -> list[View]:
+        # without an end or a late start it does not look at the step: such steps can be recorded
         if (self.late and batch.step < self.late) or (self.until and batch.step >= self.until):
             return self.base.views(batch)
         n = batch.lr.shape[0]

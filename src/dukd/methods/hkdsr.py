@@ -18,7 +18,7 @@ without exits hands out its output at every one. What its code gets wrong: metho
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import l1_loss
 from typing_extensions import override
 
+from dukd.core.autograd import saved
 from dukd.methods.base import Batch, Losses, Method, Seen, View, float32
 from dukd.methods.features import widths_at
 from dukd.methods.haar import haar
@@ -183,12 +184,6 @@ def detail_distance(ours: Tensor, theirs: Tensor, truth: Tensor) -> Tensor:
     return torch.stack(cast("list[Tensor]", means)).sum()
 
 
-class _Saved(Protocol):
-    """What torch's types lack of a context."""
-
-    saved_tensors: tuple[Tensor, ...]
-
-
 class _ProductMean(torch.autograd.Function):
     """Mean of ``|D^T G|`` of ``(n, 3, places)`` both; ``S^T G - T^T G`` is one product.
 
@@ -212,8 +207,7 @@ class _ProductMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
-        saved = cast("_Saved", ctx)
-        return gradients[0] * saved.saved_tensors[0], None
+        return gradients[0] * saved(ctx)[0], None
 
 
 def _beside(student: nn.Module, count: int) -> nn.Module:

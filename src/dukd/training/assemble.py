@@ -38,7 +38,8 @@ from dukd.training.trial import try_teacher
 from dukd.training.validation import Validation
 
 _KEPT = 2 << 30
-"""Most bytes of batches that a device keeps because they come again; an eighth of what is free."""
+"""Most bytes of batches that are kept on a device because they come again, and an eighth of what is
+free at most."""
 
 
 @dataclass

@@ -28,6 +28,14 @@ def gradient(training: "Training", micro_batches: Iterable[Losses]) -> Gradient:
     """Add the gradient of a batch to what is there, and clip it.
 
     It is the mean over micro-batches and ranks.
+
+    Args:
+        training: Whose weights it is for.
+        micro_batches: The losses of each, which are computed as they are asked for.
+
+    Raises:
+        ValueError: If a micro-batch has none.
+        dukd.core.distributed.PeerError: If another rank died or hangs.
     """
     losses, totals = _gradients(training, micro_batches)
     clip, trained = training.experiment.optimization.clip, training.state.trained()

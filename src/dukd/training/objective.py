@@ -100,10 +100,9 @@ class Objective:
 
     def autocast(self, *, cached: bool = True) -> torch.autocast:
         """The arithmetic of training; lowered weights are kept within it if ``cached``."""
-        lowered, device = self.experiment.optimization.precision == "bfloat16", self.share.world
-        return torch.autocast(
-            device.device.type, torch.bfloat16, enabled=lowered, cache_enabled=cached
-        )
+        lowered = self.experiment.optimization.precision == "bfloat16"
+        kind = self.share.world.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=lowered, cache_enabled=cached)
 
     def verify(self) -> None:
         """Make sure that every replayed output was of the right image; called before saving.

@@ -151,8 +151,6 @@ class Recording:
             lr: ``(n, 3, h, w)``, uint8.
             hr: ``(n, 3, h * scale, w * scale)``, uint8.
         """
-        if self.ended:
-            return None
         place = training.state.step % self._period
         try:
             if place not in self._known:

@@ -1,0 +1,15 @@
+"""What torch's types lack of its own gradients' contexts."""
+
+from typing import Protocol, cast
+
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+class _Saved(Protocol):
+    saved_tensors: tuple[Tensor, ...]
+
+
+def saved(ctx: FunctionCtx) -> tuple[Tensor, ...]:
+    """What ``ctx.save_for_backward`` was given, in order."""
+    return cast("_Saved", ctx).saved_tensors
