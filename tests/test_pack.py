@@ -8,8 +8,9 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import pytest
@@ -477,6 +478,28 @@ def test_a_source_that_changed_in_between_is_decoded_again(
 
     assert count_decoded(pairs, tmp_path / "pack") == ["p0", "p3"]
     assert np.array_equal(Pack.open(tmp_path / "pack").hr(0), image(77, 16, 12))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_a_journal_that_is_deleted_before_it_is_locked_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or two would each hold the lock of a file of their own, and write one pack."""
+    journal, real, calls = tmp_path / "journal", module.files.lock, list[int]()
+
+    def lock(log: IO[bytes], *, wait: bool) -> AbstractContextManager[bool]:
+        calls.append(log.fileno())
+        if len(calls) == 1:  # whoever had it is done, and a third begins
+            journal.unlink()
+        if len(calls) == 2:
+            journal.rename(tmp_path / "gone")
+            journal.touch()
+        return real(log, wait=wait)
+
+    monkeypatch.setattr(module.files, "lock", lock)
+    with module._locked(journal, tmp_path / "pack") as log:
+        assert os.path.samestat(os.fstat(log.fileno()), journal.stat())
+    assert len(calls) == 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")

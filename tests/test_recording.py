@@ -98,8 +98,10 @@ def replayed(
 def at_home(made: Experiment) -> list[Tensor]:
     training = assemble(made)
     assert training.recording is None
+    before = [p.detach().clone() for p in training.state.trained()]
     for k in range(8):
         stepped(training, k)
+    assert not all(map(torch.equal, before, training.state.trained()))
     return everything(training)
 
 
