@@ -226,7 +226,7 @@ def _compile(networks: _Networks, optimization: Optimization) -> None:
 
 def _place(networks: _Networks, optimization: Optimization, device: torch.device) -> bool:
     """Lay the networks out and move them; the memory format of images comes back."""
-    decided = memory_format(optimization, device)
+    decided = memory_format(optimization, device, networks.student)
     channels_last = networks.student.channels_last if decided is None else decided
     set_memory_format(networks.distiller.state, channels_last=channels_last)
     for module in (networks.student, networks.teacher, networks.lowered, networks.distiller.state):

@@ -10,9 +10,13 @@ from dukd.core.distributed import World
 from dukd.data.patches import Patches
 from dukd.data.source import Batches
 from dukd.images.convert import from_levels
+from dukd.networks.base import Network
 from dukd.networks.reduced import reduced
 from dukd.training.experiment import Experiment, Optimization
 from dukd.training.schedule import Draws, draws
+
+_SMALL = 100_000
+"""Parameters in use of a student whose graph of a batch takes some hundred megabytes at most."""
 
 
 class MicroBatch(NamedTuple):
@@ -105,14 +109,18 @@ class Share:
         return self.split(step, *(x.to(self.world.device) for x in share))
 
 
-def memory_format(optimization: Optimization, device: torch.device) -> bool | None:
+def memory_format(
+    optimization: Optimization, device: torch.device, student: Network
+) -> bool | None:
     """Whether to use channels_last; None if each network decides.
 
-    In float32 on a CPU it is off where nobody has decided: channels_last would be 6 to 10 %
-    faster, but it fragments the heap, and the paper's step takes a quarter more memory
-    (docs/results/memory.md).
+    In float32 on a CPU it is off for a large student where nobody has decided: channels_last would
+    be 6 to 10 % faster, but it fragments the heap, and the paper's step takes a quarter more memory
+    (docs/results/memory.md). A small one never needs much, and is 17 to 37 % faster with it
+    (docs/results/layouts.md).
     """
     undecided = optimization.channels_last is None
-    if undecided and device.type == "cpu" and optimization.precision == "float32":
+    large = student.deployed_parameter_count() > _SMALL
+    if undecided and large and device.type == "cpu" and optimization.precision == "float32":
         return False
     return optimization.channels_last
