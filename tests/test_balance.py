@@ -20,6 +20,7 @@ from dukd.networks import (
     RCANConfig,
     as_quantized,
 )
+from dukd.networks.base import set_memory_format
 from dukd.networks.quantize.balance import balance, lengthen
 from dukd.networks.quantize.calibrate import calibrate, in_float
 from dukd.networks.quantize.integer import integer_forward
@@ -50,9 +51,13 @@ def photograph(n: int = 1, h: int = 20, w: int = 23) -> Tensor:
     ],
     ids=lambda config: config.name,
 )
-def test_in_float_a_balanced_network_computes_the_same(config: NetworkConfig) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_in_float_a_balanced_network_computes_the_same(
+    config: NetworkConfig, together: bool
+) -> None:
     network = config.build().eval()
     made = as_quantized(network, target="onnxruntime" if config.scale == 2 else "openvino")
+    set_memory_format(made, channels_last=together)
     before = {name: value.clone() for name, value in made.floats().items()}
     assert balance(made, [photograph(2)])
     lr = photograph()

@@ -33,6 +33,7 @@ from dukd.networks import (
     as_quantized,
     swinir_light,
 )
+from dukd.networks.base import set_memory_format
 from dukd.networks.files import weights
 from dukd.networks.quantize.calibrate import (
     CHOICES,
@@ -54,6 +55,7 @@ from dukd.networks.quantize.published import (
     daq_weights,
     pams,
 )
+from dukd.networks.quantize.settle import settle
 from dukd.networks.upscaler import OnDevice
 from dukd.recipes import recipe
 from dukd.training import loop
@@ -264,6 +266,26 @@ def test_in_float_a_quantized_network_is_the_network(target: str) -> None:
         with in_float(made):
             assert torch.equal(made(lr), network(lr))
         assert made.floats().keys() == network.state_dict().keys()
+
+
+@pytest.mark.parametrize("target", ["openvino", "onnxruntime", "litert", "ncnn", "pams", "daq"])
+def test_it_is_calibrated_settled_and_learns_alike_wherever_channels_lie(target: str) -> None:
+    torch.manual_seed(3)
+    apart = as_quantized(SMALL.build(), target=target)
+    together = copy.deepcopy(apart)
+    set_memory_format(together, channels_last=True)
+    seen, lr = [photograph(4)], photograph()
+    gradients: list[Tensor] = []
+    for network in (apart, together):
+        calibrate(network, seen, "min-max")
+        settle(network)
+        network(lr).square().mean().backward()
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+        )
+    ours, theirs = gradients
+    assert (ours - theirs).norm() < 0.02 * ours.norm(), "a level more or less, where halves round"
+    assert (apart(lr) - together(lr)).abs().mean() < 1e-3
 
 
 def test_its_parts_run_by_themselves_and_features_are_read() -> None:
@@ -560,8 +582,14 @@ def plan(folder: Path) -> Experiment:
     )
 
 
-def test_it_starts_from_its_float_self_with_ranges_of_its_patches(tmp_path: Path) -> None:
-    training = assemble(plan(tmp_path))
+@pytest.mark.parametrize("together", [True, False])
+def test_it_starts_from_its_float_self_with_ranges_of_its_patches(
+    tmp_path: Path, together: bool
+) -> None:
+    """Wherever channels lie: together on a GPU, and for small students."""
+    wanted = plan(tmp_path)
+    optimization = replace(wanted.optimization, channels_last=together)
+    training = assemble(replace(wanted, optimization=optimization))
     student = training.state.student
     assert isinstance(student, Quantized)
     original, lr = weights.read(tmp_path / "float.safetensors").eval(), photograph()

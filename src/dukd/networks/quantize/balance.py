@@ -56,7 +56,8 @@ def lengthen(space: Space, factors: Tensor) -> None:
     for conv in space.writers:
         for values in (conv.weight, conv.bias):
             if values is not None:  # before a shuffle of pixels a channel has several rows
-                values.view(space.width, -1).mul_(factors.to(values)[:, None])
+                rows = values.unflatten(0, (space.width, -1))
+                rows.mul_(factors.to(values).view(-1, *[1] * values.ndim))
     for conv in space.readers:
         conv.weight.div_(factors.to(conv.weight)[None, :, None, None])
 
