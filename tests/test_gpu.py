@@ -22,7 +22,19 @@ from dukd.evaluation.output import output
 from dukd.images import Image
 from dukd.methods import DUKD, Method
 from dukd.methods.base import needs_teacher
-from dukd.networks import EDSRConfig, NetworkConfig, RCANConfig, SMFANetConfig, SwinIRConfig
+from dukd.networks import (
+    CompactConfig,
+    EDSRConfig,
+    NetworkConfig,
+    PlainConfig,
+    QuantizedConfig,
+    RCANConfig,
+    RRDBConfig,
+    SMFANetConfig,
+    SPANConfig,
+    SwinIRConfig,
+)
+from dukd.networks.files import weights as files
 from dukd.networks.upscaler import OnDevice
 from dukd.runs.directory import Run
 from dukd.testing import speed
@@ -39,7 +51,13 @@ NETWORKS: tuple[NetworkConfig, ...] = (
     RCANConfig(scale=2, width=8, groups=2, blocks=1, squeeze=4),
     SwinIRConfig(scale=2, width=8, depths=(2, 2), heads=(2, 2), window=4),
     SMFANetConfig(scale=2, width=8, blocks=2),
+    CompactConfig(scale=2, width=8, blocks=2),
+    PlainConfig(scale=2, width=8, blocks=2),
+    SPANConfig(scale=2, width=8),
+    RRDBConfig(scale=2, width=8, blocks=1, growth=4),
 )
+TARGETS = ("openvino", "onnxruntime", "litert", "ncnn", "pams", "daq")
+"""For which students are quantized."""
 CPU = torch.device("cpu")
 
 
@@ -110,6 +128,18 @@ def test_no_network_makes_the_host_wait(
     network: NetworkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not compared(experiment(tmp_path, DUKD(), network, network), monkeypatch)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_quantized_student_starts_there_and_does_not_make_the_host_wait(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its float self, which is balanced first."""
+    files.write(tmp_path / "float.safetensors", EDSR.build())
+    wanted = experiment(tmp_path, DUKD(), QuantizedConfig(network=EDSR, target=target))
+    start = replace(wanted.optimization, warm_start=tmp_path / "float.safetensors")
+
+    assert not compared(replace(wanted, optimization=start), monkeypatch)
 
 
 def test_parts_of_a_batch_do_not_make_the_host_wait(

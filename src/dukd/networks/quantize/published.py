@@ -34,23 +34,29 @@ def daq_activations(x: Tensor, bits: int, *, spread_bits: int | None = None) -> 
     """
     half = 2**bits / 2 - 0.5
     with torch.no_grad():
-        rectified = bool(x.min() == 0)
-        if rectified:
-            count = (x > 0).sum((2, 3), keepdim=True) + 1
-            mean = x.sum((2, 3), keepdim=True) / count
-            variance = x.square().sum((2, 3), keepdim=True) / count - mean.square()
-            deviation = variance.clamp(min=0).sqrt()
-        else:
-            mean, deviation = x.mean((2, 3), keepdim=True), x.std((2, 3), keepdim=True)
+        rectified = x.amin() == 0  # stays a tensor, for which no host has to wait
+        mean, deviation = _statistics(x, rectified)
         if spread_bits is not None:
             deviation = daq_deviations(deviation, spread_bits)
         step = STEPS[bits - 1] * deviation
-        offset = half * step if rectified else mean
+        offset = torch.where(rectified, half * step, mean)
         levels = _between_levels((x - offset) / torch.where(step > 0, step, torch.ones_like(step)))
-        if not rectified:
-            levels = levels.clamp(-half, half)
+        levels = torch.where(rectified, levels, levels.clamp(-half, half))
         rounded = torch.where(step > 0, levels * step, 0) + offset
     return x + (rounded - x).detach()
+
+
+def _statistics(x: Tensor, rectified: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every channel of every image, ``(n, c, 1, 1)``.
+
+    If rectified, ``()``, they are those of its positive values and one 0.
+    """
+    count = (x > 0).sum((2, 3), keepdim=True) + 1
+    positive = x.sum((2, 3), keepdim=True) / count
+    variance = x.square().sum((2, 3), keepdim=True) / count - positive.square()
+    mean = torch.where(rectified, positive, x.mean((2, 3), keepdim=True))
+    spread = x.std((2, 3), keepdim=True)
+    return mean, torch.where(rectified, variance.clamp(min=0).sqrt(), spread)
 
 
 def daq_deviations(deviation: Tensor, bits: int) -> Tensor:
