@@ -1,5 +1,6 @@
 """Students by name and by budget, and who opens what is written of them."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dukd.deploy import Weights, export
 from dukd.networks import (
     CompactConfig,
     EDSRConfig,
+    ExitsConfig,
     NetworkConfig,
     PlainConfig,
     QuantizedConfig,
@@ -24,8 +26,10 @@ from dukd.networks import (
 from dukd.networks.branches import Branches
 from dukd.networks.files import foreign, weights
 from dukd.networks.files.openers import opening
+from dukd.networks.quantize.calibrate import in_float
 from dukd.recipes import recipe, scales_of
 from dukd.recipes.budget import parsed_count, student_named, within
+from dukd.training.quantizing import warm_start
 
 START = recipe("tiny-x2-scratch").make()
 
@@ -230,3 +234,49 @@ def test_gradients_through_the_fold_are_those_through_the_branches() -> None:
     found = torch.autograd.grad(branches(x).square().sum(), parts)
 
     assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+# Branches that train
+
+BRANCHED = (PlainConfig(scale=2, width=8, blocks=2), SPANConfig(scale=2, width=8))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *BRANCHED,
+        replace(BRANCHED[1], folded=True),
+        *(ExitsConfig(network=inside) for inside in BRANCHED),
+        CompactConfig(scale=2, width=8, blocks=2),
+        EDSRConfig(scale=2, width=8, blocks=2),
+    ],
+    ids=NetworkConfig.describe,
+)
+def test_numbers_fold_as_their_network_does(config: NetworkConfig) -> None:
+    assert config.deployed() == config.build().folded().config
+    assert config.deployed().deployed() == config.deployed()
+
+
+@pytest.mark.parametrize("config", BRANCHED, ids=NetworkConfig.describe)
+def test_a_student_without_branches_starts_from_one_that_had_them(
+    config: NetworkConfig, tmp_path: Path
+) -> None:
+    """In float and in 8 bits, where only what is folded has convolutions."""
+    trained, path, lr = config.build().frozen(), tmp_path / "a.safetensors", torch.rand(1, 3, 9, 11)
+    weights.write(path, trained)
+    plain = config.deployed().build().eval()
+    few = QuantizedConfig(network=config, target="onnxruntime").build().eval()
+
+    for student in (plain, few):
+        assert "the student starts with" in warm_start(student, path)
+        with torch.no_grad(), in_float(student) if student is few else nullcontext():
+            assert_close(student(lr), trained(lr), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["plain", "plain-small", "span"])
+def test_a_recipe_in_8_bits_is_of_the_folded_network(family: str) -> None:
+    student = recipe(f"{family}-x2-logits-int8").make().student
+
+    assert isinstance(student, QuantizedConfig)
+    assert student.network == recipe(f"{family}-x2-logits").make().student.deployed()
+    assert student.build().parameter_count() > 0

@@ -52,6 +52,10 @@ class NetworkConfig(ABC):
         """
         return ()
 
+    def deployed(self) -> "NetworkConfig":
+        """The numbers of `Network.folded`: without what is there for training alone."""
+        return self
+
     def describe(self) -> str:
         """What the network is in a few words, as in ``EDSR x2, 64 channels, 16 blocks``."""
         return f"{self.name} x{self.scale}"

@@ -53,6 +53,10 @@ class ExitsConfig(NetworkConfig):
         return Exits(self)
 
     @override
+    def deployed(self) -> NetworkConfig:
+        return self.network.deployed()
+
+    @override
     def describe(self) -> str:
         return f"{self.network.describe()}, with {len(self.depths)} exits"
 

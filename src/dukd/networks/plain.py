@@ -42,6 +42,10 @@ class PlainConfig(NetworkConfig):
     def build(self) -> "Plain":
         return Plain(self)
 
+    @override
+    def deployed(self) -> CompactConfig:
+        return CompactConfig(scale=self.scale, width=self.width, blocks=self.blocks)
+
     @classmethod
     @override
     def layouts(cls) -> tuple[Layout, ...]:
@@ -85,8 +89,7 @@ class Plain(Staged):
 
     @override
     def folded(self) -> Compact:
-        config = cast("PlainConfig", self.config)
-        compact = CompactConfig(scale=self.scale, width=config.width, blocks=config.blocks).build()
+        compact = cast("PlainConfig", self.config).deployed().build()
         tensors: dict[str, Tensor] = {}
         layers = [self.first, *self.body, nn.Sequential(self.last)]
         for number, layer in enumerate(layers):

@@ -33,7 +33,7 @@ class QuantizedConfig(NetworkConfig):
     scale: int = 0
     """Upscaling factor; 0 takes the network's, and no other is allowed."""
     network: NetworkConfig
-    """The network inside; a convolutional one."""
+    """The network inside, a convolutional one; of one in branches, what they fold into."""
     target: TargetName = "openvino"
     """The runtime whose integers are simulated."""
     bits: int = 8
@@ -57,6 +57,7 @@ class QuantizedConfig(NetworkConfig):
                 f"got {self.scale}"
             )
         object.__setattr__(self, "scale", self.network.scale)
+        object.__setattr__(self, "network", self.network.deployed())
         if self.target not in TARGETS:
             raise ValueError(
                 f"there is no target {self.target!r}{nearest(self.target, TARGETS)}; known are "
@@ -228,5 +229,5 @@ def as_quantized(network: Network, **choices: object) -> Quantized:
             **choices,  # pyright: ignore[reportArgumentType]
         )
         made = config.build()
-    made.take(network.state_dict())
+    made.take(network.folded().state_dict())
     return made.train(network.training)

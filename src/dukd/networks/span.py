@@ -51,6 +51,10 @@ class SPANConfig(NetworkConfig):
     def build(self) -> "SPAN":
         return SPAN(self)
 
+    @override
+    def deployed(self) -> "SPANConfig":
+        return replace(self, folded=True)
+
     @classmethod
     @override
     def layouts(cls) -> tuple[Layout, ...]:

@@ -264,6 +264,8 @@ def warm_start(student: Network, path: Path, *, averaged: bool = False) -> str:
         ValueError: If it holds another sort of network, or hardly anything fits.
     """
     other = read(path, averaged=averaged)
+    if student.config == student.config.deployed():  # it has no branches to start
+        other = other.folded()
     theirs, ours = other.state_dict(), student.state_dict()
     fitting = {
         name: value
