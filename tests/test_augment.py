@@ -121,3 +121,49 @@ def test_the_draw_comes_from_the_generator_alone():
 
     assert torch.equal(first.apply(x), second.apply(x))
     assert set(invertible.OPERATIONS) == {"invert", "flip_rows", "flip_columns", "transpose"}
+
+
+NAMED = dict(zip(invertible.OPERATIONS, ALL, strict=True))
+
+
+def masked(change, x, *, back):
+    """As a device does it: all of the batch changed, and taken where an image is to be."""
+    order = range(len(change.operations))
+    for number in reversed(order) if back else order:
+        changed = NAMED[change.operations[number]].apply(x)
+        mask = change.chosen[number][:, None, None, None]
+        if mask.any():  # transposed or not, images that are not square are so together
+            x = changed if mask.all() else torch.where(mask, changed, x)
+    return x
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("size", [(6, 6), (5, 8)], ids=str)
+def test_images_changed_one_by_one_are_those_of_the_batch_changed_at_once(size, layout, back):
+    """To the bit, gradients too, and in the same order in memory, on which sums depend."""
+    for seed in range(20):
+        rng = torch.Generator().manual_seed(seed)
+        x = torch.rand(5, 3, *size, generator=rng).to(memory_format=layout)
+        x = (x.mT if seed % 2 else x).requires_grad_()
+        change = draw(x.shape, probability=0.5, rng=rng)
+        ours = change.invert(x) if back else change.apply(x)
+        theirs = masked(change, x, back=back)
+        weight = torch.rand(ours.shape, generator=rng)
+
+        assert torch.equal(ours, theirs)
+        assert ours.stride() == theirs.stride()
+        assert torch.equal(*(torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)))
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_gradients_of_gradients_pass_through_images_changed_one_by_one(back):
+    rng = torch.Generator().manual_seed(2)
+    x = torch.rand(4, 1, 3, 3, dtype=torch.float64, generator=rng, requires_grad=True)
+    change = draw(x.shape, probability=0.5, rng=rng)
+
+    def cubed(x):
+        return (change.invert(x) if back else change.apply(x)) ** 3
+
+    assert torch.autograd.gradcheck(cubed, x)
+    assert torch.autograd.gradgradcheck(cubed, x)

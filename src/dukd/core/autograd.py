@@ -10,6 +10,20 @@ class _Saved(Protocol):
     saved_tensors: tuple[Tensor, ...]
 
 
+class _Kept(Protocol):
+    kept: object
+
+
 def saved(ctx: FunctionCtx) -> tuple[Tensor, ...]:
     """What ``ctx.save_for_backward`` was given, in order."""
     return cast("_Saved", ctx).saved_tensors
+
+
+def keep(ctx: FunctionCtx, value: object) -> None:
+    """Keep something other than tensors for the way back."""
+    cast("_Kept", ctx).kept = value
+
+
+def kept(ctx: FunctionCtx) -> object:
+    """What ``keep`` was given."""
+    return cast("_Kept", ctx).kept

@@ -6,17 +6,17 @@ turns a transposition with one flip into a rotation by 180 degrees.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor
 from torch.autograd.function import FunctionCtx
 from typing_extensions import override
 
-from dukd.core.autograd import saved
+from dukd.core.autograd import keep, kept, saved
 from dukd.core.device import to_device
 
 
@@ -99,24 +99,80 @@ class _Drawn(Invertible):
     )
 
     def apply(self, x: Tensor) -> Tensor:
-        return self._change(x, range(len(self.operations)))
+        return self._change(x, back=False)
 
     def invert(self, x: Tensor) -> Tensor:
-        return self._change(x, reversed(range(len(self.operations))))
+        return self._change(x, back=True)
 
-    def _change(self, x: Tensor, order: Iterable[int]) -> Tensor:
-        for number in order:
+    def _change(self, x: Tensor, *, back: bool) -> Tensor:
+        mixed = any(0 < count < self.chosen.shape[1] for count in self.counts)
+        if mixed and x.device.type == "cpu":
+            return _OneByOne.apply(x, _Way(self, back))
+        for number in self._order(back=back):
             if self.counts[number]:
                 changed = _SelfInverse(self.operations[number]).apply(x)
                 every = self.counts[number] == self.chosen.shape[1]
                 x = changed if every else torch.where(self._masks(x.device)[number], changed, x)
         return x
 
+    def one_by_one(self, x: Tensor, *, back: bool, linear: bool) -> Tensor:
+        """As ``apply`` or ``invert``, at one copy an image; a gradient is changed if linear."""
+        order = self._order(back=back)
+        changed = [
+            _changed(image, [self.operations[k] for k in order if own[k]], linear=linear)
+            for image, own in zip(x, self.chosen.T.tolist(), strict=True)
+        ]
+        turns = sum(
+            n > 0 for n, o in zip(self.counts, self.operations, strict=True) if o == "transpose"
+        )
+        # in memory as `torch.where` lays it on a device: sums over it have an order
+        made = torch.empty_like(x.mT if turns % 2 else x)
+        for number, image in enumerate(changed):
+            made[number] = image
+        return made
+
+    def _order(self, *, back: bool) -> Sequence[int]:
+        order = range(len(self.operations))
+        return order[::-1] if back else order
+
     def _masks(self, device: torch.device) -> Tensor:
         """``(operations, n, 1, 1, 1)``, sent to a device once for all that is changed there."""
         if device not in self._placed:
             self._placed[device] = to_device(self.chosen, device)[..., None, None, None]
         return self._placed[device]
+
+
+class _Way(NamedTuple):
+    """Which change, and in which direction."""
+
+    change: _Drawn
+    back: bool
+    linear: bool = False
+
+
+class _OneByOne(torch.autograd.Function):
+    """Images of a batch changed one by one; the gradient goes home the same way.
+
+    On a processor, where a copy of the batch for each operation would cost a small student more
+    than its layers without weights do.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, way: _Way) -> Tensor:
+        keep(ctx, way)
+        return way.change.one_by_one(x, back=way.back, linear=way.linear)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        change, back, _ = cast("_Way", kept(ctx))
+        return _OneByOne.apply(gradients[0], _Way(change, not back, linear=True)), None
+
+
+def _changed(image: Tensor, operations: Sequence[Operation], *, linear: bool) -> Tensor:
+    for operation in operations:
+        inverts = linear and operation == "invert"
+        image = -image if inverts else _SelfInverse(operation).apply(image)
+    return image
 
 
 def drawn(change: Invertible) -> tuple[tuple[Operation, ...], list[Tensor]] | None:

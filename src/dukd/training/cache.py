@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dukd.core.device import to_device
 from dukd.methods.base import View
-from dukd.networks.base import Network, Output
+from dukd.networks.base import Network, Output, lies_together
 from dukd.training.codec import Codec, FeatureCodec, Stored
 from dukd.training.records import (
     PROJECTIONS,
@@ -58,7 +58,8 @@ class TeacherOutputCache:
         Args:
             folder: Where the files lie; runs of one source share them.
             source: What the outputs follow from.
-            teacher: The network whose outputs these are; only its widths are read.
+            teacher: The network whose outputs these are; only its widths are read, and how its
+                outputs lie in memory, so that sums over replayed ones have the same order.
             limit: Most bytes that a new file may take.
         """
         self.folder, self.source, self.teacher, self.limit = Path(folder), source, teacher, limit
@@ -67,6 +68,8 @@ class TeacherOutputCache:
         self.trouble = ""
         """Why outputs are not kept, where there is no room for them."""
         self._codec, self._features = Codec(source.bits), FeatureCodec(source.bits)
+        together = lies_together(teacher)
+        self._lie = torch.channels_last if together else torch.contiguous_format
         self._files: dict[_Layout, Records | None] = {}
         self._notes: list[str] = []
         self._differs: list[Tensor] = []
@@ -201,8 +204,12 @@ class TeacherOutputCache:
         device, features = view.image.device, list[Tensor]()
         for j in range(len(view.depths)):
             scales = None if self.source.bits == 32 else stored[f"scales{i}_{j}"]
-            features.append(self._features.decode(stored[f"feature{i}_{j}"], scales, device))
-        return self._codec.decode(stored[f"sr{i}"], device), features
+            feature = self._features.decode(stored[f"feature{i}_{j}"], scales, device)
+            features.append(self._laid(feature))
+        return self._laid(self._codec.decode(stored[f"sr{i}"], device)), features
+
+    def _laid(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self._lie) if x.ndim == 4 else x
 
     def verify(self) -> None:
         """Make sure that everything replayed so far was of the right images.
