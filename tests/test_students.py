@@ -253,8 +253,16 @@ BRANCHED = (PlainConfig(scale=2, width=8, blocks=2), SPANConfig(scale=2, width=8
     ids=NetworkConfig.describe,
 )
 def test_numbers_fold_as_their_network_does(config: NetworkConfig) -> None:
-    assert config.deployed() == config.build().folded().config
+    network = config.build()
+    drawn = torch.get_rng_state()
+
+    assert config.deployed() == network.folded().config
     assert config.deployed().deployed() == config.deployed()
+    torch.set_rng_state(drawn)
+    assert network.deployed_parameter_count() == network.folded().parameter_count()
+    torch.set_rng_state(drawn)
+    network.deployed_parameter_count()
+    assert torch.equal(torch.get_rng_state(), drawn), "counting draws nothing"
 
 
 @pytest.mark.parametrize("config", BRANCHED, ids=NetworkConfig.describe)

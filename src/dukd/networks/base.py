@@ -216,7 +216,11 @@ class Network(nn.Module, ABC):
 
     def deployed_parameter_count(self) -> int:
         """Number of parameters that are left where branches are folded: what is run and shipped."""
-        return self.folded().parameter_count()
+        deployed = self.config.deployed()
+        if deployed == self.config:
+            return self.parameter_count()
+        with torch.device("meta"):  # nothing is drawn for it
+            return deployed.build().parameter_count()
 
 
 class Staged(Network):

@@ -229,5 +229,5 @@ def as_quantized(network: Network, **choices: object) -> Quantized:
             **choices,  # pyright: ignore[reportArgumentType]
         )
         made = config.build()
-    made.take(network.folded().state_dict())
+        made.take(network.folded().state_dict())
     return made.train(network.training)
