@@ -263,9 +263,9 @@ def warm_start(student: Network, path: Path, *, averaged: bool = False) -> str:
     Raises:
         ValueError: If it holds another sort of network, or hardly anything fits.
     """
-    other = read(path, averaged=averaged)
-    if student.config == student.config.deployed():  # it has no branches to start
-        other = other.folded()
+    held = read(path, averaged=averaged)
+    without_branches = student.config == student.config.deployed()
+    other = held.folded() if without_branches else held
     theirs, ours = other.state_dict(), student.state_dict()
     fitting = {
         name: value
@@ -275,7 +275,7 @@ def warm_start(student: Network, path: Path, *, averaged: bool = False) -> str:
     taken, whole = (sum(v.numel() for v in some.values()) for some in (fitting, ours))
     if other.config.name != student.config.name or taken < _LEAST * whole:
         raise ValueError(
-            f"{path} holds {other.config}, of which {100 * taken // whole} % fits the student "
+            f"{path} holds {held.config}, of which {100 * taken // whole} % fits the student "
             f"{student.config}: a warm start needs a network of the same sort and width"
         )
     student.load_state_dict(ours | fitting)
