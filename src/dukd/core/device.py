@@ -120,3 +120,9 @@ def machine_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on Windows
         return 1 << 62
+
+
+def lies_together(x: Tensor) -> bool:
+    """Whether a tensor ``(n, c, h, w)`` has its channels together in memory, and not apart."""
+    together = x.ndim == 4 and not x.is_contiguous()
+    return together and x.is_contiguous(memory_format=torch.channels_last)

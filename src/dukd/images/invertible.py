@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx
 from typing_extensions import override
 
 from dukd.core.autograd import keep, kept, saved
-from dukd.core.device import to_device
+from dukd.core.device import lies_together, to_device
 
 
 class Invertible(ABC):
@@ -258,7 +258,7 @@ class _Moved(torch.autograd.Function):
 def _gathered(x: Tensor, index: Tensor) -> Tensor:
     """Read ``(n, c, s, s)`` in the order of ``(n, s * s)``; channels stay as they lie."""
     n, c, s, _ = x.shape
-    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+    if lies_together(x):
         flat = x.permute(0, 2, 3, 1).reshape(n, s * s, c)
         read = flat.gather(1, index[:, :, None].expand(-1, -1, c))
         return read.view(n, s, s, c).permute(0, 3, 1, 2)

@@ -372,9 +372,3 @@ def set_memory_format(module: nn.Module, *, channels_last: bool | None = None) -
         memory_format = torch.channels_last if last else torch.contiguous_format
         # torch documents it, its types lack it
         part.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
-
-
-def lies_together(module: nn.Module) -> bool:
-    """Whether convolutions inside, and so their outputs, have their channels together."""
-    weights = (p for p in module.parameters() if p.ndim == 4 and not p.is_contiguous())
-    return any(p.is_contiguous(memory_format=torch.channels_last) for p in weights)

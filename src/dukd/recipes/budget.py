@@ -176,12 +176,12 @@ def _smallest(usual: NetworkConfig, width: int, blocks: int | None) -> tuple[Net
 def folded_parameters(config: NetworkConfig) -> int:
     """Parameters of a network as other programs get it, counted without making any."""
     with torch.device("meta"):
-        return config.build().folded().parameter_count()
+        return config.deployed().build().parameter_count()
 
 
 def _candidate(config: NetworkConfig) -> Candidate:
     with torch.device("meta"):
-        folded = config.build().folded()
+        folded = config.deployed().build()
     parameters = folded.parameter_count()
     cost = macs(folded, _HEIGHT // config.scale, _WIDTH // config.scale)
     return Candidate(config=config, parameters=parameters, macs=cost)

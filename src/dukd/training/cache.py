@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dukd.core.device import to_device
+from dukd.core.device import lies_together, to_device
 from dukd.methods.base import View
-from dukd.networks.base import Network, Output, lies_together
+from dukd.networks.base import Network, Output
 from dukd.training.codec import Codec, FeatureCodec, Stored
 from dukd.training.records import (
     PROJECTIONS,
@@ -68,7 +68,7 @@ class TeacherOutputCache:
         self.trouble = ""
         """Why outputs are not kept, where there is no room for them."""
         self._codec, self._features = Codec(source.bits), FeatureCodec(source.bits)
-        together = lies_together(teacher)
+        together = any(map(lies_together, teacher.parameters()))
         self._lie = torch.channels_last if together else torch.contiguous_format
         self._files: dict[_Layout, Records | None] = {}
         self._notes: list[str] = []

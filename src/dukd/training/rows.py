@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dukd.core.device import lies_together
 from dukd.core.text import amount
 
 _WORD = 8
@@ -101,6 +102,4 @@ def _distinct(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]]:
 
 
 def _slot(x: Tensor, first: int, last: int) -> _Slot:
-    together = x.ndim == 4 and not x.is_contiguous()
-    together = together and x.is_contiguous(memory_format=torch.channels_last)
-    return _Slot(first, last, x.dtype, tuple(x.shape), together)
+    return _Slot(first, last, x.dtype, tuple(x.shape), lies_together(x))
